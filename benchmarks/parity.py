@@ -1,0 +1,207 @@
+"""Compare this package with recorded outputs of the published networks, case by case.
+
+    python benchmarks/parity.py --reference DIR [--only PREFIX ...] [--json FILE]
+
+A case is one ``*.npz`` or ``windows*.json`` of the folder. The longest prefix of its name that a family has
+registered decides which check runs; every setting is read from the file. Other files are configurations or key
+lists. The exit code is non-zero when a case misses a limit, raises, or has no check.
+
+A family registers its checks in a module beside this one that has ``CASES: dict[str, Case]``: ``FAMILIES``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geo4d.errors import Geo4DError
+
+CASE_ERRORS = (ArithmeticError, LookupError, RuntimeError, ValueError, TypeError, OSError, Geo4DError)
+FAMILIES = ("parity_geo4d", "parity_geometrycrafter")
+"""Modules beside this file, each with ``CASES``. One that is absent leaves its cases unknown, which fails."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a comparison may differ by. None leaves a measure free; a comparison passes when both hold."""
+
+    max_abs: float | None = None
+    rel_l2: float | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{n} {v:.0e}" for n, v in (("abs", self.max_abs), ("l2", self.rel_l2)) if v is not None]
+        return ", ".join(parts) or "none"
+
+
+LIMITS: dict[str, Limit] = {
+    # Geo4D, section 12 of its specification.
+    "exact": Limit(max_abs=0.0),
+    "module": Limit(max_abs=3e-5, rel_l2=5e-6),
+    "schedule": Limit(rel_l2=1e-6),
+    "formula": Limit(max_abs=3e-5, rel_l2=5e-6),
+    "latent": Limit(rel_l2=1e-5),
+    "guided_latent": Limit(rel_l2=5e-5),
+    "maps": Limit(rel_l2=3e-5),
+    "confidence": Limit(rel_l2=3e-5),
+    "pipeline_cameras": Limit(max_abs=1e-3),
+    "ray_cameras": Limit(max_abs=1e-5),
+}
+"""Every limit by name. A family adds its own with ``LIMITS.update`` only through this table: edit it here."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of one case against its recorded value."""
+
+    name: str
+    max_abs: float
+    rel_l2: float
+    limit: Limit
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """``check(file, reference_dir)`` computes the case's quantities and gives one comparison for each."""
+
+    check: Callable[[Path, Path], list[Comparison]]
+
+
+def compare(name: str, predicted: Any, reference: Any, limit: str | Limit) -> Comparison:
+    """Max abs and relative L2 difference of two arrays, judged by a row of ``LIMITS``.
+
+    Non-finite values must sit in the same places with the same value (a recorded NaN is matched by NaN);
+    anything else, and a difference of shape, makes both measures infinite. Differences are taken in float64.
+    """
+    bound = LIMITS[limit] if isinstance(limit, str) else limit
+    predicted_array = np.asarray(predicted, dtype=np.float64)
+    reference_array = np.asarray(reference, dtype=np.float64)
+    if predicted_array.shape != reference_array.shape:
+        return Comparison(
+            f"{name} (shape {predicted_array.shape}, recorded {reference_array.shape})",
+            np.inf,
+            np.inf,
+            bound,
+            False,
+        )
+    finite = np.isfinite(reference_array)
+    same_gaps = np.array_equal(predicted_array[~finite], reference_array[~finite], equal_nan=True)
+    if not same_gaps or not np.isfinite(predicted_array[finite]).all():
+        return Comparison(f"{name} (non-finite values differ)", np.inf, np.inf, bound, False)
+    difference = predicted_array[finite] - reference_array[finite]
+    max_abs = float(np.abs(difference).max(initial=0.0))
+    norm = float(np.linalg.norm(reference_array[finite]))
+    error = float(np.linalg.norm(difference))
+    rel_l2 = error / norm if norm > 0 else (0.0 if error == 0 else np.inf)
+    passed = max_abs <= (np.inf if bound.max_abs is None else bound.max_abs)
+    passed = passed and rel_l2 <= (np.inf if bound.rel_l2 is None else bound.rel_l2)
+    return Comparison(name, max_abs, rel_l2, bound, passed)
+
+
+def load_cases() -> dict[str, Case]:
+    """The checks of every family present, by file-name prefix."""
+    cases: dict[str, Case] = {}
+    here = Path(__file__).resolve().parent
+    for family in FAMILIES:
+        if not (here / f"{family}.py").exists():
+            continue
+        if str(here) not in sys.path:
+            sys.path.insert(0, str(here))
+        registered: dict[str, Case] = importlib.import_module(family).CASES
+        clash = cases.keys() & registered.keys()
+        if clash:
+            raise ValueError(f"prefixes registered twice: {sorted(clash)}")
+        cases.update(registered)
+    return cases
+
+
+def find_cases(reference: Path) -> list[Path]:
+    """The case files of a folder, in name order."""
+    return sorted([*reference.glob("*.npz"), *reference.glob("windows*.json")])
+
+
+def match_prefix(name: str, cases: dict[str, Case]) -> str | None:
+    """The longest registered prefix of a file name, or None."""
+    return max((p for p in cases if name.startswith(p)), key=len, default=None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--reference", type=Path, required=True, help="folder with the recorded cases")
+    parser.add_argument("--only", nargs="+", default=None, metavar="PREFIX", help="only files that start so")
+    parser.add_argument("--json", type=Path, default=None, help="write every comparison to this file")
+    options = parser.parse_args(arguments)
+
+    files = find_cases(options.reference)
+    if options.only:
+        files = [f for f in files if f.name.startswith(tuple(options.only))]
+    if not files:
+        print(f"no cases in {options.reference}", file=sys.stderr)
+        return 2
+    cases = load_cases()
+    rows: list[dict[str, Any]] = []
+    failed: list[str] = []
+    for file in files:
+        prefix = match_prefix(file.name, cases)
+        if prefix is None:
+            print(f"\n{file.name}\n  FAIL  no check is registered for this name")
+            failed.append(file.name)
+            continue
+        started = time.process_time()
+        try:
+            comparisons = cases[prefix].check(file, options.reference)
+        except (
+            ArithmeticError,
+            LookupError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            OSError,
+            Geo4DError,
+        ) as error:
+            print(f"\n{file.name}  [{prefix}]\n  FAIL  {type(error).__name__}: {error}")
+            failed.append(file.name)
+            continue
+        seconds = time.process_time() - started
+        print(f"\n{file.name}  [{prefix}]  {seconds:.1f} CPU s")
+        for c in comparisons:
+            mark = "ok  " if c.passed else "FAIL"
+            print(f"  {mark}  {c.name:<44} max abs {c.max_abs:.2e}   rel L2 {c.rel_l2:.2e}   limit {c.limit}")
+            rows.append(
+                {
+                    "file": file.name,
+                    "name": c.name,
+                    "max_abs": c.max_abs,
+                    "rel_l2": c.rel_l2,
+                    "limit": str(c.limit),
+                    "passed": c.passed,
+                }
+            )
+        if not comparisons:
+            print("  FAIL  the check compared nothing")
+        if not comparisons or not all(c.passed for c in comparisons):
+            failed.append(file.name)
+    if options.json is not None:
+        options.json.write_text(json.dumps({"comparisons": rows, "failed": failed}, indent=1))
+    print(f"\n{len(files) - len(failed)} of {len(files)} cases within limits, {len(rows)} comparisons")
+    for name in failed:
+        print(f"failed: {name}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    # The family modules import this file as ``parity``; running that copy keeps one set of classes.
+    root = str(Path(__file__).resolve().parent)
+    sys.path[:0] = [root, str(Path(root).parent)]
+    sys.exit(importlib.import_module("parity").main())
