@@ -1,0 +1,124 @@
+"""What a predictor is, and the one dict that names them all.
+
+A predictor is a pure function of (window, seed, evidence): the same call gives the same prediction, whatever was
+computed before. Anything that must flow from window to window (latents of an overlap) travels in ``Prediction.carry``;
+anything that needs the whole video first travels in the mapping that ``prepare`` returns. So a run can stop after any
+window and go on later with bit-identical results.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from geo4d.types import Prediction, PriorMaps, Window
+
+
+@dataclass(frozen=True)
+class PredictorInfo:
+    """What a run must know about a predictor before it starts.
+
+    Attributes:
+        name: the name in ``PREDICTORS``.
+        description: one line for the printed plan.
+        licence: of the weights, as shown to the user.
+        weights_sha256: hash over the loaded weights.
+        window_length: frames per window.
+        window_stride: frames between window starts.
+        prior: which evidence ``predict`` wants as ``prior``: ``motion`` (cameras from tracks and plane sweep) or none.
+        needs_prepare: True if ``prepare`` must see the whole video before the first window.
+        gives_poses: True if predictions carry enough to place the cameras in one world.
+        scale_kind: of the depth that comes out.
+        config: resolved configuration, JSON values.
+    """
+
+    name: str
+    description: str
+    licence: str
+    weights_sha256: str
+    window_length: int
+    window_stride: int
+    prior: Literal["motion"] | None = None
+    needs_prepare: bool = False
+    gives_poses: bool = True
+    scale_kind: Literal["metric", "scale"] = "scale"
+    config: Mapping[str, Any] | None = None
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Turns windows into predictions."""
+
+    info: PredictorInfo
+
+    def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which the network runs for a video of ``source_size``; maps come back at this size."""
+        ...
+
+    def memory_bytes(self, source_size: tuple[int, int]) -> int:
+        """Expected peak memory of ``predict`` above the idle process, for the printed plan."""
+        ...
+
+    def prepare(self, windows: Iterable[Window]) -> Mapping[str, Tensor]:
+        """A first pass over all frames (disjoint windows), for statistics of the whole video; small tensors."""
+        ...
+
+    def predict(
+        self,
+        window: Window,
+        *,
+        seed: int,
+        prior: PriorMaps | None = None,
+        context: Mapping[str, Tensor] | None = None,
+        previous: Prediction | None = None,
+    ) -> Prediction:
+        """Predict one window.
+
+        Args:
+            window: frames at any size; the predictor resizes.
+            seed: with ``window.index`` it determines all noise.
+            prior: evidence about the window's frames, at any size.
+            context: what ``prepare`` returned.
+            previous: the prediction of the window before, for predictors that carry state.
+        """
+        ...
+
+
+PREDICTORS: dict[str, str] = {
+    "tiny": "geo4d.models.tiny.pipeline",
+    "geo4d": "geo4d.models.geo4d.pipeline",
+    "geometrycrafter": "geo4d.models.geometrycrafter.pipeline",
+    "geometrycrafter-determ": "geo4d.models.geometrycrafter.pipeline",
+    "moge": "geo4d.models.moge.pipeline",
+}
+"""Name -> the module whose ``load(name, **options)`` makes it. The bundled ``tiny`` needs no download."""
+
+
+def load_predictor(
+    name: str = "tiny",
+    *,
+    weights: str | Path | None = None,
+    device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    **options: Any,
+) -> Predictor:
+    """Load a predictor by name.
+
+    Args:
+        name: a key of ``PREDICTORS``.
+        weights: folder or file with the weights; None takes the bundled ones or the local model store
+            (see ``geo4d models pull``). Never downloads.
+        device: torch device; None picks the accelerator if there is one.
+        dtype: compute type of the network; None picks by device.
+        options: fields of the predictor's own pipeline config, such as ``num_steps``.
+    Raises:
+        ValueError: unknown name.
+        CheckpointError: weights are missing, foreign or unsafe.
+    """
+    if name not in PREDICTORS:
+        raise ValueError(f"expected one of {', '.join(PREDICTORS)} as the model, got {name!r}")
+    load: Callable[..., Predictor] = import_module(PREDICTORS[name]).load
+    return load(name, weights=weights, device=device, dtype=dtype, **options)
