@@ -3,8 +3,8 @@
     python benchmarks/parity.py --reference DIR [--only PREFIX ...] [--json FILE]
 
 A case is one ``*.npz`` or ``windows*.json`` of the folder. The longest prefix of its name that a family has
-registered decides which check runs; every setting is read from the file. Other files are configurations or key
-lists. The exit code is non-zero when a case misses a limit, raises, or has no check.
+registered decides which check runs; every setting is read from the file. Other files are configurations or
+key lists. The exit code is non-zero when a case misses a limit, raises, or has no check.
 
 A family registers its checks in a module beside this one that has ``CASES: dict[str, Case]``: ``FAMILIES``.
 """
@@ -16,6 +16,7 @@ import importlib
 import json
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from geo4d.errors import Geo4DError
+# Run as a script from a checkout, the package lies one folder up; the family modules lie beside this file.
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [p for p in (str(HERE), str(HERE.parent)) if p not in sys.path]
+
+from geo4d.errors import Geo4DError  # noqa: E402
 
 CASE_ERRORS = (ArithmeticError, LookupError, RuntimeError, ValueError, TypeError, OSError, Geo4DError)
 FAMILIES = ("parity_geo4d", "parity_geometrycrafter")
@@ -107,15 +112,21 @@ def compare(name: str, predicted: Any, reference: Any, limit: str | Limit) -> Co
     return Comparison(name, max_abs, rel_l2, bound, passed)
 
 
+def rule_tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The made-up weight that both specifications prescribe (their sections 1) for a key of a given shape."""
+    x = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape, dtype=np.float32)
+    if len(shape) >= 2:
+        return x / np.sqrt(np.float32(np.prod(shape[1:])))
+    x = np.float32(0.1) * x
+    return x + np.float32(1.0) if len(shape) == 1 and key.endswith("weight") else np.asarray(x)
+
+
 def load_cases() -> dict[str, Case]:
     """The checks of every family present, by file-name prefix."""
     cases: dict[str, Case] = {}
-    here = Path(__file__).resolve().parent
     for family in FAMILIES:
-        if not (here / f"{family}.py").exists():
+        if not (HERE / f"{family}.py").exists():
             continue
-        if str(here) not in sys.path:
-            sys.path.insert(0, str(here))
         registered: dict[str, Case] = importlib.import_module(family).CASES
         clash = cases.keys() & registered.keys()
         if clash:
@@ -202,6 +213,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     # The family modules import this file as ``parity``; running that copy keeps one set of classes.
-    root = str(Path(__file__).resolve().parent)
-    sys.path[:0] = [root, str(Path(root).parent)]
     sys.exit(importlib.import_module("parity").main())
