@@ -237,7 +237,9 @@ class LazyFrames:
         if np.ndim(chosen) == 0:
             return np.asarray(self.compute(int(chosen)), self.dtype)[rest or ...]
         frames = [np.asarray(self.compute(int(index)), self.dtype)[rest or ...] for index in chosen]
-        return np.stack(frames) if frames else np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
+        return (
+            np.stack(frames) if frames else np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
