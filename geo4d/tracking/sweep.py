@@ -1,0 +1,463 @@
+"""Multi-view disparity by plane sweep: a window with known cameras in, disparity and an honest confidence out.
+
+For every reference frame the other frames are warped over planes of constant disparity in the reference camera and
+compared by zero-mean normalised correlation; the best half of the views counts, so that occlusion in some of them does
+no harm. A semi-global pass carries the answer into surfaces without texture, a parabola refines it between the planes.
+
+Axis names: V frames of the window, R reference frames, N neighbours of a reference, D planes, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+_INVALID = -2.0  # below every correlation: the neighbour does not see the point of this plane
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Settings of the plane sweep.
+
+    Attributes:
+        num_neighbours: other frames compared with each reference, chosen by parallax and overlap.
+        patch: side of the correlation patch, odd, pixels.
+        texture_floor: brightness spread (of [0, 1]) below which a patch counts as blank.
+        smooth_small: semi-global penalty for a change of one plane, in units of (1 - correlation).
+        smooth_large: penalty for a larger jump where the picture is flat.
+        edge_scale: brightness step (of [0, 1]) at which the penalty for jumps has dropped to a third.
+        target_parallax: shift between infinity and the middle plane that a neighbour should have, as a share of the
+            image width; more is not better.
+        min_overlap: share of the reference that a neighbour should see.
+        pixel_error: spread of matching, pixels, that turns parallax into confidence.
+        max_volume_bytes: bound on the cost volumes held at once.
+    """
+
+    num_neighbours: int = 4
+    patch: int = 5
+    texture_floor: float = 0.012
+    smooth_small: float = 0.08
+    smooth_large: float = 0.6
+    edge_scale: float = 0.08
+    target_parallax: float = 0.06
+    min_overlap: float = 0.6
+    pixel_error: float = 0.5
+    max_volume_bytes: int = 192 << 20
+
+
+def plane_sweep(
+    video: Float[Tensor, "V H W C"],
+    intrinsics: Float[Tensor, "V 3 3"],
+    c2w: Float[Tensor, "V 4 4"],
+    *,
+    disparities: Float[Tensor, "*v D"] | tuple[float, float, int],
+    neighbours: Int[Tensor, "R N"] | None = None,
+    references: Sequence[int] | None = None,
+    config: SweepConfig | None = None,
+) -> tuple[Float[Tensor, "R H W"], Float[Tensor, "R H W"]]:
+    """Disparity of every reference frame from the parallax to the other frames.
+
+    Args:
+        video: grey (C = 1) or colour, in [0, 1].
+        intrinsics: pixels of ``video``.
+        c2w: camera to world; its unit is the unit of depth.
+        disparities: planes [D] or one set per frame of the window [V, D], evenly spaced and increasing, 1 / unit
+            of ``c2w``; or (near depth, far depth, number of planes).
+        neighbours: which frames to compare with each reference, -1 for none; None chooses them.
+        references: frames to solve, in the order of the output; None means all.
+        config: see ``SweepConfig``.
+    Returns:
+        disparity, and confidence in [0, 1]: about the probability that the depth is within 25 % of the truth for a
+        static surface; 0 where no neighbour has parallax.
+    Raises:
+        ValueError: planes are not increasing, or sizes do not fit.
+    """
+    config = config or SweepConfig()
+    num_frames, height, width, _ = video.shape
+    planes = _plane_table(disparities, num_frames).to(video)
+    reference_index = torch.as_tensor(
+        list(range(num_frames)) if references is None else list(references), dtype=torch.long
+    )
+    if config.patch % 2 == 0:
+        raise ValueError(f"expected an odd patch, got {config.patch}")
+    grey = to_grey(video)
+    K, pose = intrinsics.to(video), c2w.double()
+    if neighbours is None:
+        middle = planes[:, planes.shape[1] // 2]
+        neighbours = choose_neighbours(
+            K, c2w, (height, width), middle, references=reference_index.tolist(), config=config
+        )
+    projections = _relative_projections(K.double(), pose, reference_index, neighbours)
+
+    plane_bytes = 4 * planes.shape[1] * height * width
+    chunk = max(1, int(config.max_volume_bytes // (6 * plane_bytes)))
+    disparity = video.new_empty(len(reference_index), height, width)
+    margin = torch.empty_like(disparity)
+    for start in range(0, len(reference_index), chunk):
+        part = slice(start, start + chunk)
+        frames = reference_index[part]
+        cost = _cost_volume(grey, frames, neighbours[part], projections[part], planes[frames], config)
+        smooth = semi_global(cost, grey[frames], config)
+        disparity[part], margin[part] = _pick(smooth, cost, planes[frames])
+    parallax = _pixels_per_disparity(projections, neighbours, disparity)
+    agreement = _consistency(disparity, reference_index, K, pose, config)
+    # The share of matches whose error stays within 25 % of the depth, for a Gaussian pixel error.
+    reach = 0.2 * disparity * parallax / (math.sqrt(2) * config.pixel_error)
+    return disparity, (margin * agreement * torch.erf(reach)).clamp(0, 1)
+
+
+def to_grey(video: Float[Tensor, "*b C"]) -> Float[Tensor, "*b"]:
+    """Luma of colour pictures; the only channel of grey ones."""
+    if video.shape[-1] == 1:
+        return video[..., 0]
+    if video.shape[-1] != 3:
+        raise ValueError(f"expected 1 or 3 channels last, got shape {tuple(video.shape)}")
+    return video @ video.new_tensor([0.299, 0.587, 0.114])
+
+
+def choose_neighbours(
+    intrinsics: Float[Tensor, "V 3 3"],
+    c2w: Float[Tensor, "V 4 4"],
+    size: tuple[int, int],
+    middle_disparity: Float[Tensor, " V"],
+    *,
+    references: Sequence[int] | None = None,
+    config: SweepConfig | None = None,
+) -> Int[Tensor, "R N"]:
+    """For every reference the frames that see the same surface with enough, but not too much, parallax.
+
+    Half of the neighbours are taken before and half after the reference where both exist, so that what one side
+    occludes the other sees.
+
+    Args:
+        intrinsics, c2w, size: the cameras; size is (height, width).
+        middle_disparity: of each frame, 1 / unit of ``c2w``.
+        references: frames to answer for; None means all.
+        config: ``num_neighbours``, ``target_parallax`` and ``min_overlap`` are used.
+    Returns:
+        indices; -1 where the window has too few frames.
+    """
+    config = config or SweepConfig()
+    height, width = size
+    num_frames = len(c2w)
+    chosen = list(range(num_frames)) if references is None else list(references)
+    count = config.num_neighbours
+    ys = (torch.arange(6, dtype=torch.float64) + 0.5) * height / 6
+    xs = (torch.arange(8, dtype=torch.float64) + 0.5) * width / 8
+    grid = torch.stack([*torch.meshgrid(xs, ys, indexing="xy"), torch.ones(6, 8, dtype=torch.float64)], -1)
+    grid = grid.reshape(-1, 3)
+    K, pose = intrinsics.double(), c2w.double()
+    everyone = torch.arange(num_frames)
+    result = torch.full((len(chosen), count), -1, dtype=torch.long)
+    for row, r in enumerate(chosen):
+        A, b = _relative_projection(K, pose, r, everyone)
+        far = grid @ A.mT
+        near = far + middle_disparity[r].double() * b[:, None, :]
+        inside = (near[..., 2] > 1e-6) & (far[..., 2] > 1e-6)
+        p_far = far[..., :2] / far[..., 2:].clamp_min(1e-6)
+        p_near = near[..., :2] / near[..., 2:].clamp_min(1e-6)
+        inside &= (p_near >= 0).all(-1) & (p_near[..., 0] <= width) & (p_near[..., 1] <= height)
+        overlap = inside.double().mean(1)
+        shift = (p_near - p_far).norm(dim=-1) * inside
+        parallax = shift.sum(1) / inside.sum(1).clamp_min(1) / (config.target_parallax * width)
+        score = (
+            torch.minimum(parallax, 1 / parallax.clamp_min(1e-9))
+            * (overlap / config.min_overlap).clamp(0, 1) ** 2
+        )
+        score = score + 1e-6 / (1 + (everyone - r).abs())  # no parallax at all: the nearest in time
+        score[r] = -1
+        order = [i for i in score.argsort(descending=True).tolist() if i != r]
+        sides = ([i for i in order if i < r], [i for i in order if i > r])
+        half = count // 2
+        picked = sides[0][: max(half, count - len(sides[1]))]
+        picked += sides[1][: count - len(picked)]
+        result[row, : len(picked)] = torch.tensor(picked, dtype=torch.long)
+    return result
+
+
+def semi_global(
+    cost: Float[Tensor, "R D H W"], grey: Float[Tensor, "R H W"], config: SweepConfig
+) -> Float[Tensor, "R D H W"]:
+    """Semi-global aggregation along the four axis directions, mean of the four.
+
+    A change of one plane between neighbours costs ``smooth_small``, any larger one ``smooth_large``, less across
+    edges of the picture.
+
+    Source: Hirschmueller, Stereo processing by semiglobal matching and mutual information, 2008, Eq. (13).
+    """
+    vertical = _scan_both_ways(cost, grey, config)
+    horizontal = _scan_both_ways(cost.transpose(2, 3).contiguous(), grey.transpose(1, 2), config)
+    return vertical.add_(horizontal.transpose(2, 3)).mul_(0.25)
+
+
+def _scan_both_ways(
+    cost: Float[Tensor, "R D S L"], grey: Float[Tensor, "R S L"], config: SweepConfig
+) -> Float[Tensor, "R D S L"]:
+    """Sum of the path costs down and up the axis S."""
+    refs, num_planes, steps, lines = cost.shape
+    small = config.smooth_small
+    step = (grey[:, 1:] - grey[:, :-1]).abs()
+    large = (config.smooth_large / (1 + 2 * (step / config.edge_scale))).clamp_min(1.5 * small)
+    # One extra plane of infinity on both ends stands for "no such neighbour".
+    state = cost.new_full((2, refs, num_planes + 2, lines), torch.inf)
+    inner = state[:, :, 1:-1]
+    total = torch.empty_like(cost)
+    best = torch.empty_like(inner)
+    touched = torch.zeros(steps, dtype=torch.bool)
+    for s in range(steps):
+        back = steps - 1 - s
+        if s == 0:
+            inner[0], inner[1] = cost[:, :, s], cost[:, :, back]
+        else:
+            low = inner.amin(2, keepdim=True)
+            torch.minimum(state[:, :, :-2], state[:, :, 2:], out=best)
+            best.add_(small)
+            torch.minimum(best, inner, out=best)
+            best.sub_(low)
+            jump = torch.stack([large[:, s - 1], large[:, back]])[:, :, None]
+            torch.minimum(best, jump, out=best)
+            torch.add(best[0], cost[:, :, s], out=inner[0])
+            torch.add(best[1], cost[:, :, back], out=inner[1])
+        for direction, line in ((0, s), (1, back)):
+            if touched[line]:
+                total[:, :, line] += inner[direction]
+            else:
+                total[:, :, line] = inner[direction]
+                touched[line] = True
+    return total
+
+
+def _plane_table(
+    disparities: Float[Tensor, "*v D"] | tuple[float, float, int], num_frames: int
+) -> Float[Tensor, "V D"]:
+    if isinstance(disparities, tuple):
+        near, far, count = disparities
+        if not 0 < near < far:
+            raise ValueError(f"expected 0 < near < far, got near {near} and far {far}")
+        disparities = torch.linspace(1 / far, 1 / near, int(count))
+    if disparities.ndim == 1:
+        disparities = disparities.expand(num_frames, -1)
+    if disparities.shape[0] != num_frames or disparities.shape[1] < 3:
+        raise ValueError(
+            f"expected planes [D] or [{num_frames}, D] with D >= 3, got {tuple(disparities.shape)}"
+        )
+    if not bool((disparities.diff(dim=1) > 0).all()):
+        raise ValueError("expected increasing disparities")
+    return disparities
+
+
+def _relative_projection(
+    K: Float[Tensor, "V 3 3"], c2w: Float[Tensor, "V 4 4"], reference: int, sources: Int[Tensor, " N"]
+) -> tuple[Float[Tensor, "N 3 3"], Float[Tensor, "N 3"]]:
+    """A and b with: homogeneous source pixel = A @ reference pixel + disparity * b."""
+    w2source = torch.linalg.inv(c2w[sources])
+    relative = w2source @ c2w[reference]
+    A = K[sources] @ relative[:, :3, :3] @ torch.linalg.inv(K[reference])
+    return A, (K[sources] @ relative[:, :3, 3:])[..., 0]
+
+
+def _relative_projections(
+    K: Float[Tensor, "V 3 3"],
+    c2w: Float[Tensor, "V 4 4"],
+    references: Int[Tensor, " R"],
+    neighbours: Int[Tensor, "R N"],
+) -> Float[Tensor, "R N 3 4"]:
+    """[A | b] of every pair; missing neighbours get those of frame 0 and are masked by the caller."""
+    rows = []
+    for r, sources in zip(references.tolist(), neighbours, strict=True):
+        A, b = _relative_projection(K, c2w, r, sources.clamp_min(0))
+        rows.append(torch.cat([A, b[..., None]], -1))
+    return torch.stack(rows)
+
+
+def _cost_volume(
+    grey: Float[Tensor, "V H W"],
+    references: Int[Tensor, " R"],
+    neighbours: Int[Tensor, "R N"],
+    projections: Float[Tensor, "R N 3 4"],
+    planes: Float[Tensor, "R D"],
+    config: SweepConfig,
+) -> Float[Tensor, "R D H W"]:
+    """1 - correlation, mean of the best half of the views, clamped to [0, 1]; 1 where nobody sees the plane."""
+    _, height, width = grey.shape
+    num_planes = planes.shape[1]
+    pixels = _pixel_grid(height, width, grey)
+    cost = grey.new_empty(len(references), num_planes, height, width)
+    # Small blocks of planes stay in the cache from warping to correlation.
+    block = max(1, min(num_planes, (1 << 19) // (4 * height * width)))
+    for row, r in enumerate(references.tolist()):
+        picture = grey[r][None, None]
+        mean, spread = _patch_statistics(picture, config)
+        used = [n for n in range(neighbours.shape[1]) if neighbours[row, n] >= 0]
+        keep = max(1, (len(used) + 1) // 2)
+        if not used:
+            cost[row] = 1
+            continue
+        base = {n: (projections[row, n, :, :3].to(grey) @ pixels) for n in used}
+        for start in range(0, num_planes, block):
+            d = planes[row, start : start + block]
+            best = [grey.new_full((len(d), height, width), _INVALID) for _ in range(keep)]
+            for n in used:
+                score = _correlate(
+                    grey[neighbours[row, n]], base[n], projections[row, n, :, 3].to(grey), d, picture, mean, spread,
+                    config,
+                )  # fmt: skip
+                for k in range(keep):
+                    if k + 1 < keep:
+                        lower = torch.minimum(best[k], score)
+                    best[k] = torch.maximum(best[k], score)
+                    if k + 1 < keep:
+                        score = lower
+            total, seen = best[0].clamp_min(0), 1.0
+            if keep > 1:
+                present = [(b > _INVALID).to(grey) for b in best]
+                seen = torch.stack(present).sum(0).clamp_min(1)
+                total = torch.stack([b.clamp_min(0) for b in best]).sum(0)
+            cost[row, start : start + block] = 1 - total / seen
+    return cost
+
+
+def _pixel_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "3 HW"]:
+    ys = torch.arange(height, dtype=like.dtype, device=like.device) + 0.5
+    xs = torch.arange(width, dtype=like.dtype, device=like.device) + 0.5
+    x, y = torch.meshgrid(xs, ys, indexing="xy")
+    return torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
+
+
+def _box(maps: Float[Tensor, "B 1 H W"], patch: int) -> Float[Tensor, "B 1 H W"]:
+    """Mean over the patch; at the border over the part inside."""
+    half = patch // 2
+    maps = F.avg_pool2d(maps, (patch, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(maps, (1, patch), 1, (0, half), count_include_pad=False)
+
+
+def _patch_statistics(
+    picture: Float[Tensor, "B 1 H W"], config: SweepConfig
+) -> tuple[Float[Tensor, "B 1 H W"], Float[Tensor, "B 1 H W"]]:
+    """Mean and standard deviation of every patch; the floor keeps blank patches from correlating."""
+    mean = _box(picture, config.patch)
+    variance = (_box(picture * picture, config.patch) - mean * mean).clamp_min(0)
+    return mean, (variance + config.texture_floor**2).sqrt()
+
+
+def _correlate(
+    source: Float[Tensor, "H W"],
+    base: Float[Tensor, "3 HW"],
+    offset: Float[Tensor, " 3"],
+    d: Float[Tensor, " D"],
+    picture: Float[Tensor, "1 1 H W"],
+    mean: Float[Tensor, "1 1 H W"],
+    spread: Float[Tensor, "1 1 H W"],
+    config: SweepConfig,
+) -> Float[Tensor, "D H W"]:
+    """Correlation of the reference with one neighbour warped over some planes; ``_INVALID`` where out of sight."""
+    height, width = source.shape
+    shift = d[:, None] * offset[:, None, None]
+    depth = (base[2] + shift[2]).clamp_min(1e-6)
+    # grid_sample wants [-1, 1] from edge to edge, which is our pixel convention.
+    inverse = depth.reciprocal_()
+    x = (base[0] + shift[0]).mul_(inverse).mul_(2 / width).sub_(1)
+    y = (base[1] + shift[1]).mul_(inverse).mul_(2 / height).sub_(1)
+    outside = (x.abs() > 1) | (y.abs() > 1)
+    grid = torch.stack([x, y], -1).reshape(1, -1, width, 2)
+    warped = F.grid_sample(
+        source[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False
+    ).reshape(len(d), 1, height, width)
+    warped_mean, warped_spread = _patch_statistics(warped, config)
+    score = _box(warped * picture, config.patch).sub_(warped_mean * mean).div_(warped_spread * spread)
+    return score[:, 0].masked_fill_(outside.reshape(len(d), height, width), _INVALID)
+
+
+def _pick(
+    smooth: Float[Tensor, "R D H W"], cost: Float[Tensor, "R D H W"], planes: Float[Tensor, "R D"]
+) -> tuple[Float[Tensor, "R H W"], Float[Tensor, "R H W"]]:
+    """The cheapest plane, refined by a parabola, and how clearly it beats every plane that is not beside it."""
+    num_planes = smooth.shape[1]
+    low, index = smooth.min(1, keepdim=True)
+    centre = index.clamp(1, num_planes - 2)
+    left, middle, right = (smooth.gather(1, centre + k) for k in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    shift = torch.where(bend > 1e-6, 0.5 * (left - right) / bend.clamp_min(1e-6), (index - centre).to(smooth))
+    position = (centre + shift.clamp(-1, 1))[:, 0]
+    step = (planes[:, -1] - planes[:, 0]) / (num_planes - 1)
+    disparity = planes[:, 0, None, None] + position * step[:, None, None]
+
+    near = max(2, num_planes // 16)
+    ranks = torch.arange(num_planes, device=smooth.device)[None, :, None, None]
+    rival = smooth.masked_fill((ranks - index).abs() <= near, torch.inf).amin(1)
+    raw = 1 - cost.gather(1, index)[:, 0]
+    margin = (rival - low[:, 0]).clamp(0, 1)
+    # Both must hold: the views agree at this plane, and no distant plane does as well.
+    return disparity, (1 - torch.exp(-margin / 0.1)) * (raw / 0.6).clamp(0.2, 1)
+
+
+def _pixels_per_disparity(
+    projections: Float[Tensor, "R N 3 4"], neighbours: Int[Tensor, "R N"], disparity: Float[Tensor, "R H W"]
+) -> Float[Tensor, "R H W"]:
+    """How far, in pixels, the match moves per unit of disparity: root mean square over the neighbours."""
+    refs, height, width = disparity.shape
+    pixels = _pixel_grid(height, width, disparity)
+    total = torch.zeros_like(disparity)
+    for row in range(refs):
+        used = [n for n in range(neighbours.shape[1]) if neighbours[row, n] >= 0]
+        for n in used:
+            A, b = projections[row, n, :, :3].to(disparity), projections[row, n, :, 3].to(disparity)
+            base = A @ pixels
+            depth = (base[2] + disparity[row].reshape(-1) * b[2]).clamp_min(1e-6)
+            # d/dd of (base + d b)_xy / (base + d b)_z
+            moved = (b[:2, None] * base[2] - base[:2] * b[2]) / depth**2
+            total[row] += moved.square().sum(0).reshape(height, width) / len(used)
+    return total.sqrt()
+
+
+def _consistency(
+    disparity: Float[Tensor, "R H W"],
+    references: Int[Tensor, " R"],
+    K: Float[Tensor, "V 3 3"],
+    c2w: Float[Tensor, "V 4 4"],
+    config: SweepConfig,
+) -> Float[Tensor, "R H W"]:
+    """Share of up to four other solved frames whose own disparity agrees where this one lands, or hides it.
+
+    1 with fewer than two solved frames: there is nothing to compare with.
+    """
+    refs, height, width = disparity.shape
+    if refs < 2:
+        return torch.ones_like(disparity)
+    pixels = _pixel_grid(height, width, disparity)
+    result = torch.empty_like(disparity)
+    frames = references.tolist()
+    offsets = [o for o in (-3, -1, 1, 3) if abs(o) < refs]
+    for row in range(refs):
+        others = [row + o for o in offsets if 0 <= row + o < refs] or [row - 1 if row else row + 1]
+        agree, count = torch.zeros(height * width).to(disparity), torch.zeros(height * width).to(disparity)
+        d = disparity[row].reshape(-1)
+        A, b = _relative_projection(K.double(), c2w, frames[row], torch.tensor([frames[o] for o in others]))
+        for k, other in enumerate(others):
+            point = A[k].to(d) @ pixels + b[k].to(d)[:, None] * d
+            z = point[2].clamp_min(1e-6)
+            x, y = point[0] / z, point[1] / z
+            inside = (x > 0) & (x < width) & (y > 0) & (y < height) & (point[2] > 1e-6)
+            column = x.clamp(0, width - 1).long()
+            line = y.clamp(0, height - 1).long()
+            there = disparity[other, line, column]
+            # point[2] is depth in the other camera over depth here, so this is the disparity expected there.
+            expected = d / z
+            ratio = torch.maximum(there / expected.clamp_min(1e-9), expected / there.clamp_min(1e-9))
+            agree += inside * torch.exp(-((ratio - 1) / 0.1))
+            count += inside
+        result[row] = ((agree + 0.5) / (count + 1)).reshape(height, width)
+    return result.clamp(0, 1)
+
+
+def sees_parallax(
+    confidence: Float[Tensor, "R H W"], threshold: float = 0.3, share: float = 0.05
+) -> Bool[Tensor, " R"]:
+    """True for frames in which at least ``share`` of the picture has a confidence over ``threshold``."""
+    return (confidence > threshold).flatten(1).float().mean(1) >= share
