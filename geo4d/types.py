@@ -174,7 +174,8 @@ class Prediction:
 
     def to(self, device: torch.device | str) -> Self:
         """The same prediction on another device."""
-        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
+        moved: dict[str, Any] = {name: value.to(device) for name, value in self.tensors().items()}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,12 @@ class Reconstruction:
     @property
     def disparity(self) -> FrameArray:
         """[T, H, W] 1 / depth: 0 in the sky, NaN where invalid."""
-        return LazyFrames(self.depth.shape, np.dtype(np.float32), lambda t: 1.0 / np.float32(self.depth[t]))
+
+        def compute(t: int) -> np.ndarray:
+            with np.errstate(divide="ignore"):
+                return 1.0 / np.asarray(self.depth[t], np.float32)
+
+        return LazyFrames(self.depth.shape, np.dtype(np.float32), compute)
 
     @property
     def valid(self) -> FrameArray:
@@ -322,11 +328,11 @@ class Reconstruction:
             self._require_poses("world points")
 
         def compute(t: int) -> np.ndarray:
-            depth = torch.from_numpy(np.float32(self.depth[t]))
+            depth = torch.from_numpy(np.asarray(self.depth[t], np.float32))
             depth = torch.where(torch.isfinite(depth), depth, torch.nan)
-            points = unproject(depth, torch.from_numpy(np.float32(self.intrinsics[t])))
+            points = unproject(depth, torch.from_numpy(np.asarray(self.intrinsics[t], np.float32)))
             if frame == "world" and self.c2w is not None:
-                points = transform(torch.from_numpy(np.float32(self.c2w[t])), points)
+                points = transform(torch.from_numpy(np.asarray(self.c2w[t], np.float32)), points)
             return points.numpy()
 
         return LazyFrames((*self.depth.shape, 3), np.dtype(np.float32), compute)
@@ -345,7 +351,9 @@ class Reconstruction:
         def compute(t: int) -> np.ndarray:
             c2w = np.eye(4) if frame == "camera" or self.c2w is None else self.c2w[t]
             return cameras_to_ray_map(
-                torch.from_numpy(np.float32(self.intrinsics[t])), torch.from_numpy(np.float32(c2w)), self.size
+                torch.from_numpy(np.asarray(self.intrinsics[t], np.float32)),
+                torch.from_numpy(np.asarray(c2w, np.float32)),
+                self.size,
             ).numpy()
 
         return LazyFrames((*self.depth.shape, 6), np.dtype(np.float32), compute)

@@ -64,27 +64,17 @@ def fov_from_focal(focal: Float[Tensor, "*b"], extent: float) -> Float[Tensor, "
 
 def camera_rays(intrinsics: Float[Tensor, "*b 3 3"], size: tuple[int, int]) -> Float[Tensor, "*b H W 3"]:
     """Viewing ray of every pixel centre in camera axes, with z = 1 (not unit length)."""
-    grid = pixel_grid(size, device=intrinsics.device, dtype=intrinsics.dtype)
-    return pixels_to_rays(grid, intrinsics)
+    grid = pixel_grid(size, device=intrinsics.device, dtype=intrinsics.dtype).reshape(-1, 2)
+    rays = pixels_to_rays(grid.expand(*intrinsics.shape[:-2], *grid.shape), intrinsics)
+    return rays.reshape(*intrinsics.shape[:-2], *size, 3)
 
 
 def pixels_to_rays(
-    pixels: Float[Tensor, "... 2"], intrinsics: Float[Tensor, "*b 3 3"]
-) -> Float[Tensor, "*b ... 3"]:
-    """Viewing rays with z = 1 through ``pixels``, for each of the cameras; skew is respected.
-
-    Args:
-        pixels: one set of pixel positions that every camera shares.
-        intrinsics: batch of cameras.
-    Returns:
-        rays of shape [*b, ..., 3].
-    """
-    inverse = torch.linalg.inv(intrinsics)
-    batch = intrinsics.shape[:-2]
-    homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1).to(inverse)
-    flat = homogeneous.reshape(-1, 3)
-    rays = torch.einsum("bij,nj->bni", inverse.reshape(-1, 3, 3), flat)
-    return rays.reshape(*batch, *homogeneous.shape)
+    pixels: Float[Tensor, "*b n 2"], intrinsics: Float[Tensor, "*b 3 3"]
+) -> Float[Tensor, "*b n 3"]:
+    """Viewing rays with z = 1 through ``pixels``, in camera axes; skew is respected."""
+    homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
+    return homogeneous @ torch.linalg.inv(intrinsics).mT
 
 
 def unproject(

@@ -215,27 +215,28 @@ def fit_camera_pose(
     identity = torch.eye(6, dtype=torch.float64, device=points.device)
     damping = torch.full(pose.shape[:-2], 1e-4, dtype=torch.float64, device=points.device)
 
-    def cost(w2c: Tensor) -> Tensor:
+    def error_of(w2c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         camera = transform(w2c, points)
-        usable = camera[..., 2] > 1e-6
-        error = camera[..., :2] / camera[..., 2:].clamp(min=1e-6) - target
-        squared = (error**2).sum(-1) / robust_width**2
-        # A point that falls behind the camera costs as much as a far outlier, so that steps do not hide points there.
+        uv = camera[..., :2] / camera[..., 2:].clamp(min=1e-6)
+        return camera, uv - target, camera[..., 2] > 1e-6
+
+    def cost(error: Tensor, usable: Tensor, width: Tensor) -> Tensor:
+        squared = (error**2).sum(-1) / width[..., None] ** 2
+        # A point behind the camera costs as much as a far outlier, so that no step gains by hiding points there.
         return (base * torch.where(usable, torch.log1p(squared), 20.0)).sum(-1)
 
-    current = cost(pose)
     for _ in range(num_iterations):
-        camera = transform(pose, points)
-        x, y = camera[..., 0], camera[..., 1]
+        camera, error, usable = error_of(pose)
+        # Graduated: as wide as the current median error, so that a far start is not taken for outliers.
+        seen = torch.where(usable & (base > 0), error.norm(dim=-1), torch.nan)
+        width = torch.nan_to_num(seen.nanmedian(dim=-1).values, nan=1.0).clamp(min=robust_width)
+        u, v = (error + target).unbind(-1)
         inverse_z = 1 / camera[..., 2].clamp(min=1e-6)
-        u, v = x * inverse_z, y * inverse_z
-        error = torch.stack([u, v], -1) - target
         zero = torch.zeros_like(u)
         # Left perturbation of w2c: d(camera point) = translation + rotation x point.
         row_u = torch.stack([inverse_z, zero, -u * inverse_z, -u * v, 1 + u * u, -v], -1)
         row_v = torch.stack([zero, inverse_z, -v * inverse_z, -1 - v * v, u * v, u], -1)
-        usable = (camera[..., 2] > 1e-6).to(torch.float64)
-        row_weight = base * usable / (1 + (error**2).sum(-1) / robust_width**2)
+        row_weight = base * usable / (1 + (error**2).sum(-1) / width[..., None] ** 2)
         normal = torch.einsum("...n,...ni,...nj->...ij", row_weight, row_u, row_u)
         normal = normal + torch.einsum("...n,...ni,...nj->...ij", row_weight, row_v, row_v)
         gradient = torch.einsum("...n,...ni->...i", row_weight * error[..., 0], row_u)
@@ -244,10 +245,9 @@ def fit_camera_pose(
         damped = normal + (damping * trace + 1e-12)[..., None, None] * identity
         step = -torch.linalg.solve(damped, gradient[..., None])[..., 0]
         candidate = rigid(so3_exp(step[..., 3:]), step[..., :3]) @ pose
-        candidate_cost = cost(candidate)
-        better = candidate_cost < current
+        _, candidate_error, candidate_usable = error_of(candidate)
+        better = cost(candidate_error, candidate_usable, width) < cost(error, usable, width)
         pose = torch.where(better[..., None, None], candidate, pose)
-        current = torch.where(better, candidate_cost, current)
         damping = torch.where(better, damping * 0.3, damping * 10).clamp(1e-9, 1e6)
     enough = ((base > 0).sum(-1) >= 3)[..., None, None]
     return torch.where(enough, pose, initial_w2c.to(torch.float64)).to(world_points.dtype)

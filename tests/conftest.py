@@ -1,0 +1,37 @@
+"""Shared fixtures."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """Seeded torch generator."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded numpy generator."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of public samples and reference files, named by the environment variable GEO4D_SHARED."""
+    folder = os.environ.get("GEO4D_SHARED")
+    if not folder:
+        pytest.skip("set GEO4D_SHARED to a folder with the public samples to run this test")
+    return Path(folder)
