@@ -9,7 +9,7 @@ camera to world, column vectors; intrinsics are in pixels of the map they belong
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -172,7 +172,7 @@ class Prediction:
         """All tensor fields that are present, by field name (``carry`` not included)."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Prediction":
         """The same prediction on another device."""
         moved: dict[str, Any] = {name: value.to(device) for name, value in self.tensors().items()}
         return replace(self, **moved)
@@ -230,7 +230,7 @@ class LazyFrames:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, key: Any) -> np.ndarray:
+    def __getitem__(self, key: Any) -> Any:
         frame_key, rest = (key[0], tuple(key[1:])) if isinstance(key, tuple) else (key, ())
         if frame_key is Ellipsis:
             frame_key, rest = slice(None), (Ellipsis, *rest)
