@@ -1,0 +1,539 @@
+"""Camera and trajectory files: TUM, KITTI, COLMAP (text and binary), nerfstudio, Sintel's .cam.
+
+Everything is converted at this border to ours: ``c2w`` in OpenCV axes, float64, quaternions ``wxyz``, intrinsics in
+pixels with centres at +0.5 (COLMAP and nerfstudio use the same pixel convention).
+"""
+
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from geo4d.errors import InputError
+from geo4d.formats.files import existing_file, new_file
+from geo4d.geometry.poses import (
+    inverse,
+    matrix_to_quaternion,
+    opencv_to_opengl,
+    opengl_to_opencv,
+    quaternion_to_matrix,
+    rigid,
+    wxyz_to_xyzw,
+    xyzw_to_wxyz,
+)
+
+Poses = Float[np.ndarray, "T 4 4"]
+
+
+def quaternions_to_poses(
+    translation: Float[np.ndarray, "T 3"], quaternion_wxyz: Float[np.ndarray, "T 4"]
+) -> Poses:
+    """[T, 4, 4] float64 from translations and quaternions ``wxyz``."""
+    rotation = quaternion_to_matrix(torch.from_numpy(np.asarray(quaternion_wxyz, np.float64)))
+    return rigid(rotation, torch.from_numpy(np.asarray(translation, np.float64))).numpy()
+
+
+def poses_to_quaternions(poses: Poses) -> Float[np.ndarray, "T 4"]:
+    """Quaternions ``wxyz`` of the rotations."""
+    return matrix_to_quaternion(torch.from_numpy(np.asarray(poses[:, :3, :3], np.float64))).numpy()
+
+
+def invert_poses(poses: Poses) -> Poses:
+    """``c2w`` from ``w2c`` and back."""
+    return inverse(torch.from_numpy(np.asarray(poses, np.float64))).numpy()
+
+
+# TUM --------------------------------------------------------------------------------------------------------------
+
+
+def load_tum(path: str | Path) -> tuple[Float[np.ndarray, " T"], Poses]:
+    """Times in seconds and ``c2w`` of a TUM trajectory: rows ``t tx ty tz qx qy qz qw``; # starts a comment.
+
+    Raises:
+        InputError: missing, wrong number of columns, or not numbers.
+    """
+    rows = _load_rows(path, 8, "TUM trajectory (t tx ty tz qx qy qz qw)")
+    quaternion = xyzw_to_wxyz(torch.from_numpy(rows[:, 4:8])).numpy()
+    if (np.linalg.norm(quaternion, axis=1) < 1e-6).any():
+        raise InputError(f"expected unit quaternions in {path}, got one of length 0")
+    return rows[:, 0].copy(), quaternions_to_poses(rows[:, 1:4], quaternion)
+
+
+def save_tum(
+    path: str | Path, times_s: Float[np.ndarray, " T"], c2w: Poses, comments: Sequence[str] = ()
+) -> None:
+    """Write ``c2w`` as a TUM trajectory; ``comments`` become # lines on top."""
+    quaternion = wxyz_to_xyzw(torch.from_numpy(poses_to_quaternions(c2w))).numpy()
+    rows = np.concatenate([np.asarray(times_s, np.float64)[:, None], c2w[:, :3, 3], quaternion], axis=1)
+    _save_rows(path, rows, comments)
+
+
+# KITTI ------------------------------------------------------------------------------------------------------------
+
+
+def load_kitti_poses(path: str | Path) -> Poses:
+    """``c2w`` of a KITTI odometry pose file: rows of 12 numbers, row-major 3x4.
+
+    Raises:
+        InputError: missing, wrong number of columns, or not numbers.
+    """
+    rows = _load_rows(path, 12, "KITTI poses (12 numbers a row)")
+    poses = np.tile(np.eye(4), (len(rows), 1, 1))
+    poses[:, :3] = rows.reshape(-1, 3, 4)
+    return poses
+
+
+def save_kitti_poses(path: str | Path, c2w: Poses) -> None:
+    """Write ``c2w`` as KITTI poses (the format has no room for comments or times)."""
+    _save_rows(path, np.asarray(c2w, np.float64)[:, :3].reshape(-1, 12), ())
+
+
+def _load_rows(path: str | Path, columns: int, what: str) -> np.ndarray:
+    path = existing_file(path, f"a {what}")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        words = line.split("#", 1)[0].replace(",", " ").split()
+        if not words:
+            continue
+        try:
+            values = [float(word) for word in words]
+        except ValueError as error:
+            raise InputError(
+                f"expected numbers in line {number} of {path}, got {line.strip()[:60]!r}"
+            ) from error
+        if len(values) != columns:
+            raise InputError(
+                f"expected {columns} numbers in line {number} of {path} ({what}), got {len(values)}"
+            )
+        rows.append(values)
+    if not rows:
+        raise InputError(f"expected a {what} in {path}, got no rows")
+    return np.array(rows, np.float64)
+
+
+def _save_rows(path: str | Path, rows: np.ndarray, comments: Sequence[str]) -> None:
+    with new_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(f"# {comment}\n" for comment in comments)
+        file.writelines(" ".join(f"{value:.17g}" for value in row) + "\n" for row in rows)
+
+
+# Sintel -----------------------------------------------------------------------------------------------------------
+
+
+def load_cam(path: str | Path) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "4 4"]]:
+    """Intrinsics (as stored) and ``c2w`` of a Sintel .cam file, which stores ``w2c``.
+
+    Raises:
+        InputError: missing, wrong tag, or truncated.
+    """
+    data = existing_file(path, "a .cam file").read_bytes()
+    if len(data) < 172 or np.frombuffer(data[:4], "<f4")[0] != np.float32(202021.25):
+        raise InputError(
+            f"expected a .cam file with tag 202021.25 and 172 bytes, got {len(data)} bytes in {path}"
+        )
+    intrinsics = np.frombuffer(data[4:76], "<f8").reshape(3, 3).copy()
+    w2c = np.eye(4)
+    w2c[:3] = np.frombuffer(data[76:172], "<f8").reshape(3, 4)
+    return intrinsics, invert_poses(w2c[None])[0]
+
+
+def save_cam(path: str | Path, intrinsics: Float[np.ndarray, "3 3"], c2w: Float[np.ndarray, "4 4"]) -> None:
+    """Write a Sintel .cam file."""
+    w2c = invert_poses(np.asarray(c2w, np.float64)[None])[0, :3]
+    with new_file(path) as temporary:
+        temporary.write_bytes(
+            np.float32(202021.25).tobytes()
+            + np.asarray(intrinsics, "<f8").tobytes()
+            + w2c.astype("<f8").tobytes()
+        )
+
+
+# COLMAP -----------------------------------------------------------------------------------------------------------
+
+_COLMAP_MODELS = {
+    "SIMPLE_PINHOLE": (0, 3),
+    "PINHOLE": (1, 4),
+    "SIMPLE_RADIAL": (2, 4),
+    "RADIAL": (3, 5),
+    "OPENCV": (4, 8),
+}
+_COLMAP_MODEL_NAMES = {number: name for name, (number, _) in _COLMAP_MODELS.items()}
+
+
+@dataclass(frozen=True)
+class ColmapModel:
+    """A COLMAP reconstruction of N images and M points.
+
+    Attributes:
+        names: image file names.
+        intrinsics: pinhole part, pixels, centres at +0.5.
+        sizes: (height, width) of every image.
+        c2w: OpenCV axes.
+        distortion: per image, the model's distortion parameters (empty for pinhole models).
+        points: world positions.
+        colours: RGB of the points.
+        point_errors: mean reprojection error of every point, pixels.
+        track_points, track_images, track_pixels: one row per observation: point row, image row, pixel position.
+    """
+
+    names: list[str]
+    intrinsics: Float[np.ndarray, "N 3 3"]
+    sizes: list[tuple[int, int]]
+    c2w: Float[np.ndarray, "N 4 4"]
+    distortion: list[tuple[float, ...]] = field(default_factory=list)
+    points: Float[np.ndarray, "M 3"] = field(default_factory=lambda: np.zeros((0, 3)))
+    colours: Int[np.ndarray, "M 3"] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
+    point_errors: Float[np.ndarray, " M"] = field(default_factory=lambda: np.zeros(0))
+    track_points: Int[np.ndarray, " L"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    track_images: Int[np.ndarray, " L"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    track_pixels: Float[np.ndarray, "L 2"] = field(default_factory=lambda: np.zeros((0, 2)))
+
+
+def save_colmap(folder: str | Path, model: ColmapModel, *, binary: bool = True, text: bool = True) -> None:
+    """Write ``cameras``, ``images`` and ``points3D`` (.bin and / or .txt) into ``folder``.
+
+    One PINHOLE camera per distinct (intrinsics, size); every point lists its observations and every image its 2-D
+    points, as readers require. The folder should be a temporary one of ``new_folder``.
+
+    Raises:
+        ValueError: the model has distortion, which PINHOLE cannot hold.
+    """
+    if any(model.distortion):
+        raise ValueError("expected pinhole cameras, got distortion; undistort the images first")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = [
+        (size, (float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])))
+        for size, k in zip(model.sizes, model.intrinsics, strict=True)
+    ]
+    camera_ids = {key: number for number, key in enumerate(dict.fromkeys(parameters), 1)}
+    w2c = invert_poses(model.c2w)
+    quaternion = poses_to_quaternions(w2c)
+    # Observations sorted by image give the 2-D points; the position inside the image is what point tracks refer to.
+    order = np.argsort(model.track_images, kind="stable")
+    image_of, point_of, pixels = (
+        model.track_images[order],
+        model.track_points[order],
+        model.track_pixels[order],
+    )
+    starts = np.searchsorted(image_of, np.arange(len(model.names) + 1))
+    position = np.arange(len(order)) - starts[image_of] if len(order) else np.zeros(0, np.int64)
+    by_point = np.argsort(point_of, kind="stable")
+    point_starts = np.searchsorted(point_of[by_point], np.arange(len(model.points) + 1))
+
+    def observations(image: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = slice(starts[image], starts[image + 1])
+        return pixels[rows], point_of[rows] + 1
+
+    def track(point: int) -> np.ndarray:
+        rows = by_point[point_starts[point] : point_starts[point + 1]]
+        return np.stack([image_of[rows] + 1, position[rows]], axis=1)
+
+    if binary:
+        with new_file(folder / "cameras.bin") as temporary, temporary.open("wb") as file:
+            file.write(struct.pack("<Q", len(camera_ids)))
+            for (size, values), number in camera_ids.items():
+                file.write(struct.pack("<iiQQ4d", number, 1, size[1], size[0], *values))
+        with new_file(folder / "images.bin") as temporary, temporary.open("wb") as file:
+            file.write(struct.pack("<Q", len(model.names)))
+            for i, name in enumerate(model.names):
+                camera = camera_ids[parameters[i]]
+                file.write(struct.pack("<i7di", i + 1, *quaternion[i], *w2c[i, :3, 3], camera))
+                file.write(name.encode() + b"\0")
+                xy, ids = observations(i)
+                record = np.zeros(len(xy), [("xy", "<f8", 2), ("id", "<i8")])
+                record["xy"], record["id"] = xy, ids
+                file.write(struct.pack("<Q", len(xy)) + record.tobytes())
+        with new_file(folder / "points3D.bin") as temporary, temporary.open("wb") as file:
+            file.write(struct.pack("<Q", len(model.points)))
+            for j, xyz in enumerate(model.points):
+                rows = track(j)
+                rgb = (int(c) for c in model.colours[j])
+                file.write(
+                    struct.pack("<Q3d3BdQ", j + 1, *xyz, *rgb, float(model.point_errors[j]), len(rows))
+                )
+                file.write(rows.astype("<i4").tobytes())
+    if text:
+        with new_file(folder / "cameras.txt") as temporary, temporary.open("w", encoding="utf-8") as out:
+            out.write("# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy (pixel centres at +0.5)\n")
+            for (size, values), number in camera_ids.items():
+                out.write(f"{number} PINHOLE {size[1]} {size[0]} {' '.join(f'{v:.17g}' for v in values)}\n")
+        with new_file(folder / "images.txt") as temporary, temporary.open("w", encoding="utf-8") as out:
+            out.write("# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME (world to camera, OpenCV axes)\n")
+            out.write("# POINTS2D as X Y POINT3D_ID\n")
+            for i, name in enumerate(model.names):
+                numbers = " ".join(f"{v:.17g}" for v in (*quaternion[i], *w2c[i, :3, 3]))
+                out.write(f"{i + 1} {numbers} {camera_ids[parameters[i]]} {name}\n")
+                xy, ids = observations(i)
+                out.write(
+                    " ".join(f"{p[0]:.17g} {p[1]:.17g} {n}" for p, n in zip(xy, ids, strict=True)) + "\n"
+                )
+        with new_file(folder / "points3D.txt") as temporary, temporary.open("w", encoding="utf-8") as out:
+            out.write("# POINT3D_ID X Y Z R G B ERROR TRACK as IMAGE_ID POINT2D_INDEX\n")
+            for j, xyz in enumerate(model.points):
+                words = [str(j + 1), *(f"{v:.17g}" for v in xyz), *(str(int(c)) for c in model.colours[j])]
+                words.append(f"{float(model.point_errors[j]):.17g}")
+                words.extend(str(v) for v in track(j).reshape(-1))
+                out.write(" ".join(words) + "\n")
+
+
+def load_colmap(folder: str | Path) -> ColmapModel:
+    """Read a COLMAP model (binary if there, else text), images in the order of their names.
+
+    Raises:
+        InputError: files are missing or malformed, or a camera model is not supported.
+    """
+    folder = Path(folder)
+    try:
+        if (folder / "images.bin").is_file():
+            cameras = _read_cameras_binary(existing_file(folder / "cameras.bin", "COLMAP cameras"))
+            images = _read_images_binary(folder / "images.bin")
+            points = _read_points_binary(folder / "points3D.bin")
+        else:
+            cameras = _read_cameras_text(
+                existing_file(folder / "cameras.txt", "COLMAP cameras (cameras.txt or .bin)")
+            )
+            images = _read_images_text(
+                existing_file(folder / "images.txt", "COLMAP images (images.txt or .bin)")
+            )
+            points = _read_points_text(folder / "points3D.txt")
+    except (struct.error, IndexError, ValueError, KeyError) as error:
+        raise InputError(f"expected a COLMAP model in {folder}, but it is malformed: {error}") from error
+    images.sort(key=lambda image: image[1])
+    rows = {image[0]: row for row, image in enumerate(images)}
+    missing = {image[4] for image in images} - cameras.keys()
+    if missing or not images:
+        raise InputError(
+            f"expected images and all their cameras in {folder}; missing cameras: {sorted(missing)}"
+        )
+    poses = np.tile(np.eye(4), (len(images), 1, 1))
+    poses[:, :3] = [
+        quaternions_to_poses(np.array([image[3]]), np.array([image[2]]))[0, :3] for image in images
+    ]
+    observations = [
+        (j, rows[image_id], images[rows[image_id]][5][index])
+        for j, point in enumerate(points)
+        for image_id, index in point[4]
+        if image_id in rows
+    ]
+    return ColmapModel(
+        names=[image[1] for image in images],
+        intrinsics=np.stack([cameras[image[4]][1] for image in images]),
+        sizes=[cameras[image[4]][0] for image in images],
+        distortion=[cameras[image[4]][2] for image in images],
+        c2w=invert_poses(poses),
+        points=np.array([point[1] for point in points], np.float64).reshape(-1, 3),
+        colours=np.array([point[2] for point in points], np.uint8).reshape(-1, 3),
+        point_errors=np.array([point[3] for point in points], np.float64),
+        track_points=np.array([row[0] for row in observations], np.int64),
+        track_images=np.array([row[1] for row in observations], np.int64),
+        track_pixels=np.array([row[2] for row in observations], np.float64).reshape(-1, 2),
+    )
+
+
+def _colmap_camera(
+    model: str, width: int, height: int, p: Sequence[float]
+) -> tuple[tuple[int, int], np.ndarray, tuple[float, ...]]:
+    if len(p) != _COLMAP_MODELS[model][1]:
+        raise ValueError(f"camera model {model} has {_COLMAP_MODELS[model][1]} parameters, got {len(p)}")
+    if model in ("PINHOLE", "OPENCV"):
+        fx, fy, cx, cy = p[:4]
+        distortion = tuple(p[4:])
+    else:
+        fx = fy = p[0]
+        cx, cy = p[1:3]
+        distortion = tuple(p[3:])
+    matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
+    return (height, width), matrix, distortion if any(distortion) else ()
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))
+
+
+def _read_cameras_binary(path: Path) -> dict[int, Any]:
+    cameras = {}
+    with path.open("rb") as file:
+        for _ in range(_unpack(file, "<Q")[0]):
+            number, model_number, width, height = _unpack(file, "<iiQQ")
+            if model_number not in _COLMAP_MODEL_NAMES:
+                raise ValueError(f"camera model number {model_number} is not supported; undistort to PINHOLE")
+            model = _COLMAP_MODEL_NAMES[model_number]
+            parameters = _unpack(file, f"<{_COLMAP_MODELS[model][1]}d")
+            cameras[number] = _colmap_camera(model, width, height, parameters)
+    return cameras
+
+
+def _read_images_binary(path: Path) -> list[tuple[Any, ...]]:
+    images = []
+    with path.open("rb") as file:
+        for _ in range(_unpack(file, "<Q")[0]):
+            number, *pose, camera = _unpack(file, "<i7di")
+            name = b""
+            while (character := file.read(1)) != b"\0":
+                if not character:
+                    raise ValueError("image name without end")
+                name += character
+            count = _unpack(file, "<Q")[0]
+            data = file.read(24 * count)
+            if len(data) != 24 * count:
+                raise ValueError("2-D points are truncated")
+            record = np.frombuffer(data, [("xy", "<f8", 2), ("id", "<i8")])
+            images.append((number, name.decode(), pose[:4], pose[4:], camera, record["xy"]))
+    return images
+
+
+def _read_points_binary(path: Path) -> list[tuple[Any, ...]]:
+    if not path.is_file():
+        return []
+    points = []
+    with path.open("rb") as file:
+        for _ in range(_unpack(file, "<Q")[0]):
+            number, x, y, z, r, g, b, error, length = _unpack(file, "<Q3d3BdQ")
+            track = np.array(_unpack(file, f"<{2 * length}i"), np.int64).reshape(-1, 2)
+            points.append((number, (x, y, z), (r, g, b), error, track))
+    return points
+
+
+def _text_lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+
+
+def _read_cameras_text(path: Path) -> dict[int, Any]:
+    cameras = {}
+    for line in filter(str.strip, _text_lines(path)):
+        number, model, width, height, *parameters = line.split()
+        if model not in _COLMAP_MODELS:
+            raise ValueError(f"camera model {model} is not supported; undistort to PINHOLE")
+        cameras[int(number)] = _colmap_camera(model, int(width), int(height), [float(p) for p in parameters])
+    return cameras
+
+
+def _read_images_text(path: Path) -> list[tuple[Any, ...]]:
+    images = []
+    lines = _text_lines(path)
+    while lines and not lines[-1].strip() and len(lines) % 2:
+        lines.pop()
+    for first, second in zip(lines[0::2], lines[1::2], strict=True):
+        number, *numbers = first.split(maxsplit=9)
+        pose, camera, name = [float(v) for v in numbers[:7]], int(numbers[7]), numbers[8]
+        xy = np.array(second.split(), np.float64).reshape(-1, 3)[:, :2]
+        images.append((int(number), name, pose[:4], pose[4:], camera, xy))
+    return images
+
+
+def _read_points_text(path: Path) -> list[tuple[Any, ...]]:
+    if not path.is_file():
+        return []
+    points = []
+    for line in filter(str.strip, _text_lines(path)):
+        words = line.split()
+        track = np.array(words[8:], np.int64).reshape(-1, 2)
+        position, colour = [float(v) for v in words[1:4]], [int(v) for v in words[4:7]]
+        points.append((int(words[0]), position, colour, float(words[7]), track))
+    return points
+
+
+# nerfstudio -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NerfstudioModel:
+    """A nerfstudio ``transforms.json`` of N frames.
+
+    Attributes:
+        files: image paths relative to the json.
+        depth_files: depth image paths, empty when there are none.
+        intrinsics: pixels, centres at +0.5.
+        sizes: (height, width).
+        c2w: OpenCV camera axes; the world is the file's.
+        depth_unit: factor from stored depth values to the unit of the poses.
+        times_s: seconds, or None.
+    """
+
+    files: list[str]
+    intrinsics: Float[np.ndarray, "N 3 3"]
+    sizes: list[tuple[int, int]]
+    c2w: Float[np.ndarray, "N 4 4"]
+    depth_files: list[str] = field(default_factory=list)
+    depth_unit: float = 0.001
+    times_s: Float[np.ndarray, " N"] | None = None
+
+
+def save_nerfstudio(path: str | Path, model: NerfstudioModel, notes: Mapping[str, Any] | None = None) -> None:
+    """Write ``transforms.json``: OpenGL camera axes as nerfstudio reads them, per-frame intrinsics.
+
+    Args:
+        notes: extra top-level entries (convention, units, ...).
+    """
+    opengl = opencv_to_opengl(torch.from_numpy(np.asarray(model.c2w, np.float64))).numpy()
+    frames = []
+    for i, file in enumerate(model.files):
+        k, (height, width) = model.intrinsics[i], model.sizes[i]
+        frame: dict[str, Any] = {"file_path": file, "transform_matrix": opengl[i].tolist()}
+        frame |= {"fl_x": float(k[0, 0]), "fl_y": float(k[1, 1]), "cx": float(k[0, 2]), "cy": float(k[1, 2])}
+        frame |= {"w": width, "h": height}
+        if model.depth_files:
+            frame["depth_file_path"] = model.depth_files[i]
+        if model.times_s is not None:
+            frame["time"] = float(model.times_s[i])
+        frames.append(frame)
+    document: dict[str, Any] = {"camera_model": "OPENCV", **(notes or {})}
+    if model.depth_files:
+        document["depth_unit_scale_factor"] = model.depth_unit
+    document["frames"] = frames
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+def load_nerfstudio(path: str | Path) -> NerfstudioModel:
+    """Read ``transforms.json`` (or the folder that holds it); shared or per-frame intrinsics; distortion is refused.
+
+    Raises:
+        InputError: missing or malformed, or the cameras are distorted.
+    """
+    path = Path(path)
+    path = existing_file(path / "transforms.json" if path.is_dir() else path, "a nerfstudio transforms.json")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        frames = document["frames"]
+        matrices, sizes, poses = [], [], []
+        for frame in frames:
+            values = {**document, **frame}
+            if any(abs(float(values.get(key, 0))) > 0 for key in ("k1", "k2", "k3", "k4", "p1", "p2")):
+                raise InputError(
+                    f"expected pinhole cameras in {path}, got distortion; undistort the images first"
+                )
+            width, height = int(values["w"]), int(values["h"])
+            if "fl_x" in values:
+                fx = float(values["fl_x"])
+            else:
+                fx = 0.5 * width / math.tan(0.5 * float(values["camera_angle_x"]))
+            fy = float(values.get("fl_y", fx))
+            cx, cy = float(values.get("cx", width / 2)), float(values.get("cy", height / 2))
+            matrices.append([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+            sizes.append((height, width))
+            poses.append(frame["transform_matrix"])
+        opengl = torch.tensor(poses, dtype=torch.float64).reshape(-1, 4, 4)
+        depth_files = [frame["depth_file_path"] for frame in frames if "depth_file_path" in frame]
+        times = [float(frame["time"]) for frame in frames if "time" in frame]
+        return NerfstudioModel(
+            files=[frame["file_path"] for frame in frames],
+            intrinsics=np.array(matrices, np.float64).reshape(-1, 3, 3),
+            sizes=sizes,
+            c2w=opengl_to_opencv(opengl).numpy(),
+            depth_files=depth_files if len(depth_files) == len(frames) else [],
+            depth_unit=float(document.get("depth_unit_scale_factor", 0.001)),
+            times_s=np.array(times) if len(times) == len(frames) else None,
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"expected a nerfstudio transforms.json in {path}, but it is malformed: {error!r}"
+        ) from error
