@@ -1,0 +1,1 @@
+"""GeometryCrafter: consistent point maps of open-world videos by video diffusion, generative and deterministic."""

@@ -1,0 +1,79 @@
+"""The denoiser: Stable Video Diffusion's space-time UNet, conditioned by one token per frame.
+
+Legend of shape letters: B clips, T frames, C channels, h w latent size, D token width.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.errors import MissingExtraError
+
+try:
+    from diffusers import UNetSpatioTemporalConditionModel
+except ImportError as error:
+    raise MissingExtraError("diffusers", "geometrycrafter", "GeometryCrafter") from error
+
+
+class FrameTokenUNet(UNetSpatioTemporalConditionModel):
+    """Same weights and blocks as the SVD UNet; only the way the conditioning enters differs.
+
+    The spatial cross-attention of frame t sees the token of frame t alone; the temporal cross-attention sees the token
+    of the window's first frame alone.
+    """
+
+    def forward(  # type: ignore[override]
+        self,
+        sample: Float[Tensor, "B T C h w"],
+        timestep: float | Float[Tensor, ""] | Float[Tensor, " 1"],
+        frame_tokens: Float[Tensor, "B T D"],
+        added_time_ids: Float[Tensor, "B 3"],
+    ) -> Float[Tensor, "B T c h w"]:
+        """One pass over a window.
+
+        Args:
+            sample: noisy latents and conditioning latents, already scaled and concatenated.
+            timestep: ln(noise level) / 4.
+            frame_tokens: one image embedding per frame.
+            added_time_ids: frames per second, motion bucket, noise augmentation.
+        Raises:
+            ValueError: the latent height or width is not a multiple of 8 (pixels: of 64).
+        """
+        num_clips, num_frames = sample.shape[:2]
+        if sample.shape[-2] % 8 or sample.shape[-1] % 8:
+            raise ValueError(
+                f"expected latents whose height and width are multiples of 8 (pixels: 64), "
+                f"got {tuple(sample.shape[-2:])}; plan the size with geometrycrafter.pipeline.network_size"
+            )
+        dtype = self.conv_in.weight.dtype
+        sample = sample.to(dtype)
+        timesteps = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).reshape(-1)
+        embedding = self.time_embedding(self.time_proj(timesteps.expand(num_clips)).to(dtype))
+        ids = self.add_time_proj(added_time_ids.flatten()).reshape(num_clips, -1)
+        embedding = embedding + self.add_embedding(ids.to(dtype))
+
+        hidden = self.conv_in(sample.flatten(0, 1))
+        shared: dict[str, Any] = {
+            "temb": embedding.repeat_interleave(num_frames, dim=0),
+            "image_only_indicator": hidden.new_zeros(num_clips, num_frames),
+        }
+        tokens = {"encoder_hidden_states": frame_tokens.to(dtype).flatten(0, 1)[:, None]}
+        skips = [hidden]
+        for block in self.down_blocks:
+            hidden, outputs = block(hidden, **shared, **(tokens if _attends(block) else {}))
+            skips.extend(outputs)
+        hidden = self.mid_block(hidden, **shared, **tokens)
+        for block in self.up_blocks:
+            count = len(block.resnets)
+            skips, used = skips[:-count], tuple(skips[-count:])
+            hidden = block(
+                hidden, res_hidden_states_tuple=used, **shared, **(tokens if _attends(block) else {})
+            )
+        hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
+        return hidden.unflatten(0, (num_clips, num_frames))
+
+
+def _attends(block: torch.nn.Module) -> bool:
+    return getattr(block, "has_cross_attention", False) is True

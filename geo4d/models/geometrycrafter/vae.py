@@ -1,0 +1,195 @@
+"""The two autoencoders: Stable Video Diffusion's image VAE and the point-map VAE that shares its latent space.
+
+Legend of shape letters: N frames, C channels, H W pixels, h w latent size (an eighth).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from geo4d.errors import MissingExtraError
+from geo4d.models.geometrycrafter.config import ImageVAEConfig, PointMapVAEConfig
+
+try:
+    from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
+    from diffusers.models.autoencoders.vae import Encoder
+    from diffusers.models.resnet import SpatioTemporalResBlock
+    from diffusers.models.unets.unet_3d_blocks import MidBlockTemporalDecoder, UpBlockTemporalDecoder
+except ImportError as error:
+    raise MissingExtraError("diffusers", "geometrycrafter", "GeometryCrafter") from error
+
+
+class ImageVAE(nn.Module):
+    """Stable Video Diffusion's image encoder and, for training losses only, its frozen temporal decoder."""
+
+    def __init__(self, config: ImageVAEConfig, with_decoder: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(
+            in_channels=config.in_channels,
+            out_channels=config.latent_channels,
+            down_block_types=config.down_block_types,
+            block_out_channels=config.block_out_channels,
+            layers_per_block=config.layers_per_block,
+            double_z=True,
+        )
+        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.decoder: nn.Module | None = None
+        if with_decoder:
+            self.decoder = TemporalDecoder(
+                in_channels=config.latent_channels,
+                out_channels=config.out_channels,
+                block_out_channels=config.block_out_channels,
+                layers_per_block=config.layers_per_block,
+            )
+
+    def encode_moments(self, image: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N moments h w"]:
+        """Mean (first half of the channels) and log-variance of the latent of images in [-1, 1]."""
+        return self.quant_conv(self.encoder(image.to(self.quant_conv.weight.dtype)))
+
+    def encode(self, image: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N c h w"]:
+        """Mode of the latent, not multiplied by the scaling factor."""
+        return self.encode_moments(image).chunk(2, dim=1)[0]
+
+    def decode(self, latent: Float[Tensor, "N c h w"], num_frames: int) -> Float[Tensor, "N 3 H W"]:
+        """Images of clips of ``num_frames`` consecutive latents (unscaled).
+
+        Raises:
+            ValueError: the decoder was not loaded.
+        """
+        if self.decoder is None:
+            raise ValueError("expected an ImageVAE made with with_decoder=True")
+        indicator = latent.new_zeros(latent.shape[0] // num_frames, num_frames)
+        return self.decoder(latent.to(self.quant_conv.weight.dtype), indicator, num_frames)
+
+
+class PointMapHead(nn.Sequential):
+    """Features at full resolution to one map; mixes neighbouring frames once."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        width = in_channels // 2
+        super().__init__(
+            nn.GroupNorm(32, in_channels, eps=1e-6),
+            nn.ReLU(),
+            nn.Conv2d(in_channels, width, 3, padding=1),
+            SpatioTemporalResBlock(
+                in_channels=width,
+                out_channels=width,
+                temb_channels=None,
+                eps=1e-6,
+                temporal_eps=1e-5,
+                merge_factor=0.0,
+                merge_strategy="learned",
+                switch_spatial_to_temporal_mix=True,
+            ),
+            nn.ReLU(),
+            nn.Conv2d(width, out_channels, 1),
+        )
+
+    def forward(  # type: ignore[override]
+        self, features: Float[Tensor, "N C H W"], indicator: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "N c H W"]:
+        for layer in self:
+            mixes_time = isinstance(layer, SpatioTemporalResBlock)
+            features = layer(features, image_only_indicator=indicator) if mixes_time else layer(features)
+        return features
+
+
+class PointMapDecoder(nn.Module):
+    """SVD's temporal decoder trunk with three heads: theta (intrinsic), log depth, mask."""
+
+    def __init__(self, config: PointMapVAEConfig) -> None:
+        super().__init__()
+        widths = config.dec_block_out_channels
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
+        self.mid_block = MidBlockTemporalDecoder(
+            num_layers=config.dec_layers_per_block,
+            in_channels=widths[-1],
+            out_channels=widths[-1],
+            attention_head_dim=widths[-1],
+        )
+        reverse = widths[::-1]
+        self.up_blocks = nn.ModuleList(
+            UpBlockTemporalDecoder(
+                num_layers=config.dec_layers_per_block + 1,
+                in_channels=reverse[max(i - 1, 0)],
+                out_channels=width,
+                add_upsample=i < len(reverse) - 1,
+            )
+            for i, width in enumerate(reverse)
+        )
+        self.out_blocks = nn.ModuleList(PointMapHead(widths[0], c) for c in config.out_channels)
+        self.time_conv_outs = nn.ModuleList(
+            nn.Conv3d(c, c, (3, 1, 1), padding=(1, 0, 0)) for c in config.out_channels
+        )
+
+    def forward(
+        self, latent: Float[Tensor, "N c h w"], num_frames: int
+    ) -> tuple[Float[Tensor, "N 1 H W"], Float[Tensor, "N 1 H W"], Float[Tensor, "N 1 H W"]]:
+        """Decode clips of ``num_frames`` consecutive latents; clips do not see each other.
+
+        Args:
+            latent: not multiplied by the scaling factor.
+            num_frames: frames per clip; divides N.
+        Returns:
+            theta (tangent of half the diagonal field of view), log depth, mask (positive: valid).
+        """
+        num_clips = latent.shape[0] // num_frames
+        features = self.conv_in(latent.to(self.conv_in.weight.dtype))
+        indicator = features.new_zeros(num_clips, num_frames)
+        features = self.mid_block(features, image_only_indicator=indicator)
+        for block in self.up_blocks:
+            features = block(features, image_only_indicator=indicator)
+        maps = []
+        for head, mix in zip(self.out_blocks, self.time_conv_outs, strict=True):
+            # The heads hold an eighth of the work and all of the last digits, so they may run in a wider type.
+            frames = head(features.to(head[0].weight.dtype), indicator)
+            clip = frames.unflatten(0, (num_clips, num_frames)).transpose(1, 2)
+            maps.append(mix(clip.to(mix.weight.dtype)).transpose(1, 2).flatten(0, 1))
+        theta, log_depth, mask = maps
+        return theta, log_depth, mask
+
+
+class PointMapVAE(nn.Module):
+    """Point maps to and from the latent space of the image VAE."""
+
+    def __init__(self, config: PointMapVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(
+            in_channels=config.in_channels,
+            out_channels=config.latent_channels,
+            down_block_types=config.enc_down_block_types,
+            block_out_channels=config.enc_block_out_channels,
+            layers_per_block=config.enc_layers_per_block,
+            double_z=False,
+            mid_block_add_attention=config.mid_block_add_attention,
+        )
+        self.decoder = PointMapDecoder(config)
+
+    def encode_offset(self, maps: Float[Tensor, "N 4 H W"]) -> Float[Tensor, "N c h w"]:
+        """What the geometry adds to the latent of the disparity image, before the factor ``offset_scale_factor``.
+
+        Args:
+            maps: theta, log depth, disparity in [-1, 1], mask as -1 or 1.
+        """
+        return self.encoder(maps.to(self.encoder.conv_in.weight.dtype))
+
+    def encode_moments(
+        self, maps: Float[Tensor, "N 4 H W"], image_vae: ImageVAE
+    ) -> Float[Tensor, "N moments h w"]:
+        """Mean and log-variance: the image VAE's moments of the disparity picture, the mean moved by the offset."""
+        disparity = maps[:, 2:3].expand(-1, 3, -1, -1)
+        mean, log_variance = image_vae.encode_moments(disparity).chunk(2, dim=1)
+        offset = self.config.offset_scale_factor * self.encode_offset(maps)
+        return torch.cat([mean + offset.to(mean.dtype), log_variance], dim=1)
+
+    def encode(self, maps: Float[Tensor, "N 4 H W"], image_vae: ImageVAE) -> Float[Tensor, "N c h w"]:
+        """Mode of the latent, not multiplied by the scaling factor."""
+        return self.encode_moments(maps, image_vae).chunk(2, dim=1)[0]
+
+    def decode(
+        self, latent: Float[Tensor, "N c h w"], num_frames: int
+    ) -> tuple[Float[Tensor, "N 1 H W"], Float[Tensor, "N 1 H W"], Float[Tensor, "N 1 H W"]]:
+        """See ``PointMapDecoder.forward``."""
+        return self.decoder(latent, num_frames)
