@@ -1,0 +1,435 @@
+"""Checks of recorded Geo4D cases. Every setting comes from the case file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from parity import Case, Comparison, compare, rule_tensor
+from torch import Tensor, nn
+
+from geo4d.diffusion.denoiser import denoise_from_v, v_training_pair
+from geo4d.diffusion.samplers import iter_ddim
+from geo4d.diffusion.schedules import (
+    ScheduleConfig,
+    make_ddim_table,
+    make_schedule,
+    schedule_buffers,
+)
+from geo4d.geometry.poses import inverse
+from geo4d.models.geo4d import config as configs
+from geo4d.models.geo4d import modalities
+from geo4d.models.geo4d.conditioning import prepare_picture, prompt_tokens
+from geo4d.models.geo4d.config import Geo4DConfig
+from geo4d.models.geo4d.vae import VAE, sample_moments
+from geo4d.models.geo4d.weights import PublishedKey, from_published, main_table, make_parts, point_vae_table
+from geo4d.video.windows import published_windows
+
+Data = dict[str, Any]
+
+
+def read_case(file: Path) -> Data:
+    """Arrays as tensors, zero-dimensional ones and text as Python values, JSON texts parsed."""
+    data: Data = {}
+    with np.load(file) as arrays:
+        for name in arrays.files:
+            array = arrays[name]
+            if array.dtype.kind == "U":
+                data[name] = array.tolist()
+            elif array.ndim == 0:
+                data[name] = array.item()
+            else:
+                data[name] = torch.from_numpy(array)
+    for name in ("config", "clip_config", "settings"):
+        if name in data:
+            data[name] = json.loads(data[name])
+    return data
+
+
+def published_state(table: dict[str, PublishedKey], prefix: str = "") -> dict[str, Tensor]:
+    """A checkpoint in the authors' format with the made-up weights; keys that start with ``prefix``."""
+    return {
+        name: torch.from_numpy(rule_tensor(name, key.shape))
+        for name, key in table.items()
+        if name.startswith(prefix)
+    }
+
+
+def load_part(part: str, config: Geo4DConfig, file_prefix: str = "") -> nn.Module:
+    """One part of the network with made-up weights, through the checkpoint adapter."""
+    table = point_vae_table(config) if part == "point_vae" else main_table(config)
+    held = {name: key for name, key in table.items() if key.part == part}
+    parts, _ = from_published(published_state(held), held)
+    module = make_parts(config, [part])[part]
+    module.load_state_dict(parts[part], assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def check_windows(file: Path, reference: Path) -> list[Comparison]:
+    comparisons = []
+    for name, recorded in json.loads(file.read_text()).items():
+        match = re.fullmatch(r"T(\d+)_stride(\d+)(?:_length(\d+))?", name)
+        if match is None:
+            raise ValueError(f"expected names like T50_stride4, got {name}")
+        frames, stride, length = int(match[1]), int(match[2]), int(match[3] or 16)
+        ours = published_windows(frames, length, stride)
+        comparisons.append(compare(name, ours, [tuple(window) for window in recorded], "exact"))
+    return comparisons
+
+
+def check_schedule(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    options = data.get("config", data.get("settings", {}))
+    config = ScheduleConfig(
+        num_timesteps=len(data["betas_f64"]),
+        beta_start=options.get("linear_start", ScheduleConfig.beta_start),
+        beta_end=options.get("linear_end", ScheduleConfig.beta_end),
+        zero_terminal_snr=options.get("rescale_betas_zero_snr", True),
+        dynamic_rescale=options.get("use_dynamic_rescale", True),
+        base_scale=options.get("base_scale", ScheduleConfig.base_scale),
+    )
+    schedule = make_schedule(config)
+    plain = make_schedule(ScheduleConfig(config.num_timesteps, config.beta_start, config.beta_end, False))
+    ours: Data = {
+        "betas_f64": schedule.betas,
+        "alphas_cumprod_f64": schedule.alphas_cumprod,
+        "f64_betas_before_rescale": plain.betas,
+        **{f"buf_{name}": table for name, table in schedule_buffers(schedule).items()},
+    }
+    comparisons = []
+    for name, recorded in data.items():
+        if name in ("config", "settings"):
+            continue
+        match = re.fullmatch(r"(uniform_trailing|uniform)_(\d+)_eta([\d.p]+)_(\w+)", name)
+        if match is None:
+            predicted = ours[name]
+        else:
+            eta = float(match[3].replace("p", "."))
+            table = make_ddim_table(schedule, int(match[2]), match[1], eta)  # type: ignore[arg-type]
+            predicted = (
+                (1 - table.alphas).sqrt() if match[4] == "sqrt_one_minus_alphas" else getattr(table, match[4])
+            )
+        limit = "exact" if name.endswith("timesteps") else "schedule"
+        comparisons.append(compare(name, predicted, recorded, limit))
+    if config.zero_terminal_snr:
+        last = schedule_buffers(schedule)["alphas_cumprod"][-1:]
+        comparisons.append(compare("last alphas_cumprod is 0", last, [0.0], "exact"))
+    return comparisons
+
+
+def check_normalise(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    valid = data["valid"]
+    points, scale, shift = modalities.normalise_points(data["points"], valid)
+    decoded = modalities.decode_points(points)
+    disparity, d_scale, d_shift = modalities.normalise_disparity(data["points"][..., 2], valid)
+    depth, z_scale, z_shift = modalities.normalise_depth(data["depth"])
+    ours = {
+        "pc_normalised": points,
+        "pc_scale": scale,
+        "pc_shift": shift,
+        "pc_denormalised": decoded,
+        "disparity_normalised": disparity,
+        "disparity_scale": d_scale,
+        "disparity_shift": d_shift,
+        "depth_normalised": depth,
+        "depth_scale": z_scale,
+        "depth_shift": z_shift,
+        "roundtrip_disparity01": modalities.decode_disparity(disparity),
+    }
+    inputs = {"points", "valid", "depth"}
+    return [compare(name, ours[name], value, "formula") for name, value in data.items() if name not in inputs]
+
+
+def masks_agree(
+    name: str, predicted: Tensor, recorded: Tensor, margin: Tensor, tolerance: float = 1e-4
+) -> Comparison:
+    """Masks must be equal where the value they come from is farther than ``tolerance`` from a threshold."""
+    differing = (predicted != recorded) & (margin > tolerance)
+    return compare(name, differing, torch.zeros_like(differing), "exact")
+
+
+def compare_points(
+    data: Data, decoded: modalities.DecodedPoints, raw: Tensor, tolerance: float, prefix: str, limit: str
+) -> list[Comparison]:
+    """Post-processed point maps against arrays named ``<prefix>...``; ``raw`` gives the distance from thresholds."""
+    sky_value, far = modalities.SKY_VALUE, modalities.FAR_LIMIT
+    coordinates = raw[..., :3]
+    sky_margin = ((coordinates - sky_value).abs() - tolerance).abs().amin(-1)
+    far_margin = (coordinates.abs() - far).abs().amin(-1)
+    margin = torch.minimum(sky_margin, far_margin)
+    comparisons = []
+    masks = {
+        "sky": (decoded.sky, sky_margin),
+        "far": (decoded.far, far_margin),
+        "invalid": (~decoded.valid, margin),
+    }
+    for mask, (predicted, distance) in masks.items():
+        if prefix + mask in data:
+            comparisons.append(masks_agree(prefix + mask, predicted, data[prefix + mask][..., 0], distance))
+    if prefix + "uncertainty" in data:
+        uncertainty = decoded.uncertainty[..., None]
+        comparisons.append(compare(prefix + "uncertainty", uncertainty, data[prefix + "uncertainty"], limit))
+    recorded = data[prefix + "conf"]
+    certain = (margin > 1e-4)[..., None].expand(recorded.shape)
+    confidence = decoded.confidence[..., None]
+    limit_confidence = "confidence"
+    comparisons.append(compare(prefix + "conf", confidence[certain], recorded[certain], limit_confidence))
+    comparisons.append(compare(prefix + "pts3d", decoded.points, data[prefix + "pts3d"], limit))
+    return comparisons
+
+
+def check_postprocess(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    raw = data["raw"].permute(0, 2, 3, 1)
+    tolerances = {"eval_": modalities.SKY_TOLERANCE["evaluation"], "demo_": modalities.SKY_TOLERANCE["demo"]}
+    if "settings" in data:
+        tolerances |= {
+            name.removesuffix("sky_eps"): v for name, v in data["settings"].items() if "sky_eps" in name
+        }
+    comparisons = []
+    for prefix, tolerance in tolerances.items():
+        if prefix + "conf" in data:
+            decoded = modalities.decode_point_map(raw, tolerance)
+            comparisons += compare_points(data, decoded, raw, tolerance, prefix, "formula")
+    return comparisons
+
+
+def check_plucker(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    comparisons = []
+    direction, moment = (data[name].permute(0, 2, 3, 4, 1) for name in ("direction", "moment"))
+    cameras = torch.cat([modalities.rays_to_cameras(d, m) for d, m in zip(direction, moment, strict=True)])
+    ours = {
+        "recovered_c2w": cameras,
+        "recovered_R": cameras[:, :3, :3],
+        "recovered_T_w2c": inverse(cameras)[:, :3, 3],
+        "recovered_center": cameras[:, :3, 3],
+    }
+    for name, predicted in ours.items():
+        comparisons.append(compare(name, predicted, data[name].reshape(predicted.shape), "ray_cameras"))
+    return comparisons
+
+
+def unet_only(options: Data) -> Geo4DConfig:
+    return Geo4DConfig(unet=configs.unet_from_published(options))
+
+
+def run_unet(unet: nn.Module, data: Data, x: Tensor) -> Tensor:
+    full = torch.cat([x, data["c_concat"]], dim=1)
+    return unet(full, data["timesteps"], data["c_crossattn"], data["fs"])
+
+
+MIDDLE = {
+    "time_embed": "time_embedding",
+    "fps_embedding": "fps_embedding",
+    "input_blocks_0": "conv_in",
+    "init_attn": "initial_attention",
+    "input_blocks_1_0": "down.0.residual",
+    "input_blocks_1_1": "down.0.spatial",
+    "input_blocks_1_2": "down.0.temporal",
+    "middle_block": "middle",
+    "output_blocks_2": "up.2",
+}
+"""Published name of an intermediate result -> our module."""
+
+
+def check_unet(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    unet = load_part("unet", unet_only(data["config"]))
+    recorded = {name[4:]: value for name, value in data.items() if name.startswith("mid_")}
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, arguments: Any, output: Tensor) -> None:
+        seen[name] = output
+
+    for name in recorded:
+        unet.get_submodule(middle_module(name)).register_forward_hook(partial(keep, name))
+    comparisons = [compare("out", run_unet(unet, data, data["x"]), data["out"], "module")]
+    if "n_params" in data:
+        count = sum(p.numel() for p in unet.parameters())
+        comparisons.append(compare("n_params", count, data["n_params"], "exact"))
+    for name, value in recorded.items():
+        output = seen[name]
+        if value.ndim == 5:  # [item, C, T, H, W]; ours are frames of the first item
+            output = output[: value.shape[2]].transpose(0, 1)[None]
+        comparisons.append(compare("mid_" + name, output[: value.shape[0]], value, "module"))
+    return comparisons
+
+
+def middle_module(published: str) -> str:
+    """Our module for any published block name such as ``input_blocks_4_1``."""
+    if published in MIDDLE:
+        return MIDDLE[published]
+    match = re.fullmatch(r"(input|output)_blocks_(\d+)(?:_(\d))?|middle_block_(\d)", published)
+    if match is None:
+        raise ValueError(f"no module for the recorded intermediate result {published!r}")
+    children = ("residual", "spatial", "temporal")
+    if match[4] is not None:
+        return "middle.second" if match[4] == "3" else f"middle.first.{children[int(match[4])]}"
+    side, index = ("down", int(match[2]) - 1) if match[1] == "input" else ("up", int(match[2]))
+    return f"{side}.{index}" + ("" if match[3] is None else f".{children[int(match[3])]}")
+
+
+def check_vae(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    config = Geo4DConfig(vae=configs.vae_from_published(data["config"]))
+    part = {"first_stage_model.": "vae", "model.": "point_vae"}[data["prefix"]]
+    vae = load_part(part, config)
+    assert isinstance(vae, VAE)
+    picture = data["image_u8"].permute(0, 3, 1, 2).float() / 255.0 * 2.0 - 1.0
+    moments = vae.moments(picture)
+    raw = vae.decode_with_uncertainty(data["z"])
+    ours = {
+        "moments": moments,
+        "sample": sample_moments(moments, data["noise"]),
+        "decoded": vae.decode(data["z"]),
+        "decoded_conf": raw,
+        "enc_adaptor_moments": vae.moments(picture, adapt=True),
+    }
+    comparisons = [compare(name, value, data[name], "module") for name, value in ours.items() if name in data]
+    if "post_conf" in data:
+        tolerance = data.get("settings", {}).get("sky_eps", 0.1)
+        raw = raw.permute(0, 2, 3, 1)
+        decoded = modalities.decode_point_map(raw, tolerance)
+        comparisons += compare_points(data, decoded, raw, tolerance, "post_", "module")
+    return comparisons
+
+
+def check_resampler(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    config = Geo4DConfig(resampler=configs.resampler_from_published(data["config"]))
+    resampler = load_part("resampler", config)
+    return [
+        compare(f"out{axes}", resampler(data[f"x{axes}"]), data[f"out{axes}"], "module")
+        for axes in (3, 4)
+        if f"x{axes}" in data
+    ]
+
+
+def check_clip(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    config = Geo4DConfig(clip=configs.clip_from_published(data["config"]))
+    size = config.clip.image_size
+    comparisons = []
+    tower = load_part("image", config)
+    for name, recorded in data.items():
+        if match := re.fullmatch(r"pre_(\d+x\d+)(?:_stride(\d+))?", name):
+            picture = to_picture(data[f"img_{match[1]}_u8"])
+            step = int(match[2] or 1)
+            prepared = prepare_picture(picture, size)[0][:, ::step, ::step]
+            comparisons.append(compare(name, prepared, recorded, "module"))
+        elif match := re.fullmatch(r"tok_(\d+x\d+)", name):
+            tokens = tower(to_picture(data[f"img_{match[1]}_u8"]))
+            comparisons.append(compare(name, tokens[0, : len(recorded)], recorded, "module"))
+            if f"{name}_mean_abs" in data:
+                mean = tokens.double().abs().mean()
+                comparisons.append(compare(f"{name}_mean_abs", mean, data[f"{name}_mean_abs"], "module"))
+        elif name == "pre_zero_image":
+            prepared = prepare_picture(torch.zeros(1, 3, 64, 64), size)
+            comparisons.append(compare(name, prepared[0, :, 0, 0], recorded, "module"))
+        elif name == "tok_zero_image":
+            tokens = tower(torch.zeros(1, 3, 64, 64))
+            comparisons.append(compare(name, tokens[:, : recorded.shape[1]], recorded, "module"))
+    if "text_out" in data:
+        text = load_part("text", config)(data["token_ids"])
+        comparisons.append(compare("text_out", text, data["text_out"], "module"))
+    for prompt, ids in zip(data.get("prompts", []), data.get("token_ids", []), strict=True):
+        if prompt in known_prompts(reference):
+            comparisons.append(compare(f"ids of {prompt[:20]!r}", prompt_tokens(prompt)[0], ids, "exact"))
+    return comparisons
+
+
+def known_prompts(reference: Path) -> tuple[str, ...]:
+    from geo4d.models.geo4d.conditioning import PROMPT
+
+    return "", PROMPT
+
+
+def to_picture(image_u8: Tensor) -> Tensor:
+    return image_u8.permute(2, 0, 1)[None].float() / 255.0 * 2.0 - 1.0
+
+
+def ddim_conditions(data: Data) -> list[Tensor]:
+    names = ("c_crossattn", "uc_crossattn", "uc2_crossattn")
+    return [data[name] for name in names if name in data]
+
+
+def check_ddim(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    settings = data["settings"]
+    unet = load_part("unet", unet_only(data["config"]))
+    schedule = make_schedule()
+    steps = settings.get("S", settings.get("steps"))
+    table = make_ddim_table(schedule, steps, settings["spacing"], settings["eta"])
+    outputs: list[Tensor] = []
+
+    def predict_v(x: Tensor, timestep: Tensor, context: object) -> Tensor:
+        full = torch.cat([x, data["c_concat"]], dim=1)
+        outputs.append(unet(full, timestep, context, data["fs"]))
+        return outputs[-1]
+
+    denoise = denoise_from_v(
+        predict_v,
+        ddim_conditions(data),
+        schedule.alphas_cumprod,
+        scale=settings["scale"],
+        partial_scale=settings.get("cfg_img"),
+        rescale=settings["guidance_rescale"],
+    )
+    noise: Callable[[int], Tensor] | None = None
+    if "step_noise" in data:
+        noise = data["step_noise"].__getitem__
+    states = list(iter_ddim(denoise, data["x_T"], table, noise))
+    limit = "latent" if settings["scale"] == 1.0 and settings.get("cfg_img") is None else "guided_latent"
+    comparisons = [
+        compare("timesteps", table.timesteps.sort().values, data["timesteps"].sort().values, "exact"),
+        compare("first_model_output", outputs[0], data["first_model_output"], "module"),
+        compare("final", states[-1][0], data["final"], limit),
+    ]
+    for index, (x, x0) in enumerate(states):
+        comparisons.append(compare(f"x_inter[{index}]", x, data["x_inter"][index], limit))
+        comparisons.append(compare(f"pred_x0[{index}]", x0, data["pred_x0"][index], limit))
+    return comparisons
+
+
+def check_train_loss(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    unet = load_part("unet", unet_only(data["config"]))
+    schedule = make_schedule()
+    clean = data["z"] * schedule.scale.float()[data["timesteps"]].reshape(-1, 1, 1, 1, 1)
+    noisy, target = v_training_pair(
+        data["z"], data["noise"], data["timesteps"], schedule.alphas_cumprod, schedule.scale
+    )
+    output = run_unet(unet, data, noisy)
+    per_sample = (output - target).square().flatten(1).mean(1)
+    ours = {
+        "x_start_rescaled": clean,
+        "x_noisy": noisy,
+        "v_target": target,
+        "model_output": output,
+        "loss_per_sample": per_sample,
+        "loss": per_sample.mean(),
+    }
+    return [compare(name, value, data[name], "module") for name, value in ours.items() if name in data]
+
+
+CASES: dict[str, Case] = {
+    "windows": Case(check_windows),
+    "schedule": Case(check_schedule),
+    "normalise": Case(check_normalise),
+    "postprocess": Case(check_postprocess),
+    "plucker_": Case(check_plucker),
+    "unet_": Case(check_unet),
+    "vae_": Case(check_vae),
+    "resampler_": Case(check_resampler),
+    "clip_": Case(check_clip),
+    "ddim_": Case(check_ddim),
+    "train_loss": Case(check_train_loss),
+}
