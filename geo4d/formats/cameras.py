@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from geo4d.errors import InputError
 from geo4d.formats.files import existing_file, new_file
@@ -189,7 +189,7 @@ class ColmapModel:
     c2w: Float[np.ndarray, "N 4 4"]
     distortion: list[tuple[float, ...]] = field(default_factory=list)
     points: Float[np.ndarray, "M 3"] = field(default_factory=lambda: np.zeros((0, 3)))
-    colours: Int[np.ndarray, "M 3"] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
+    colours: UInt8[np.ndarray, "M 3"] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
     point_errors: Float[np.ndarray, " M"] = field(default_factory=lambda: np.zeros(0))
     track_points: Int[np.ndarray, " L"] = field(default_factory=lambda: np.zeros(0, np.int64))
     track_images: Int[np.ndarray, " L"] = field(default_factory=lambda: np.zeros(0, np.int64))

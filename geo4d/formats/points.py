@@ -166,7 +166,7 @@ def load_ply(path: str | Path) -> PointCloud:
 
 
 def save_glb(path: str | Path, cloud: PointCloud, notes: Mapping[str, Any] | None = None) -> None:
-    """Write one cloud as GLB. glTF axes are +y up, +z towards the viewer: OpenCV points are turned by 180 degrees about x.
+    """Write one cloud as GLB. glTF axes are +y up, +z towards the viewer: points are turned by 180 degrees about x.
 
     Args:
         cloud: positions in OpenCV axes.
@@ -197,7 +197,7 @@ def load_glb(path: str | Path) -> PointCloud:
 
     try:
         scene = trimesh.load_scene(existing_file(path, "a GLB file"), file_type="glb")
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         raise InputError(f"expected a GLB file, but {path} cannot be read: {error}") from error
     clouds = [geometry for geometry in scene.geometry.values() if isinstance(geometry, trimesh.PointCloud)]
     if not clouds:

@@ -1,0 +1,587 @@
+"""A ``Reconstruction`` as the files of other tools: a dict of formats, each one function.
+
+Every export is complete or absent, works frame by frame in bounded memory, and states its conventions: in the file where
+the format has room, and in a ``README.txt`` beside the files of a folder.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from geo4d.formats.cameras import (
+    ColmapModel,
+    NerfstudioModel,
+    invert_poses,
+    save_colmap,
+    save_kitti_poses,
+    save_nerfstudio,
+    save_tum,
+)
+from geo4d.formats.files import new_file, new_folder
+from geo4d.formats.images import save_exr, save_image, save_png16
+from geo4d.formats.points import PointCloud, VoxelFilter, save_glb, save_ply
+from geo4d.geometry.maps import depth_edges
+from geo4d.types import Reconstruction
+
+FormatName = Literal["npz", "exr", "png", "ply", "glb", "tum", "kitti", "colmap", "nerfstudio", "preview"]
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What goes into an export.
+
+    Attributes:
+        frames: positions in the reconstruction to export; None takes all (of ``scene``).
+        scene: number of the scene, for world-frame formats when a video has shot cuts; None if there is only one.
+        min_confidence: points below are left out, in [0, 1].
+        edge_step: points at depth jumps above this relative step are left out; 0 keeps them.
+        voxel_size: keep one point per cube of this edge, in the unit of the points; 0 keeps all.
+        precision: of EXR and npz values.
+        points_per_frame: points sampled per frame for COLMAP.
+        seed: of that sampling.
+    """
+
+    frames: tuple[int, ...] | None = None
+    scene: int | None = None
+    min_confidence: float = 0.1
+    edge_step: float = 0.1
+    voxel_size: float = 0.0
+    precision: Literal["half", "float"] = "float"
+    points_per_frame: int = 2000
+    seed: int = 0
+
+
+def save(
+    reconstruction: Reconstruction, path: str | Path, format: str, config: ExportConfig = ExportConfig()
+) -> list[Path]:
+    """Write ``reconstruction`` as ``format``.
+
+    Args:
+        path: the file itself when it carries the format's suffix, else a folder that gets documented names.
+    Returns:
+        the files and folders written.
+    Raises:
+        ValueError: unknown format, frames out of range, or the reconstruction lacks what the format needs.
+        OutputError: ``path`` exists already or cannot be written.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"expected one of {', '.join(FORMATS)} as the format, got {format!r}")
+    return FORMATS[format](reconstruction, Path(path), config)
+
+
+def conventions(reconstruction: Reconstruction) -> dict[str, str]:
+    """What every exported file states, in words."""
+    unit = (
+        "metres"
+        if reconstruction.scale_kind == "metric"
+        else "up to scale (one unknown factor for the whole scene)"
+    )
+    return {
+        "camera_axes": "OpenCV: +x right, +y down, +z forward",
+        "poses": "c2w, camera to world, column vectors",
+        "world": "axes of the first camera of the scene unless the run was given poses",
+        "depth": "z-depth (not ray length); NaN = invalid, +inf = sky",
+        "unit": unit,
+        "intrinsics": "pinhole, pixels of the exported maps, pixel centres at +0.5, no distortion",
+    }
+
+
+def chosen_frames(
+    reconstruction: Reconstruction, config: ExportConfig, *, one_world: bool = False
+) -> list[int]:
+    """The frames to export, checked.
+
+    Args:
+        one_world: the format needs all frames in one world and all cameras known.
+    Raises:
+        ValueError: out of range, empty, more than one scene for a world format, or no poses.
+    """
+    total = reconstruction.num_frames
+    frames = list(range(total)) if config.frames is None else list(config.frames)
+    outside = [frame for frame in frames if not 0 <= frame < total]
+    if outside or not frames:
+        raise ValueError(
+            f"expected frames in [0, {total - 1}], got {outside or 'none'}; see 'geo4d export --frames'"
+        )
+    scene = reconstruction.scene
+    if config.scene is not None:
+        if scene is None or config.scene not in scene:
+            known = [0] if scene is None else sorted({int(value) for value in scene})
+            raise ValueError(f"expected a scene out of {known}, got {config.scene}")
+        frames = [frame for frame in frames if scene[frame] == config.scene]
+        if not frames:
+            raise ValueError(f"none of the chosen frames belongs to scene {config.scene}")
+    if one_world:
+        if reconstruction.c2w is None:
+            raise ValueError(
+                "expected a reconstruction with poses, got one without; add them with 'geo4d pose'"
+            )
+        if scene is not None and len({int(scene[frame]) for frame in frames}) > 1:
+            numbers = sorted({int(scene[frame]) for frame in frames})
+            raise ValueError(
+                f"the chosen frames belong to scenes {numbers}, each in a world of its own; pass --scene"
+            )
+    return frames
+
+
+def _is_file(path: Path, *suffixes: str) -> bool:
+    return path.suffix.lower() in suffixes
+
+
+def _frame_notes(reconstruction: Reconstruction, frame: int) -> dict[str, Any]:
+    return {
+        "frame": frame,
+        "source_frame": int(reconstruction.source_frames[frame]),
+        "time_s": float(reconstruction.times_s[frame]),
+    }
+
+
+def _write_readme(
+    folder: Path, reconstruction: Reconstruction, frames: Sequence[int], files: dict[str, str]
+) -> None:
+    lines = ["Written by geo4d.", "", "Files:"]
+    lines += [f"  {name}: {meaning}" for name, meaning in files.items()]
+    lines += ["", "Conventions:"]
+    lines += [f"  {name}: {meaning}" for name, meaning in conventions(reconstruction).items()]
+    lines += ["", "Frames (number in the reconstruction, number in the source, time in seconds):"]
+    lines += [
+        f"  {f} {int(reconstruction.source_frames[f])} {float(reconstruction.times_s[f]):.6f}" for f in frames
+    ]
+    (folder / "README.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _poses(reconstruction: Reconstruction, frames: Sequence[int]) -> np.ndarray:
+    assert reconstruction.c2w is not None
+    return np.asarray(reconstruction.c2w, np.float64)[list(frames)]
+
+
+# arrays -----------------------------------------------------------------------------------------------------------
+
+
+def save_npz(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """One compressed npz, written frame by frame: depth, confidence, cameras, times, conventions."""
+    import zipfile
+
+    frames = chosen_frames(reconstruction, config)
+    target = path if _is_file(path, ".npz") else path / "geometry.npz"
+    dtype = np.dtype(np.float16 if config.precision == "half" else np.float32)
+    small: dict[str, np.ndarray] = {
+        "intrinsics": np.asarray(reconstruction.intrinsics, np.float64)[frames],
+        "times_s": np.asarray(reconstruction.times_s, np.float64)[frames],
+        "source_frames": np.asarray(reconstruction.source_frames, np.int64)[frames],
+        "frames": np.array(frames, np.int64),
+        "scale_kind": np.array(reconstruction.scale_kind),
+        "conventions": np.array(json.dumps(conventions(reconstruction))),
+        "provenance": np.array(json.dumps(dict(reconstruction.provenance), default=str)),
+    }
+    if reconstruction.c2w is not None:
+        small["c2w"] = _poses(reconstruction, frames)
+    if reconstruction.scene is not None:
+        small["scene"] = np.asarray(reconstruction.scene)[frames]
+    large = {"depth": reconstruction.depth, "confidence": reconstruction.confidence}
+    if reconstruction.dynamic is not None:
+        large["dynamic"] = reconstruction.dynamic
+    with (
+        new_file(target) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        for name, array in small.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+        for name, maps in large.items():
+            header = {
+                "descr": dtype.str,
+                "fortran_order": False,
+                "shape": (len(frames), *reconstruction.size),
+            }
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array_header_2_0(entry, header)
+                for frame in frames:
+                    entry.write(np.ascontiguousarray(maps[frame], dtype).tobytes())
+    return [target]
+
+
+def save_depth_exr(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """EXR per frame: ``Z`` (depth), ``confidence`` and, with poses, ``position.X/Y/Z`` (world points)."""
+    frames = chosen_frames(reconstruction, config)
+
+    def write(target: Path, frame: int) -> None:
+        channels = {
+            "Z": np.asarray(reconstruction.depth[frame], np.float32),
+            "confidence": np.asarray(reconstruction.confidence[frame], np.float32),
+        }
+        if reconstruction.c2w is not None:
+            points = reconstruction.points("world")[frame]
+            channels |= {f"position.{axis}": points[..., i] for i, axis in enumerate("XYZ")}
+        attributes: dict[str, str | float | int] = {
+            f"geo4d_{k}": v for k, v in conventions(reconstruction).items()
+        }
+        attributes |= {f"geo4d_{k}": v for k, v in _frame_notes(reconstruction, frame).items()}
+        attributes["geo4d_intrinsics_matrix"] = json.dumps(
+            np.asarray(reconstruction.intrinsics[frame]).tolist()
+        )
+        if reconstruction.c2w is not None:
+            attributes["geo4d_c2w_matrix"] = json.dumps(np.asarray(reconstruction.c2w[frame]).tolist())
+        save_exr(target, channels, precision=config.precision, attributes=attributes)
+
+    if _is_file(path, ".exr"):
+        if len(frames) != 1:
+            raise ValueError(
+                f"expected one frame for the file {path}, got {len(frames)}; pass --frames N or a folder"
+            )
+        write(path, frames[0])
+        return [path]
+    with new_folder(path) as folder:
+        for frame in frames:
+            write(folder / f"depth_{frame:06d}.exr", frame)
+        meaning = f"Z depth, confidence in [0, 1], position.X/Y/Z world points; {config.precision} precision"
+        _write_readme(folder, reconstruction, frames, {"depth_FRAME.exr": meaning})
+    return [path]
+
+
+def save_depth_png(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """16-bit PNG per frame: depth = value * step, 0 = invalid, 65535 = sky; ``depth.json`` holds the step."""
+    frames = chosen_frames(reconstruction, config)
+    if _is_file(path, ".png") and len(frames) != 1:
+        raise ValueError(
+            f"expected one frame for the file {path}, got {len(frames)}; pass --frames N or a folder"
+        )
+    largest = 0.0
+    for frame in frames:
+        depth = reconstruction.depth[frame]
+        finite = depth[np.isfinite(depth)]
+        largest = max(largest, float(finite.max()) if finite.size else 0.0)
+    step = largest / 65534 if largest > 0 else 1.0
+
+    def write(target: Path, frame: int) -> None:
+        depth = np.asarray(reconstruction.depth[frame], np.float64)
+        values = np.where(np.isfinite(depth), np.maximum(np.round(depth / step), 1), np.nan)
+        save_png16(target, np.where(np.isposinf(depth), 65535.0, values))
+
+    notes: dict[str, Any] = {
+        "depth_step": step,
+        "invalid_value": 0,
+        "sky_value": 65535,
+        "conventions": conventions(reconstruction),
+        "intrinsics": np.asarray(reconstruction.intrinsics)[frames].tolist(),
+        "frames": [_frame_notes(reconstruction, frame) for frame in frames],
+    }
+    if _is_file(path, ".png"):
+        write(path, frames[0])
+        sidecar = path.with_suffix(".json")
+        with new_file(sidecar) as temporary:
+            temporary.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+        return [path, sidecar]
+    with new_folder(path) as folder:
+        for frame in frames:
+            write(folder / f"depth_{frame:06d}.png", frame)
+        (folder / "depth.json").write_text(json.dumps(notes, indent=1), encoding="utf-8")
+        meaning = "16-bit depth = value * depth_step of depth.json; 0 = invalid, 65535 = sky"
+        _write_readme(
+            folder,
+            reconstruction,
+            frames,
+            {"depth_FRAME.png": meaning, "depth.json": "step, cameras, frames"},
+        )
+    return [path]
+
+
+# points -----------------------------------------------------------------------------------------------------------
+
+
+def iter_point_clouds(
+    reconstruction: Reconstruction, frames: Sequence[int], config: ExportConfig
+) -> Iterator[PointCloud]:
+    """World points of every frame that pass the confidence, edge and voxel filters, one cloud a frame."""
+    frame_of_reference: Literal["camera", "world"] = "world" if reconstruction.has_poses else "camera"
+    points = reconstruction.points(frame_of_reference)
+    voxels = VoxelFilter(config.voxel_size) if config.voxel_size > 0 else None
+    for frame in frames:
+        depth, confidence = (
+            np.asarray(reconstruction.depth[frame]),
+            np.asarray(reconstruction.confidence[frame]),
+        )
+        keep = np.isfinite(depth) & (confidence >= config.min_confidence)
+        if config.edge_step > 0:
+            keep &= ~depth_edges(torch.from_numpy(np.float32(depth)), relative_step=config.edge_step).numpy()
+        positions = points[frame][keep]
+        colours = None
+        if reconstruction.rgb is not None:
+            colours = np.round(255 * np.clip(reconstruction.rgb[frame][keep], 0, 1)).astype(np.uint8)
+        cloud = PointCloud(
+            positions=positions.astype(np.float32),
+            colours=colours,
+            confidence=confidence[keep].astype(np.float32),
+            frames=np.full(len(positions), frame, np.int32),
+        )
+        yield voxels(cloud) if voxels else cloud
+
+
+def save_points_ply(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """Binary PLY: one file with all frames, or a folder with one file a frame."""
+    single = _is_file(path, ".ply")
+    frames = chosen_frames(
+        reconstruction, config, one_world=single and (config.frames is None or len(config.frames) > 1)
+    )
+    words = [f"{name}: {meaning}" for name, meaning in conventions(reconstruction).items()]
+    words.append(f"points are in the {'world' if reconstruction.has_poses else 'camera'} frame")
+    if single:
+        listed = " ".join(
+            f"{f}:{int(reconstruction.source_frames[f])}:{float(reconstruction.times_s[f]):.6f}"
+            for f in frames
+        )
+        save_ply(
+            path,
+            iter_point_clouds(reconstruction, frames, config),
+            [*words, f"frame:source_frame:time_s {listed}"],
+        )
+        return [path]
+    with new_folder(path) as folder:
+        for frame, cloud in zip(frames, iter_point_clouds(reconstruction, frames, config), strict=True):
+            notes = [f"{name}: {value}" for name, value in _frame_notes(reconstruction, frame).items()]
+            save_ply(folder / f"points_{frame:06d}.ply", [cloud], words + notes)
+        _write_readme(
+            folder, reconstruction, frames, {"points_FRAME.ply": "points, colours, confidence of one frame"}
+        )
+    return [path]
+
+
+def save_points_glb(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """GLB point cloud (glTF axes: +y up): one file with all frames, or a folder with one file a frame."""
+    single = _is_file(path, ".glb")
+    frames = chosen_frames(
+        reconstruction, config, one_world=single and (config.frames is None or len(config.frames) > 1)
+    )
+    notes: dict[str, Any] = {
+        **conventions(reconstruction),
+        "axes_of_this_file": "glTF: +x right, +y up, +z backward",
+    }
+    if single:
+        clouds = list(iter_point_clouds(reconstruction, frames, config))
+        merged = PointCloud(
+            positions=np.concatenate([cloud.positions for cloud in clouds]),
+            colours=None
+            if clouds[0].colours is None
+            else np.concatenate([c.colours for c in clouds if c.colours is not None]),
+        )
+        save_glb(path, merged, {**notes, "frames": [_frame_notes(reconstruction, f) for f in frames]})
+        return [path]
+    with new_folder(path) as folder:
+        for frame, cloud in zip(frames, iter_point_clouds(reconstruction, frames, config), strict=True):
+            save_glb(
+                folder / f"points_{frame:06d}.glb", cloud, {**notes, **_frame_notes(reconstruction, frame)}
+            )
+        _write_readme(
+            folder, reconstruction, frames, {"points_FRAME.glb": "points and colours of one frame, glTF axes"}
+        )
+    return [path]
+
+
+# trajectories -----------------------------------------------------------------------------------------------------
+
+
+def save_trajectory_tum(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """TUM trajectory: ``t tx ty tz qx qy qz qw``, c2w."""
+    frames = chosen_frames(reconstruction, config, one_world=True)
+    target = path if _is_file(path, ".txt", ".tum") else path / "trajectory_tum.txt"
+    comments = [f"{name}: {meaning}" for name, meaning in conventions(reconstruction).items()]
+    comments.append("source frames: " + " ".join(str(int(reconstruction.source_frames[f])) for f in frames))
+    comments.append("time_s tx ty tz qx qy qz qw")
+    save_tum(
+        target,
+        np.asarray(reconstruction.times_s, np.float64)[frames],
+        _poses(reconstruction, frames),
+        comments,
+    )
+    return [target]
+
+
+def save_trajectory_kitti(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """KITTI poses (12 numbers a row, c2w) and, beside them, the times and conventions the format has no room for."""
+    frames = chosen_frames(reconstruction, config, one_world=True)
+    target = path if _is_file(path, ".txt", ".kitti") else path / "trajectory_kitti.txt"
+    save_kitti_poses(target, _poses(reconstruction, frames))
+    sidecar = target.with_suffix(".json")
+    notes = {
+        "conventions": conventions(reconstruction),
+        "frames": [_frame_notes(reconstruction, f) for f in frames],
+    }
+    with new_file(sidecar) as temporary:
+        temporary.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+    return [target, sidecar]
+
+
+# scenes for other tools -------------------------------------------------------------------------------------------
+
+
+def _require_rgb(reconstruction: Reconstruction, what: str) -> Any:
+    if reconstruction.rgb is None:
+        raise ValueError(
+            f"{what} includes the images, but the source video of this reconstruction cannot be read"
+        )
+    return reconstruction.rgb
+
+
+def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """COLMAP folder: ``images/`` and ``sparse/0/`` (binary and text) with points and their observations.
+
+    Points are sampled from static, confident pixels of every frame and observed in every frame whose depth agrees
+    within 3 %, so that tracks, errors and colours are what COLMAP-based trainers expect.
+    """
+    frames = chosen_frames(reconstruction, config, one_world=True)
+    rgb = _require_rgb(reconstruction, "the COLMAP export")
+    rng = np.random.default_rng(config.seed)
+    names = [f"frame_{frame:06d}.png" for frame in frames]
+    height, width = reconstruction.size
+    intrinsics = np.asarray(reconstruction.intrinsics, np.float64)[frames]
+    c2w = _poses(reconstruction, frames)
+    w2c = invert_poses(c2w)
+    with new_folder(path) as folder:
+        points, colours, owners = [], [], []
+        for row, frame in enumerate(frames):
+            picture = np.asarray(rgb[frame])
+            save_image(folder / "images" / names[row], picture)
+            keep = _static_and_sharp(reconstruction, frame, config)
+            pixels = np.flatnonzero(keep)
+            pixels = rng.choice(pixels, min(config.points_per_frame, len(pixels)), replace=False)
+            depth = np.asarray(reconstruction.depth[frame], np.float64).reshape(-1)[pixels]
+            xy = np.stack([pixels % width + 0.5, pixels // width + 0.5, np.ones(len(pixels))], axis=1)
+            camera = (xy @ np.linalg.inv(intrinsics[row]).T) * depth[:, None]
+            points.append(camera @ c2w[row, :3, :3].T + c2w[row, :3, 3])
+            colours.append(np.round(255 * np.clip(picture.reshape(-1, 3)[pixels], 0, 1)).astype(np.uint8))
+            owners.append(np.full(len(pixels), row))
+        world = np.concatenate(points)
+        seen_points, seen_images, seen_pixels = [], [], []
+        for row, frame in enumerate(frames):
+            camera = world @ w2c[row, :3, :3].T + w2c[row, :3, 3]
+            z = np.where(camera[:, 2] > 0, camera[:, 2], np.nan)
+            homogeneous = camera @ intrinsics[row].T
+            x, y = homogeneous[:, 0] / z, homogeneous[:, 1] / z
+            inside = np.isfinite(z) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            index = np.flatnonzero(inside)
+            depth = np.asarray(reconstruction.depth[frame], np.float64)[
+                y[index].astype(int), x[index].astype(int)
+            ]
+            agrees = np.abs(depth - z[index]) <= 0.03 * z[index]
+            agrees |= np.concatenate(owners)[index] == row
+            index = index[agrees]
+            seen_points.append(index)
+            seen_images.append(np.full(len(index), row))
+            seen_pixels.append(np.stack([x[index], y[index]], axis=1))
+        model = ColmapModel(
+            names=names,
+            intrinsics=intrinsics,
+            sizes=[(height, width)] * len(frames),
+            c2w=c2w,
+            points=world,
+            colours=np.concatenate(colours),
+            point_errors=np.zeros(len(world)),
+            track_points=np.concatenate(seen_points),
+            track_images=np.concatenate(seen_images),
+            track_pixels=np.concatenate(seen_pixels),
+        )
+        save_colmap(folder / "sparse" / "0", model)
+        files = {
+            "images/": "pictures at the size of the maps",
+            "sparse/0/": "COLMAP model, binary and text (w2c)",
+        }
+        _write_readme(folder, reconstruction, frames, files)
+    return [path]
+
+
+def _static_and_sharp(reconstruction: Reconstruction, frame: int, config: ExportConfig) -> np.ndarray:
+    depth = np.asarray(reconstruction.depth[frame], np.float32)
+    keep = np.isfinite(depth) & (np.asarray(reconstruction.confidence[frame]) >= config.min_confidence)
+    if config.edge_step > 0:
+        keep &= ~depth_edges(torch.from_numpy(depth), relative_step=config.edge_step).numpy()
+    if reconstruction.dynamic is not None:
+        keep &= np.asarray(reconstruction.dynamic[frame]) < 0.5
+    return keep
+
+
+def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """nerfstudio folder: ``transforms.json`` (OpenGL camera axes), ``images/``, ``depth/`` (16-bit; sky, invalid: 0)."""
+    frames = chosen_frames(reconstruction, config, one_world=True)
+    rgb = _require_rgb(reconstruction, "the nerfstudio export")
+    largest = max(
+        (float(depth[np.isfinite(depth)].max()) for depth in map(reconstruction.depth.__getitem__, frames)
+         if np.isfinite(depth).any()),
+        default=1.0,
+    )  # fmt: skip
+    step = largest / 65535
+    with new_folder(path) as folder:
+        for frame in frames:
+            save_image(folder / "images" / f"frame_{frame:06d}.png", np.asarray(rgb[frame]))
+            depth = np.asarray(reconstruction.depth[frame], np.float64)
+            save_png16(
+                folder / "depth" / f"frame_{frame:06d}.png",
+                np.where(np.isfinite(depth), depth / step, np.nan),
+            )
+        model = NerfstudioModel(
+            files=[f"images/frame_{frame:06d}.png" for frame in frames],
+            depth_files=[f"depth/frame_{frame:06d}.png" for frame in frames],
+            intrinsics=np.asarray(reconstruction.intrinsics, np.float64)[frames],
+            sizes=[reconstruction.size] * len(frames),
+            c2w=_poses(reconstruction, frames),
+            depth_unit=step,
+            times_s=np.asarray(reconstruction.times_s, np.float64)[frames],
+        )
+        notes = {
+            "geo4d": {**conventions(reconstruction), "camera_axes_of_this_file": "OpenGL: +y up, +z backward"}
+        }
+        notes["geo4d"]["source_frames"] = [int(reconstruction.source_frames[frame]) for frame in frames]
+        save_nerfstudio(folder / "transforms.json", model, notes)
+        files = {
+            "transforms.json": "cameras",
+            "images/": "pictures",
+            "depth/": "value * depth_unit_scale_factor; 0 = none",
+        }
+        _write_readme(folder, reconstruction, frames, files)
+    return [path]
+
+
+def save_preview(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
+    """Side-by-side mp4 (VP9 or AV1): picture, depth, confidence, at the frame rate of the source."""
+    from geo4d.formats.movies import save_movie
+    from geo4d.viewer.colors import confidence_to_colours, depth_to_colours, disparity_range, to_uint8
+
+    frames = chosen_frames(reconstruction, config)
+    target = path if _is_file(path, ".mp4") else path / "preview.mp4"
+    times = np.asarray(reconstruction.times_s, np.float64)[frames]
+    steps = np.diff(times)
+    fps = float(1 / np.median(steps)) if len(steps) and np.median(steps) > 0 else 25.0
+    sample = [np.asarray(reconstruction.depth[f])[::4, ::4] for f in frames[:: max(1, len(frames) // 16)]]
+    limits = disparity_range(np.stack(sample).astype(np.float32))
+
+    def pictures() -> Iterator[np.ndarray]:
+        for frame in frames:
+            panels = (
+                []
+                if reconstruction.rgb is None
+                else [to_uint8(np.asarray(reconstruction.rgb[frame], np.float32))]
+            )
+            panels.append(depth_to_colours(np.asarray(reconstruction.depth[frame], np.float32), limits))
+            panels.append(confidence_to_colours(np.asarray(reconstruction.confidence[frame], np.float32)))
+            yield np.concatenate(panels, axis=0 if reconstruction.size[1] > 2 * reconstruction.size[0] else 1)
+
+    save_movie(target, pictures(), fps)
+    return [target]
+
+
+FORMATS: dict[str, Callable[[Reconstruction, Path, ExportConfig], list[Path]]] = {
+    "npz": save_npz,
+    "exr": save_depth_exr,
+    "png": save_depth_png,
+    "ply": save_points_ply,
+    "glb": save_points_glb,
+    "tum": save_trajectory_tum,
+    "kitti": save_trajectory_kitti,
+    "colmap": save_scene_colmap,
+    "nerfstudio": save_scene_nerfstudio,
+    "preview": save_preview,
+}
