@@ -292,7 +292,7 @@ def _cost_volume(
     # Small blocks of planes stay in the cache from warping to correlation.
     block = max(1, min(num_planes, (1 << 19) // (4 * height * width)))
     for row, r in enumerate(references.tolist()):
-        picture = grey[r][None, None]
+        picture = grey[r]
         mean, spread = _patch_statistics(picture, config)
         used = [n for n in range(neighbours.shape[1]) if neighbours[row, n] >= 0]
         keep = max(1, (len(used) + 1) // 2)
@@ -330,16 +330,32 @@ def _pixel_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "3 HW"]:
     return torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
 
 
-def _box(maps: Float[Tensor, "B 1 H W"], patch: int) -> Float[Tensor, "B 1 H W"]:
+def _box(maps: Float[Tensor, "*b H W"], patch: int) -> Float[Tensor, "*b H W"]:
     """Mean over the patch; at the border over the part inside."""
+    # Shifted adds run at memory speed; avg_pool2d took two thirds of the whole sweep.
     half = patch // 2
-    maps = F.avg_pool2d(maps, (patch, 1), 1, (half, 0), count_include_pad=False)
-    return F.avg_pool2d(maps, (1, patch), 1, (0, half), count_include_pad=False)
+    rows = maps.clone()
+    for k in range(1, half + 1):
+        rows[..., k:, :] += maps[..., :-k, :]
+        rows[..., :-k, :] += maps[..., k:, :]
+    columns = rows.clone()
+    for k in range(1, half + 1):
+        columns[..., k:] += rows[..., :-k]
+        columns[..., :-k] += rows[..., k:]
+    height, width = maps.shape[-2:]
+    return columns.mul_(_inverse_count(height, half, maps)[:, None] * _inverse_count(width, half, maps))
+
+
+def _inverse_count(length: int, half: int, like: Tensor) -> Float[Tensor, " length"]:
+    """1 / number of positions within ``half`` of each position that lie inside."""
+    at = torch.arange(length, device=like.device)
+    inside = (at + half).clamp_max(length - 1) - (at - half).clamp_min(0) + 1
+    return inside.to(like.dtype).reciprocal()
 
 
 def _patch_statistics(
-    picture: Float[Tensor, "B 1 H W"], config: SweepConfig
-) -> tuple[Float[Tensor, "B 1 H W"], Float[Tensor, "B 1 H W"]]:
+    picture: Float[Tensor, "*b H W"], config: SweepConfig
+) -> tuple[Float[Tensor, "*b H W"], Float[Tensor, "*b H W"]]:
     """Mean and standard deviation of every patch; the floor keeps blank patches from correlating."""
     mean = _box(picture, config.patch)
     variance = (_box(picture * picture, config.patch) - mean * mean).clamp_min(0)
@@ -351,9 +367,9 @@ def _correlate(
     base: Float[Tensor, "3 HW"],
     offset: Float[Tensor, " 3"],
     d: Float[Tensor, " D"],
-    picture: Float[Tensor, "1 1 H W"],
-    mean: Float[Tensor, "1 1 H W"],
-    spread: Float[Tensor, "1 1 H W"],
+    picture: Float[Tensor, "H W"],
+    mean: Float[Tensor, "H W"],
+    spread: Float[Tensor, "H W"],
     config: SweepConfig,
 ) -> Float[Tensor, "D H W"]:
     """Correlation of the reference with one neighbour warped over some planes; ``_INVALID`` where out of sight."""
@@ -364,14 +380,19 @@ def _correlate(
     inverse = depth.reciprocal_()
     x = (base[0] + shift[0]).mul_(inverse).mul_(2 / width).sub_(1)
     y = (base[1] + shift[1]).mul_(inverse).mul_(2 / height).sub_(1)
-    outside = (x.abs() > 1) | (y.abs() > 1)
     grid = torch.stack([x, y], -1).reshape(1, -1, width, 2)
     warped = F.grid_sample(
         source[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False
-    ).reshape(len(d), 1, height, width)
-    warped_mean, warped_spread = _patch_statistics(warped, config)
-    score = _box(warped * picture, config.patch).sub_(warped_mean * mean).div_(warped_spread * spread)
-    return score[:, 0].masked_fill_(outside.reshape(len(d), height, width), _INVALID)
+    ).reshape(len(d), height, width)
+    outside = torch.maximum(x.abs_(), y.abs_()) > 1
+    sums = torch.empty(3, len(d), height, width, dtype=source.dtype, device=source.device)
+    sums[0] = warped
+    torch.mul(warped, warped, out=sums[1])
+    torch.mul(warped, picture, out=sums[2])
+    warped_mean, square, product = _box(sums, config.patch)
+    variance = square.sub_(warped_mean * warped_mean).clamp_min_(0).add_(config.texture_floor**2)
+    score = product.sub_(warped_mean.mul_(mean)).mul_(variance.rsqrt_()).div_(spread)
+    return torch.where(outside.reshape(len(d), height, width), _INVALID, score)
 
 
 def _pick(
@@ -389,8 +410,10 @@ def _pick(
     disparity = planes[:, 0, None, None] + position * step[:, None, None]
 
     near = max(2, num_planes // 16)
-    ranks = torch.arange(num_planes, device=smooth.device)[None, :, None, None]
-    rival = smooth.masked_fill((ranks - index).abs() <= near, torch.inf).amin(1)
+    rival_cost = smooth.clone()
+    for k in range(-near, near + 1):
+        rival_cost.scatter_(1, (index + k).clamp(0, num_planes - 1), torch.inf)
+    rival = rival_cost.amin(1)
     raw = 1 - cost.gather(1, index)[:, 0]
     margin = (rival - low[:, 0]).clamp(0, 1)
     # Both must hold: the views agree at this plane, and no distant plane does as well.

@@ -1,0 +1,147 @@
+import pytest
+import torch
+
+from geo4d.tracking.sweep import (
+    SweepConfig,
+    _box,
+    _correlate,
+    _patch_statistics,
+    choose_neighbours,
+    plane_sweep,
+    semi_global,
+)
+
+
+def within(disparity, depth, ratio=1.25):
+    r = (1 / disparity) / depth
+    return (torch.maximum(r, 1 / r) < ratio).float()
+
+
+def test_finds_the_depth_of_a_textured_room(make_room):
+    scene = make_room(num_frames=6, size=(60, 80), focal=70.0, travel=0.6)
+    disparity, confidence = plane_sweep(
+        scene.rgb, scene.intrinsics, scene.c2w, disparities=(0.8, 8.0, 32), references=[1, 3]
+    )
+    good = within(disparity, scene.depth[[1, 3]])
+    assert good.mean() > 0.95
+    assert good[confidence > 0.5].mean() > 0.98
+    assert (confidence > 0.5).float().mean() > 0.4
+
+
+def test_confidence_ranks_the_errors(make_room):
+    scene = make_room(num_frames=5, size=(48, 64), focal=60.0, travel=0.25)
+    disparity, confidence = plane_sweep(scene.rgb, scene.intrinsics, scene.c2w, disparities=(0.8, 8.0, 32))
+    good = within(disparity, scene.depth, 1.1)
+    order = confidence.flatten().argsort()
+    worst, best = good.flatten()[order].chunk(4)[0], good.flatten()[order].chunk(4)[-1]
+    assert best.mean() > worst.mean() + 0.1
+
+
+@pytest.mark.parametrize("motion", ["none", "rotation"])
+def test_without_parallax_the_confidence_is_zero(make_room, motion):
+    scene = make_room(num_frames=4, size=(40, 56), travel=0.0, turn=0.2 if motion == "rotation" else 0.0)
+    disparity, confidence = plane_sweep(scene.rgb, scene.intrinsics, scene.c2w, disparities=(0.8, 8.0, 16))
+    assert torch.isfinite(disparity).all()
+    assert confidence.max() < 1e-3
+
+
+def test_a_blank_picture_gets_no_confidence(make_room):
+    scene = make_room(num_frames=3, size=(32, 40))
+    disparity, confidence = plane_sweep(
+        torch.zeros_like(scene.rgb), scene.intrinsics, scene.c2w, disparities=(0.8, 8.0, 16)
+    )
+    assert torch.isfinite(disparity).all()
+    assert confidence.max() < 0.05
+
+
+def test_one_frame_gives_zero_confidence(make_room):
+    scene = make_room(num_frames=1, size=(32, 40))
+    _, confidence = plane_sweep(scene.rgb, scene.intrinsics, scene.c2w, disparities=(0.8, 8.0, 16))
+    assert confidence.max() == 0
+
+
+def test_the_chunk_size_does_not_change_the_answer(make_room):
+    scene = make_room(num_frames=4, size=(32, 40))
+    runs = [
+        plane_sweep(
+            scene.rgb,
+            scene.intrinsics,
+            scene.c2w,
+            disparities=(0.8, 8.0, 16),
+            config=SweepConfig(max_volume_bytes=limit),
+        )
+        for limit in (1, 1 << 28)
+    ]
+    torch.testing.assert_close(runs[0], runs[1])
+
+
+def test_scale_of_the_world_is_the_unit_of_depth(make_room):
+    scene = make_room(num_frames=4, size=(40, 48))
+    scaled = scene.c2w.clone()
+    scaled[:, :3, 3] *= 10
+    a, confidence_a = plane_sweep(scene.rgb, scene.intrinsics, scene.c2w, disparities=(0.8, 8.0, 16))
+    b, confidence_b = plane_sweep(scene.rgb, scene.intrinsics, scaled, disparities=(8.0, 80.0, 16))
+    torch.testing.assert_close(a, 10 * b, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(confidence_a, confidence_b, rtol=1e-2, atol=1e-3)
+
+
+def test_box_is_the_mean_over_the_part_inside():
+    maps = torch.rand(2, 7, 9)
+    expected = torch.nn.functional.avg_pool2d(maps[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+    torch.testing.assert_close(_box(maps, 5), expected)
+
+
+def test_correlation_of_a_picture_with_itself_is_one():
+    config = SweepConfig(texture_floor=1e-6)
+    picture = torch.rand(12, 14)
+    ys, xs = torch.meshgrid(torch.arange(12) + 0.5, torch.arange(14) + 0.5, indexing="ij")
+    base = torch.stack([xs, ys, torch.ones_like(xs)]).reshape(3, -1)
+    mean, spread = _patch_statistics(picture, config)
+    score = _correlate(picture, base, torch.zeros(3), torch.ones(2), picture, mean, spread, config)
+    torch.testing.assert_close(score, torch.ones_like(score), atol=2e-3, rtol=0)
+
+
+def test_semi_global_matches_a_plain_scan():
+    config = SweepConfig()
+    cost = torch.rand(1, 5, 4, 6)
+    grey = torch.rand(1, 4, 6)
+
+    def path(cost, grey, dy, dx):  # cost [D,H,W]
+        planes, height, width = cost.shape
+        out = cost.clone()
+        rows = range(height) if dy >= 0 else range(height - 1, -1, -1)
+        columns = range(width) if dx >= 0 else range(width - 1, -1, -1)
+        for y in rows:
+            for x in columns:
+                y0, x0 = y - dy, x - dx
+                if not (0 <= y0 < height and 0 <= x0 < width):
+                    continue
+                before = out[:, y0, x0]
+                edge = 1 + 2 * float((grey[y, x] - grey[y0, x0]).abs()) / config.edge_scale
+                jump = max(config.smooth_large / edge, 1.5 * config.smooth_small)
+                for d in range(planes):
+                    options = [before[d], before.min() + jump]
+                    options += [before[k] + config.smooth_small for k in (d - 1, d + 1) if 0 <= k < planes]
+                    out[d, y, x] = cost[d, y, x] + min(options) - before.min()
+        return out
+
+    expected = sum(path(cost[0], grey[0], dy, dx) for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1))) / 4
+    torch.testing.assert_close(semi_global(cost, grey, config)[0], expected)
+
+
+def test_neighbours_have_parallax_and_lie_on_both_sides(make_room):
+    scene = make_room(num_frames=21, size=(48, 64), travel=2.0)
+    chosen = choose_neighbours(scene.intrinsics, scene.c2w, (48, 64), torch.full((21,), 0.4), references=[10])
+    assert (chosen < 10).sum() == 2
+    assert (chosen > 10).sum() == 2
+    assert (chosen[0] - 10).abs().min() > 0
+    ends = choose_neighbours(scene.intrinsics, scene.c2w, (48, 64), torch.full((21,), 0.4), references=[0])
+    assert (ends > 0).all()
+
+
+def test_refuses_planes_that_do_not_increase(make_room):
+    scene = make_room(num_frames=2, size=(16, 16))
+    with pytest.raises(ValueError, match="increasing"):
+        plane_sweep(scene.rgb, scene.intrinsics, scene.c2w, disparities=torch.tensor([1.0, 0.5, 0.2]))
+    with pytest.raises(ValueError, match="near"):
+        plane_sweep(scene.rgb, scene.intrinsics, scene.c2w, disparities=(5.0, 1.0, 8))
