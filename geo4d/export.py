@@ -531,11 +531,12 @@ def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: Ex
             depth_unit=step,
             times_s=np.asarray(reconstruction.times_s, np.float64)[frames],
         )
-        notes = {
-            "geo4d": {**conventions(reconstruction), "camera_axes_of_this_file": "OpenGL: +y up, +z backward"}
+        notes: dict[str, Any] = {
+            **conventions(reconstruction),
+            "camera_axes_of_this_file": "OpenGL: +y up, +z backward",
+            "source_frames": [int(reconstruction.source_frames[frame]) for frame in frames],
         }
-        notes["geo4d"]["source_frames"] = [int(reconstruction.source_frames[frame]) for frame in frames]
-        save_nerfstudio(folder / "transforms.json", model, notes)
+        save_nerfstudio(folder / "transforms.json", model, {"geo4d": notes})
         files = {
             "transforms.json": "cameras",
             "images/": "pictures",

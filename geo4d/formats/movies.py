@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def save_movie(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> in
     rate = Fraction(fps).limit_denominator(1001)
     count = 0
     with new_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = None
+        stream: Any = None
         for frame in frames:
             padded = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
             if stream is None:

@@ -12,6 +12,7 @@ from geo4d.errors import InputError
 from geo4d.formats.files import existing_file, new_file
 
 _COUNT_DIGITS = 12
+_GLTF_AXES = np.array([1, -1, -1], np.float32)
 _PLY_TYPES = {
     "char": "i1", "uchar": "u1", "short": "<i2", "ushort": "<u2", "int": "<i4", "uint": "<u4", "float": "<f4",
     "double": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2", "int32": "<i4", "uint32": "<u4",
@@ -41,7 +42,7 @@ class PointCloud:
 
     def select(self, keep: np.ndarray) -> "PointCloud":
         """The points that ``keep`` (mask or indices) names."""
-        fields = {name: None if value is None else value[keep] for name, value in vars(self).items()}
+        fields: dict[str, Any] = {n: None if value is None else value[keep] for n, value in vars(self).items()}
         return PointCloud(**fields)
 
 
@@ -174,7 +175,7 @@ def save_glb(path: str | Path, cloud: PointCloud, notes: Mapping[str, Any] | Non
     """
     import trimesh
 
-    positions = np.asarray(cloud.positions, np.float32) * np.float32([1, -1, -1])
+    positions = np.asarray(cloud.positions, np.float32) * _GLTF_AXES
     colours = None
     if cloud.colours is not None:
         opaque = np.full((cloud.num_points, 1), 255, np.uint8)
@@ -206,7 +207,7 @@ def load_glb(path: str | Path) -> PointCloud:
         None if clouds[0].colors is None or not len(clouds[0].colors) else np.asarray(clouds[0].colors)[:, :3]
     )
     return PointCloud(
-        positions=np.asarray(clouds[0].vertices, np.float32) * np.float32([1, -1, -1]),
+        positions=np.asarray(clouds[0].vertices, np.float32) * _GLTF_AXES,
         colours=None if colours is None else colours.astype(np.uint8),
     )
 
