@@ -1,0 +1,305 @@
+"""``Video``: any clip as a sequence of frames, read in order with little memory.
+
+A video file, a folder of pictures, a single picture or an array all look the same from here on: frame ``i`` has a
+number in the source, a presentation time and a picture, and only the frames in use are in memory.
+"""
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.errors import InputError
+from geo4d.video.containers import MAX_PIXELS, VideoFile
+from geo4d.video.frames import check_image, list_frames, load_frame, sniff_image
+
+log = logging.getLogger(__name__)
+
+CACHE_BYTES = 192 * 2**20
+"""Decoded frames that are kept for windows that overlap."""
+
+
+@runtime_checkable
+class _Source(Protocol):
+    """Where frames come from: ``read`` gives [H, W, 3] uint8."""
+
+    @property
+    def num_frames(self) -> int: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def read(self, index: int) -> np.ndarray: ...
+
+    def close(self) -> None: ...
+
+
+class Video:
+    """A clip: lazily decoded frames with their times and their numbers in the source.
+
+    Args:
+        source: a video file, a folder of pictures (natural order), one picture, or an array [T, H, W, 3], uint8 or
+            float in [0, 1].
+        start: first source frame to use.
+        stop: source frame to stop before; None: the end. Frames from there on are not even decoded.
+        stride: use every ``stride``-th frame.
+        max_size: longest side of the frames in pixels; larger ones are scaled down, aspect kept.
+        fps: frames per second of a folder or an array; files state their own times. Default 24.
+        allow_partial: go on with the readable frames of a damaged source.
+    Raises:
+        InputError: missing, not a video, damaged without ``allow_partial``, or no frame in the range.
+        ValueError: a nonsensical range or array.
+
+    Attributes:
+        path: the source on disk, or None for an array.
+        size: (height, width) of the frames: upright, square pixels, after ``max_size``.
+        source_size: (height, width) before ``max_size``.
+        times_s: [T] presentation times, seconds, as the file states them.
+        source_frames: [T] numbers of the frames in the source.
+        fps: frames per second of this sequence, the stride included; from the usual time step.
+        damage: what is wrong with the source, or None.
+        expected_frames: frames that the source should hold, where it says so.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | np.ndarray | Tensor,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        stride: int = 1,
+        max_size: int | None = None,
+        fps: float | None = None,
+        allow_partial: bool = False,
+    ) -> None:
+        if start < 0 or stride < 1 or (stop is not None and stop <= start):
+            raise ValueError(f"expected 0 <= start < stop and stride >= 1, got {start}, {stop}, {stride}")
+        if max_size is not None and max_size < 1:
+            raise ValueError(f"expected max_size >= 1 pixel, got {max_size}")
+        if fps is not None and not 0 < fps < 1e6:
+            raise ValueError(f"expected fps > 0, got {fps}")
+        self.path = None if isinstance(source, np.ndarray | Tensor) else Path(source)
+        self.damage: str | None = None
+        self.expected_frames: int | None = None
+        self._source = self._open(source, stop)
+        total = self._source.num_frames
+        if isinstance(self._source, VideoFile):
+            times = self._source.table.times_s
+            if fps is not None:
+                log.warning("%s states its own times; fps=%g is not used", self.name, fps)
+        else:
+            times = np.arange(total) / (fps or 24.0)
+        if self.damage is not None:
+            of = self.expected_frames if self.expected_frames is not None else "an unknown number of"
+            message = f"{self.name}: {total} of {of} frames readable ({self.damage})"
+            if not allow_partial:
+                raise InputError(f"{message}; use --allow-partial (allow_partial=True) to go on with those")
+            log.warning("%s; going on with those", message)
+        self.source_frames = np.arange(start, total if stop is None else min(stop, total), stride)
+        if not len(self.source_frames):
+            raise InputError(f"{self.name}: no frame from {start} on; it has {total} readable frames")
+        if stop is not None and stop > total:
+            log.warning("%s has only %d frames; the range ends there", self.name, total)
+        self.times_s = times[self.source_frames].astype(np.float64)
+        self.fps = _frame_rate(self.times_s, self._source, stride, fps)
+        self.source_size = self._source.size
+        self.size = fit_size(self.source_size, max_size)
+        self._cache: OrderedDict[tuple[int, tuple[int, int]], np.ndarray] = OrderedDict()
+
+    def _open(self, source: str | Path | np.ndarray | Tensor, stop: int | None) -> _Source:
+        if isinstance(source, np.ndarray | Tensor):
+            return _ArraySource(source)
+        path = Path(source)
+        if path.is_dir():
+            folder = _FrameFolder(list_frames(path)[:stop])
+            self.damage, self.expected_frames = folder.damage, folder.expected
+            return folder
+        if not path.exists():
+            raise InputError(f"{path} does not exist; expected a video file or a folder of frames")
+        if not path.is_file():
+            raise InputError(f"{path} is not a regular file; expected a video file or a folder of frames")
+        with path.open("rb") as file:
+            is_image = sniff_image(file.read(16)) is not None
+        if is_image:
+            return _FrameFolder([path])
+        file_source = VideoFile(path, stop)
+        self.damage, self.expected_frames = file_source.table.damage, file_source.table.expected
+        return file_source
+
+    @property
+    def name(self) -> str:
+        return "array" if self.path is None else self.path.name
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.source_frames)
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"Video({self.name!r}, {self.num_frames} frames, {width}x{height}, {self.fps:.4g} fps)"
+
+    def read(
+        self, frames: Sequence[int] | np.ndarray | Tensor, size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "V H W 3"]:
+        """Frames by their position in this sequence, colour in [0, 1].
+
+        Cheapest in rising order. Frames just read are kept, so that overlapping windows decode nothing twice.
+
+        Args:
+            frames: positions, any order.
+            size: (height, width) to scale to; None: ``self.size``.
+        """
+        return torch.stack([torch.from_numpy(self._frame(int(t), size)) for t in frames]).float() / 255
+
+    def frames(self, size: tuple[int, int] | None = None) -> Iterator[Float[Tensor, "H W 3"]]:
+        """All frames one by one, colour in [0, 1]."""
+        for t in range(self.num_frames):
+            yield self.read([t], size)[0]
+
+    def sha256(self) -> str:
+        """Hash of the source: of the bytes of a file, of names and bytes of a folder, of an array's values."""
+        digest = hashlib.sha256()
+        if isinstance(self._source, _ArraySource):
+            digest.update(str((self._source.array.shape, self._source.array.dtype)).encode())
+            for frame in self._source.array:
+                digest.update(np.ascontiguousarray(frame).tobytes())
+        elif isinstance(self._source, _FrameFolder):
+            for path in self._source.files:
+                digest.update(path.name.encode() + b"\0")
+                _hash_file(path, digest)
+        elif self.path is not None:
+            _hash_file(self.path, digest)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        self._source.close()
+        self._cache.clear()
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _frame(self, t: int, size: tuple[int, int] | None) -> np.ndarray:
+        if not 0 <= t < self.num_frames:
+            raise IndexError(f"expected a frame in 0..{self.num_frames - 1}, got {t}")
+        size = size or self.size
+        key = (t, size)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        frame = _resized(self._source.read(int(self.source_frames[t])), size)
+        self._cache[key] = frame
+        while len(self._cache) > 1 and len(self._cache) * frame.nbytes > CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return frame
+
+
+def fit_size(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
+    """(height, width) with the longest side at most ``max_size``, aspect kept, never enlarged."""
+    height, width = size
+    if max_size is None or max(size) <= max_size:
+        return size
+    scale = max_size / max(size)
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+class _FrameFolder:
+    """Pictures of one size. A damaged one ends the readable part, as in a video file."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.expected = len(files)
+        self.damage: str | None = None
+        self.files: list[Path] = []
+        sizes: list[tuple[int, int]] = []
+        for path in files:
+            try:
+                size = check_image(path.read_bytes())
+                if sizes and size != sizes[0]:
+                    raise InputError(f"is {size[1]} x {size[0]}, the first is {sizes[0][1]} x {sizes[0][0]}")
+            except OSError as error:
+                self.damage = f"{path.name}: {error.strerror}"
+                break
+            except InputError as error:
+                self.damage = f"{path.name}: {error}"
+                break
+            self.files.append(path)
+            sizes.append(size)
+        if not self.files:
+            raise InputError(f"{files[0].parent}: none of {len(files)} pictures is readable ({self.damage})")
+        self.size = sizes[0]
+        self.num_frames = len(self.files)
+
+    def read(self, index: int) -> np.ndarray:
+        image = load_frame(self.files[index])
+        if image.shape[:2] != self.size:
+            raise InputError(f"{self.files[index]} changed while it was read")
+        return image
+
+    def close(self) -> None:
+        pass
+
+
+class _ArraySource:
+    """Frames in memory, uint8 or float in [0, 1]."""
+
+    def __init__(self, array: np.ndarray | Tensor) -> None:
+        array = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+        if array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
+            raise ValueError(f"expected video [T, H, W, 3] with T, H, W >= 1, got {list(array.shape)}")
+        if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"expected uint8, or float in [0, 1], got {array.dtype}")
+        if array.shape[1] * array.shape[2] > MAX_PIXELS:
+            raise InputError(f"expected at most {MAX_PIXELS} pixels per frame, got {list(array.shape)}")
+        self.array = array
+        self.num_frames = array.shape[0]
+        self.size = (array.shape[1], array.shape[2])
+
+    def read(self, index: int) -> np.ndarray:
+        frame = self.array[index]
+        if frame.dtype != np.uint8:
+            if not np.isfinite(frame).all() or frame.min() < -1e-3 or frame.max() > 1 + 1e-3:
+                raise InputError(f"frame {index}: expected float colour in [0, 1], got values outside")
+            frame = np.rint(np.clip(frame, 0, 1) * 255).astype(np.uint8)
+        return np.ascontiguousarray(frame)
+
+    def close(self) -> None:
+        pass
+
+
+def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import cv2
+
+    height, width = size
+    if frame.shape[:2] == (height, width):
+        return frame
+    shrinks = height * width < frame.shape[0] * frame.shape[1]
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _frame_rate(times_s: np.ndarray, source: _Source, stride: int, fps: float | None) -> float:
+    steps = np.diff(times_s)
+    steps = steps[steps > 0]
+    if len(steps):
+        # The mean of the usual steps: containers round times, and a gap must not slow the whole clip down.
+        usual = steps[np.abs(steps / np.median(steps) - 1) < 0.25]
+        return float(1 / usual.mean())
+    base = source.table.fps if isinstance(source, VideoFile) else (fps or 24.0)
+    return base / stride
+
+
+def _hash_file(path: Path, digest: "hashlib._Hash") -> None:
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
