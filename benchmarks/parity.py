@@ -59,6 +59,20 @@ LIMITS: dict[str, Limit] = {
     "confidence": Limit(rel_l2=3e-5),
     "pipeline_cameras": Limit(max_abs=1e-3),
     "ray_cameras": Limit(max_abs=1e-5),
+    # GeometryCrafter and MoGe, section 13 of their specification.
+    "gc_unet": Limit(max_abs=2e-5),
+    "gc_latent": Limit(max_abs=2e-5),
+    "gc_decoder": Limit(max_abs=1e-4),
+    "gc_clip": Limit(max_abs=1e-5),
+    "gc_levels": Limit(rel_l2=1e-6),
+    "gc_sampled": Limit(max_abs=5e-4),
+    "gc_depth_ratio": Limit(max_abs=1e-3),
+    "gc_mask_share": Limit(max_abs=1e-3),
+    "gc_prior": Limit(max_abs=1e-5),
+    "gc_prior_resized": Limit(max_abs=2e-3),
+    "moge": Limit(max_abs=1e-4),
+    "moge_solved_ratio": Limit(max_abs=3e-3),
+    "moge_solved_focal": Limit(max_abs=1e-3),
 }
 """Every limit by name. A family adds its own with ``LIMITS.update`` only through this table: edit it here."""
 

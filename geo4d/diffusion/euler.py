@@ -1,5 +1,6 @@
 """Euler integration of the probability-flow ODE in noise-level form. Knows no network."""
 
+import itertools
 from collections.abc import Callable
 
 from jaxtyping import Float
@@ -38,7 +39,7 @@ def sample_euler(
         The sample at the last level, in the dtype of ``x``; each step is computed in float32.
     """
     levels = noise_levels.tolist()
-    for step, (level, next_level) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for step, (level, next_level) in enumerate(itertools.pairwise(levels)):
         x0 = denoise(x, level)
         x = euler_step(x.float(), x0.float(), level, next_level).to(x.dtype)
         if on_step is not None:

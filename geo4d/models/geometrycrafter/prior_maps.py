@@ -99,7 +99,7 @@ def fit_frame_intrinsics(
         slopes: x / z and y / z of every pixel.
         possible: where they mean something.
     """
-    num_frames, height, width = possible.shape
+    _num_frames, height, width = possible.shape
     grid = diagonal_grid((height, width), slopes.device)
     centre = slopes.mean(dim=(1, 2))
     off_centre = grid != 0

@@ -187,25 +187,30 @@ class GeometryCrafter(nn.Module):
         return latents.cpu()
 
     def sample_video(
-        self, conditioning: Conditioning, noise: Float[Tensor, "window c h w"] | None
+        self,
+        conditioning: Conditioning,
+        noise: Float[Tensor, "window c h w"] | None,
+        on_step: Callable[[int, int, Tensor], None] | None = None,
     ) -> Float[Tensor, "T c h w"]:
         """Scaled latents of a whole video, window after window.
 
         Args:
             conditioning: of all frames.
             noise: of one window, shared by all (``windows.frame_noise``); None for the deterministic variant.
+            on_step: called with the window, the step and the latents after it, before blending.
         """
         num_frames = len(conditioning.tokens)
         length, overlap = self.config.window_length, self.config.overlap
         latents = conditioning.video_latents.new_zeros(conditioning.video_latents.shape)
-        for start in window_starts(num_frames, length, overlap):
+        for index, start in enumerate(window_starts(num_frames, length, overlap)):
             stop = min(start + length, num_frames)
             shared = overlap if start > 0 else 0
             window_noise = None
             if noise is not None:
                 window_noise = frame_noise(noise, torch.arange(start, stop))
+            report = None if on_step is None else partial(on_step, index)
             latents[start:stop] = self.sample(
-                conditioning[start:stop], window_noise, latents[start : start + shared]
+                conditioning[start:stop], window_noise, latents[start : start + shared], report
             )
         return latents
 
