@@ -1,0 +1,887 @@
+"""Windows to one world: the stages of the multi-modal alignment (Geo4D, Algorithm 1).
+
+``align`` reads every prediction once and returns cameras and window alignments; ``iter_dense`` makes the dense maps
+frame by frame from these; ``fuse`` does both in memory.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from geo4d.errors import GeometryError
+from geo4d.fusion.init import (
+    choose_cameras,
+    fit_disparities,
+    fit_focals,
+    fit_trajectory,
+    masked_median,
+    register_windows,
+    window_poses,
+)
+from geo4d.fusion.objective import Optics, SampledObjective, Weights
+from geo4d.fusion.samples import Samples, Trajectory, restrict, take_samples
+from geo4d.fusion.solver import SolveReport, gauss_newton
+from geo4d.fusion.variables import Variables, number_columns, scale_world
+from geo4d.geometry.cameras import intrinsics_matrix
+from geo4d.geometry.poses import nearest_rotation, rigid, similarity, similarity_parts
+from geo4d.types import Cameras, Prediction, ScaleKind
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_FRAMES = 50
+"""Video length at which per-frame means weigh as much as the published sums."""
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Settings of the alignment.
+
+    Attributes:
+        num_samples: pixels per frame that the solver sees.
+        focal: one focal length for the video, or one per frame that changes smoothly (zoom).
+        principal_point: (x, y) in pixels of the maps, centres at +0.5; None is the middle of the image.
+        fov_limits_deg: range of the field of view across the longer side, degrees.
+        use_points, use_disparity, use_trajectory: leave a modality out (ablation).
+        disparity_weight, trajectory_weight, smoothness_weight: of the terms; the weight of points is 1.
+        focal_smoothness: weight of the squared second difference of the log focal length (``per_frame`` only).
+        evidence_weight: weight of camera evidence relative to a ray-map trajectory.
+        disparity_in_window_unit: measure the disparity residual in each window's own unit.
+        average_per_frame: trajectory and smoothness as means over frames instead of sums.
+        weight_limit: largest weight of a point, 1 / (unit of the normalised window).
+        min_disparity: disparities up to this (normalised) do not count.
+        mask_sky: leave pixels that the predictor calls sky out of the disparity term.
+        min_disparity_share: windows with a smaller share of disparity within a factor of 1.25 are dropped.
+        max_disparity_error: windows whose disparity error exceeds this many times the median of windows are dropped;
+            None turns the rule off.
+        max_trajectory_deg: trajectories with a larger rotation error between neighbours are dropped, degrees.
+        max_disagreement: windows that agree with no other better than this many times the median are bad; None turns
+            the rule off.
+        bad_disagreement: median distance, in depth ranges of a window, above which a window is bad in any company.
+        bad_weight: weight of the points of a bad window, so that frames that only it sees still get a camera.
+        steps_points, steps_all: Gauss-Newton steps of the two stages.
+        force_dropped_disparity, force_kept_trajectory: window lists to take instead of the rules' (comparisons).
+        seed: of the sample grid.
+    """
+
+    num_samples: int = 500
+    focal: Literal["shared", "per_frame"] = "shared"
+    principal_point: tuple[float, float] | None = None
+    fov_limits_deg: tuple[float, float] = (15.0, 130.0)
+    use_points: bool = True
+    use_disparity: bool = True
+    use_trajectory: bool = True
+    disparity_weight: float = 2.0
+    trajectory_weight: float = 0.005
+    smoothness_weight: float = 0.015
+    focal_smoothness: float = 1.0
+    evidence_weight: float = 4.0
+    disparity_in_window_unit: bool = True
+    average_per_frame: bool = True
+    weight_limit: float = 10.0
+    min_disparity: float = 0.05
+    mask_sky: bool = True
+    min_disparity_share: float = 0.3
+    max_disparity_error: float | None = 3.0
+    max_trajectory_deg: float = 4.0
+    max_disagreement: float | None = 2.5
+    bad_disagreement: float = 0.15
+    bad_weight: float = 0.02
+    steps_points: int = 8
+    steps_all: int = 10
+    force_dropped_disparity: tuple[int, ...] | None = None
+    force_kept_trajectory: tuple[int, ...] | None = None
+    seed: int = 0
+
+    @staticmethod
+    def published() -> "AlignConfig":
+        """The published objective and its rules for windows."""
+        return AlignConfig(
+            num_samples=800,
+            disparity_in_window_unit=False,
+            average_per_frame=False,
+            mask_sky=False,
+            max_disparity_error=None,
+            max_disagreement=None,
+            bad_disagreement=float("inf"),
+            bad_weight=1.0,
+            steps_points=12,
+            steps_all=15,
+        )
+
+    @staticmethod
+    def corrected() -> "AlignConfig":
+        """The default: see ``docs/decisions`` for each deviation from the published objective."""
+        return AlignConfig(smoothness_weight=0.3 * 0.015)
+
+
+@dataclass(frozen=True)
+class CameraEvidence:
+    """Cameras of all frames from another source, such as tracks; a trajectory with a frame of reference of its own.
+
+    Attributes:
+        c2w: camera to the evidence's own world; its unit is free.
+        intrinsics: pixels of the maps.
+        confidence: in [0, 1].
+    """
+
+    c2w: Float[Tensor, "T 4 4"]
+    intrinsics: Float[Tensor, "T 3 3"]
+    confidence: Float[Tensor, " T"]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Everything that the dense maps need, and how it came about.
+
+    Attributes:
+        intrinsics: pixels of the maps.
+        c2w: camera to world, or None when nothing gave poses.
+        window_similarity: point of a window's point map -> world (camera-frame points: its scale on the diagonal).
+        window_weight: weight of a window's points; below 1 for bad windows.
+        disparity_scale, disparity_shift: window disparity D -> scale * D + shift = 1 / depth.
+        disparity_weight: weight of a window's disparity residual in 1 / world unit; 0 where dropped.
+        point_unit: depth range that the uncertainty of a window refers to.
+        trajectory_window: window of each trajectory, -1 for evidence.
+        trajectory_similarity: trajectory -> world.
+        window_frames: frames of each window.
+        reliable: False for frames that only bad windows, or none, saw.
+        scene: number of the world that a frame belongs to.
+        point_frame: ``window``, or ``camera`` when the predictions carry no poses.
+        scale_kind: of depth and translations.
+        size: (height, width) of the maps.
+        config: the settings.
+        diagnostics: JSON values.
+    """
+
+    intrinsics: Float[Tensor, "T 3 3"]
+    c2w: Float[Tensor, "T 4 4"] | None
+    window_similarity: Float[Tensor, "G 4 4"]
+    window_weight: Float[Tensor, " G"]
+    disparity_scale: Float[Tensor, " G"]
+    disparity_shift: Float[Tensor, " G"]
+    disparity_weight: Float[Tensor, " G"]
+    point_unit: Float[Tensor, " G"]
+    trajectory_window: Int[Tensor, " K"]
+    trajectory_similarity: Float[Tensor, "K 4 4"]
+    window_frames: tuple[Tensor, ...]
+    reliable: Bool[Tensor, " T"]
+    scene: Int[Tensor, " T"]
+    point_frame: Literal["window", "camera"]
+    scale_kind: ScaleKind
+    size: tuple[int, int]
+    config: AlignConfig
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_frames(self) -> int:
+        return self.intrinsics.shape[0]
+
+    @property
+    def cameras(self) -> Cameras:
+        """The cameras in the world.
+
+        Raises:
+            ValueError: there are no poses.
+        """
+        if self.c2w is None:
+            raise ValueError("expected an alignment with poses, got one without; give CameraEvidence")
+        return Cameras(self.intrinsics, self.c2w, self.size)
+
+
+def align(
+    predictions: Sequence[Prediction],
+    *,
+    num_frames: int,
+    config: AlignConfig | None = None,
+    size: tuple[int, int] | None = None,
+    known_intrinsics: Float[Tensor, "T 3 3"] | None = None,
+    known_c2w: Float[Tensor, "T 4 4"] | None = None,
+    motion: CameraEvidence | None = None,
+    device: torch.device | str | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Alignment:
+    """Cameras, focal length and window alignments of a video from the predictions of its windows.
+
+    Every prediction is read once; what stays in memory grows with frames x ``num_samples``.
+
+    Args:
+        num_frames: of the processed sequence; frames that no window sees get a camera between their neighbours'.
+        size: (height, width) of the maps; None takes that of the first prediction.
+        known_intrinsics, known_c2w: held fixed; the world is then that of ``known_c2w``.
+        motion: cameras from tracks, used as one more trajectory.
+        progress: called with a stage's name and the share done.
+    Raises:
+        ValueError: no predictions, maps of several sizes, frames out of range, or mixed kinds of predictions.
+        GeometryError: the predictions carry neither points nor anything else to start from.
+    """
+    config = config or AlignConfig.corrected()
+    report = progress or (lambda stage, share: None)
+    if len(predictions) == 0:
+        raise ValueError("expected at least one prediction, got none")
+    if _is_camera_frame(predictions[0]):
+        from geo4d.fusion.stitch import stitch
+
+        return stitch(
+            predictions,
+            num_frames=num_frames,
+            config=config,
+            size=size,
+            known_intrinsics=known_intrinsics,
+            known_c2w=known_c2w,
+            motion=motion,
+            progress=progress,
+        )
+    samples = take_samples(
+        predictions,
+        num_frames=num_frames,
+        size=size,
+        num_samples=config.num_samples,
+        weight_limit=config.weight_limit,
+        min_disparity=config.min_disparity,
+        use_points=config.use_points,
+        use_disparity=config.use_disparity,
+        use_trajectory=config.use_trajectory,
+        mask_sky=config.mask_sky,
+        seed=config.seed,
+        device=device,
+        progress=progress,
+    )
+    return align_samples(
+        samples,
+        config=config,
+        known_intrinsics=known_intrinsics,
+        known_c2w=known_c2w,
+        motion=motion,
+        report=report,
+    )
+
+
+def _is_camera_frame(prediction: Prediction) -> bool:
+    return (
+        prediction.point_map is not None
+        and prediction.point_frame == "camera"
+        and prediction.ray_c2w is None
+        and prediction.c2w is None
+    )
+
+
+def align_samples(
+    samples: Samples,
+    *,
+    config: AlignConfig,
+    known_intrinsics: Tensor | None,
+    known_c2w: Tensor | None,
+    motion: CameraEvidence | None,
+    report: Callable[[str, float], None],
+) -> Alignment:
+    """``align`` after the reading: one solve per group of windows that hang together."""
+    num_frames, num_windows = samples.num_frames, samples.num_windows
+    if not bool((samples.weight > 0).any()) and not bool((samples.disparity_mask > 0).any()):
+        log.warning("no window has a valid point or disparity: all frames are marked unreliable")
+    report("registering windows", 0.0)
+    registration = register_windows(samples)
+    valid_points = torch.zeros(num_windows, device=samples.weight.device).index_add_(
+        0, samples.window, (samples.weight > 0).sum(1).float()
+    )
+    empty = (valid_points < 24).cpu()
+    middle = torch.tensor([float(frames.double().mean()) for frames in samples.window_frames])
+    component = registration.component.clone()
+    if bool(empty.any()) and bool((~empty).any()):
+        # A window without valid points hangs on the nearest one that has some.
+        full = torch.nonzero(~empty)[:, 0]
+        nearest = (middle[:, None] - middle[full]).abs().argmin(1)
+        component = torch.where(empty, component[full[nearest]], component)
+    elif bool(empty.all()):
+        component = torch.zeros_like(component)
+    component = _number_by_time(component, middle)
+    scene_of_frame = _scene_of_frames(samples, component)
+    parts = []
+    num_scenes = int(component.max()) + 1
+    for scene in range(num_scenes):
+        windows = torch.nonzero(component == scene)[:, 0]
+        frames = torch.nonzero(scene_of_frame == scene)[:, 0]
+        part = samples if num_scenes == 1 else restrict(samples, windows, frames)
+        part_registration = (
+            registration.world[windows],
+            registration.agreement[windows],
+        )
+        evidence = motion
+        if motion is not None and num_scenes > 1:
+            evidence = CameraEvidence(motion.c2w[frames], motion.intrinsics[frames], motion.confidence[frames])
+        parts.append(
+            _align_scene(
+                part,
+                part_registration,
+                empty[windows],
+                config=config,
+                known_intrinsics=None if known_intrinsics is None else known_intrinsics[frames],
+                known_c2w=None if known_c2w is None else known_c2w[frames],
+                motion=evidence,
+                report=report,
+                window_numbers=windows,
+            )
+        )
+    return _merge_scenes(samples, component, scene_of_frame, parts, registration.agreement, config)
+
+
+def _number_by_time(component: Tensor, middle: Tensor) -> Tensor:
+    """Scene numbers in the order of their first window."""
+    values = component.unique()
+    first = torch.stack([middle[component == value].min() for value in values])
+    rank = torch.empty_like(values)
+    rank[torch.argsort(first, stable=True)] = torch.arange(len(values))
+    return rank[torch.searchsorted(values, component)]
+
+
+def _scene_of_frames(samples: Samples, component: Tensor) -> Tensor:
+    """Scene of each frame: that of most of its windows; unseen frames take that of the nearest seen frame."""
+    votes = torch.zeros(samples.num_frames, int(component.max()) + 1)
+    votes.index_put_(
+        (samples.frame.cpu(), component[samples.window.cpu()]), torch.ones(len(samples.frame)), accumulate=True
+    )
+    seen = votes.sum(1) > 0
+    scene = votes.argmax(1)
+    if not bool(seen.all()):
+        where = torch.nonzero(seen)[:, 0]
+        nearest = where[(torch.arange(len(seen))[:, None] - where).abs().argmin(1)]
+        scene = scene[nearest]
+    return scene
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Outcome of one solve."""
+
+    variables: Variables
+    optics: Optics
+    window_weight: Tensor
+    disparity_weight: Tensor
+    trajectory_kept: Tensor
+    trajectories: tuple[Trajectory, ...]
+    frame_weight: Tensor
+    diagnostics: dict[str, Any]
+
+
+def _optics(
+    samples: Samples, config: AlignConfig, known_intrinsics: Tensor | None
+) -> tuple[Optics, Tensor | None]:
+    """Principal point and aspect of every frame, and the known log focal lengths."""
+    height, width = samples.size
+    if known_intrinsics is not None:
+        k = known_intrinsics.double().cpu()
+        return Optics(k[:, :2, 2], k[:, 1, 1] / k[:, 0, 0]), k[:, 0, 0].log()
+    point = config.principal_point or (width / 2, height / 2)
+    principal = torch.tensor(point, dtype=torch.float64).expand(samples.num_frames, 2)
+    # A predictor that states unequal focal lengths fixes their ratio.
+    stated = samples.focal[:, 1] / samples.focal[:, 0]
+    aspect = float(stated[stated.isfinite()].median()) if bool(stated.isfinite().any()) else 1.0
+    return Optics(principal, torch.full((samples.num_frames,), aspect, dtype=torch.float64)), None
+
+
+def _align_scene(
+    samples: Samples,
+    registration: tuple[Tensor, Tensor],
+    empty: Tensor,
+    *,
+    config: AlignConfig,
+    known_intrinsics: Tensor | None,
+    known_c2w: Tensor | None,
+    motion: CameraEvidence | None,
+    report: Callable[[str, float], None],
+    window_numbers: Tensor,
+) -> _Scene:
+    device = samples.points.device
+    world, agreement = registration
+    num_frames, num_windows = samples.num_frames, samples.num_windows
+    height, width = samples.size
+    diagnostics: dict[str, Any] = {"windows": window_numbers.tolist()}
+    # Which windows disagree with all others?
+    bad = torch.zeros(num_windows, dtype=torch.bool)
+    finite = agreement.isfinite()
+    if config.max_disagreement is not None and int(finite.sum()) > 2:
+        limit = config.max_disagreement * max(float(agreement[finite].median()), 2e-3)
+        bad |= finite & (agreement > limit)
+    bad |= finite & (agreement > config.bad_disagreement)
+    bad |= empty
+    diagnostics["disagreement"] = [round(float(a), 6) if np.isfinite(a) else None for a in agreement]
+    window_weight = torch.where(bad, config.bad_weight, 1.0).double()
+
+    # Focal lengths from each window's first frame.
+    report("starting cameras", 0.0)
+    optics, known_log_focal = _optics(samples, config, known_intrinsics)
+    longer = float(max(height, width))
+    limits = tuple(0.5 * longer / np.tan(0.5 * np.radians(fov)) for fov in reversed(config.fov_limits_deg))
+    first_rows = torch.zeros(num_windows, dtype=torch.long, device=device)
+    is_first = samples.local == 0
+    first_rows[samples.window[is_first]] = torch.nonzero(is_first)[:, 0]
+    offset = samples.pixels - optics.principal_point[..., None].to(samples.pixels)
+    first_offset = offset[samples.frame[first_rows]].clone()
+    first_offset[:, 1] /= optics.aspect.to(samples.pixels)[samples.frame[first_rows], None]
+    fits = fit_focals(
+        samples.points[first_rows],
+        first_offset,
+        samples.weight[first_rows],
+        samples.z_offset.to(device),
+        limits=(float(limits[0]), float(limits[1])),
+    )
+    log_focal, focal_kind = _start_focal(
+        samples, fits.focal.cpu(), ~bad, known_log_focal, motion, config, first_rows, longer
+    )
+    diagnostics["focal_start"] = [round(float(f), 3) for f in log_focal.exp()[:1]]
+
+    # Cameras.
+    rays = _rays(offset, log_focal, optics)
+    shift = torch.where(torch.isfinite(fits.shift), fits.shift, 0.0).cpu()
+    poses = window_poses(samples, rays[samples.frame], shift, samples.trajectories)
+    c2w = choose_cameras(samples, rays, world, poses, shift, window_weight, samples.trajectories)
+    trajectories = samples.trajectories
+    if motion is not None:
+        trajectories = (
+            *trajectories,
+            Trajectory(
+                torch.arange(num_frames),
+                motion.c2w.double().cpu(),
+                config.evidence_weight * motion.confidence.double().cpu(),
+                -1,
+            ),
+        )
+        samples = replace(samples, trajectories=trajectories)
+    scale, rotation_w, translation_w = similarity_parts(world.to(device))
+    if known_c2w is not None:
+        move = _onto_cameras(c2w, known_c2w.double().to(device))
+        moved = move @ world.to(device)
+        scale, rotation_w, translation_w = similarity_parts(moved)
+        c2w = known_c2w.double().to(device)
+    num_tracks = len(trajectories)
+    variables = Variables(
+        rotation=c2w[:, :3, :3],
+        centre=c2w[:, :3, 3],
+        log_focal=log_focal.to(device),
+        window_scale=scale,
+        window_rotation=rotation_w,
+        window_translation=translation_w,
+        disparity_scale=torch.ones(num_windows, dtype=torch.float64, device=device),
+        disparity_shift=torch.zeros(num_windows, dtype=torch.float64, device=device),
+        trajectory_scale=torch.ones(num_tracks, dtype=torch.float64, device=device),
+        trajectory_rotation=torch.eye(3, dtype=torch.float64, device=device).repeat(num_tracks, 1, 1),
+        trajectory_translation=torch.zeros(num_tracks, 3, dtype=torch.float64, device=device),
+        log_depth=torch.zeros(samples.pixels.shape[0], samples.pixels.shape[2], device=device),
+    )
+    gauge = None
+    if known_c2w is None:
+        gauge = ~bad if bool((~bad).any()) else torch.ones_like(bad)
+        if not config.disparity_in_window_unit:
+            gauge = torch.ones_like(bad)
+        variables = _fix_scale(variables, gauge)
+    per_frame = CALIBRATION_FRAMES / num_frames if config.average_per_frame else 1.0
+    smoothness = config.smoothness_weight * per_frame
+    trajectory_weight = config.trajectory_weight * per_frame
+    frames_of = tuple(t.frames for t in trajectories)
+    none = torch.zeros(num_windows, dtype=torch.float64)
+    free_windows = ~empty if bool((~empty).any()) else torch.zeros_like(empty)
+
+    # Stage A: points and smoothness.
+    report("aligning points", 0.0)
+    objective = SampledObjective(
+        samples,
+        optics,
+        Weights(
+            window_weight,
+            none,
+            torch.zeros(num_tracks, dtype=torch.float64),
+            smoothness,
+            focal_smoothness=config.focal_smoothness if focal_kind == "per_frame" else 0.0,
+        ),
+        number_columns(
+            num_frames,
+            samples.window_frames,
+            frames_of,
+            free_cameras=known_c2w is None,
+            focal=focal_kind,
+            free_windows=free_windows,
+            free_disparity=torch.zeros(num_windows, dtype=torch.bool),
+            free_trajectory=torch.zeros(num_tracks, dtype=torch.bool),
+        ),
+        gauge,
+    )
+    variables = replace(variables, log_depth=_start_depth(objective, variables))
+    if bool((samples.weight > 0).any()):
+        view, solve_a = gauss_newton(
+            objective, objective.view(variables, 0.02, num_polish=3), num_steps=config.steps_points, width_start=0.02, width_end=0.003
+        )
+        variables = view.variables
+    else:
+        view = objective.view(variables, 0.003)
+        solve_a = SolveReport(0.0, 0.0, 0, "no valid points")
+
+    # Between the stages: alignment of disparity and trajectories, and which windows may take part.
+    report("aligning disparity and trajectories", 0.0)
+    depth = variables.log_depth.exp()
+    point_residual = _window_residual(samples, view.distance) / variables.window_scale.cpu()
+    if config.max_disagreement is not None and int((~bad).sum()) > 2:
+        typical = float(point_residual[~bad].nanmedian())
+        worse = point_residual > config.max_disagreement * max(typical, 2e-3)
+        bad |= worse.nan_to_num(nan=0).bool()
+        window_weight = torch.where(bad, config.bad_weight, 1.0).double()
+    diagnostics["point_residual"] = [round(float(r), 6) if np.isfinite(r) else None for r in point_residual]
+    seen_well = objective.total((samples.weight > 0.5 * min(1.0, float(samples.weight.max()) or 1.0)).float()) > 0
+    usable = seen_well[samples.frame] & (samples.disparity_mask > 0)
+    scale_d, shift_d, error_d, share_d = (value.cpu() for value in fit_disparities(samples, depth, usable))
+    kept_d, why_d = _usable_disparities(scale_d, error_d, share_d, samples, bad, config)
+    if config.force_dropped_disparity is not None:
+        forced = set(config.force_dropped_disparity)
+        kept_d = torch.tensor([int(w) not in forced for w in window_numbers])
+        kept_d &= share_d > 0
+        why_d = {int(w): "forced" for w in window_numbers if int(w) in forced}
+    diagnostics["disparity_error"] = [round(float(e), 6) if np.isfinite(e) else None for e in error_d]
+    diagnostics["disparity_share"] = [round(float(s), 4) for s in share_d]
+    fits_t = [
+        fit_trajectory(
+            t, variables.rotation.cpu(), variables.centre.cpu(), float(variables.window_scale[t.window]) if t.window >= 0 else 1.0
+        )
+        for t in trajectories
+    ]
+    kept_t, why_t = _usable_trajectories(trajectories, fits_t, bad, window_numbers, config)
+    diagnostics["trajectory_rpe_deg"] = {
+        str(int(window_numbers[t.window]) if t.window >= 0 else -1): round(float(np.degrees(fit.rpe_rad)), 4)
+        for t, fit in zip(trajectories, fits_t, strict=True)
+    }
+    positive = scale_d > 0
+    variables = replace(
+        variables,
+        disparity_scale=torch.where(positive, scale_d, 1.0).to(device),
+        disparity_shift=shift_d.to(device),
+    )
+    if num_tracks:
+        variables = replace(
+            variables,
+            trajectory_scale=torch.tensor([fit.scale for fit in fits_t], dtype=torch.float64, device=device),
+            trajectory_rotation=torch.stack([fit.rotation for fit in fits_t]).to(device),
+            trajectory_translation=torch.stack([fit.translation for fit in fits_t]).to(device),
+        )
+    typical = None
+    if config.disparity_in_window_unit:
+        typical = float(scale_d[kept_d].median()) if bool(kept_d.any()) else 1.0
+
+    # Stage B: all terms.
+    report("aligning all terms", 0.0)
+    weights = Weights(
+        window_weight,
+        torch.where(kept_d, config.disparity_weight, 0.0).double(),
+        torch.where(kept_t, trajectory_weight, 0.0).double(),
+        smoothness,
+        typical_disparity_scale=typical,
+        focal_smoothness=config.focal_smoothness if focal_kind == "per_frame" else 0.0,
+    )
+    objective = SampledObjective(
+        samples,
+        optics,
+        weights,
+        number_columns(
+            num_frames,
+            samples.window_frames,
+            frames_of,
+            free_cameras=known_c2w is None,
+            focal=focal_kind,
+            free_windows=free_windows,
+            free_disparity=kept_d,
+            free_trajectory=kept_t,
+        ),
+        gauge,
+    )
+    variables = replace(variables, log_depth=_best_start_depth(objective, variables))
+    if bool((samples.weight > 0).any()):
+        view, solve_b = gauss_newton(
+            objective, objective.view(variables, 0.01), num_steps=config.steps_all, width_start=0.01, width_end=0.001
+        )
+    else:
+        view, solve_b = objective.view(variables, 0.001), solve_a
+    variables = view.variables
+    diagnostics["terms_on_samples"] = {k: round(v, 6) for k, v in objective.values(view).items()}
+    diagnostics["solve"] = {"points": asdict(solve_a), "all": asdict(solve_b)}
+    residual = _window_residual(samples, view.distance) / variables.window_scale.cpu()
+    diagnostics["window_residual"] = [round(float(r), 6) if np.isfinite(r) else None for r in residual]
+    diagnostics["dropped"] = [
+        {"window": int(window_numbers[g]), "what": "points", "why": "no valid points" if bool(empty[g]) else "disagrees with all windows that overlap it"}
+        for g in torch.nonzero(bad)[:, 0].tolist()
+    ]
+    diagnostics["dropped"] += [{"window": w, "what": "disparity", "why": why} for w, why in why_d.items()]
+    diagnostics["dropped"] += [{"window": w, "what": "trajectory", "why": why} for w, why in why_t.items()]
+    unit = np.ones(num_windows) if typical is None else typical / variables.disparity_scale.cpu().numpy()
+    good = torch.zeros(num_frames, dtype=torch.float64).index_add_(
+        0, samples.frame.cpu(), (window_weight[samples.window.cpu()] >= 0.5).double()
+    )
+    return _Scene(
+        variables=variables,
+        optics=optics,
+        window_weight=window_weight,
+        disparity_weight=weights.disparity * torch.from_numpy(unit),
+        trajectory_kept=kept_t,
+        trajectories=trajectories,
+        frame_weight=good,
+        diagnostics=diagnostics,
+    )
+
+
+def _start_focal(
+    samples: Samples,
+    fitted: Tensor,
+    good: Tensor,
+    known: Tensor | None,
+    motion: CameraEvidence | None,
+    config: AlignConfig,
+    first_rows: Tensor,
+    longer: float,
+) -> tuple[Tensor, str]:
+    """Log focal length of every frame, and how it is solved for: ``fixed``, ``shared`` or ``per_frame``."""
+    num_frames = samples.num_frames
+    if known is not None:
+        return known, "fixed"
+    stated = samples.focal[:, 0]
+    values = torch.where(stated.isfinite(), stated, fitted)
+    usable = values.isfinite() & (good if bool((good & values.isfinite()).any()) else torch.ones_like(good))
+    middle = longer
+    if motion is not None and bool((motion.confidence > 0).any()):
+        trusted = motion.confidence > 0
+        middle = float(motion.intrinsics[:, 0, 0][trusted].double().median())
+    elif bool(usable.any()):
+        middle = float(values[usable].median())
+    kind = config.focal
+    if kind == "per_frame" and num_frames < 3:
+        kind = "shared"
+    log_focal = torch.full((num_frames,), float(np.log(middle)), dtype=torch.float64)
+    if kind == "per_frame" and bool(usable.any()):
+        frames = samples.frame[first_rows].cpu().numpy()[usable.numpy()]
+        order = np.argsort(frames, kind="stable")
+        line = np.interp(np.arange(num_frames), frames[order], np.log(values[usable].numpy()[order]))
+        log_focal = torch.from_numpy(line)
+    return log_focal, kind
+
+
+def _rays(offset: Tensor, log_focal: Tensor, optics: Optics) -> Tensor:
+    focal = log_focal.exp().to(offset)
+    x = offset[:, 0] / focal[:, None]
+    y = offset[:, 1] / (focal * optics.aspect.to(offset))[:, None]
+    return torch.stack([x, y, torch.ones_like(x)], 1)
+
+
+def _onto_cameras(c2w: Tensor, target: Tensor) -> Tensor:
+    """Similarity that lays estimated cameras on known ones: rotation from the axes, scale from the centres."""
+    rotation = nearest_rotation((target[:, :3, :3] @ c2w[:, :3, :3].mT).mean(0))
+    source_centre, target_centre = c2w[:, :3, 3], target[:, :3, 3]
+    source_c, target_c = source_centre - source_centre.mean(0), target_centre - target_centre.mean(0)
+    scale = torch.sqrt((target_c**2).sum() / (source_c**2).sum().clamp(min=1e-20))
+    if not float(scale) > 1e-9:
+        scale = torch.ones_like(scale)
+    translation = target_centre.mean(0) - scale * rotation @ source_centre.mean(0)
+    return similarity(scale, rotation, translation)
+
+
+def _fix_scale(variables: Variables, gauge: Tensor) -> Variables:
+    """Scale the world so that the geometric mean of the window scales is one half, as published."""
+    mean = variables.window_scale[gauge.to(variables.window_scale.device)].log().mean()
+    return scale_world(variables, torch.exp(np.log(0.5) - mean))
+
+
+def _start_depth(objective: SampledObjective, variables: Variables) -> Tensor:
+    """Weighted mean of the windows' depths; where no window is valid, the median of the frame."""
+    points = objective.view(variables, 0.02, num_polish=0).points
+    weight = objective.point_weight * (points[:, 2] > 1e-2)
+    mass = objective.total(weight)
+    mean = objective.total(weight * points[:, 2].clamp(min=1e-2)) / mass.clamp(min=1e-20)
+    seen = mass > 0
+    typical = masked_median(mean, seen)
+    overall = typical.nanmedian().nan_to_num(nan=1.0)
+    typical = torch.where(typical.isfinite(), typical, overall)
+    return torch.where(seen, mean, typical[:, None]).clamp(min=1e-2).log()
+
+
+def _best_start_depth(objective: SampledObjective, variables: Variables) -> Tensor:
+    """Of the depths that each window's points and disparity propose, the cheapest.
+
+    Pixels without a valid point carry an arbitrary depth, and 1 / depth of that would wreck the joint stage.
+    """
+    view = objective.view(variables, 0.01, num_polish=0)
+    aligned, disparity_weight = objective.disparity_terms(variables)
+    table = objective.samples.table
+    depth = variables.log_depth.exp()
+    best_cost = torch.full_like(depth, torch.inf)
+    best = depth
+
+    def cost(candidate: Tensor) -> Tensor:
+        at = objective.spread(candidate)
+        offset = at - view.nearest
+        distance = torch.sqrt(view.miss + objective.spread(view.ray_power) * offset * offset)
+        value = objective.point_weight * distance
+        if aligned is not None and disparity_weight is not None:
+            value = value + disparity_weight * (1 / at - aligned).abs()
+        return objective.total(value)
+
+    for m in range(table.shape[1]):
+        rows = table[:, m].clamp(min=0)
+        present = (table[:, m] >= 0)[:, None]
+        candidates = [(view.nearest[rows].clamp(1e-2, 1e3), objective.point_weight[rows] > 0)]
+        if aligned is not None and disparity_weight is not None:
+            candidates.append((1 / aligned[rows].clamp(min=2e-2), disparity_weight[rows] > 0))
+        for candidate, counts in candidates:
+            candidate = torch.where(present & counts, candidate, depth)
+            value = cost(candidate)
+            better = value < best_cost
+            best_cost, best = torch.where(better, value, best_cost), torch.where(better, candidate, best)
+    return best.log()
+
+
+def _window_residual(samples: Samples, distance: Tensor) -> Tensor:
+    """Median distance of each window's valid points, NaN where it has none; [G] on the CPU."""
+    result = torch.full((samples.num_windows,), torch.nan, dtype=torch.float64)
+    order = torch.argsort(samples.window, stable=True)
+    for window, rows in zip(
+        range(samples.num_windows), torch.split(order, torch.bincount(samples.window, minlength=samples.num_windows).tolist()), strict=True
+    ):
+        values = distance[rows][samples.weight[rows] > 0]
+        if values.numel():
+            result[window] = float(values.median())
+    return result
+
+
+def _usable_disparities(
+    scale: Tensor, error: Tensor, share: Tensor, samples: Samples, bad: Tensor, config: AlignConfig
+) -> tuple[Tensor, dict[int, str]]:
+    """Which windows' disparities take part, and why the others do not."""
+    fitted = error.isfinite()
+    typical_error = float(error[fitted].median()) if bool(fitted.any()) else 0.0
+    typical_scale = float(scale[fitted].median()) if bool(fitted.any()) else 1.0
+    why: dict[int, str] = {}
+    for window in range(len(scale)):
+        if not bool(fitted[window]):
+            why[window] = "no pixels to align it with"
+        elif float(scale[window]) <= 0:
+            why[window] = "scale is not positive"
+        elif float(share[window]) < config.min_disparity_share:
+            why[window] = f"only {float(share[window]):.0%} of pixels within a factor of 1.25"
+        elif config.max_disparity_error is not None:
+            if float(error[window]) > config.max_disparity_error * max(typical_error, 1e-3):
+                why[window] = "error far above that of other windows"
+            elif float(scale[window]) < 0.25 * typical_scale:
+                why[window] = "scale far below that of other windows"
+    kept = torch.tensor([window not in why for window in range(len(scale))])
+    return kept, why
+
+
+def _usable_trajectories(
+    trajectories: Sequence[Trajectory], fits: Sequence[Any], bad: Tensor, numbers: Tensor, config: AlignConfig
+) -> tuple[Tensor, dict[int, str]]:
+    """Which trajectories take part, and why the others do not (by window number)."""
+    why: dict[int, str] = {}
+    kept = []
+    for trajectory, fit in zip(trajectories, fits, strict=True):
+        if trajectory.window < 0:
+            kept.append(True)
+            continue
+        number = int(numbers[trajectory.window])
+        degrees = float(np.degrees(fit.rpe_rad))
+        keep = degrees < config.max_trajectory_deg
+        if config.force_kept_trajectory is not None:
+            keep = number in config.force_kept_trajectory
+        if not keep:
+            why[number] = f"rotation between neighbours is off by {degrees:.1f} degrees"
+        kept.append(keep)
+    return torch.tensor(kept, dtype=torch.bool), why
+
+
+def _merge_scenes(
+    samples: Samples,
+    component: Tensor,
+    scene_of_frame: Tensor,
+    parts: Sequence[_Scene],
+    agreement: Tensor,
+    config: AlignConfig,
+) -> Alignment:
+    """Put the scenes' results in the places of their frames and windows."""
+    num_frames, num_windows = samples.num_frames, samples.num_windows
+    intrinsics = torch.eye(3, dtype=torch.float64).repeat(num_frames, 1, 1)
+    c2w = torch.eye(4, dtype=torch.float64).repeat(num_frames, 1, 1)
+    similarity_w = torch.eye(4, dtype=torch.float64).repeat(num_windows, 1, 1)
+    window_weight = torch.ones(num_windows, dtype=torch.float64)
+    disparity = torch.zeros(num_windows, 3, dtype=torch.float64)
+    reliable = torch.zeros(num_frames, dtype=torch.bool)
+    track_windows, tracks = [], []
+    metric = bool(samples.metric.all())
+    for scene, part in enumerate(parts):
+        windows = torch.nonzero(component == scene)[:, 0]
+        frames = torch.nonzero(scene_of_frame == scene)[:, 0]
+        variables = part.variables
+        unit = samples.point_unit[windows]
+        if metric:
+            # Metric windows: the world takes the unit of the windows on the average.
+            factor = torch.exp(-(variables.window_scale.cpu() / unit).log().median())
+            variables = scale_world(variables, factor)
+            part = replace(part, disparity_weight=part.disparity_weight * float(factor))
+        focal = variables.log_focal.exp().cpu()
+        principal = part.optics.principal_point
+        intrinsics[frames] = intrinsics_matrix(focal, focal * part.optics.aspect, principal[:, 0], principal[:, 1])
+        c2w[frames] = rigid(variables.rotation, variables.centre).cpu()
+        similarity_w[windows] = similarity(
+            variables.window_scale.cpu() / unit, variables.window_rotation.cpu(), variables.window_translation.cpu()
+        )
+        window_weight[windows] = part.window_weight
+        disparity[windows, 0] = variables.disparity_scale.cpu()
+        disparity[windows, 1] = variables.disparity_shift.cpu()
+        disparity[windows, 2] = part.disparity_weight
+        reliable[frames] = part.frame_weight > 0
+        for index, trajectory in enumerate(part.trajectories):
+            track_windows.append(int(windows[trajectory.window]) if trajectory.window >= 0 else -1)
+            tracks.append(
+                similarity(
+                    variables.trajectory_scale[index],
+                    variables.trajectory_rotation[index],
+                    variables.trajectory_translation[index],
+                ).cpu()
+            )
+    return Alignment(
+        intrinsics=intrinsics,
+        c2w=c2w,
+        window_similarity=similarity_w,
+        window_weight=window_weight,
+        disparity_scale=disparity[:, 0],
+        disparity_shift=disparity[:, 1],
+        disparity_weight=disparity[:, 2],
+        point_unit=samples.point_unit,
+        trajectory_window=torch.tensor(track_windows, dtype=torch.long),
+        trajectory_similarity=torch.stack(tracks) if tracks else torch.zeros(0, 4, 4, dtype=torch.float64),
+        window_frames=samples.window_frames,
+        reliable=reliable,
+        scene=scene_of_frame,
+        point_frame="window",
+        scale_kind="metric" if metric else "scale",
+        size=samples.size,
+        config=config,
+        diagnostics={
+            "scenes": [part.diagnostics for part in parts],
+            "dropped": [entry for part in parts for entry in part.diagnostics["dropped"]],
+            "num_unreliable_frames": int((~reliable).sum()),
+        },
+    )
+
+
+def find_bad_windows(alignment: Alignment) -> list[int]:
+    """Windows whose points disagree with everything around them: worth another sample with another seed."""
+    return torch.nonzero(alignment.window_weight < 0.5)[:, 0].tolist()
+
+
+def require_usable(alignment: Alignment) -> None:
+    """
+    Raises:
+        GeometryError: no frame was seen by a good window.
+    """
+    if not bool(alignment.reliable.any()):
+        raise GeometryError(
+            "expected at least one window with usable geometry, got none; look at the frames (all sky? black?) "
+            "or try another seed"
+        )

@@ -1,0 +1,286 @@
+"""Dense maps, one frame at a time: every pixel's depth minimises its own residuals, given the alignment.
+
+A frame is a pure function of the alignment and of the windows that see it, so the work can start at any frame.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geo4d.fusion.align import Alignment
+from geo4d.fusion.samples import point_weight
+from geo4d.geometry.cameras import camera_rays
+from geo4d.geometry.poses import similarity_parts, transform
+from geo4d.types import FrameMaps, Prediction
+
+CONFIDENCE_HALF = 0.05
+"""Relative depth error at which the confidence is one half."""
+
+
+def fuse_pixels(
+    rays: Float[Tensor, "3 P"],
+    points: Float[Tensor, "M 3 P"],
+    weight: Float[Tensor, "M P"],
+    aligned: Float[Tensor, "M P"],
+    disparity_weight: Float[Tensor, "M P"],
+    *,
+    num_steps: int = 6,
+) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
+    """Depth of every pixel that minimises sum w |d ray - q| + sum b |1/d - c| over its M windows.
+
+    Not convex because of 1 / d, so the depths that the windows propose are tried first and the cheapest is polished by
+    reweighted Newton steps.
+
+    Args:
+        points: of the windows, in camera axes.
+        aligned: disparity of the windows in the unit of the world.
+    Returns:
+        depth (arbitrary but positive where no window has weight), and the weighted mean distance from the windows'
+        points (0 where there are none).
+    """
+    power = (rays * rays).sum(0)
+    nearest = torch.einsum("mcp,cp->mp", points, rays).div_(power)
+    miss = torch.addcmul(points, rays, nearest[:, None], value=-1).square_().sum(1)
+    with_disparity = bool((disparity_weight > 0).any())
+    num_windows = points.shape[0]
+    buffer, second = torch.empty_like(nearest), torch.empty_like(nearest)
+
+    def cost(depth: Tensor) -> Tensor:
+        torch.sub(depth, nearest, out=buffer)
+        buffer.square_().mul_(power).add_(miss).sqrt_().mul_(weight)
+        result = buffer.sum(0)
+        if with_disparity:
+            torch.sub(1 / depth, aligned, out=buffer)
+            result += buffer.abs_().mul_(disparity_weight).sum(0)
+        return result
+
+    best_cost = torch.full_like(power, torch.inf)
+    best = torch.ones_like(power)
+    proposals = [(nearest[m].clamp(1e-2, 1e3), weight[m]) for m in range(num_windows)]
+    if with_disparity:
+        proposals += [(1 / aligned[m].clamp(min=2e-2), disparity_weight[m]) for m in range(num_windows)]
+    for candidate, counts in proposals:
+        value = torch.where(counts > 0, cost(candidate), torch.inf)
+        better = value < best_cost
+        best_cost = torch.where(better, value, best_cost)
+        best = torch.where(better, candidate, best)
+    log_depth, width = best.log(), 3e-3
+    for _ in range(num_steps):
+        depth = log_depth.exp()
+        torch.sub(depth, nearest, out=buffer)
+        torch.mul(buffer, buffer, out=second)
+        second.mul_(power).add_(miss).sqrt_().clamp_(min=width)
+        torch.div(weight, second, out=second)
+        mass = second.sum(0)
+        gradient = second.mul_(buffer).sum(0).mul_(power).mul_(depth)
+        curvature = mass.mul_(power).mul_(depth).mul_(depth)
+        if with_disparity:
+            inverse = 1 / depth
+            torch.sub(inverse, aligned, out=buffer)
+            torch.abs(buffer, out=second)
+            torch.div(disparity_weight, second.clamp_(min=width), out=second)
+            curvature += second.sum(0).mul_(inverse).mul_(inverse)
+            gradient -= second.mul_(buffer).sum(0).mul_(inverse)
+        log_depth = log_depth - gradient.div_(curvature.clamp_(min=1e-9)).clamp_(-0.3, 0.3)
+        width = max(0.6 * width, 3e-4)
+    depth = log_depth.exp()
+    depth = torch.where(cost(depth) < best_cost, depth, best)
+    torch.sub(depth, nearest, out=buffer)
+    distance = buffer.square_().mul_(power).add_(miss).sqrt_().mul_(weight).sum(0) / weight.sum(0).clamp(min=1e-12)
+    return depth, distance
+
+
+class _WindowCache:
+    """Predictions by number; keeps the few that the current frames need."""
+
+    def __init__(self, predictions: Sequence[Prediction], capacity: int) -> None:
+        self.predictions, self.capacity = predictions, capacity
+        self.held: dict[int, Prediction] = {}
+
+    def get(self, window: int) -> Prediction:
+        prediction = self.held.pop(window, None)
+        if prediction is None:
+            while len(self.held) >= self.capacity:
+                self.held.pop(next(iter(self.held)))
+            prediction = self.predictions[window]
+        self.held[window] = prediction  # most recently used last
+        return prediction
+
+    def keep_only(self, windows: set[int]) -> None:
+        for window in [w for w in self.held if w not in windows]:
+            del self.held[window]
+
+
+def windows_of_frames(alignment: Alignment) -> list[list[tuple[int, int]]]:
+    """(window, position inside it) of every frame."""
+    result: list[list[tuple[int, int]]] = [[] for _ in range(alignment.num_frames)]
+    for window, frames in enumerate(alignment.window_frames):
+        for local, frame in enumerate(frames.tolist()):
+            result[frame].append((window, local))
+    return result
+
+
+def iter_depth(
+    alignment: Alignment,
+    predictions: Sequence[Prediction],
+    *,
+    frames: Iterable[int] | None = None,
+    device: torch.device | str | None = None,
+    chunk: int = 8192,
+) -> Iterator[FrameMaps]:
+    """Depth and confidence of the frames, in the order asked for; holds only the windows that see a frame.
+
+    Args:
+        predictions: the sequence that the alignment was made from.
+        frames: which, by default all; increasing order reads every window once.
+        chunk: pixels at a time.
+    Raises:
+        ValueError: the predictions are not those of the alignment.
+    """
+    if len(predictions) != len(alignment.window_frames):
+        raise ValueError(
+            f"expected the {len(alignment.window_frames)} predictions of the alignment, got {len(predictions)}"
+        )
+    seen_by = windows_of_frames(alignment)
+    last_frame = [int(f.max()) for f in alignment.window_frames]
+    cache = _WindowCache(predictions, 2 * max((len(s) for s in seen_by), default=1) + 2)
+    previous = -1
+    for frame in range(alignment.num_frames) if frames is None else frames:
+        if frame >= previous:
+            cache.keep_only({w for w in cache.held if last_frame[w] >= frame})
+        previous = frame
+        views = [(window, local, cache.get(window)) for window, local in seen_by[frame]]
+        yield fuse_frame(alignment, frame, views, device=device, chunk=chunk)
+
+
+def fuse_frame(
+    alignment: Alignment,
+    frame: int,
+    views: Sequence[tuple[int, int, Prediction]],
+    *,
+    device: torch.device | str | None = None,
+    chunk: int = 8192,
+) -> FrameMaps:
+    """Depth and confidence of one frame from the windows that see it.
+
+    Args:
+        views: (window, position of the frame inside it, prediction).
+    """
+    height, width = alignment.size
+    num_pixels = height * width
+    config = alignment.config
+    intrinsics = alignment.intrinsics[frame].float().to(device)
+    along_ray = alignment.point_frame == "window"
+    rays = camera_rays(intrinsics, (height, width)).reshape(-1, 3).T
+    if not along_ray:
+        # Camera-frame points keep their own z, whatever their rays.
+        rays = torch.zeros_like(rays)
+        rays[2] = 1
+    points, weights, aligned, disparity_weights = [], [], [], []
+    sky_votes = torch.zeros(num_pixels, device=device)
+    spread = []
+    for window, local, prediction in views:
+        window_weight = float(alignment.window_weight[window])
+        valid = None if prediction.valid is None else prediction.valid[local].to(device)
+        if prediction.point_map is None or not config.use_points:
+            q = torch.zeros(3, num_pixels, device=device)
+            weight = torch.zeros(num_pixels, device=device)
+        else:
+            raw = prediction.point_map[local].to(device).float()
+            if prediction.point_frame == "camera" and prediction.c2w is not None:
+                raw = transform(prediction.c2w[local].to(device).float(), raw)
+            uncertainty = prediction.point_uncertainty
+            weight = point_weight(
+                prediction,
+                raw,
+                None if uncertainty is None else uncertainty[local].to(device),
+                valid,
+                float(alignment.point_unit[window]),
+                config.weight_limit,
+            ).reshape(-1)
+            q = _to_camera(alignment, frame, window, torch.nan_to_num(raw).reshape(-1, 3))
+        scale, _, _ = similarity_parts(alignment.window_similarity[window])
+        spread.append(0.5 * float(scale * alignment.point_unit[window]))
+        points.append(q)
+        weights.append(weight * window_weight)
+        kept = float(alignment.disparity_weight[window])
+        if prediction.disparity is None or not config.use_disparity:
+            aligned.append(torch.zeros(num_pixels, device=device))
+            disparity_weights.append(torch.zeros(num_pixels, device=device))
+            far = torch.zeros(num_pixels, dtype=torch.bool, device=device)
+        else:
+            disparity = prediction.disparity[local].to(device).float().reshape(-1)
+            finite = torch.isfinite(disparity)
+            far = finite & (disparity <= config.min_disparity)
+            counts = finite & ~far
+            if config.mask_sky and prediction.sky is not None:
+                counts &= ~prediction.sky[local].to(device).reshape(-1)
+            aligned.append(
+                float(alignment.disparity_scale[window]) * torch.nan_to_num(disparity)
+                + float(alignment.disparity_shift[window])
+            )
+            disparity_weights.append(kept * counts)
+        if prediction.sky is not None:
+            sky = prediction.sky[local].to(device).reshape(-1)
+        else:
+            sky = far & (weight <= 0)
+        sky_votes += window_weight * sky
+    if not views:
+        empty = torch.full((height, width), torch.nan, device=device)
+        return FrameMaps(frame, empty, torch.zeros_like(empty))
+    stacked = [torch.stack(values) for values in (points, weights, aligned, disparity_weights)]
+    depth = torch.empty(num_pixels, device=device)
+    distance = torch.empty(num_pixels, device=device)
+    for low in range(0, num_pixels, chunk):
+        part = slice(low, min(num_pixels, low + chunk))
+        depth[part], distance[part] = fuse_pixels(rays[:, part], *(value[..., part] for value in stacked))
+    _, weight, _, disparity_weight = stacked
+    votes = torch.stack([(w > 0).float() * float(alignment.window_weight[v[0]]) for w, v in zip(weights, views, strict=True)])
+    seen = weight.sum(0) > 0
+    by_disparity = disparity_weight.sum(0) > 0
+    is_sky = (sky_votes > votes.sum(0)) if config.mask_sky else (sky_votes > 0) & ~seen & ~by_disparity
+    depth = torch.where(seen | by_disparity, depth, torch.nan)
+    depth = torch.where(is_sky, torch.inf, depth)
+    confidence = _confidence(
+        depth, distance, weight, torch.tensor(spread, device=device), seen, is_sky, sky_votes, votes.sum(0)
+    )
+    return FrameMaps(frame, depth.reshape(height, width), confidence.reshape(height, width))
+
+
+def _to_camera(alignment: Alignment, frame: int, window: int, raw: Tensor) -> Tensor:
+    """Window points in the axes of the frame's camera, [3, P]."""
+    world = alignment.window_similarity[window]
+    if alignment.point_frame == "camera":
+        q = torch.zeros(3, raw.shape[0], device=raw.device)
+        q[2] = raw[:, 2] * float(world[2, 2])
+        return q
+    assert alignment.c2w is not None
+    c2w = alignment.c2w[frame]
+    linear = c2w[:3, :3].mT @ world[:3, :3]
+    offset = c2w[:3, :3].mT @ (world[:3, 3] - c2w[:3, 3])
+    return torch.addmm(offset[:, None].to(raw), linear.to(raw), raw.T)
+
+
+def _confidence(
+    depth: Tensor,
+    distance: Tensor,
+    weight: Tensor,
+    spread: Tensor,
+    seen: Bool[Tensor, " P"],
+    is_sky: Bool[Tensor, " P"],
+    sky_votes: Tensor,
+    valid_votes: Tensor,
+) -> Tensor:
+    """In [0, 1]: falls with the relative spread that the windows report and with their disagreement.
+
+    Sky: the share of windows that call it sky.
+    """
+    # A window that reports w has a spread of spread / w; windows combine like the mean of their precisions.
+    reported = weight.shape[0] / (weight / spread[:, None]).sum(0).clamp(min=1e-9)
+    relative = torch.sqrt(reported**2 + distance**2) / depth.clamp(min=1e-6)
+    confidence = 1 / (1 + (relative / CONFIDENCE_HALF) ** 2)
+    confidence = torch.where(seen, confidence, 0.05)
+    confidence = torch.where(is_sky, sky_votes / (sky_votes + valid_votes).clamp(min=1e-9), confidence)
+    return torch.where(torch.isnan(depth), 0.0, confidence).clamp(0, 1).nan_to_num(nan=0.0)
