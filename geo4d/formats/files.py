@@ -34,7 +34,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
         OutputError: the folder is not writable or the disk is full.
     """
     path = Path(path)
-    with _output_errors(path):
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=".part" + path.suffix
@@ -42,7 +42,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
         os.close(handle)
     temporary = Path(name)
     try:
-        with _output_errors(path):
+        with output_errors(path):
             yield temporary
             temporary.chmod(0o644)
             temporary.replace(path)
@@ -64,11 +64,11 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise OutputError(
             f"expected a new folder, but {path} exists; choose another name or pass --overwrite"
         )
-    with _output_errors(path):
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:
-        with _output_errors(path):
+        with output_errors(path):
             yield temporary
             temporary.chmod(0o755)
             if path.exists():
@@ -83,7 +83,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
