@@ -16,7 +16,14 @@ from torch import Tensor
 from geo4d.evaluation.l1 import DegenerateInput
 from geo4d.geometry.cameras import project, unproject
 from geo4d.geometry.fit import fit_similarity
-from geo4d.geometry.poses import inverse, relative, rotation_angle, similarity_parts, transform, transform_cameras
+from geo4d.geometry.poses import (
+    inverse,
+    relative,
+    rotation_angle,
+    similarity_parts,
+    transform,
+    transform_cameras,
+)
 
 Average = Literal["pixel", "frame"]
 """``pixel``: all pixels of the sequence alike. ``frame``: mean over frames of the mean of each frame."""
@@ -260,9 +267,7 @@ def align_cameras(
     predicted, reference = predicted_c2w.double(), reference_c2w.double()
     if alignment == "none":
         return predicted, torch.eye(4, dtype=torch.float64, device=predicted.device)
-    motion = fit_similarity(
-        predicted[:, :3, 3], reference[:, :3, 3], with_scale=alignment == "sim3"
-    )
+    motion = fit_similarity(predicted[:, :3, 3], reference[:, :3, 3], with_scale=alignment == "sim3")
     return transform_cameras(motion, predicted), motion
 
 
