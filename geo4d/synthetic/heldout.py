@@ -100,7 +100,7 @@ def fingerprint(number: int) -> dict[str, Any]:
     Values are compared with a small tolerance, because the last bit of a sine may differ between machines.
     """
     scene = make_scene(heldout_configs()[number])
-    rows, columns = np.meshgrid(np.linspace(9, SIZE[0] - 9, 4), np.linspace(9, SIZE[1] - 9, 6), indexing="ij")
+    rows, columns = np.meshgrid(np.linspace(9, SIZE[0] - 9, 3), np.linspace(9, SIZE[1] - 9, 5), indexing="ij")
     row, column = rows.astype(int).ravel(), columns.astype(int).ravel()
     samples: dict[str, Any] = {"rgb": [], "depth": [], "object_id": [], "dynamic": [], "c2w": [], "focal": []}
     for frame in iter_frames(scene, SIZE, frames=(0, NUM_FRAMES // 2, NUM_FRAMES - 1)):

@@ -714,34 +714,6 @@ def develop_frame(color, factor, block, gains, contrast, pivot, saturation, curv
 
 @kernel
 @no_type_check
-def invert_affine(matrices, inverses):
-    """Inverse of [N, 4, 4] affine maps."""
-    for n in range(matrices.shape[0]):
-        m = matrices[n]
-        c00 = m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1]
-        c01 = m[1, 2] * m[2, 0] - m[1, 0] * m[2, 2]
-        c02 = m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0]
-        scale = 1.0 / (m[0, 0] * c00 + m[0, 1] * c01 + m[0, 2] * c02)
-        w = inverses[n]
-        w[0, 0] = c00 * scale
-        w[1, 0] = c01 * scale
-        w[2, 0] = c02 * scale
-        w[0, 1] = (m[0, 2] * m[2, 1] - m[0, 1] * m[2, 2]) * scale
-        w[1, 1] = (m[0, 0] * m[2, 2] - m[0, 2] * m[2, 0]) * scale
-        w[2, 1] = (m[0, 1] * m[2, 0] - m[0, 0] * m[2, 1]) * scale
-        w[0, 2] = (m[0, 1] * m[1, 2] - m[0, 2] * m[1, 1]) * scale
-        w[1, 2] = (m[0, 2] * m[1, 0] - m[0, 0] * m[1, 2]) * scale
-        w[2, 2] = (m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0]) * scale
-        for k in range(3):
-            w[k, 3] = -(w[k, 0] * m[0, 3] + w[k, 1] * m[1, 3] + w[k, 2] * m[2, 3])
-        w[3, 0] = 0.0
-        w[3, 1] = 0.0
-        w[3, 2] = 0.0
-        w[3, 3] = 1.0
-
-
-@kernel
-@no_type_check
 def _project(view, wx, wy, wz):
     r = view.c2w
     qx = wx - r[0, 3]

@@ -263,9 +263,8 @@ def draw_scene(config: SceneConfig, attempt: int) -> Scene:
         c2w[:, 1, 3] = np.minimum(c2w[:, 1, 3], -ground - 0.4)
     factor = np.ones(len(times))
     if config.zoom:
-        factor = np.exp(
-            np.log(rng.uniform(1.2, 2.0)) * rng.choice([-1, 1]) * travel(times, 1.0, max(times[-1], 0.5))
-        )
+        ease = np.sin(0.5 * np.pi * times / max(times[-1], 1e-6))
+        factor = rng.uniform(1.2, 2.0) ** (rng.choice([-1.0, 1.0]) * ease)
     return _freeze(builder, plan, config, attempt, c2w, np.clip(focal * factor, 0.35, 3.0))
 
 
@@ -747,7 +746,7 @@ def _room(builder: SceneBuilder, config: SceneConfig, focal: float) -> _Plan:
     )
 
 
-def _terrain_height(waves: np.ndarray, x: np.ndarray | float, z: np.ndarray | float) -> np.ndarray:
+def _terrain_height(waves: np.ndarray, x: np.ndarray | float, z: np.ndarray | float) -> np.ndarray | float:
     phase = (
         np.multiply.outer(np.asarray(x), waves[:, 0])
         + np.multiply.outer(np.asarray(z), waves[:, 1])
