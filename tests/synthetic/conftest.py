@@ -1,0 +1,3 @@
+import pytest
+
+pytest.importorskip("numba", reason="the extra 'synthetic' is not installed")
