@@ -111,7 +111,9 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, 
     return scale, rotation, target_mean - scale * rotation @ source_mean
 
 
-def score(scenario: Scenario, c2w: Tensor, focal: Tensor, depth: np.ndarray, frames: np.ndarray | None = None) -> dict[str, float]:
+def score(
+    scenario: Scenario, c2w: Tensor, focal: Tensor, depth: np.ndarray, frames: np.ndarray | None = None
+) -> dict[str, float]:
     """ATE, RPE, focal error, AbsRel and delta of the reference README, with plain numpy.
 
     Args:

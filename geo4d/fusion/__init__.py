@@ -1,0 +1,16 @@
+"""Windows to one world: alignment of the predictions of overlapping windows, and dense maps from it."""
+
+from geo4d.fusion.align import AlignConfig, Alignment, CameraEvidence, align, find_bad_windows
+from geo4d.fusion.dense import iter_dense
+from geo4d.fusion.fuse import dense_reconstruction, fuse
+
+__all__ = [
+    "AlignConfig",
+    "Alignment",
+    "CameraEvidence",
+    "align",
+    "dense_reconstruction",
+    "find_bad_windows",
+    "fuse",
+    "iter_dense",
+]

@@ -34,6 +34,9 @@ from geo4d.types import Cameras, Prediction, ScaleKind
 
 log = logging.getLogger(__name__)
 
+NO_POINTS = "no valid points"
+DISAGREES = "disagrees with the windows that overlap it"
+
 CALIBRATION_FRAMES = 50
 """Video length at which per-frame means weigh as much as the published sums."""
 
@@ -281,7 +284,7 @@ def align_samples(
     report: Callable[[str, float], None],
 ) -> Alignment:
     """``align`` after the reading: one solve per group of windows that hang together."""
-    num_frames, num_windows = samples.num_frames, samples.num_windows
+    num_windows = samples.num_windows
     if not bool((samples.weight > 0).any()) and not bool((samples.disparity_mask > 0).any()):
         log.warning("no window has a valid point or disparity: all frames are marked unreliable")
     report("registering windows", 0.0)
@@ -313,7 +316,9 @@ def align_samples(
         )
         evidence = motion
         if motion is not None and num_scenes > 1:
-            evidence = CameraEvidence(motion.c2w[frames], motion.intrinsics[frames], motion.confidence[frames])
+            evidence = CameraEvidence(
+                motion.c2w[frames], motion.intrinsics[frames], motion.confidence[frames]
+            )
         parts.append(
             _align_scene(
                 part,
@@ -343,7 +348,9 @@ def _scene_of_frames(samples: Samples, component: Tensor) -> Tensor:
     """Scene of each frame: that of most of its windows; unseen frames take that of the nearest seen frame."""
     votes = torch.zeros(samples.num_frames, int(component.max()) + 1)
     votes.index_put_(
-        (samples.frame.cpu(), component[samples.window.cpu()]), torch.ones(len(samples.frame)), accumulate=True
+        (samples.frame.cpu(), component[samples.window.cpu()]),
+        torch.ones(len(samples.frame)),
+        accumulate=True,
     )
     seen = votes.sum(1) > 0
     scene = votes.argmax(1)
@@ -513,7 +520,11 @@ def _align_scene(
     variables = replace(variables, log_depth=_start_depth(objective, variables))
     if bool((samples.weight > 0).any()):
         view, solve_a = gauss_newton(
-            objective, objective.view(variables, 0.02, num_polish=3), num_steps=config.steps_points, width_start=0.02, width_end=0.003
+            objective,
+            objective.view(variables, 0.02, num_polish=3),
+            num_steps=config.steps_points,
+            width_start=0.02,
+            width_end=0.003,
         )
         variables = view.variables
     else:
@@ -530,7 +541,9 @@ def _align_scene(
         bad |= worse.nan_to_num(nan=0).bool()
         window_weight = torch.where(bad, config.bad_weight, 1.0).double()
     diagnostics["point_residual"] = [round(float(r), 6) if np.isfinite(r) else None for r in point_residual]
-    seen_well = objective.total((samples.weight > 0.5 * min(1.0, float(samples.weight.max()) or 1.0)).float()) > 0
+    seen_well = (
+        objective.total((samples.weight > 0.5 * min(1.0, float(samples.weight.max()) or 1.0)).float()) > 0
+    )
     usable = seen_well[samples.frame] & (samples.disparity_mask > 0)
     scale_d, shift_d, error_d, share_d = (value.cpu() for value in fit_disparities(samples, depth, usable))
     kept_d, why_d = _usable_disparities(scale_d, error_d, share_d, samples, bad, config)
@@ -543,7 +556,10 @@ def _align_scene(
     diagnostics["disparity_share"] = [round(float(s), 4) for s in share_d]
     fits_t = [
         fit_trajectory(
-            t, variables.rotation.cpu(), variables.centre.cpu(), float(variables.window_scale[t.window]) if t.window >= 0 else 1.0
+            t,
+            variables.rotation.cpu(),
+            variables.centre.cpu(),
+            float(variables.window_scale[t.window]) if t.window >= 0 else 1.0,
         )
         for t in trajectories
     ]
@@ -565,9 +581,9 @@ def _align_scene(
             trajectory_rotation=torch.stack([fit.rotation for fit in fits_t]).to(device),
             trajectory_translation=torch.stack([fit.translation for fit in fits_t]).to(device),
         )
-    typical = None
+    typical_scale = None
     if config.disparity_in_window_unit:
-        typical = float(scale_d[kept_d].median()) if bool(kept_d.any()) else 1.0
+        typical_scale = float(scale_d[kept_d].median()) if bool(kept_d.any()) else 1.0
 
     # Stage B: all terms.
     report("aligning all terms", 0.0)
@@ -576,7 +592,7 @@ def _align_scene(
         torch.where(kept_d, config.disparity_weight, 0.0).double(),
         torch.where(kept_t, trajectory_weight, 0.0).double(),
         smoothness,
-        typical_disparity_scale=typical,
+        typical_disparity_scale=typical_scale,
         focal_smoothness=config.focal_smoothness if focal_kind == "per_frame" else 0.0,
     )
     objective = SampledObjective(
@@ -598,7 +614,11 @@ def _align_scene(
     variables = replace(variables, log_depth=_best_start_depth(objective, variables))
     if bool((samples.weight > 0).any()):
         view, solve_b = gauss_newton(
-            objective, objective.view(variables, 0.01), num_steps=config.steps_all, width_start=0.01, width_end=0.001
+            objective,
+            objective.view(variables, 0.01),
+            num_steps=config.steps_all,
+            width_start=0.01,
+            width_end=0.001,
         )
     else:
         view, solve_b = objective.view(variables, 0.001), solve_a
@@ -608,12 +628,20 @@ def _align_scene(
     residual = _window_residual(samples, view.distance) / variables.window_scale.cpu()
     diagnostics["window_residual"] = [round(float(r), 6) if np.isfinite(r) else None for r in residual]
     diagnostics["dropped"] = [
-        {"window": int(window_numbers[g]), "what": "points", "why": "no valid points" if bool(empty[g]) else "disagrees with all windows that overlap it"}
+        {
+            "window": int(window_numbers[g]),
+            "what": "points",
+            "why": NO_POINTS if bool(empty[g]) else DISAGREES,
+        }
         for g in torch.nonzero(bad)[:, 0].tolist()
     ]
     diagnostics["dropped"] += [{"window": w, "what": "disparity", "why": why} for w, why in why_d.items()]
     diagnostics["dropped"] += [{"window": w, "what": "trajectory", "why": why} for w, why in why_t.items()]
-    unit = np.ones(num_windows) if typical is None else typical / variables.disparity_scale.cpu().numpy()
+    unit = (
+        np.ones(num_windows)
+        if typical_scale is None
+        else typical_scale / variables.disparity_scale.cpu().numpy()
+    )
     good = torch.zeros(num_frames, dtype=torch.float64).index_add_(
         0, samples.frame.cpu(), (window_weight[samples.window.cpu()] >= 0.5).double()
     )
@@ -742,7 +770,9 @@ def _window_residual(samples: Samples, distance: Tensor) -> Tensor:
     result = torch.full((samples.num_windows,), torch.nan, dtype=torch.float64)
     order = torch.argsort(samples.window, stable=True)
     for window, rows in zip(
-        range(samples.num_windows), torch.split(order, torch.bincount(samples.window, minlength=samples.num_windows).tolist()), strict=True
+        range(samples.num_windows),
+        torch.split(order, torch.bincount(samples.window, minlength=samples.num_windows).tolist()),
+        strict=True,
     ):
         values = distance[rows][samples.weight[rows] > 0]
         if values.numel():
@@ -825,10 +855,14 @@ def _merge_scenes(
             part = replace(part, disparity_weight=part.disparity_weight * float(factor))
         focal = variables.log_focal.exp().cpu()
         principal = part.optics.principal_point
-        intrinsics[frames] = intrinsics_matrix(focal, focal * part.optics.aspect, principal[:, 0], principal[:, 1])
+        intrinsics[frames] = intrinsics_matrix(
+            focal, focal * part.optics.aspect, principal[:, 0], principal[:, 1]
+        )
         c2w[frames] = rigid(variables.rotation, variables.centre).cpu()
         similarity_w[windows] = similarity(
-            variables.window_scale.cpu() / unit, variables.window_rotation.cpu(), variables.window_translation.cpu()
+            variables.window_scale.cpu() / unit,
+            variables.window_rotation.cpu(),
+            variables.window_translation.cpu(),
         )
         window_weight[windows] = part.window_weight
         disparity[windows, 0] = variables.disparity_scale.cpu()

@@ -3,13 +3,15 @@
 A frame is a pure function of the alignment and of the windows that see it, so the work can start at any frame.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.fusion.align import Alignment
+from geo4d.fusion.dynamic import flow_probability, free_space_probability, rigid_flow, seen_through
 from geo4d.fusion.samples import point_weight
 from geo4d.geometry.cameras import camera_rays
 from geo4d.geometry.poses import similarity_parts, transform
@@ -17,6 +19,9 @@ from geo4d.types import FrameMaps, Prediction
 
 CONFIDENCE_HALF = 0.05
 """Relative depth error at which the confidence is one half."""
+
+DYNAMIC_STEPS = (-8, -3, 3, 8)
+"""Neighbours, in frames, that the dynamic probability looks at: near enough to overlap, far enough to show motion."""
 
 
 def fuse_pixels(
@@ -88,7 +93,9 @@ def fuse_pixels(
     depth = log_depth.exp()
     depth = torch.where(cost(depth) < best_cost, depth, best)
     torch.sub(depth, nearest, out=buffer)
-    distance = buffer.square_().mul_(power).add_(miss).sqrt_().mul_(weight).sum(0) / weight.sum(0).clamp(min=1e-12)
+    distance = buffer.square_().mul_(power).add_(miss).sqrt_().mul_(weight).sum(0) / weight.sum(0).clamp(
+        min=1e-12
+    )
     return depth, distance
 
 
@@ -153,6 +160,81 @@ def iter_depth(
         previous = frame
         views = [(window, local, cache.get(window)) for window, local in seen_by[frame]]
         yield fuse_frame(alignment, frame, views, device=device, chunk=chunk)
+
+
+def iter_dense(
+    alignment: Alignment,
+    predictions: Sequence[Prediction],
+    *,
+    frames: Iterable[int] | None = None,
+    with_dynamic: bool = True,
+    flow: Callable[[int, int], Float[Tensor, "H W 2"] | None] | None = None,
+    device: torch.device | str | None = None,
+) -> Iterator[FrameMaps]:
+    """Depth, confidence and dynamic probability of the frames, one after another.
+
+    What comes for a frame does not depend on where the iteration started. Memory: the windows that see a frame, and
+    the depth of the few neighbours that the dynamic probability looks at.
+
+    Args:
+        predictions: the sequence that the alignment was made from.
+        frames: which, in increasing order; by default all.
+        with_dynamic: False leaves the dynamic probability out (None); it is also None without poses.
+        flow: (frame, other frame) -> displacement of every pixel in pixels of the maps, or None where unknown.
+    Raises:
+        ValueError: the predictions are not those of the alignment.
+    """
+    wanted = list(range(alignment.num_frames) if frames is None else frames)
+    if not with_dynamic or alignment.c2w is None:
+        yield from iter_depth(alignment, predictions, frames=wanted, device=device)
+        return
+    neighbours = {frame: _neighbours(alignment, frame) for frame in wanted}
+    needed = sorted(set(wanted).union(*neighbours.values()) if wanted else [])
+    source = iter_depth(alignment, predictions, frames=needed, device=device)
+    held: dict[int, FrameMaps] = {}
+    for frame in wanted:
+        held = {n: maps for n, maps in held.items() if n >= frame + min(DYNAMIC_STEPS)}
+        while not held or max(held) < max([frame, *neighbours[frame]]):
+            maps = next(source)
+            held[maps.frame_index] = maps
+        others = [held[number] for number in neighbours[frame]]
+        yield replace(held[frame], dynamic=_dynamic(alignment, held[frame], others, flow))
+
+
+def _neighbours(alignment: Alignment, frame: int) -> list[int]:
+    """Frames that the dynamic probability of a frame looks at: in the same scene, seen by good windows."""
+    near = [frame + step for step in DYNAMIC_STEPS]
+    return [
+        other
+        for other in near
+        if 0 <= other < alignment.num_frames
+        and int(alignment.scene[other]) == int(alignment.scene[frame])
+        and bool(alignment.reliable[other])
+    ]
+
+
+def _dynamic(
+    alignment: Alignment,
+    maps: FrameMaps,
+    others: Sequence[FrameMaps],
+    flow: Callable[[int, int], Tensor | None] | None,
+) -> Tensor:
+    """Probability in [0, 1] that each pixel moves; 0 where no neighbour says anything."""
+    assert alignment.c2w is not None
+    result = torch.zeros_like(maps.depth)
+    excess = []
+    c2w, intrinsics = alignment.c2w.to(maps.depth), alignment.intrinsics.to(maps.depth)
+    frame = maps.frame_index
+    for other in others:
+        number = other.frame_index
+        rigid, z = rigid_flow(maps.depth, intrinsics[frame], c2w[frame], intrinsics[number], c2w[number])
+        excess.append(seen_through(maps.depth, rigid, z, other.depth))
+        observed = None if flow is None else flow(frame, number)
+        if observed is not None:
+            result = torch.maximum(result, flow_probability(observed.to(maps.depth), rigid))
+    if excess:
+        result = torch.maximum(result, free_space_probability(excess))
+    return torch.where(torch.isfinite(maps.depth), result, torch.zeros_like(result))
 
 
 def fuse_frame(
@@ -237,7 +319,9 @@ def fuse_frame(
         part = slice(low, min(num_pixels, low + chunk))
         depth[part], distance[part] = fuse_pixels(rays[:, part], *(value[..., part] for value in stacked))
     _, weight, _, disparity_weight = stacked
-    votes = torch.stack([(w > 0).float() * float(alignment.window_weight[v[0]]) for w, v in zip(weights, views, strict=True)])
+    votes = torch.stack(
+        [(w > 0).float() * float(alignment.window_weight[v[0]]) for w, v in zip(weights, views, strict=True)]
+    )
     seen = weight.sum(0) > 0
     by_disparity = disparity_weight.sum(0) > 0
     is_sky = (sky_votes > votes.sum(0)) if config.mask_sky else (sky_votes > 0) & ~seen & ~by_disparity

@@ -139,7 +139,11 @@ def overlapping_pairs(samples: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def robust_similarity(
-    source: Float[Tensor, "E n 3"], target: Float[Tensor, "E n 3"], weight: Float[Tensor, "E n"], *, num_iterations: int = 8
+    source: Float[Tensor, "E n 3"],
+    target: Float[Tensor, "E n 3"],
+    weight: Float[Tensor, "E n"],
+    *,
+    num_iterations: int = 8,
 ) -> tuple[Float[Tensor, "E 4 4"], Float[Tensor, " E"]]:
     """Reweighted similarity of each pair and its median distance; the floor of the weights is 0.3 of that median."""
     row_weight = weight
@@ -148,7 +152,10 @@ def robust_similarity(
     median = torch.zeros_like(weight[:, 0])
     for _ in range(num_iterations):
         share = (row_weight / row_weight.sum(1, keepdim=True).clamp(min=1e-30))[..., None]
-        source_mean, target_mean = (share * source).sum(1, keepdim=True), (share * target).sum(1, keepdim=True)
+        source_mean, target_mean = (
+            (share * source).sum(1, keepdim=True),
+            (share * target).sum(1, keepdim=True),
+        )
         source_c, target_c = source - source_mean, target - target_mean
         covariance = (share * target_c).mT @ source_c
         rotation = nearest_rotation(covariance)
@@ -188,8 +195,12 @@ def register_windows(
         rows = start[low:high, None] + take.round().long()
         stride = max(1, frames * num_samples // num_points)
         # Other pixels in every frame; repeated frames of short overlaps only repeat their own samples.
-        source = samples.points[row_b[rows]][..., ::stride].permute(0, 1, 3, 2).reshape(high - low, -1, 3).double()
-        target = samples.points[row_a[rows]][..., ::stride].permute(0, 1, 3, 2).reshape(high - low, -1, 3).double()
+        source = (
+            samples.points[row_b[rows]][..., ::stride].permute(0, 1, 3, 2).reshape(high - low, -1, 3).double()
+        )
+        target = (
+            samples.points[row_a[rows]][..., ::stride].permute(0, 1, 3, 2).reshape(high - low, -1, 3).double()
+        )
         weight = torch.sqrt(
             samples.weight[row_a[rows]][..., ::stride] * samples.weight[row_b[rows]][..., ::stride]
         ).reshape(high - low, -1)
@@ -200,7 +211,9 @@ def register_windows(
     device = samples.points.device
     cost = torch.cat(costs) if costs else torch.zeros(0, dtype=torch.float64, device=device)
     world = torch.cat(worlds) if worlds else torch.zeros(0, 4, 4, dtype=torch.float64, device=device)
-    usable = torch.cat(enough) & cost.isfinite() if enough else torch.zeros(0, dtype=torch.bool, device=device)
+    usable = (
+        torch.cat(enough) & cost.isfinite() if enough else torch.zeros(0, dtype=torch.bool, device=device)
+    )
     pairs, cost, world = pairs[usable].cpu(), cost[usable].cpu(), world[usable].cpu()
     agreement = torch.full((num_windows,), torch.inf, dtype=torch.float64)
     for side in range(2):
@@ -268,8 +281,8 @@ def window_poses(
     for trajectory in trajectories:
         if trajectory.window < 0:
             continue
-        rows = [observation[trajectory.window, int(frame)] for frame in trajectory.frames]
-        hint[rows] = trajectory.c2w[:, :3, :3].to(device)
+        known_rows = [observation[trajectory.window, int(frame)] for frame in trajectory.frames]
+        hint[known_rows] = trajectory.c2w[:, :3, :3].to(device)
     longest = int(samples.local.max()) + 1
     by_local = [torch.nonzero(samples.local == k)[:, 0] for k in range(longest)]
     previous = torch.full((samples.num_windows,), -1, device=device)
@@ -369,7 +382,9 @@ def choose_cameras(
     return fill_missing_cameras(chosen, present.any(1))
 
 
-def similarity_camera(world: Float[Tensor, "*b 4 4"], c2w: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
+def similarity_camera(
+    world: Float[Tensor, "*b 4 4"], c2w: Float[Tensor, "*b 4 4"]
+) -> Float[Tensor, "*b 4 4"]:
     """Cameras moved by similarities of their own."""
     _, rotation, _ = similarity_parts(world)
     centre = (world[..., :3, :3] @ c2w[..., :3, 3:])[..., 0] + world[..., :3, 3]
@@ -482,7 +497,10 @@ def fit_trajectory(
         weight = base / (turns - mean).flatten(1).norm(dim=1).clamp(min=1e-3)
     turned = origin @ mean.mT
     weight = base
-    scale, translation = torch.tensor(default_scale, dtype=torch.float64), target[0] - default_scale * turned[0]
+    scale, translation = (
+        torch.tensor(default_scale, dtype=torch.float64),
+        target[0] - default_scale * turned[0],
+    )
     for _ in range(num_iterations):
         total = weight.sum().clamp(min=1e-30)
         target_mean = (weight[:, None] * target).sum(0) / total
@@ -508,4 +526,3 @@ def focal_from_ray_map(directions: Float[Tensor, "h w 3"], offset: Float[Tensor,
     far = offset.abs() > 0.25 * offset.abs().amax((0, 1))
     ratio = offset / torch.where(slope.abs() > 1e-4, slope, torch.nan)
     return float(torch.where(usable[..., None] & far, ratio, torch.nan).nanmedian())
-

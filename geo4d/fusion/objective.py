@@ -121,7 +121,9 @@ def polish_log_depth(
 class SampledObjective:
     """The objective on ``Samples``: a ``solver.Problem`` over ``View``."""
 
-    def __init__(self, samples: Samples, optics: Optics, weights: Weights, columns: Columns, gauge: Tensor | None) -> None:
+    def __init__(
+        self, samples: Samples, optics: Optics, weights: Weights, columns: Columns, gauge: Tensor | None
+    ) -> None:
         """
         Args:
             gauge: [G] True for the windows whose mean log scale is held; None where the scale is not free.
@@ -194,7 +196,11 @@ class SampledObjective:
         )
         rays_o = self.spread(rays)
         power_o = self.spread(power)
-        nearest = torch.addcmul(points[:, 2], points[:, 0], rays_o[:, 0]).addcmul_(points[:, 1], rays_o[:, 1]).div_(power_o)
+        nearest = (
+            torch.addcmul(points[:, 2], points[:, 0], rays_o[:, 0])
+            .addcmul_(points[:, 1], rays_o[:, 1])
+            .div_(power_o)
+        )
         gap = torch.addcmul(points, rays_o, nearest[:, None], value=-1)
         miss = (gap * gap).sum(1)
         aligned, disparity_weight = self.disparity_terms(variables)
@@ -227,7 +233,9 @@ class SampledObjective:
         if view.difference is not None:
             _, disparity_weight = self.disparity_terms(variables)
             assert disparity_weight is not None
-            disparity = float((disparity_weight * view.difference.abs()).sum(dtype=torch.float64)) / self.count
+            disparity = (
+                float((disparity_weight * view.difference.abs()).sum(dtype=torch.float64)) / self.count
+            )
         smooth = terms.camera_distance(
             variables.rotation[:-1], variables.centre[:-1], variables.rotation[1:], variables.centre[1:]
         )
@@ -245,7 +253,9 @@ class SampledObjective:
             "smoothness": weights.smoothness * float(smooth.sum()),
         }
         if weights.focal_smoothness:
-            values["focal"] = 0.5 * weights.focal_smoothness * float((variables.log_focal.diff(n=2) ** 2).sum())
+            values["focal"] = (
+                0.5 * weights.focal_smoothness * float((variables.log_focal.diff(n=2) ** 2).sum())
+            )
         return values
 
     # The solver's protocol.
@@ -364,7 +374,9 @@ class SampledObjective:
         focal_gradient = (qr.diagonal(dim1=1, dim2=2) * plane).sum(1) - focal_focal
 
         # Coupling of the local unknowns with the log depth of each pixel.
-        coupling = torch.zeros(num_frames, 9 * slots + 2, num_samples, dtype=points.dtype, device=points.device)
+        coupling = torch.zeros(
+            num_frames, 9 * slots + 2, num_samples, dtype=points.dtype, device=points.device
+        )
         piece = torch.empty(len(frame), 9, num_samples, dtype=points.dtype, device=points.device)
         minus = -share * depth_o
         qx, qy, qz = points.unbind(1)
@@ -428,7 +440,9 @@ class SampledObjective:
         slots = samples.table.shape[1]
         frame, slot = samples.frame, samples.slot
         device = variables.centre.device
-        result = torch.zeros(samples.num_frames, 9 * slots + 1, 7 + 9 * slots, dtype=torch.float64, device=device)
+        result = torch.zeros(
+            samples.num_frames, 9 * slots + 1, 7 + 9 * slots, dtype=torch.float64, device=device
+        )
         adjoint = terms.adjoint_of_window(
             variables.rotation[frame], variables.centre[frame], variables.window_translation[samples.window]
         )
@@ -559,7 +573,9 @@ def evaluate_objective(
         if prediction.point_map is not None:
             points = prediction.point_map.float()
             uncertainty = prediction.point_uncertainty
-            weight = point_weight(prediction, points, uncertainty, prediction.valid, 1.0, weight_limit).flatten(1)
+            weight = point_weight(
+                prediction, points, uncertainty, prediction.valid, 1.0, weight_limit
+            ).flatten(1)
             moved = terms.moved_points(
                 torch.nan_to_num(points).flatten(1, 2).mT,
                 variables.window_scale[index].expand(len(frames)),
@@ -609,4 +625,3 @@ def evaluate_objective(
         trajectory=trajectory_sum,
         smoothness=smoothness_weight * float(smooth.sum()),
     )
-

@@ -101,7 +101,12 @@ def sample_grid(
 
 
 def point_weight(
-    prediction: Prediction, points: Tensor, uncertainty: Tensor | None, valid: Tensor | None, unit: float, limit: float
+    prediction: Prediction,
+    points: Tensor,
+    uncertainty: Tensor | None,
+    valid: Tensor | None,
+    unit: float,
+    limit: float,
 ) -> Tensor:
     """Weight of points, ``min(1 / uncertainty, limit)`` with the uncertainty in half of the window's unit.
 
@@ -195,7 +200,9 @@ def take_samples(
             finite = torch.isfinite(cameras).flatten(1).all(1).cpu()
             c2w = cameras.to("cpu", torch.float64)
             if bool(finite.any()):
-                trajectories.append(Trajectory(frames[finite], c2w[finite], torch.ones(int(finite.sum())).double(), index))
+                trajectories.append(
+                    Trajectory(frames[finite], c2w[finite], torch.ones(int(finite.sum())).double(), index)
+                )
         if progress is not None:
             progress("reading windows", (index + 1) / len(predictions))
     assert size is not None
@@ -209,7 +216,7 @@ def take_samples(
     slot = torch.arange(len(frame), device=frame.device) - first[frame]
     table = torch.full((num_frames, max(1, int(count.max()))), -1, device=frame.device)
     table[frame, slot] = torch.arange(len(frame), device=frame.device)
-    height, width = size
+    width = size[1]
     pixels = torch.stack([pixel_index % width, pixel_index // width], 1).to(torch.float32) + 0.5
     return Samples(
         pixels=pixels.to(frame.device),
@@ -259,7 +266,9 @@ def _sample_window(
             points = transform(prediction.c2w.to("cpu", torch.float32), points)
         uncertainty = None if prediction.point_uncertainty is None else pick(prediction.point_uncertainty)
         if prediction.point_z_offset is not None or prediction.point_scale_kind == "metric":
-            usable = torch.isfinite(points).all(-1) if valid is None else valid & torch.isfinite(points).all(-1)
+            usable = (
+                torch.isfinite(points).all(-1) if valid is None else valid & torch.isfinite(points).all(-1)
+            )
             unit = depth_range(points[..., 2][usable])
         weight = point_weight(prediction, points, uncertainty, valid, unit, weight_limit)
         points = torch.nan_to_num(points, nan=0.0, posinf=0.0, neginf=0.0) / unit
@@ -290,7 +299,11 @@ def restrict(samples: Samples, windows: Int[Tensor, " g"], frames: Int[Tensor, "
     new_frame[frames] = torch.arange(len(frames))
     window, frame = new_window[samples.window.cpu()], new_frame[samples.frame.cpu()]
     keep = (window >= 0) & (frame >= 0)
-    window, frame, rows = window[keep].to(device), frame[keep].to(device), torch.nonzero(keep)[:, 0].to(device)
+    window, frame, rows = (
+        window[keep].to(device),
+        frame[keep].to(device),
+        torch.nonzero(keep)[:, 0].to(device),
+    )
     count = torch.bincount(frame, minlength=len(frames))
     first = torch.cumsum(count, 0) - count
     slot = torch.arange(len(frame), device=device) - first[frame]

@@ -85,7 +85,9 @@ class BorderedBandSystem:
         Unknowns that no block touches do not move.
         """
         band = self.band.copy()
-        band_floor = 1e-12 * max(float(self.band[0].max(initial=0.0)), float(np.diag(self.corner).max(initial=0.0)))
+        band_floor = 1e-12 * max(
+            float(self.band[0].max(initial=0.0)), float(np.diag(self.corner).max(initial=0.0))
+        )
         band[0] += damping * self.band[0] + band_floor + 1e-300
         corner = self.corner + np.diag(damping * np.diag(self.corner) + band_floor + 1e-300)
         sides = [self.gradient] if constraint is None else [self.gradient, constraint]
@@ -99,7 +101,10 @@ class BorderedBandSystem:
             if self.num_border:
                 schur = corner - self.border @ border_band
                 border_part = scipy.linalg.solve(
-                    schur, right[self.num_band :] - self.border @ right_band, assume_a="pos", check_finite=False
+                    schur,
+                    right[self.num_band :] - self.border @ right_band,
+                    assume_a="pos",
+                    check_finite=False,
                 )
                 solution[self.num_band :] = border_part
                 solution[: self.num_band] = right_band - border_band @ border_part

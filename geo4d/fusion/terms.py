@@ -46,9 +46,7 @@ def disparity_residual(
     return 1 / (depth + DISPARITY_FLOOR) - aligned
 
 
-def disparity_unit(
-    scale: Float[Tensor, "*b"], typical_scale: float | None
-) -> Float[Tensor, "*b"]:
+def disparity_unit(scale: Float[Tensor, "*b"], typical_scale: float | None) -> Float[Tensor, "*b"]:
     """What the disparity residual of a window is multiplied by.
 
     With ``typical_scale`` the residual is measured in the window's own unit (``typical_scale`` / scale): a world in
@@ -101,7 +99,9 @@ def linearised_rotation(
 
 
 def adjoint_of_window(
-    rotation: Float[Tensor, "*b 3 3"], centre: Float[Tensor, "*b 3"], window_translation: Float[Tensor, "*b 3"]
+    rotation: Float[Tensor, "*b 3 3"],
+    centre: Float[Tensor, "*b 3"],
+    window_translation: Float[Tensor, "*b 3"],
 ) -> Float[Tensor, "*b 7 7"]:
     """Takes a change of a window's similarity (w, sigma, tau in the world, about the window's origin) to the change
     (w', sigma', tau') of its points in camera axes: dq = w' x q + sigma' q + tau'."""
