@@ -10,13 +10,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from geo4d.config import Precision
 from geo4d.errors import InputError
 from geo4d.formats.arrays import load_arrays, save_arrays
 from geo4d.types import Prediction
@@ -34,7 +35,7 @@ _MASKS = ("valid", "sky")
 _CARRY = "carry."
 
 
-def window_bytes(num_frames: int, size: tuple[int, int], precision: Literal["float16", "float32"]) -> int:
+def window_bytes(num_frames: int, size: tuple[int, int], precision: Precision) -> int:
     """Most bytes that one spooled window with points, both uncertainties, disparity, masks and rays can take."""
     values = 6 * (2 if precision == "float16" else 4)
     rays = RAY_GRID * RAY_GRID * 6 * 4
@@ -50,7 +51,7 @@ class Spool:
             unit overflows) or ``float32``.
     """
 
-    def __init__(self, folder: Path, precision: Literal["float16", "float32"] = "float16") -> None:
+    def __init__(self, folder: Path, precision: Precision = "float16") -> None:
         self.folder = folder
         self.precision = precision
         folder.mkdir(parents=True, exist_ok=True)

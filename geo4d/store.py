@@ -19,12 +19,13 @@ import tempfile
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from geo4d import __version__
+from geo4d.config import Precision
 from geo4d.errors import InputError, OutputError
 from geo4d.formats.arrays import create_frames
 from geo4d.formats.files import output_errors
@@ -37,7 +38,6 @@ FORMAT = "geo4d-result"
 VERSION = 1
 MANIFEST = "manifest.json"
 DIAGNOSTICS = "diagnostics.json"
-Precision = Literal["float16", "float32"]
 
 CONVENTIONS = {
     "camera_axes": "OpenCV: +x right, +y down, +z forward",
@@ -120,7 +120,9 @@ class StoreWriter:
                 raise OutputError(f"{self.folder}: only {count} of {self.num_frames} frames have {name}")
         with output_errors(self.folder):
             for name, values in per_frame.items():
-                array = self._group.create_array(name, data=values, chunks=values.shape)
+                array = self._group.create_array(
+                    name, data=values, chunks=values.shape, config={"write_empty_chunks": True}
+                )
                 array.attrs["meaning"] = CONVENTIONS[name]
             for name, array in self._arrays.items():
                 array.attrs["meaning"] = CONVENTIONS.get(name, "colour, uint8")
@@ -195,7 +197,7 @@ class Workspace:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if kind is not None and any(self.windows.glob("window_*")):
+        if kind is not None and self._temporary is None and any(self.windows.glob("window_*")):
             shutil.rmtree(self.result, ignore_errors=True)
             log.warning(
                 "the finished windows are kept in %s; run again with --resume to go on, or with --overwrite",

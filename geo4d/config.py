@@ -1,0 +1,100 @@
+"""Settings of a run. Imports nothing heavy, so that the command line can describe itself quickly."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+Precision = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings of a run; the flags of ``geo4d reconstruct`` are these fields.
+
+    Attributes:
+        start: first frame to use.
+        stop: frame to stop before; none takes all.
+        stride: use every n-th frame.
+        max_size: longest side of the frames in pixels before anything else sees them; none keeps the source's.
+        fps: frames per second of a folder of pictures; video files state their times.
+        allow_partial: go on with the readable frames of a damaged source.
+        split_shots: look for cuts; each shot becomes a scene with a world of its own.
+        fov_deg: known horizontal field of view in degrees.
+        intrinsics: known fx fy cx cy in pixels of the source, pixel centres at +0.5.
+        weights: folder or file with the model's weights; none takes the bundled or pulled ones.
+        device: torch device; none takes an accelerator if there is one.
+        dtype: compute type of the network; none picks by device.
+        num_steps: sampling steps of a diffusion model; none takes the model's default.
+        window_stride: frames between window starts; none takes the model's default.
+        fusion: how windows are aligned: corrected (default) or published, the objective of the paper's code.
+        focal: one focal length for each shot, or one per frame that changes smoothly (zoom).
+        motion: use cameras and disparity from tracked points, for models that take them.
+        seed: of all noise.
+        tries: how often a window that disagrees with its neighbours is sampled again with another seed.
+        output_size: size of the stored maps: source (at most 1024 on the long side), model, or WIDTHxHEIGHT.
+        precision: of the stored maps and of window predictions on disk.
+        keep_windows: keep the window predictions in the result.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    stride: int = 1
+    max_size: int | None = None
+    fps: float | None = None
+    allow_partial: bool = False
+    split_shots: bool = True
+    fov_deg: float | None = None
+    intrinsics: tuple[float, float, float, float] | None = None
+    weights: Path | None = None
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    num_steps: int | None = None
+    window_stride: int | None = None
+    fusion: Literal["corrected", "published"] = "corrected"
+    focal: Literal["shared", "per_frame"] = "shared"
+    motion: bool = True
+    seed: int = 0
+    tries: int = 2
+    output_size: str = "source"
+    precision: Precision = "float16"
+    keep_windows: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fov_deg is not None and not 1 <= self.fov_deg <= 175:
+            raise ValueError(f"expected a field of view of 1 to 175 degrees, got {self.fov_deg}")
+        if self.fov_deg is not None and self.intrinsics is not None:
+            raise ValueError("expected a field of view or intrinsics, got both")
+        if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
+            raise ValueError(f"expected intrinsics fx fy cx cy with fx, fy > 0, got {self.intrinsics}")
+        if self.tries < 0:
+            raise ValueError(f"expected tries >= 0, got {self.tries}")
+        parse_size(self.output_size)
+
+
+def make_config(**settings: Any) -> RunConfig:
+    """A config from keywords.
+
+    Raises:
+        ValueError: an unknown keyword; the message lists the known ones.
+    """
+    known = [f.name for f in fields(RunConfig)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)}; expected some of {', '.join(known)}")
+    return RunConfig(**settings)
+
+
+def parse_size(text: str) -> tuple[int, int] | Literal["source", "model"]:
+    """``source``, ``model`` or (height, width) from ``WIDTHxHEIGHT``.
+
+    Raises:
+        ValueError: something else.
+    """
+    if text == "source":
+        return "source"
+    if text == "model":
+        return "model"
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise ValueError(f"expected an output size of source, model or WIDTHxHEIGHT, got {text!r}")
+    return int(height), int(width)

@@ -1,0 +1,174 @@
+"""What a run will do, before it does it: windows, expected memory, time and disk."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geo4d.config import RunConfig, parse_size
+from geo4d.errors import OutputError
+from geo4d.models.base import Predictor, PredictorInfo
+from geo4d.spool import window_bytes
+from geo4d.store import frame_bytes
+from geo4d.video.io import Video, fit_size
+from geo4d.video.windows import plan_windows
+
+MAX_SOURCE_SIZE = 1024
+"""Longest side of stored maps when the output size is ``source``."""
+
+BASE_MEMORY = 700 * 2**20
+"""Process with its libraries, frame cache and spool cache; measured, see docs/reconstruct.md."""
+
+WORK = {"tiny": (60.0, 12.0)}
+"""Model -> work of a window and of a frame's other stages, in units of 1e9 float32 matrix operations."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will do.
+
+    Attributes:
+        source: name of the video.
+        num_frames: frames in the processed sequence.
+        duration_s: from the first to the last of them, seconds.
+        source_size, model_size, map_size: (height, width) of the frames, of the network's pictures, of the result.
+        scenes: [start, end) of each shot.
+        windows: [start, end) of each window; no window crosses a cut.
+        model: what will predict.
+        device: torch device.
+        dtype: compute type.
+        memory_bytes: expected peak memory of the process.
+        seconds: expected duration, or None when nothing is known about this model.
+        spool_bytes: most that window predictions take on disk while the run lasts.
+        result_bytes: most that the result takes.
+    """
+
+    source: str
+    num_frames: int
+    duration_s: float
+    source_size: tuple[int, int]
+    model_size: tuple[int, int]
+    map_size: tuple[int, int]
+    scenes: tuple[tuple[int, int], ...]
+    windows: tuple[tuple[int, int], ...]
+    model: PredictorInfo
+    device: str
+    dtype: str
+    memory_bytes: int
+    seconds: float | None
+    spool_bytes: int
+    result_bytes: int
+
+    def lines(self) -> list[str]:
+        """The plan for people, one fact per line."""
+        scenes = f" in {len(self.scenes)} shots" if len(self.scenes) > 1 else ""
+        time = "not known for this model; shown after the first window"
+        if self.seconds is not None:
+            time = f"about {_duration(self.seconds)}"
+        return [
+            f"input    {self.source}: {self.num_frames} frames{scenes}, {self.duration_s:.1f} s, "
+            f"{_size(self.source_size)}",
+            f"model    {self.model.name}: {self.model.description} [{self.model.licence}]",
+            f"device   {self.device}, {self.dtype}, {os.cpu_count()} CPU cores",
+            f"windows  {len(self.windows)} of up to {self.model.window_length} frames at {_size(self.model_size)}",
+            f"result   maps {_size(self.map_size)}, at most {_bytes(self.result_bytes)}; "
+            f"while running {_bytes(self.spool_bytes)} more on disk",
+            f"needs    about {_bytes(self.memory_bytes)} of memory; time {time}",
+        ]
+
+
+def plan_run(
+    video: Video,
+    predictor: Predictor,
+    config: RunConfig,
+    *,
+    scenes: Sequence[tuple[int, int]],
+    device: str,
+) -> RunPlan:
+    """Plan windows and estimate what the run takes.
+
+    Args:
+        scenes: [start, end) of each shot.
+    """
+    info, model_size = predictor.info, predictor.size_for(video.size)
+    stride = config.window_stride or info.window_stride
+    windows = tuple(
+        (start + a, start + b)
+        for start, end in scenes
+        for a, b in plan_windows(end - start, info.window_length, min(stride, info.window_length))
+    )
+    wanted = parse_size(config.output_size)
+    if wanted == "model":
+        map_size = model_size
+    elif wanted == "source":
+        map_size = fit_size(video.size, MAX_SOURCE_SIZE)
+    else:
+        map_size = wanted
+    spool = sum(window_bytes(b - a, model_size, config.precision) for a, b in windows)
+    work = WORK.get(info.name)
+    seconds = None
+    if work is not None and device == "cpu":
+        seconds = (len(windows) * work[0] + video.num_frames * work[1]) / matrix_speed() * 1e9
+    return RunPlan(
+        source=video.name,
+        num_frames=video.num_frames,
+        duration_s=float(video.times_s[-1] - video.times_s[0]),
+        source_size=video.source_size,
+        model_size=model_size,
+        map_size=map_size,
+        scenes=tuple(scenes),
+        windows=windows,
+        model=info,
+        device=device,
+        dtype=config.dtype or "the model's own type",
+        memory_bytes=BASE_MEMORY + predictor.memory_bytes(video.size),
+        seconds=seconds,
+        spool_bytes=spool,
+        result_bytes=video.num_frames * frame_bytes(map_size, config.precision, with_rgb=video.path is None),
+    )
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """
+    Raises:
+        OutputError: the disk of ``folder`` has less free space than ``needed`` bytes.
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"{folder} has {_bytes(free)} free, the run may need {_bytes(needed)}; free some space, "
+            "choose another output, or a smaller --output-size or frame range"
+        )
+
+
+def matrix_speed() -> float:
+    """Float32 matrix operations per second of this machine, measured for a few hundredths of a second."""
+    import time
+
+    import torch
+
+    a = torch.ones(512, 512)
+    a @ a
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return 2 * 512**3 / min(times)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

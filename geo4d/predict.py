@@ -1,0 +1,177 @@
+"""The windows of a clip through a predictor, each once, onto the spool."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.formats.arrays import load_arrays, save_arrays
+from geo4d.models.base import Predictor
+from geo4d.plan import RunPlan
+from geo4d.spool import Spool
+from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.video.io import Video
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a stage, how much of it is done, and how much there is."""
+
+NEXT_TRY = 1_000_003
+"""Added to the seed for each further try of a window."""
+
+
+@dataclass(frozen=True)
+class WindowSource:
+    """Everything that a window's prediction is a function of.
+
+    Attributes:
+        clip: the frames.
+        plan: the windows.
+        predictor: the model.
+        seed: of the run.
+        intrinsics: known ones, in pixels of the model's pictures, or None.
+        prior: makes the evidence about a window, or None.
+        context: what ``predictor.prepare`` returned.
+    """
+
+    clip: Video
+    plan: RunPlan
+    predictor: Predictor
+    seed: int
+    intrinsics: Float[Tensor, "T 3 3"] | None = None
+    prior: Callable[[Window], PriorMaps] | None = None
+    context: Mapping[str, Tensor] | None = None
+
+    def window(self, index: int) -> Window:
+        """Frames of a window at the model's size."""
+        start, end = self.plan.windows[index]
+        return self.frames(start, end, index)
+
+    def frames(self, start: int, end: int, index: int) -> Window:
+        indices = torch.arange(start, end)
+        return Window(
+            rgb=self.clip.read(indices, self.plan.model_size),
+            frame_indices=indices,
+            times_s=torch.from_numpy(self.clip.times_s[start:end]),
+            index=index,
+            fps=self.clip.fps,
+            intrinsics=None if self.intrinsics is None else self.intrinsics[start:end],
+        )
+
+    def predict(self, index: int, attempt: int, previous: Prediction | None) -> Prediction:
+        """One window, with its non-finite values masked and reported."""
+        window = self.window(index)
+        prediction = self.predictor.predict(
+            window,
+            seed=self.seed + attempt * NEXT_TRY,
+            prior=None if self.prior is None else self.prior(window),
+            context=self.context,
+            previous=previous,
+        )
+        return mask_nonfinite(prediction)
+
+
+def prepare(source: WindowSource, folder: Path) -> WindowSource:
+    """The source with the predictor's first pass over all frames, done once per run and kept in ``folder``."""
+    if not source.predictor.info.needs_prepare:
+        return source
+    path = folder / "context.zarr.zip"
+    if not path.is_file():
+        length, total = source.plan.model.window_length, source.clip.num_frames
+        disjoint = (source.frames(a, min(a + length, total), a // length) for a in range(0, total, length))
+        context = source.predictor.prepare(disjoint)
+        save_arrays(path, {name: value.cpu().numpy() for name, value in context.items()}, {})
+    arrays, _ = load_arrays(path)
+    return replace(source, context={name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+
+
+def predict_windows(source: WindowSource, spool: Spool, progress: Progress) -> None:
+    """Predict every window that the spool does not hold yet, in order."""
+    total = len(source.plan.windows)
+    previous: Prediction | None = None
+    for index in range(total):
+        prediction = spool.read(index)
+        if prediction is None:
+            spool.write(source.predict(index, 0, _before(source.plan, index, previous)))
+            prediction = spool.read(index)  # as it came back from disk: a resumed run sees the same
+            if prediction is None:
+                raise AssertionError(f"window {index} was written but cannot be read")
+        previous = prediction
+        progress("predict", index + 1, total)
+
+
+def predict_again(source: WindowSource, spool: Spool, index: int, attempt: int) -> bool:
+    """Another try of a window, with another seed.
+
+    Returns:
+        whether it differs from the try before; a model without noise gives the same again.
+    """
+    if spool.read(index, attempt) is None:
+        previous = _before(source.plan, index, spool.read(index - 1) if index else None)
+        spool.write(source.predict(index, attempt, previous), attempt)
+    new, old = spool.read(index, attempt), spool.read(index, attempt - 1)
+    if new is None or old is None:
+        raise AssertionError(f"window {index} was written but cannot be read")
+    return any(
+        not torch.equal(value, old.tensors()[name])
+        for name, value in new.tensors().items()
+        if name in old.tensors()
+    )
+
+
+def _before(plan: RunPlan, index: int, previous: Prediction | None) -> Prediction | None:
+    """The prediction that the next one may go on from: with something to carry, and of the same shot."""
+    if previous is None or previous.carry is None:
+        return None
+    start = plan.windows[index][0]
+    shares_scene = any(a <= plan.windows[index - 1][0] and start < b for a, b in plan.scenes)
+    return previous if shares_scene else None
+
+
+def mask_nonfinite(prediction: Prediction) -> Prediction:
+    """The prediction with pixels that are NaN or infinite made invalid; says how many in its provenance.
+
+    A window with such pixels is still used where it is sound; one without a sound pixel has no valid ones left, and the
+    fusion leaves it out.
+    """
+    bad = torch.zeros(prediction.num_frames, *prediction.size, dtype=torch.bool)
+    maps = {
+        name: value
+        for name, value in prediction.tensors().items()
+        if name in ("point_map", "point_uncertainty", "disparity", "disparity_uncertainty")
+    }
+    for value in maps.values():
+        finite = torch.isfinite(value)
+        bad |= ~(finite.all(-1) if finite.ndim == 4 else finite).to(bad.device)
+    cameras = {
+        name: value
+        for name, value in prediction.tensors().items()
+        if name in ("ray_map", "ray_c2w", "intrinsics", "c2w") and not bool(torch.isfinite(value).all())
+    }
+    share = float(bad.float().mean())
+    if share == 0 and not cameras:
+        return prediction
+    log.warning(
+        "window %d: %.1f %% of its pixels%s are not finite and are not used",
+        prediction.window_index,
+        100 * share,
+        f" and its {', '.join(cameras)}" if cameras else "",
+    )
+    valid = torch.ones_like(bad) if prediction.valid is None else prediction.valid
+    changes: dict[str, Any] = {name: torch.nan_to_num(value, 0.0, 0.0, 0.0) for name, value in maps.items()}
+    changes.update(dict.fromkeys(cameras))
+    return replace(
+        prediction,
+        **changes,
+        valid=valid & ~bad.to(valid.device),
+        provenance={
+            **prediction.provenance,
+            "not_finite": {"share_of_pixels": share, "cameras": sorted(cameras)},
+        },
+    )

@@ -1,0 +1,316 @@
+"""The whole flow: a video becomes a reconstruction. Start reading here.
+
+``Video -> [Window] -> predictor -> [Prediction] -> fusion -> Reconstruction``. Predictions wait on disk between the
+predictor and the fusion, and maps go to the store frame by frame, so nothing holds the whole video.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.config import RunConfig, make_config
+from geo4d.errors import GeometryError
+from geo4d.fusion.align import AlignConfig, Alignment, align, find_bad_windows
+from geo4d.fusion.dense import iter_dense
+from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
+from geo4d.models.base import Predictor, load_predictor
+from geo4d.plan import RunPlan, plan_run, require_space
+from geo4d.predict import Progress, WindowSource, predict_again, predict_windows, prepare
+from geo4d.provenance import StageClock, machine, peak_memory, versions
+from geo4d.spool import Spool, SpooledPredictions
+from geo4d.store import StoreWriter, Workspace, check_output, load_result
+from geo4d.types import FrameMaps, Reconstruction
+from geo4d.video.io import Video
+
+log = logging.getLogger(__name__)
+
+DECIDE_NO_WINDOW = ("tries", "fusion", "focal", "output_size", "keep_windows", "allow_partial")
+"""Settings that may change when a run is resumed: they come after the windows."""
+
+
+def reconstruct(
+    video: str | Path | np.ndarray | Tensor,
+    output: str | Path | None = None,
+    *,
+    model: str | Predictor = "tiny",
+    model_options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    on_plan: Callable[[RunPlan], None] | None = None,
+    on_progress: Progress | None = None,
+    **settings: Any,
+) -> Reconstruction:
+    """Reconstruct the 4D geometry of a video.
+
+    Args:
+        video: a video file, a folder of frames, or an array [T, H, W, 3], uint8 or float in [0, 1].
+        output: folder for the result; None keeps it in a temporary folder that lives as long as the result.
+        model: a name in ``geo4d.models.base.PREDICTORS``, or a predictor.
+        model_options: further options of the model's own pipeline.
+        overwrite: replace an existing result, or forget an unfinished run.
+        resume: go on with an unfinished run of ``output``; on a CPU the result is bit-identical.
+        on_plan: called once with the plan, before the work starts.
+        on_progress: called with a stage, how much of it is done, and how much there is.
+        settings: fields of ``geo4d.config.RunConfig``, such as ``start``, ``stop``, ``stride``, ``fov_deg``,
+            ``device``, ``seed`` or ``output_size``.
+    Returns:
+        the reconstruction, read lazily from disk.
+    Raises:
+        InputError: the video is missing, damaged or no video.
+        OutputError: the output exists, is locked, or cannot be written.
+        CheckpointError: the model's weights are missing or unsafe.
+        GeometryError: no window gave usable geometry.
+        ValueError: unknown or nonsensical settings.
+    """
+    config = make_config(**settings)
+    progress = on_progress or (lambda stage, done, total: None)
+    target = None if output is None else Path(output)
+    if target is not None:
+        check_output(target, overwrite=overwrite, resume=resume)
+    clock = StageClock()
+    with clock("read"):
+        clip = _open(video, config)
+    with clip:
+        with clock("load model"):
+            device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+            predictor = _load(model, model_options, config, device)
+        with clock("plan"):
+            scenes = find_scenes(clip, config, progress)
+            plan = plan_run(clip, predictor, config, scenes=scenes, device=device)
+            inputs = _inputs(clip, predictor, plan, config)
+        if on_plan is not None:
+            on_plan(plan)
+        with Workspace(target, inputs, overwrite=overwrite, resume=resume) as work:
+            require_space(work.folder, plan.spool_bytes + plan.result_bytes)
+            spool = Spool(work.windows, config.precision)
+            source = WindowSource(clip, plan, predictor, config.seed, _known_intrinsics(clip, plan, config))
+            with clock("predict"):
+                source = prepare(source, work.folder)
+                predict_windows(source, spool, progress)
+            with clock("align"):
+                alignment, predictions, tries = align_windows(source, spool, config, progress)
+            with clock("write"):
+                writer = StoreWriter(work.result, clip.num_frames, plan.map_size, config.precision)
+                write_maps(writer, alignment, predictions, clip, progress)
+            writer.finish(
+                _per_frame(alignment, clip, plan.map_size),
+                _manifest(alignment, clip, config, inputs, target),
+                _diagnostics(alignment, predictions, plan, tries, clock),
+            )
+            return work.publish(keep_windows=config.keep_windows)
+
+
+def load(path: str | Path) -> Reconstruction:
+    """Open the result of a run; maps are read when they are sliced.
+
+    Raises:
+        OutputError: there is no complete result.
+    """
+    return load_result(path)
+
+
+def find_scenes(clip: Video, config: RunConfig, progress: Progress) -> list[tuple[int, int]]:
+    """[start, end) of every shot."""
+    if not config.split_shots or clip.num_frames < 2:
+        return [(0, clip.num_frames)]
+    return [(0, clip.num_frames)]
+
+
+def align_windows(
+    source: WindowSource, spool: Spool, config: RunConfig, progress: Progress
+) -> tuple[Alignment, SpooledPredictions, dict[int, int]]:
+    """Align all windows; those that disagree with everything around them are sampled again, a bounded number of times.
+
+    Returns:
+        the alignment, the predictions it was made from, and the try that each re-sampled window ended with.
+    Raises:
+        GeometryError: no frame was seen by a usable window.
+    """
+    count = len(source.plan.windows)
+    chosen = dict.fromkeys(range(count), 0)
+
+    def solve() -> tuple[Alignment, SpooledPredictions]:
+        predictions = spool.sequence(list(chosen.items()))
+        settings = AlignConfig.published() if config.fusion == "published" else AlignConfig.corrected()
+        alignment = align(
+            predictions,
+            num_frames=source.clip.num_frames,
+            config=replace(settings, focal=config.focal, seed=config.seed),
+            known_intrinsics=source.intrinsics,
+            device=source.plan.device,
+            progress=lambda stage, share: progress("align", int(100 * share), 100),
+        )
+        return alignment, predictions
+
+    alignment, predictions = solve()
+    for attempt in range(1, config.tries + 1):
+        bad = find_bad_windows(alignment)
+        if not bad or len(bad) == count:
+            break
+        changed = False
+        for done, index in enumerate(bad):
+            log.info("window %d disagrees with the others; try %d", index, attempt)
+            if predict_again(source, spool, index, attempt):
+                chosen[index], changed = attempt, True
+            elif done == 0:
+                break  # no noise in this model: every further try would be the same
+            progress("sample again", done + 1, len(bad))
+        if not changed:
+            break
+        alignment, predictions = solve()
+    if not bool(alignment.reliable.any()):
+        raise GeometryError(
+            "no window gave usable geometry; look at the frames (black, all sky, fog?), or try another --seed or --model"
+        )
+    return alignment, predictions, {window: attempt for window, attempt in chosen.items() if attempt}
+
+
+def write_maps(
+    writer: StoreWriter,
+    alignment: Alignment,
+    predictions: SpooledPredictions,
+    clip: Video,
+    progress: Progress,
+) -> None:
+    """Dense maps of every frame, at the size of the store, one at a time."""
+    keeps_colour = clip.path is None  # an array cannot be read again later
+    for maps in iter_dense(alignment, predictions):
+        rgb = clip.read([maps.frame_index], writer.size)[0]
+        colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
+        writer.write(resize_maps(maps, rgb, alignment), colour)
+        progress("write", maps.frame_index + 1, clip.num_frames)
+
+
+def resize_maps(maps: FrameMaps, rgb: Tensor, alignment: Alignment) -> FrameMaps:
+    import torch.nn.functional as F
+
+    def scale(values):
+        return F.interpolate(values[None, None].float(), size=tuple(rgb.shape[:2]), mode="nearest-exact")[
+            0, 0
+        ]
+
+    return replace(
+        maps,
+        depth=scale(maps.depth),
+        confidence=scale(maps.confidence),
+        dynamic=None if maps.dynamic is None else scale(maps.dynamic),
+    )
+
+
+def _open(video: str | Path | np.ndarray | Tensor, config: RunConfig) -> Video:
+    return Video(
+        video,
+        start=config.start,
+        stop=config.stop,
+        stride=config.stride,
+        max_size=config.max_size,
+        fps=config.fps,
+        allow_partial=config.allow_partial,
+    )
+
+
+def _load(
+    model: str | Predictor, options: Mapping[str, Any] | None, config: RunConfig, device: str
+) -> Predictor:
+    if not isinstance(model, str):
+        return model
+    chosen = dict(options or {})
+    if config.num_steps is not None:
+        chosen["num_steps"] = config.num_steps
+    return load_predictor(model, weights=config.weights, device=device, dtype=config.dtype, **chosen)
+
+
+def _known_intrinsics(clip: Video, plan: RunPlan, config: RunConfig) -> Float[Tensor, "T 3 3"] | None:
+    """Intrinsics that the user gave, in pixels of the model's pictures."""
+    height, width = clip.source_size
+    if config.intrinsics is not None:
+        fx, fy, cx, cy = torch.tensor(config.intrinsics, dtype=torch.float64)
+        matrix = intrinsics_matrix(fx, fy, cx, cy)
+    elif config.fov_deg is not None:
+        fov = torch.deg2rad(torch.tensor(config.fov_deg, dtype=torch.float64))
+        matrix = centred_intrinsics(focal_from_fov(fov, width), (height, width))
+    else:
+        return None
+    matrix = resize_intrinsics(matrix, (height, width), plan.model_size)
+    return matrix.float().expand(clip.num_frames, 3, 3).contiguous()
+
+
+def _inputs(clip: Video, predictor: Predictor, plan: RunPlan, config: RunConfig) -> dict[str, Any]:
+    """What decides the windows of a run: a resumed run must agree in all of it."""
+    info = predictor.info
+    return {
+        "source": {"sha256": clip.sha256(), "num_frames": clip.num_frames, "scenes": plan.scenes},
+        "model": {
+            "name": info.name,
+            "weights_sha256": info.weights_sha256,
+            "licence": info.licence,
+            "config": info.config,
+        },
+        "config": {f.name: getattr(config, f.name) for f in fields(config) if f.name not in DECIDE_NO_WINDOW},
+        "device": plan.device,
+        "model_size": plan.model_size,
+        "versions": versions(),
+    }
+
+
+def _per_frame(alignment: Alignment, clip: Video, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    intrinsics = resize_intrinsics(alignment.intrinsics, alignment.size, size)
+    arrays = {
+        "intrinsics": intrinsics.cpu().numpy(),
+        "times_s": clip.times_s,
+        "source_frames": clip.source_frames.astype(np.int64),
+        "scene": alignment.scene.cpu().numpy().astype(np.int64),
+        "reliable": alignment.reliable.cpu().numpy(),
+    }
+    if alignment.c2w is not None:
+        arrays["c2w"] = alignment.c2w.cpu().numpy()
+    return arrays
+
+
+def _manifest(
+    alignment: Alignment, clip: Video, config: RunConfig, inputs: Mapping[str, Any], output: Path | None
+) -> dict[str, Any]:
+    source: dict[str, Any] = {
+        "name": clip.name,
+        "sha256": inputs["source"]["sha256"],
+        "size": {"height": clip.source_size[0], "width": clip.source_size[1]},
+        "damage": clip.damage,
+    }
+    if clip.path is not None:
+        source["path"] = str(clip.path.resolve())
+    return {
+        "scale_kind": alignment.scale_kind,
+        "has_poses": alignment.c2w is not None,
+        "unit": "metres" if alignment.scale_kind == "metric" else "up to scale: one unknown factor per scene",
+        "source": source,
+        "provenance": {**inputs, "config": config, "align": alignment.config, "machine": machine()},
+    }
+
+
+def _diagnostics(
+    alignment: Alignment,
+    predictions: Sequence[Any],
+    plan: RunPlan,
+    tries: Mapping[int, int],
+    clock: StageClock,
+) -> dict[str, Any]:
+    not_finite = {
+        index: prediction.provenance["not_finite"]
+        for index, prediction in enumerate(predictions)
+        if "not_finite" in prediction.provenance
+    }
+    return {
+        **alignment.diagnostics,
+        "windows": plan.windows,
+        "tries": tries,
+        "not_finite": not_finite,
+        "seconds": clock.seconds,
+        "peak_memory_bytes": peak_memory(),
+    }
