@@ -75,7 +75,7 @@ def _save(
             (folder / name).mkdir()
         for frame in frames:
             name = f"{frame.index:06d}"
-            size = tuple(frame.depth.shape)
+            size = (frame.depth.shape[0], frame.depth.shape[1])
             if with_rgb:
                 save_image(folder / "rgb" / f"{name}.png", frame.rgb.numpy())
             save_npz(folder / "depth" / f"{name}.npz", {"depth": frame.depth.numpy().astype(dtype)})

@@ -1,3 +1,0 @@
-import pytest
-
-pytest.importorskip("numba", reason="the extra 'synthetic' is not installed")
