@@ -84,6 +84,7 @@ def test_warped_depth_agrees_with_the_next_frame(scene_and_clip):
         use = clip.valid[t] & ~clip.dynamic[t] & clip.flow_visible[t]
         use &= at_nearest(smooth_neighbourhood(clip.depth[t + 1]), pixels.nan_to_num())
         # disparity is linear in the pixel on a plane, so that bilinear sampling of it is exact there
+        use &= (pixels > 1).all(-1) & (pixels[..., 0] < SIZE[1] - 1) & (pixels[..., 1] < SIZE[0] - 1)
         grid = (pixels.nan_to_num() / torch.tensor([SIZE[1], SIZE[0]]) * 2 - 1).clamp(-1, 1)[None]
         disparity = 1.0 / clip.depth[t + 1].double()[None, None]
         seen = torch.nn.functional.grid_sample(disparity, grid, align_corners=False)[0, 0]
