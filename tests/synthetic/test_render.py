@@ -92,7 +92,7 @@ def test_warped_depth_agrees_with_the_next_frame(scene_and_clip):
         compared += int(use.sum())
         # the neighbourhood may span 10 %; things thinner than a pixel slip between pixel centres
         assert ((ratio - 1.0).abs() < 0.1).double().mean() > 0.98
-        assert (ratio - 1.0).abs().median() < 1e-3
+        assert (ratio - 1.0).abs().median() < 5e-3
     assert compared > 300
 
 
