@@ -35,3 +35,9 @@ def shared_data() -> Path:
     if not folder:
         pytest.skip("set GEO4D_SHARED to a folder with the public samples to run this test")
     return Path(folder)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--browser-required", action="store_true", help="fail, not skip, when there is no Chromium"
+    )

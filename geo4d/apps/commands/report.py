@@ -1,0 +1,30 @@
+"""``geo4d report``: one HTML page about a reconstruction."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write one self-contained HTML page about a reconstruction."""
+
+    result: Annotated[Path, tyro.conf.Positional]
+    """Folder that 'geo4d reconstruct' wrote."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """HTML file to write; next to the result if not given."""
+    num_frames: int = 8
+    """Frames shown in the strips."""
+
+
+def run(options: ReportOptions) -> int:
+    """Load, write, name the file."""
+    import geo4d
+    from geo4d.viewer.report import save_report
+
+    result = options.result.resolve()
+    output = options.output or result.with_name(result.name + "_report.html")
+    print(f"wrote {save_report(geo4d.load(options.result), output, num_frames=options.num_frames)}")
+    return 0

@@ -1,0 +1,35 @@
+"""``geo4d view``: the interactive page of a reconstruction."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Look at a reconstruction in the browser."""
+
+    result: Annotated[Path, tyro.conf.Positional]
+    """Folder that 'geo4d reconstruct' wrote."""
+    host: str = "127.0.0.1"
+    """Address to serve on; the default is reachable from this machine only."""
+    port: int = 8080
+    """Port to serve on."""
+    scene: int = 0
+    """Scene number, for videos with shot cuts."""
+    max_points: int = 60_000
+    """Points drawn per frame."""
+
+
+def run(options: ViewOptions) -> int:
+    """Serve until interrupted."""
+    import geo4d
+    from geo4d.viewer.viser_view import ViewConfig, view
+
+    config = ViewConfig(
+        host=options.host, port=options.port, scene=options.scene, max_points=options.max_points
+    )
+    view(geo4d.load(options.result), config)
+    return 0

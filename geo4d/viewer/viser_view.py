@@ -1,0 +1,327 @@
+"""Interactive page in the browser: points over time, cameras, trajectory. Serves one ``Reconstruction`` with viser.
+
+Points of the shown frame are read when the frame is shown; only a thinned, accumulated cloud of the static scene is kept.
+"""
+
+import logging
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geo4d.errors import OutputError
+from geo4d.export import ExportConfig, iter_point_clouds
+from geo4d.formats.points import PointCloud
+from geo4d.geometry.cameras import fov_from_focal
+from geo4d.types import Reconstruction
+
+logger = logging.getLogger(__name__)
+
+_STATIC_COLOUR = (150, 150, 150)
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How a reconstruction is shown.
+
+    Attributes:
+        host: address to serve on; the default is reachable from this machine only.
+        port: port to serve on.
+        scene: scene number of a video with shot cuts.
+        max_points: points drawn per frame; more are thinned evenly.
+        static_points: points kept of the accumulated static scene.
+        static_frames: frames that the accumulated scene is built from.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    scene: int = 0
+    max_points: int = 60_000
+    static_points: int = 200_000
+    static_frames: int = 12
+
+
+class Viewer:
+    """Owns the server; use as a context manager, or call ``close``."""
+
+    def __init__(self, reconstruction: Reconstruction, config: ViewConfig = ViewConfig()) -> None:
+        """Start serving.
+
+        Raises:
+            OutputError: the address is in use or may not be bound.
+            ValueError: there is no such scene.
+        """
+        import viser
+
+        scene = (
+            np.zeros(reconstruction.num_frames, int) if reconstruction.scene is None else reconstruction.scene
+        )
+        self.frames = [int(frame) for frame in np.flatnonzero(np.asarray(scene) == config.scene)]
+        if not self.frames:
+            raise ValueError(f"expected a scene out of {sorted(set(scene.tolist()))}, got {config.scene}")
+        self.reconstruction = reconstruction
+        self.config = config
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self.unit = self._typical_depth()
+        _check_address(config.host, config.port)
+        self.server = viser.ViserServer(host=config.host, port=config.port, label="geo4d", verbose=False)
+        self.server.scene.set_up_direction("-y")
+        self._add_controls()
+        self._add_cameras()
+        self._static = self._accumulate_static()
+        self._points: Any = None
+        self._static_handle: Any = None
+        self._show_static()
+        self._show_frame()
+        self.server.on_client_connect(self._place_viewer)
+        self._player = threading.Thread(target=self._play, daemon=True)
+        self._player.start()
+
+    def __enter__(self) -> "Viewer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{self.config.host}:{self.server.get_port()}"
+
+    def close(self) -> None:
+        """Stop serving and playing."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._player.join(timeout=2)
+            self.server.stop()
+
+    # scene --------------------------------------------------------------------------------------------------------
+
+    def _typical_depth(self) -> float:
+        depth = np.asarray(self.reconstruction.depth[self.frames[0]], np.float32)
+        finite = depth[np.isfinite(depth)]
+        return float(np.median(finite)) if finite.size else 1.0
+
+    def _pose(self, frame: int) -> np.ndarray:
+        c2w = self.reconstruction.c2w
+        return np.eye(4) if c2w is None else np.asarray(c2w[frame], np.float64)
+
+    def _add_controls(self) -> None:
+        gui = self.server.gui
+        notes = []
+        if not self.reconstruction.has_poses:
+            notes.append("This reconstruction has no camera poses: every frame is shown in its own camera.")
+        if self.reconstruction.scale_kind != "metric":
+            notes.append("Sizes are up to one unknown scale.")
+        if notes:
+            gui.add_markdown(" ".join(notes))
+        last = len(self.frames) - 1
+        self.frame_slider = gui.add_slider("Frame", min=0, max=max(last, 1), step=1, initial_value=0)
+        self.info = gui.add_markdown("")
+        self.play_box = gui.add_checkbox("Play", initial_value=False)
+        times = np.asarray(self.reconstruction.times_s)[self.frames]
+        rate = 1 / max(float(np.median(np.diff(times))), 1e-3) if last else 10.0
+        self.rate_slider = gui.add_slider(
+            "Frames per second", min=1, max=60, step=1, initial_value=min(max(round(rate), 1), 60)
+        )
+        self.size_slider = gui.add_slider("Point size", min=0.1, max=5.0, step=0.1, initial_value=1.0)
+        self.confidence_slider = gui.add_slider(
+            "Confidence at least", min=0.0, max=1.0, step=0.01, initial_value=0.1
+        )
+        self.static_box = gui.add_checkbox(
+            "Accumulated static points", initial_value=self.reconstruction.has_poses
+        )
+        self.camera_box = gui.add_checkbox("Cameras and trajectory", initial_value=True)
+        self.frame_slider.on_update(lambda _: self._show_frame())
+        self.confidence_slider.on_update(lambda _: self._show_frame())
+        self.static_box.on_update(lambda _: (self._show_static(), self._show_frame()))
+        self.camera_box.on_update(lambda _: self._show_cameras())
+        self.size_slider.on_update(lambda _: self._resize_points())
+
+    def _add_cameras(self) -> None:
+        self._camera_handles: list[Any] = []
+        self.frustum: Any = None
+        if not self.reconstruction.has_poses:
+            return
+        centres = np.stack([self._pose(frame)[:3, 3] for frame in self.frames]).astype(np.float32)
+        if len(centres) > 1:
+            segments = np.stack([centres[:-1], centres[1:]], axis=1)
+            shade = np.linspace(0, 255, len(segments))[:, None, None]
+            colours = np.concatenate([shade, np.full_like(shade, 120), 255 - shade], -1).astype(np.uint8)
+            self._camera_handles.append(
+                self.server.scene.add_line_segments(
+                    "/trajectory", segments, np.repeat(colours, 2, axis=1), line_width=2
+                )
+            )
+        step = max(1, len(self.frames) // 40)
+        for number in range(0, len(self.frames), step):
+            handle = self._add_frustum(f"/cameras/{number}", self.frames[number], 0.04, (120, 120, 200))
+            self._camera_handles.append(handle)
+
+    def _add_frustum(
+        self, name: str, frame: int, size: float, colour: tuple[int, int, int], image: Any = None
+    ) -> Any:
+        import torch
+
+        from geo4d.geometry.poses import matrix_to_quaternion
+
+        height, width = self.reconstruction.size
+        focal = torch.tensor(float(self.reconstruction.intrinsics[frame][1, 1]))
+        pose = self._pose(frame)
+        return self.server.scene.add_camera_frustum(
+            name,
+            fov=float(fov_from_focal(focal, height)),
+            aspect=width / height,
+            scale=size * self.unit,
+            color=colour,
+            wxyz=matrix_to_quaternion(torch.from_numpy(pose[:3, :3])).numpy(),
+            position=pose[:3, 3],
+            image=image,
+        )
+
+    def _accumulate_static(self) -> PointCloud | None:
+        """Thinned points of the whole scene that do not move; None without poses."""
+        if not self.reconstruction.has_poses:
+            return None
+        chosen = np.unique(
+            np.linspace(0, len(self.frames) - 1, self.config.static_frames).round().astype(int)
+        )
+        frames = [self.frames[number] for number in chosen]
+        rng = np.random.default_rng(0)
+        pieces = []
+        for frame, cloud in zip(frames, self._clouds(frames, static_only=True), strict=True):
+            keep = min(self.config.static_points // len(frames), cloud.num_points)
+            pieces.append(cloud.select(rng.choice(cloud.num_points, keep, replace=False)))
+            logger.debug("static points of frame %d: %d", frame, keep)
+        positions = np.concatenate([piece.positions for piece in pieces])
+        confidence = np.concatenate([piece.confidence for piece in pieces if piece.confidence is not None])
+        colours = np.concatenate([self._colours(piece) for piece in pieces])
+        return PointCloud(positions, colours, confidence)
+
+    def _clouds(self, frames: list[int], *, static_only: bool) -> Any:
+        config = ExportConfig(min_confidence=0.0)
+        for frame, cloud in zip(frames, iter_point_clouds(self.reconstruction, frames, config), strict=True):
+            if static_only and self.reconstruction.dynamic is not None:
+                moving = _dynamic_of_cloud(self.reconstruction, frame, config)
+                cloud = cloud.select(~moving)
+            yield cloud
+
+    def _colours(self, cloud: PointCloud) -> np.ndarray:
+        return (
+            np.tile(np.uint8(_STATIC_COLOUR), (cloud.num_points, 1))
+            if cloud.colours is None
+            else cloud.colours
+        )
+
+    # updates ------------------------------------------------------------------------------------------------------
+
+    def _show_static(self) -> None:
+        with self._lock:
+            if self._static_handle is not None:
+                self._static_handle.remove()
+                self._static_handle = None
+            if self.static_box.value and self._static is not None:
+                self._static_handle = self._add_points("/static", self._static)
+
+    def _show_frame(self) -> None:
+        with self._lock:
+            number = min(int(self.frame_slider.value), len(self.frames) - 1)
+            frame = self.frames[number]
+            (cloud,) = iter_point_clouds(self.reconstruction, [frame], ExportConfig(min_confidence=0.0))
+            if self.static_box.value and self._static is not None and self.reconstruction.dynamic is not None:
+                cloud = cloud.select(
+                    _dynamic_of_cloud(self.reconstruction, frame, ExportConfig(min_confidence=0.0))
+                )
+            step = max(1, -(-cloud.num_points // self.config.max_points))
+            cloud = cloud.select(np.arange(0, cloud.num_points, step))
+            assert cloud.confidence is not None
+            cloud = cloud.select(cloud.confidence >= self.confidence_slider.value)
+            self._points = self._add_points("/frame", cloud)
+            reliable = self.reconstruction.reliable is None or bool(self.reconstruction.reliable[frame])
+            self.info.content = (
+                f"source frame {int(self.reconstruction.source_frames[frame])}, "
+                f"{float(self.reconstruction.times_s[frame]):.3f} s"
+                + ("" if reliable else " — **unreliable**")
+            )
+            if self.reconstruction.has_poses:
+                image = None
+                if self.reconstruction.rgb is not None:
+                    picture = np.asarray(self.reconstruction.rgb[frame])
+                    shrink = max(1, max(picture.shape[:2]) // 160)
+                    image = np.round(255 * np.clip(picture[::shrink, ::shrink], 0, 1)).astype(np.uint8)
+                self.frustum = self._add_frustum("/current", frame, 0.12, (220, 60, 60), image)
+                self.frustum.visible = self.camera_box.value
+
+    def _add_points(self, name: str, cloud: PointCloud) -> Any:
+        return self.server.scene.add_point_cloud(
+            name,
+            points=cloud.positions.astype(np.float32),
+            colors=self._colours(cloud),
+            point_size=float(self.size_slider.value) * self.unit * 0.004,
+            point_shape="rounded",
+        )
+
+    def _resize_points(self) -> None:
+        with self._lock:
+            for handle in (self._points, self._static_handle):
+                if handle is not None:
+                    handle.point_size = float(self.size_slider.value) * self.unit * 0.004
+
+    def _show_cameras(self) -> None:
+        for handle in [*self._camera_handles, *([self.frustum] if self.frustum else [])]:
+            handle.visible = self.camera_box.value
+
+    def _place_viewer(self, client: Any) -> None:
+        """Put a new visitor behind and above the first camera, looking where it looks."""
+        pose = self._pose(self.frames[0])
+        centre, right, down, forward = pose[:3, 3], pose[:3, 0], pose[:3, 1], pose[:3, 2]
+        client.camera.position = (
+            centre - 0.5 * self.unit * forward - 0.25 * self.unit * down + 0.1 * self.unit * right
+        )
+        client.camera.look_at = centre + self.unit * forward
+        client.camera.up_direction = -down
+
+    def _play(self) -> None:
+        while not self._closed.wait(1 / self.rate_slider.value):
+            if self.play_box.value:
+                self.frame_slider.value = (int(self.frame_slider.value) + 1) % len(self.frames)
+
+
+def _check_address(host: str, port: int) -> None:
+    """The server's own thread cannot report that an address is not to be had, so it is tried here first."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot serve on {host}:{port}: {error.strerror}; try another --port or --host"
+        ) from error
+
+
+def _dynamic_of_cloud(reconstruction: Reconstruction, frame: int, config: ExportConfig) -> np.ndarray:
+    """For every point that ``iter_point_clouds`` gives of this frame: does it move?"""
+    import torch
+
+    from geo4d.geometry.maps import depth_edges
+
+    assert reconstruction.dynamic is not None
+    depth = np.asarray(reconstruction.depth[frame], np.float32)
+    keep = np.isfinite(depth) & (np.asarray(reconstruction.confidence[frame]) >= config.min_confidence)
+    if config.edge_step > 0:
+        keep &= ~depth_edges(torch.from_numpy(depth), relative_step=config.edge_step).numpy()
+    return np.asarray(reconstruction.dynamic[frame])[keep] >= 0.5
+
+
+def view(reconstruction: Reconstruction, config: ViewConfig = ViewConfig()) -> None:
+    """Serve until interrupted."""
+    with Viewer(reconstruction, config) as viewer:
+        print(f"Viewing at {viewer.url} (stop with Ctrl-C)", flush=True)
+        try:
+            while True:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            print("stopped")

@@ -1,0 +1,145 @@
+import shutil
+import socket
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+
+from geo4d.errors import OutputError
+from geo4d.geometry.cameras import centred_intrinsics
+from geo4d.types import Reconstruction
+from geo4d.viewer.viser_view import ViewConfig, Viewer
+
+SIZE = (48, 64)
+
+
+@pytest.fixture
+def scene() -> Reconstruction:
+    """A grey wall with a red square that moves from left to right; the camera moves a little."""
+    depth = np.full((6, *SIZE), 3.0, np.float32)
+    rgb = np.full((6, *SIZE, 3), 0.6, np.float32)
+    dynamic = np.zeros((6, *SIZE), np.float32)
+    for t in range(6):
+        square = np.s_[16:32, 4 + 8 * t : 16 + 8 * t]
+        depth[t][square], dynamic[t][square] = 2.0, 1.0
+        rgb[t][square] = [1.0, 0.0, 0.0]
+    c2w = np.tile(np.eye(4), (6, 1, 1))
+    c2w[:, 0, 3] = np.linspace(0, 0.2, 6)
+    return Reconstruction(
+        depth=depth,
+        confidence=np.ones_like(depth),
+        intrinsics=centred_intrinsics(torch.full((6,), 60.0), SIZE).numpy(),
+        times_s=np.arange(6) / 10,
+        source_frames=np.arange(6),
+        c2w=c2w,
+        dynamic=dynamic,
+        rgb=rgb,
+        reliable=np.array([True] * 5 + [False]),
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_serves_on_loopback_and_stops(scene) -> None:
+    port = free_port()
+    with Viewer(scene, ViewConfig(port=port)) as viewer:
+        assert viewer.url == f"http://127.0.0.1:{port}"
+        page = urllib.request.urlopen(viewer.url, timeout=10).read()
+        assert b"<html" in page.lower()
+        viewer.frame_slider.value = 5
+        viewer._show_frame()
+        assert "unreliable" in viewer.info.content
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_moving_points_are_shown_over_static_ones(scene) -> None:
+    with Viewer(scene, ViewConfig(port=free_port())) as viewer:
+        assert viewer._static is not None
+        assert (viewer._static.colours[:, 1] > 100).all()  # nothing of the red square
+        moving = np.asarray(viewer._points.points)
+        assert 0 < len(moving) <= 16 * 12
+        viewer.static_box.value = False
+        viewer._show_static()
+        viewer._show_frame()
+        assert len(np.asarray(viewer._points.points)) > 1000
+        viewer.confidence_slider.value = 1.0
+        viewer._show_frame()
+
+
+def test_without_poses_and_with_a_wrong_scene(scene) -> None:
+    import dataclasses
+
+    with Viewer(dataclasses.replace(scene, c2w=None), ViewConfig(port=free_port())) as viewer:
+        assert viewer._static is None
+        assert len(np.asarray(viewer._points.points)) > 1000
+    with pytest.raises(ValueError, match="scene"):
+        Viewer(scene, ViewConfig(port=free_port(), scene=3))
+
+
+def test_unusable_address(scene) -> None:
+    with pytest.raises(OutputError, match="--port"):
+        Viewer(scene, ViewConfig(host="192.0.2.1", port=free_port()))
+
+
+@pytest.fixture
+def chromium(request: pytest.FixtureRequest) -> str:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    playwright = pytest.importorskip if not request.config.getoption("--browser-required") else __import__
+    playwright("playwright")
+    if path is None:
+        message = "no Chromium on this machine; install it to run the browser tests"
+        if request.config.getoption("--browser-required"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+@pytest.mark.browser
+def test_page_draws_points_and_the_slider_moves_them(scene, chromium, tmp_path) -> None:
+    import cv2
+    from playwright.sync_api import sync_playwright
+
+    def red_columns(name: str) -> np.ndarray:
+        """Columns of the picture where the moving square is seen; the panel on the right is left out."""
+        picture = cv2.imread(str(tmp_path / name))[:, :, ::-1].astype(int)
+        red = (picture[..., 0] > 150) & (picture[..., 1] < 60) & (picture[..., 2] < 60)
+        return np.flatnonzero(red[:, :620].sum(0) > 3)
+
+    with Viewer(scene, ViewConfig(port=free_port())) as viewer, sync_playwright() as playwright:
+        viewer.camera_box.value = False
+        viewer._show_cameras()
+        viewer.size_slider.value = 5.0
+        viewer._resize_points()
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+                  "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+        )  # fmt: skip
+        page = browser.new_page(viewport={"width": 960, "height": 600})
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(viewer.url)
+        page.wait_for_selector("canvas", timeout=30_000)
+        page.wait_for_timeout(4000)
+        page.screenshot(path=str(tmp_path / "first.png"))
+        first = red_columns("first.png")
+        assert len(first) > 5, "expected the moving square to be drawn"
+        slider = page.get_by_role("slider").first
+        slider.focus()
+        for _ in range(5):
+            page.keyboard.press("ArrowRight")
+            page.wait_for_timeout(300)
+        page.wait_for_timeout(2000)
+        page.screenshot(path=str(tmp_path / "last.png"))
+        last = red_columns("last.png")
+        browser.close()
+        assert viewer.frame_slider.value == 5
+        assert len(last) > 5
+        assert last.mean() > first.mean() + 30
+        assert not errors
