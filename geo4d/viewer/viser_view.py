@@ -120,7 +120,7 @@ class Viewer:
         if notes:
             gui.add_markdown(" ".join(notes))
         last = len(self.frames) - 1
-        self.frame_slider = gui.add_slider("Frame", min=0, max=max(last, 1), step=1, initial_value=0)
+        self.frame_slider: Any = gui.add_slider("Frame", min=0, max=max(last, 1), step=1, initial_value=0)
         self.info = gui.add_markdown("")
         self.play_box = gui.add_checkbox("Play", initial_value=False)
         times = np.asarray(self.reconstruction.times_s)[self.frames]
@@ -154,7 +154,11 @@ class Viewer:
             colours = np.concatenate([shade, np.full_like(shade, 120), 255 - shade], -1).astype(np.uint8)
             self._camera_handles.append(
                 self.server.scene.add_line_segments(
-                    "/trajectory", segments, np.repeat(colours, 2, axis=1), line_width=2
+                    "/trajectory",
+                    segments,
+                    np.repeat(colours, 2, axis=1),
+                    thickness=2.0,
+                    thickness_units="screen",
                 )
             )
         step = max(1, len(self.frames) // 40)
@@ -212,7 +216,7 @@ class Viewer:
 
     def _colours(self, cloud: PointCloud) -> np.ndarray:
         return (
-            np.tile(np.uint8(_STATIC_COLOUR), (cloud.num_points, 1))
+            np.tile(np.array(_STATIC_COLOUR, np.uint8), (cloud.num_points, 1))
             if cloud.colours is None
             else cloud.colours
         )
