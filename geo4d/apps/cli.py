@@ -1,0 +1,143 @@
+"""The command ``geo4d``: finds the command's module, parses its options, turns errors into one line and an exit code.
+
+Exit codes: 0 done; 1 another expected failure; 2 wrong usage; 3 input; 4 output; 5 weights; 6 a missing optional package;
+7 memory; 8 no usable geometry; 70 a bug; 130 interrupted. They belong to the classes of ``geo4d.errors``.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from types import TracebackType
+from typing import get_type_hints
+
+from geo4d import __version__
+from geo4d.errors import Geo4DError, ResourceError
+
+COMMANDS: dict[str, str] = {
+    "reconstruct": "video in, 4D geometry out",
+    "export": "a result as files of other tools",
+    "view": "a result in the browser",
+    "report": "a result as one HTML page",
+    "pose": "new cameras for a result",
+    "evaluate": "score a model or predictions on a benchmark",
+    "models": "list, fetch, convert and check weights",
+    "train": "train one stage of a model",
+    "data": "make training data",
+    "doctor": "what this machine has and lacks",
+}
+"""Name -> one line. The module of a command is ``geo4d.apps.commands.NAME``: a dataclass of options and ``run``."""
+
+USAGE_ERROR, BUG, INTERRUPTED = 2, 70, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+    Returns:
+        the exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    if debug:
+        for library in ("asyncio", "numcodecs", "numba", "PIL", "matplotlib"):
+            logging.getLogger(library).setLevel(logging.INFO)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if words else USAGE_ERROR
+    if words[0] in ("-V", "--version"):
+        print(f"geo4d {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        return _fail(f"unknown command {words[0]!r}; expected one of {', '.join(COMMANDS)}", USAGE_ERROR)
+    with _OneLineErrors(debug) as outcome:
+        outcome.code = _run(words[0], words[1:])
+    return outcome.code
+
+
+class _OneLineErrors:
+    """Turns whatever ends a command into one line on stderr and an exit code; nothing passes."""
+
+    def __init__(self, debug: bool) -> None:
+        self.code = 0
+        self._debug = debug
+
+    def __enter__(self) -> "_OneLineErrors":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if error is None:
+            return True
+        if isinstance(error, SystemExit):  # tyro after --help, or after a wrong option
+            self.code = error.code if isinstance(error.code, int) else USAGE_ERROR
+            return True
+        if self._debug:
+            traceback.print_exception(error)
+        self.code, message = explain(error)
+        if message:
+            _fail(message, self.code)
+        return True
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and one line for an error."""
+    if isinstance(error, Geo4DError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, BrokenPipeError):
+        return 0, ""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return ResourceError.exit_code, (
+            "out of memory; use a smaller --max-size or model, or close other programs"
+        )
+    if isinstance(error, ValueError):
+        return USAGE_ERROR, str(error)
+    name = type(error).__name__
+    return BUG, f"this is a bug: {name}: {error}; repeat with --debug for the traceback and report it"
+
+
+def overview() -> str:
+    """What ``geo4d --help`` prints."""
+    lines = [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"geo4d {__version__}: monocular video in, 4D geometry out",
+            "",
+            "usage: geo4d COMMAND [OPTIONS] [--debug]",
+            "",
+            *lines,
+            "",
+            "geo4d COMMAND --help describes a command; --debug shows tracebacks.",
+            "start with: geo4d reconstruct VIDEO -o OUT",
+        ]
+    )
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    import tyro
+
+    module = import_module(f"geo4d.apps.commands.{name}")
+    options_type = get_type_hints(module.run, include_extras=True)["options"]
+    options = tyro.cli(options_type, prog=f"geo4d {name}", args=list(words), description=module.__doc__)
+    return module.run(options)
+
+
+def _fail(message: str, code: int) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code

@@ -1,0 +1,128 @@
+"""What this machine has and lacks: device, versions, memory, optional packages, weights."""
+
+import importlib.util
+from dataclasses import dataclass
+
+EXTRAS: dict[str, dict[str, str]] = {
+    "geometrycrafter": {"diffusers": "diffusers", "transformers": "transformers"},
+    "synthetic": {"numba": "numba"},
+    "train": {
+        "accelerate": "accelerate",
+        "tensorboard": "tensorboard",
+        "webdataset": "webdataset",
+        "numba": "numba",
+    },
+    "eval": {"h5py": "h5py", "matplotlib": "matplotlib", "numba": "numba"},
+    "rerun": {"rerun-sdk": "rerun"},
+    "usd": {"usd-core": "pxr"},
+    "ray": {"ray": "ray"},
+    "web": {"fastapi": "fastapi", "gradio": "gradio"},
+}
+"""Extra -> package -> the module it installs."""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Print what this machine has and lacks."""
+
+
+def run(options: DoctorOptions) -> int:
+    """Print; 0 when the default model can run."""
+    lines, healthy = examine()
+    print("\n".join(lines))
+    return 0 if healthy else 1
+
+
+def examine() -> tuple[list[str], bool]:
+    """One fact per line, and whether the core works."""
+    import shutil
+    import tempfile
+
+    import torch
+
+    from geo4d.plan import matrix_speed
+    from geo4d.provenance import machine, versions
+
+    healthy = True
+    found = versions()
+    kind = machine()
+    lines = [
+        f"geo4d     {found['geo4d']}, Python {found['python']} on {kind['system']} {kind['machine']}",
+        "packages  "
+        + ", ".join(f"{name} {text}" for name, text in found.items() if name not in ("geo4d", "python")),
+        f"cpu       {kind['cpus']} cores, {torch.get_num_threads()} threads, "
+        f"{matrix_speed() / 1e9:.0f} billion float32 operations per second, bfloat16 units: {_bfloat16_units()}",
+    ]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            name = torch.cuda.get_device_name(index)
+            lines.append(f"gpu       {name}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+    else:
+        lines.append("gpu       none that torch can use; the CPU is used")
+    lines.append(f"memory    {_memory()}")
+    disk = shutil.disk_usage(tempfile.gettempdir())
+    lines.append(f"disk      {disk.free / 2**30:.1f} GiB free for temporary files")
+    decoder, has_decoder = _decoder()
+    lines.append(f"decoder   {decoder}")
+    healthy &= has_decoder
+    for extra, packages in EXTRAS.items():
+        missing = [name for name, module in packages.items() if importlib.util.find_spec(module) is None]
+        state = f"missing {', '.join(missing)}: pip install 'geo4d[{extra}]'" if missing else "complete"
+        lines.append(f"extra     {extra:<16} {state}")
+    model, has_model = _bundled_model()
+    lines.append(f"model     {model}")
+    return lines, healthy and has_model
+
+
+def _bfloat16_units() -> str:
+    import torch
+
+    flags = [
+        name for name in ("amx_tile", "avx512_bf16") if getattr(torch.cpu, f"_is_{name}_supported", bool)()
+    ]
+    return ", ".join(flags) or "none found"
+
+
+def _memory() -> str:
+    from pathlib import Path
+
+    information = Path("/proc/meminfo")
+    if not information.is_file():
+        return "not known on this system"
+    values = {
+        line.split(":")[0]: int(line.split()[1]) * 1024 for line in information.read_text().splitlines()
+    }
+    return f"{values['MemAvailable'] / 2**30:.1f} of {values['MemTotal'] / 2**30:.1f} GiB free"
+
+
+def _decoder() -> tuple[str, bool]:
+    try:
+        import av
+    except ImportError as error:
+        return f"PyAV cannot be imported: {error}", False
+    libraries = ", ".join(
+        f"{name} {'.'.join(str(part) for part in numbers)}"
+        for name, numbers in sorted(av.library_versions.items())
+    )
+    wanted = ("h264", "hevc", "vp9", "av1", "mpeg4")
+    missing = [name for name in wanted if name not in av.codecs_available]
+    encoders = [name for name in ("libx264", "libx265") if name in av.codecs_available]
+    text = f"FFmpeg: {libraries}; " + (
+        f"cannot decode {', '.join(missing)}" if missing else "all usual codecs"
+    )
+    return text + (f"; holds GPL encoders ({', '.join(encoders)}), not used" if encoders else ""), True
+
+
+def _bundled_model() -> tuple[str, bool]:
+    from geo4d.errors import CheckpointError
+    from geo4d.models.base import load_predictor
+
+    try:
+        info = load_predictor("tiny").info
+    except CheckpointError as error:
+        return str(error), False
+    return (
+        f"{info.name}: {info.description}; weights {info.weights_sha256[:12]}, licence {info.licence}",
+        True,
+    )
