@@ -1,0 +1,86 @@
+"""TartanAir: rendered scenes, poses in NED axes (x forward, y right, z down), one pose row per frame of the clip."""
+
+from pathlib import Path
+
+import numpy as np
+
+from geo4d.datasets.base import (
+    Reader,
+    Sequence,
+    constant_intrinsics,
+    list_files,
+    map_frames,
+    missing,
+    rgb_frames,
+    same_stems,
+)
+from geo4d.errors import InputError
+from geo4d.formats.cameras import quaternions_to_poses
+from geo4d.geometry.poses import ned_to_opencv
+
+FPS = 30.0
+
+
+def _find(root: Path) -> dict[str, Path]:
+    def is_clip(path: Path) -> bool:
+        return (path / "image_left").is_dir() and (path / "pose_left.txt").is_file()
+
+    if is_clip(root):
+        return {root.name: root}
+    return {
+        "/".join(path.parent.relative_to(root).parts): path.parent
+        for path in sorted(root.glob("**/pose_left.txt"))
+        if is_clip(path.parent)
+    }
+
+
+def _depth(path: Path) -> np.ndarray:
+    try:
+        values = np.load(path).astype(np.float32)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"expected a float32 depth array in {path}, got: {error}") from error
+    return np.where(values > 0, values, np.nan).astype(np.float32)
+
+
+def _load(folder: Path, name: str) -> Sequence:
+    import torch
+
+    frames = list_files(folder / "image_left")
+    depth_files = list_files(folder / "depth_left", (".npy",))
+    if not frames:
+        raise missing(READER, folder, "no images in image_left/")
+    same_stems(frames, depth_files, READER, folder, "depth maps in depth_left/")
+    numbers = [int(path.stem.split("_")[0]) for path in frames]
+    rows = np.loadtxt(folder / "pose_left.txt", ndmin=2)
+    # Line i belongs to frame number i, so a piece of a clip picks its lines by number.
+    if rows.shape[1] != 7 or max(numbers) >= len(rows):
+        raise missing(
+            READER,
+            folder,
+            f"pose_left.txt has {list(rows.shape)} values, frame {max(numbers)} needs 7 in its row",
+        )
+    ned = quaternions_to_poses(rows[numbers, :3], rows[numbers][:, [6, 3, 4, 5]])
+    depth = map_frames(depth_files, _depth)
+    return Sequence(
+        name=name,
+        dataset="tartanair",
+        times_s=np.array(numbers) / FPS,
+        size=depth.shape[1:3],
+        rgb=rgb_frames(frames),
+        depth=depth,
+        intrinsics=constant_intrinsics(len(frames), 320.0, 320.0, 320.0, 240.0, integer_centres=False),
+        c2w=ned_to_opencv(torch.from_numpy(ned)).numpy(),
+        depth_source="rendered",
+        pose_source="rendered",
+        files=(*frames, *depth_files, folder / "pose_left.txt"),
+    )
+
+
+READER = Reader(
+    name="tartanair",
+    title="TartanAir",
+    url="https://theairlab.org/tartanair-dataset (CC BY 4.0)",
+    layout="<clip>/image_left/NNNNNN_left.png, depth_left/NNNNNN_left_depth.npy, pose_left.txt.",
+    find=_find,
+    load=_load,
+)

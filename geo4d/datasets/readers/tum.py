@@ -1,0 +1,141 @@
+"""TUM RGB-D, and any recording in its format: rgb.txt, depth.txt, groundtruth.txt, depth PNG / 5000."""
+
+from pathlib import Path
+
+import numpy as np
+
+from geo4d.datasets.base import (
+    Reader,
+    Sequence,
+    associate_nearest,
+    constant_intrinsics,
+    map_frames,
+    missing,
+    png_depth,
+    rgb_frames,
+)
+from geo4d.errors import InputError
+from geo4d.formats.cameras import load_tum
+
+INTRINSICS = {
+    "freiburg1": (517.3, 516.5, 318.6, 255.3),
+    "freiburg2": (520.9, 521.0, 325.1, 249.7),
+    "freiburg3": (535.4, 539.2, 320.1, 247.6),
+}
+"""fx, fy, cx, cy in the colour camera (distortion ignored), as the benchmark's page lists them."""
+ROS_DEFAULT = (525.0, 525.0, 319.5, 239.5)
+MAX_DIFFERENCE_S = 0.02
+
+
+def load_file_list(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Stamps and file names of rgb.txt or depth.txt.
+
+    Raises:
+        InputError: a row is not 'stamp name'.
+    """
+    stamps, names = [], []
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        words = line.split("#", 1)[0].replace(",", " ").split()
+        if not words:
+            continue
+        try:
+            stamps.append(float(words[0]))
+            names.append(words[1])
+        except (ValueError, IndexError) as error:
+            raise InputError(
+                f"expected 'stamp file' in line {number} of {path}, got {line[:60]!r}"
+            ) from error
+    return np.array(stamps), names
+
+
+def existing(folder: Path, stamps: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[Path]]:
+    """The entries whose files are there, in order of time."""
+    rows = sorted(
+        (stamp, folder / name) for stamp, name in zip(stamps, names, strict=True) if (folder / name).is_file()
+    )
+    return np.array([row[0] for row in rows]), [row[1] for row in rows]
+
+
+def _find(root: Path) -> dict[str, Path]:
+    def is_recording(path: Path) -> bool:
+        return (path / "rgb.txt").is_file() and (path / "groundtruth.txt").is_file()
+
+    if is_recording(root):
+        return {root.name: root}
+    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_recording(path)}
+
+
+def load_recording(
+    folder: Path, name: str, reader: Reader, intrinsics: tuple[float, float, float, float] | None = None
+) -> Sequence:
+    """A recording in TUM format. Entries without a file are left out; so are frames without depth, where there is any.
+
+    Args:
+        intrinsics: fx, fy, cx, cy; None takes those of the freiburg camera named in the folder, else the ROS default.
+    """
+    notes = []
+    stamps, names = load_file_list(folder / "rgb.txt")
+    times, frames = existing(folder, stamps, names)
+    if not frames:
+        raise missing(reader, folder, "none of the files in rgb.txt is there")
+    if len(frames) < len(names):
+        notes.append(f"{len(names) - len(frames)} of {len(names)} frames of rgb.txt are not in the folder")
+    depth, depth_files = None, []
+    if (folder / "depth.txt").is_file():
+        depth_times, depth_files = existing(folder, *load_file_list(folder / "depth.txt"))
+        partner = associate_nearest(times, depth_times, MAX_DIFFERENCE_S)
+        if (partner < 0).any() and (partner >= 0).any():
+            notes.append(
+                f"{(partner < 0).sum()} frames without depth within {MAX_DIFFERENCE_S} s are left out"
+            )
+        if (partner >= 0).any():
+            kept = partner >= 0
+            times, frames = times[kept], [frame for frame, keep in zip(frames, kept, strict=True) if keep]
+            depth_files = [depth_files[index] for index in partner[kept]]
+            depth = map_frames(depth_files, png_depth(5000.0))
+    pose_times, poses = load_tum(folder / "groundtruth.txt")
+    nearest = associate_nearest(times, pose_times, MAX_DIFFERENCE_S)
+    c2w = np.where((nearest >= 0)[:, None, None], poses[nearest], np.nan)
+    if (nearest < 0).any():
+        notes.append(f"{(nearest < 0).sum()} frames have no pose within {MAX_DIFFERENCE_S} s")
+    known = next(
+        (
+            values
+            for key, values in INTRINSICS.items()
+            if key in str(folder.name).replace("fr", "freiburg").replace("freiburgeiburg", "freiburg")
+        ),
+        None,
+    )
+    if intrinsics is None and known is None:
+        notes.append("the camera is not named in the folder; intrinsics are the ROS default 525")
+    rgb = rgb_frames(frames)
+    return Sequence(
+        name=name,
+        dataset=reader.name,
+        times_s=times,
+        size=(depth if depth is not None else rgb).shape[1:3],
+        rgb=rgb,
+        depth=depth,
+        intrinsics=constant_intrinsics(
+            len(frames), *(intrinsics or known or ROS_DEFAULT), integer_centres=True
+        ),
+        c2w=c2w,
+        depth_source="structured-light sensor",
+        pose_source="motion capture",
+        files=(*frames, *depth_files, folder / "groundtruth.txt"),
+        notes=tuple(notes),
+    )
+
+
+def _load(folder: Path, name: str) -> Sequence:
+    return load_recording(folder, name, READER)
+
+
+READER = Reader(
+    name="tum",
+    title="TUM RGB-D",
+    url="https://cvg.cit.tum.de/data/datasets/rgbd-dataset (CC BY 4.0)",
+    layout="<sequence>/rgb.txt, depth.txt, groundtruth.txt, rgb/*.png, depth/*.png (uint16, value / 5000 = m).",
+    find=_find,
+    load=_load,
+)

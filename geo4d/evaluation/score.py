@@ -1,0 +1,398 @@
+"""One sequence against its ground truth under one protocol: functions of arrays, no models, no folders."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.datasets.base import Sequence
+from geo4d.evaluation.l1 import DegenerateInput
+from geo4d.evaluation.metrics import (
+    depth_change_sums,
+    depth_scores,
+    depth_sums,
+    focal_scores,
+    point_scores,
+    point_sums,
+    pose_scores,
+    static_correspondences,
+)
+from geo4d.evaluation.predicted import Predicted, from_reconstruction
+from geo4d.evaluation.protocols import (
+    DepthProtocol,
+    PointProtocol,
+    Protocol,
+    align_depth,
+    fit_depth,
+    fit_points,
+    valid_depth,
+)
+from geo4d.geometry.cameras import resize_intrinsics, unproject
+from geo4d.types import Reconstruction
+
+
+@dataclass(frozen=True)
+class SequenceScore:
+    """All metrics of one sequence.
+
+    Attributes:
+        name: of the sequence.
+        metrics: value or None where it is not determined; names and units as in ``docs/protocols.md``.
+        degenerate: part (``depth``, ``points``, ``poses``) -> why its metrics are None.
+        warnings: suspicious things: units, NaN counts, frames left out.
+        seconds: time spent on scoring.
+    """
+
+    name: str
+    metrics: dict[str, float | None]
+    degenerate: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """One row of a result file."""
+        return {
+            "name": self.name,
+            **self.metrics,
+            "degenerate": self.degenerate,
+            "warnings": list(self.warnings),
+            "scoring_seconds": round(self.seconds, 3),
+        }
+
+
+def score(predicted: Reconstruction | Predicted, sequence: Sequence, protocol: Protocol) -> SequenceScore:
+    """Score predictions for one sequence.
+
+    Frames without a prediction count as wrong. Maps are resized to the reference (bicubic where all is valid).
+
+    Args:
+        predicted: depth, disparity, points or cameras.
+        sequence: ground truth.
+        protocol: masks, caps, alignment and averaging.
+    Raises:
+        ValueError: predictions cannot be brought into the space in which the protocol aligns them.
+    """
+    started = time.perf_counter()
+    if isinstance(predicted, Reconstruction):
+        predicted = from_reconstruction(predicted)
+    metrics: dict[str, float | None] = {}
+    degenerate: dict[str, str] = {}
+    warnings = list(predicted.warnings)
+    row = {int(frame): i for i, frame in enumerate(predicted.frames)}
+    outside = [frame for frame in row if not 0 <= frame < sequence.num_frames]
+    if outside:
+        raise ValueError(
+            f"expected frames below {sequence.num_frames} as in {sequence.name}, got predictions for frame {outside[0]}"
+        )
+    if len(row) < sequence.num_frames:
+        warnings.append(
+            f"{sequence.num_frames - len(row)} of {sequence.num_frames} frames have no prediction"
+        )
+    if protocol.depth is not None and sequence.depth is not None and predicted.maps is not None:
+        try:
+            metrics |= _score_depth(predicted, row, sequence, protocol, warnings)
+        except DegenerateInput as reason:
+            degenerate["depth"] = str(reason)
+    if protocol.points is not None and sequence.depth is not None and sequence.intrinsics is not None:
+        has_points = predicted.points is not None or (
+            predicted.maps is not None
+            and predicted.intrinsics is not None
+            and predicted.scale_kind != "affine"
+        )
+        if has_points:
+            try:
+                metrics |= _score_points(predicted, row, sequence, protocol.points)
+            except DegenerateInput as reason:
+                degenerate["points"] = str(reason)
+    if protocol.poses is not None and sequence.c2w is not None and predicted.c2w is not None:
+        metrics |= _score_poses(predicted, row, sequence, protocol, degenerate, warnings)
+    if sequence.intrinsics is not None and predicted.intrinsics is not None:
+        focal = focal_scores(
+            torch.from_numpy(_spread(predicted.intrinsics, row, sequence.num_frames)),
+            predicted.size,
+            torch.from_numpy(sequence.intrinsics),
+            sequence.size,
+        )
+        metrics |= {"focal_rel": focal.focal_rel, "focal_coverage": focal.coverage}
+    return SequenceScore(
+        name=sequence.name,
+        metrics=metrics,
+        degenerate=degenerate,
+        warnings=tuple(warnings),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def aligned_depth(
+    predicted: Predicted, sequence: Sequence, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray]:
+    """Aligned prediction and reference (NaN where not valid), [T, H, W], as the metrics see them; for error maps.
+
+    Raises:
+        DegenerateInput: the alignment is not determined.
+    """
+    assert protocol.depth is not None and sequence.depth is not None
+    row = {int(frame): i for i, frame in enumerate(predicted.frames)}
+    fits = _fit_sequence(predicted, row, sequence, protocol.depth)[0]
+    aligned, references = [], []
+    for frame in range(sequence.num_frames):
+        reference = torch.from_numpy(np.asarray(sequence.depth[frame], np.float32))
+        values = _frame_values(predicted, row, frame, sequence.size)
+        scale, shift = fits[frame]
+        aligned.append(
+            align_depth(values, scale, shift, protocol.depth, quantity=predicted.quantity).float().numpy()
+        )
+        references.append(torch.where(valid_depth(reference, protocol.depth), reference, torch.nan).numpy())
+    return np.stack(aligned), np.stack(references)
+
+
+def _score_depth(
+    predicted: Predicted, row: dict[int, int], sequence: Sequence, protocol: Protocol, warnings: list[str]
+) -> dict[str, float | None]:
+    settings = protocol.depth
+    assert settings is not None and sequence.depth is not None
+    fits, ratio, num_nan = _fit_sequence(predicted, row, sequence, settings)
+    if num_nan:
+        warnings.append(f"{num_nan} reference-valid pixels have no finite prediction; they count as wrong")
+    _check_units(ratio, predicted, warnings)
+    sums, change = [], torch.zeros(3, dtype=torch.float64)
+    previous: tuple[Tensor, Tensor] | None = None
+    for frame in range(sequence.num_frames):
+        reference = torch.from_numpy(np.asarray(sequence.depth[frame], np.float32))
+        values = _frame_values(predicted, row, frame, sequence.size)
+        aligned = align_depth(values, *fits[frame], settings, quantity=predicted.quantity)
+        sums.append(depth_sums(aligned, reference, valid_depth(reference, settings), floor=settings.floor))
+        if protocol.consistency and previous is not None:
+            change += _depth_change(sequence, frame, previous, (aligned, reference), settings)
+        previous = aligned, reference
+    scores = depth_scores(torch.stack(sums), average=settings.average)
+    result: dict[str, float | None] = {
+        name: value for name, value in asdict(scores).items() if name != "num_empty_frames"
+    }
+    if scores.num_empty_frames:
+        warnings.append(f"{scores.num_empty_frames} frames have no valid reference pixel and are left out")
+    if settings.scope == "sequence":
+        result |= {"depth_scale": fits[0][0], "depth_shift": fits[0][1]}
+    if change[0] > 0:
+        result["depth_change"] = float(change[2] / change[1]) if change[1] > 0 else None
+        result["depth_change_coverage"] = float(change[1] / change[0])
+    return result
+
+
+def _fit_sequence(
+    predicted: Predicted, row: dict[int, int], sequence: Sequence, settings: DepthProtocol
+) -> tuple[list[tuple[float, float]], float | None, int]:
+    """Scale and shift for every frame, median ratio reference / prediction, pixels without a finite prediction."""
+    assert sequence.depth is not None
+    if settings.space == "depth" and predicted.quantity == "disparity" and predicted.scale_kind == "affine":
+        raise ValueError(
+            "expected a protocol that aligns in disparity (or native) for disparity of unknown shift, got one that "
+            "aligns in depth"
+        )
+    values, references = [], []
+    num_valid = num_nan = 0
+    for frame in range(sequence.num_frames):
+        reference = torch.from_numpy(np.asarray(sequence.depth[frame], np.float32))
+        valid = valid_depth(reference, settings)
+        num_valid += int(valid.sum())
+        p, r = _frame_values(predicted, row, frame, sequence.size)[valid], reference[valid]
+        seen = torch.isfinite(p)
+        num_nan += int((~seen).sum())
+        values.append(p[seen])
+        references.append(r[seen])
+    if num_valid < settings.min_pixels:
+        raise DegenerateInput(
+            "no valid reference pixel" if num_valid == 0 else f"only {num_valid} valid reference pixels"
+        )
+    weighted = settings.weighted and (predicted.points is not None or predicted.intrinsics is not None)
+    everything, truth = torch.cat(values), torch.cat(references)
+    if everything.numel() == 0:
+        raise DegenerateInput("no valid pixel with a finite prediction")
+    ratio = float(truth.median() / everything.median()) if float(everything.median()) != 0 else None
+    if settings.scope == "sequence":
+        fit = fit_depth(everything, truth, settings, quantity=predicted.quantity, weighted=weighted)
+        return [fit] * sequence.num_frames, ratio, num_nan
+    fits = []
+    for p, r in zip(values, references, strict=True):
+        # A frame without a pixel to fit on has none to score either, or only uncovered ones.
+        fits.append(
+            fit_depth(p, r, settings, quantity=predicted.quantity, weighted=weighted)
+            if p.numel()
+            else (1.0, 0.0)
+        )
+    return fits, ratio, num_nan
+
+
+def _check_units(ratio: float | None, predicted: Predicted, warnings: list[str]) -> None:
+    if ratio is None or predicted.quantity != "depth" or predicted.scale_kind == "affine":
+        return
+    factor = max(ratio, 1 / ratio) if ratio > 0 else 0.0
+    if 500 <= factor <= 2000:
+        warnings.append(
+            f"suspicious units: the reference is {ratio:.4g} times the prediction; millimetres against metres?"
+        )
+    elif predicted.scale_kind == "metric" and factor > 100:
+        warnings.append(
+            f"suspicious units: metric prediction, but the reference is {ratio:.4g} times as large"
+        )
+
+
+def _frame_values(predicted: Predicted, row: dict[int, int], frame: int, size: tuple[int, int]) -> Tensor:
+    """One predicted map at the size of the reference, NaN where missing."""
+    if frame not in row or predicted.maps is None:
+        return torch.full(size, torch.nan)
+    values = torch.from_numpy(np.array(predicted.maps[row[frame]], np.float32))
+    if predicted.scale_kind != "affine" and predicted.quantity == "depth":
+        values = torch.where(values > 0, values, torch.nan)
+    elif predicted.scale_kind != "affine":
+        values = torch.where(values >= 0, values, torch.nan)
+    return resize_map(torch.where(torch.isfinite(values), values, torch.nan), size)
+
+
+def resize_map(values: Float[Tensor, "h w"], size: tuple[int, int]) -> Float[Tensor, "H W"]:
+    """Bicubic to ``size`` (with anti-aliasing downwards); near missing values the mean of what is there, else NaN."""
+    if tuple(values.shape) == size:
+        return values
+    known = torch.isfinite(values)
+
+    def resize(array: Tensor, mode: str) -> Tensor:
+        return F.interpolate(array[None, None], size=size, mode=mode, align_corners=False, antialias=True)[
+            0, 0
+        ]
+
+    if bool(known.all()):
+        return resize(values, "bicubic")
+    share = resize(known.float(), "bilinear")
+    filled = torch.where(known, values, 0.0)
+    smooth = resize(filled, "bilinear") / share.clamp(min=1e-6)
+    whole = (share > 1 - 1e-6) & (resize(known.float(), "bicubic") > 1 - 1e-4)
+    sharp = resize(torch.where(known, values, values[known].mean() if bool(known.any()) else 0.0), "bicubic")
+    return torch.where(share > 0.5, torch.where(whole, sharp, smooth), torch.nan)
+
+
+def _depth_change(
+    sequence: Sequence,
+    frame: int,
+    first: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor],
+    settings: DepthProtocol,
+) -> Tensor:
+    if (
+        sequence.c2w is None
+        or sequence.intrinsics is None
+        or not np.isfinite(sequence.c2w[frame - 1 : frame + 1]).all()
+    ):
+        return torch.zeros(3, dtype=torch.float64)
+    reference = torch.stack([first[1], second[1]])
+    reference = torch.where(valid_depth(reference, settings), reference, torch.nan)
+    static = None
+    if sequence.dynamic is not None:
+        static = ~torch.from_numpy(np.asarray(sequence.dynamic[frame - 1], bool))
+    source, target = static_correspondences(
+        reference,
+        torch.from_numpy(np.asarray(sequence.intrinsics[frame - 1 : frame + 1], np.float64)),
+        torch.from_numpy(np.asarray(sequence.c2w[frame - 1 : frame + 1], np.float64)),
+        static,
+    )
+    if source.shape[0] == 0:
+        return torch.zeros(3, dtype=torch.float64)
+    return depth_change_sums(torch.stack([first[0], second[0]]).float(), reference, source, target)
+
+
+def _score_points(
+    predicted: Predicted, row: dict[int, int], sequence: Sequence, settings: PointProtocol
+) -> dict[str, float | None]:
+    assert sequence.depth is not None and sequence.intrinsics is not None
+
+    def frame_points(frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        depth = torch.from_numpy(np.asarray(sequence.depth[frame], np.float32))  # type: ignore[index]
+        intrinsics = torch.from_numpy(np.asarray(sequence.intrinsics[frame], np.float32))  # type: ignore[index]
+        valid = torch.isfinite(depth) & (depth > 0)
+        reference = unproject(torch.where(valid, depth, 1.0), intrinsics)
+        return _frame_points(predicted, row, frame, sequence.size), reference, valid
+
+    values, references = [], []
+    for frame in range(sequence.num_frames):
+        points, reference, valid = frame_points(frame)
+        seen = valid & torch.isfinite(points).all(-1)
+        values.append(points[seen])
+        references.append(reference[seen])
+    scale = fit_points(torch.cat(values), torch.cat(references), settings)
+    sums = []
+    for frame in range(sequence.num_frames):
+        points, reference, valid = frame_points(frame)
+        sums.append(point_sums(scale * points, reference, valid, floor=settings.floor))
+    scores = point_scores(torch.stack(sums), average=settings.average)
+    return {
+        "point_rel": scores.point_rel,
+        "point_delta": scores.point_delta,
+        "point_coverage": scores.coverage,
+        "point_scale": scale,
+    }
+
+
+def _frame_points(predicted: Predicted, row: dict[int, int], frame: int, size: tuple[int, int]) -> Tensor:
+    if frame not in row:
+        return torch.full((*size, 3), torch.nan)
+    if predicted.points is not None:
+        points = torch.from_numpy(np.array(predicted.points[row[frame]], np.float32))
+        return torch.stack([resize_map(channel, size) for channel in points.unbind(-1)], -1)
+    assert predicted.intrinsics is not None
+    intrinsics = torch.from_numpy(np.asarray(predicted.intrinsics[row[frame]], np.float32))
+    depth = _frame_values(predicted, row, frame, size)
+    if predicted.quantity == "disparity":
+        depth = torch.where(depth > 0, 1 / depth, torch.nan)
+    return unproject(depth, resize_intrinsics(intrinsics, predicted.size, size))
+
+
+def _score_poses(
+    predicted: Predicted,
+    row: dict[int, int],
+    sequence: Sequence,
+    protocol: Protocol,
+    degenerate: dict[str, str],
+    warnings: list[str],
+) -> dict[str, float | None]:
+    assert protocol.poses is not None and sequence.c2w is not None and predicted.c2w is not None
+    known = np.isfinite(sequence.c2w).all(axis=(1, 2))
+    if not known.any():
+        degenerate["poses"] = "no reference pose"
+        return {}
+    if not known.all():
+        warnings.append(
+            f"{int((~known).sum())} frames have no reference pose and are left out of pose metrics"
+        )
+    scores = pose_scores(
+        torch.from_numpy(_spread(np.asarray(predicted.c2w, np.float64), row, sequence.num_frames)[known]),
+        torch.from_numpy(np.asarray(sequence.c2w, np.float64)[known]),
+        alignment=protocol.poses.alignment,
+        delta=protocol.poses.delta,
+    )
+    if scores.degenerate is not None:
+        degenerate["poses"] = scores.degenerate
+    if scores.static_prediction:
+        warnings.append("the predicted camera does not move")
+    return {
+        "ate": scores.ate,
+        "ate_mean": scores.ate_mean,
+        "ate_max": scores.ate_max,
+        "rpe_trans": scores.rpe_trans,
+        "rpe_rot_deg": scores.rpe_rot_deg,
+        "rot_deg": scores.rot_deg,
+        **{f"auc_{limit}": value for limit, value in scores.auc.items()},
+        "pose_scale": scores.scale,
+        "pose_coverage": scores.coverage,
+    }
+
+
+def _spread(values: np.ndarray, row: dict[int, int], num_frames: int) -> np.ndarray:
+    """Per-frame arrays laid on all frames of the sequence, NaN where there is no prediction."""
+    result = np.full((num_frames, *values.shape[1:]), np.nan)
+    for frame, index in row.items():
+        result[frame] = values[index]
+    return result
