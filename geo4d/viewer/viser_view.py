@@ -138,7 +138,7 @@ class Viewer:
         self.camera_box = gui.add_checkbox("Cameras and trajectory", initial_value=True)
         self.frame_slider.on_update(lambda _: self._show_frame())
         self.confidence_slider.on_update(lambda _: self._show_frame())
-        self.static_box.on_update(lambda _: (self._show_static(), self._show_frame()))
+        self.static_box.on_update(lambda _: self._show_all())
         self.camera_box.on_update(lambda _: self._show_cameras())
         self.size_slider.on_update(lambda _: self._resize_points())
 
@@ -222,6 +222,10 @@ class Viewer:
         )
 
     # updates ------------------------------------------------------------------------------------------------------
+
+    def _show_all(self) -> None:
+        self._show_static()
+        self._show_frame()
 
     def _show_static(self) -> None:
         with self._lock:

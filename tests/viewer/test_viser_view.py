@@ -126,20 +126,26 @@ def test_page_draws_points_and_the_slider_moves_them(scene, chromium, tmp_path) 
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(viewer.url)
         page.wait_for_selector("canvas", timeout=30_000)
-        page.wait_for_timeout(4000)
-        page.screenshot(path=str(tmp_path / "first.png"))
-        first = red_columns("first.png")
-        assert len(first) > 5, "expected the moving square to be drawn"
+
+        def wait_for_square(name: str, right_of: float) -> np.ndarray:
+            """Columns of the square once it is drawn beyond ``right_of``; software rendering may take its time."""
+            for _ in range(60):
+                page.wait_for_timeout(1000)
+                page.screenshot(path=str(tmp_path / name))
+                columns = red_columns(name)
+                if len(columns) > 5 and columns.mean() > right_of:
+                    return columns
+            pytest.fail(
+                f"expected the moving square right of column {right_of}, found {len(columns)} red columns"
+            )
+
+        first = wait_for_square("first.png", 0)
         slider = page.get_by_role("slider").first
         slider.focus()
         for _ in range(5):
             page.keyboard.press("ArrowRight")
             page.wait_for_timeout(300)
-        page.wait_for_timeout(2000)
-        page.screenshot(path=str(tmp_path / "last.png"))
-        last = red_columns("last.png")
+        wait_for_square("last.png", first.mean() + 30)
         browser.close()
         assert viewer.frame_slider.value == 5
-        assert len(last) > 5
-        assert last.mean() > first.mean() + 30
         assert not errors
