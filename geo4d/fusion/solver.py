@@ -1,11 +1,10 @@
-"""Damped, reweighted Gauss-Newton on a banded system with a border. Knows no equation of the objective."""
+"""Damped, reweighted Gauss-Newton on a block-tridiagonal system with a border. Knows no equation of the objective."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
-import scipy.linalg
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -29,89 +28,102 @@ class Blocks:
 class BorderedBandSystem:
     """Symmetric positive system [[A, C^T], [C, D]] with A banded: the sum of ``Blocks`` of a fixed pattern.
 
-    Cost is linear in the number of band unknowns and quadratic in the band width. The scatter positions are worked
-    out once per pattern.
+    The band is cut into square blocks as wide as itself, so that A is block-tridiagonal; its Cholesky factor costs
+    (unknowns) x (width of the band)^2. Everything is float64 on the CPU, where these small blocks are fastest. Where
+    each entry of each piece goes is worked out once per pattern.
     """
 
     def __init__(self, patterns: Sequence[Int[Tensor, "B k"]], num_band: int, total: int) -> None:
         self.num_band, self.total = num_band, total
         self.num_border = total - num_band
-        self.bandwidth = 0
+        bandwidth = 0
         for columns in patterns:
-            low = torch.where(columns < num_band, columns, num_band).amin(1)
-            high = torch.where(columns < num_band, columns, -1).amax(1)
-            if len(columns):
-                self.bandwidth = max(self.bandwidth, int((high - low).max().clamp(min=0)))
+            if columns.numel():
+                low = torch.where(columns < num_band, columns, num_band).amin(1)
+                high = torch.where(columns < num_band, columns, -1).amax(1)
+                bandwidth = max(bandwidth, int((high - low).max()))
+        # Blocks must be at least as wide as the band; a few wide ones waste less than many that barely fit.
+        self.width = max(1, min(bandwidth, num_band))
+        self.num_blocks = max(1, -(-num_band // self.width))
+        self._diagonal_size = self.num_blocks * self.width**2
+        self._border_size = self.num_border * self.num_blocks * self.width
+        self._size = 2 * self._diagonal_size + self._border_size + self.num_border**2
         self.positions = [self._positions(columns.cpu().numpy()) for columns in patterns]
         self.gradient_positions = [columns.cpu().numpy().reshape(-1) for columns in patterns]
-        self._band_size = (self.bandwidth + 1) * num_band
-        self._border_size = self.num_border * num_band
 
-    def _positions(self, columns: np.ndarray) -> np.ndarray:
-        """Where each entry of a block goes in the flat store (band, border, corner, waste)."""
-        band, border = self.num_band, self.num_border
-        band_size, border_size = (self.bandwidth + 1) * band, border * band
-        waste = band_size + border_size + border * border
-        row = np.broadcast_to(columns[:, :, None], (*columns.shape, columns.shape[1]))
-        column = np.broadcast_to(columns[:, None, :], row.shape)
-        # Lower triangle only; scipy's banded form stores A[i, j] at [i - j, j].
-        position = np.full(row.shape, waste, dtype=np.int64)
-        inside = (row < band) & (column <= row)
-        position[inside] = ((row - column) * band + column)[inside]
-        below = (row >= band) & (row < self.total) & (column < band)
-        position[below] = (band_size + (row - band) * band + column)[below]
-        corner = (row >= band) & (row < self.total) & (column >= band) & (column < self.total)
-        position[corner] = (band_size + border_size + (row - band) * border + (column - band))[corner]
-        return position.reshape(-1)
+    def _positions(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which entries of the pieces are kept (lower triangle), and where each goes in the flat store."""
+        band, border, width = self.num_band, self.num_border, self.width
+        row = np.broadcast_to(columns[:, :, None], (*columns.shape, columns.shape[1])).reshape(-1)
+        column = np.broadcast_to(columns[:, None, :], (*columns.shape, columns.shape[1])).reshape(-1)
+        kept = np.nonzero((row < self.total) & (column < self.total) & ((column <= row) | (row >= band)))[0]
+        row, column = row[kept], column[kept]
+        inside = row < band
+        block_row, block_column = row // width, column // width
+        place = (block_column * width + row % width) * width + column % width
+        place += np.where(block_row > block_column, self._diagonal_size, 0)
+        below = ~inside & (column < band)
+        place = np.where(
+            below, 2 * self._diagonal_size + (row - band) * (self.num_blocks * width) + column, place
+        )
+        corner = ~inside & (column >= band)
+        base = 2 * self._diagonal_size + self._border_size
+        place = np.where(corner, base + (row - band) * border + (column - band), place)
+        return kept, place
 
     def assemble(self, blocks: Sequence[Blocks]) -> None:
-        """Sum the blocks, given in the order of the patterns."""
-        size = self._band_size + self._border_size + self.num_border**2
-        store = np.zeros(size + 1)
+        """Sum the pieces, given in the order of the patterns."""
+        store = np.zeros(self._size)
         gradient = np.zeros(self.total + 1)
-        for block, positions, rows in zip(blocks, self.positions, self.gradient_positions, strict=True):
-            values = block.hessian.detach().to("cpu", torch.float64).numpy().reshape(-1)
-            store += np.bincount(positions, weights=values, minlength=size + 1)
+        for block, (kept, place), rows in zip(blocks, self.positions, self.gradient_positions, strict=True):
+            values = block.hessian.detach().to("cpu", torch.float64).numpy().reshape(-1)[kept]
+            store += np.bincount(place, weights=values, minlength=self._size)
             values = block.gradient.detach().to("cpu", torch.float64).numpy().reshape(-1)
             gradient += np.bincount(rows, weights=values, minlength=self.total + 1)
-        self.band = store[: self._band_size].reshape(self.bandwidth + 1, self.num_band)
-        self.border = store[self._band_size : self._band_size + self._border_size].reshape(-1, self.num_band)
-        self.corner = store[self._band_size + self._border_size : size].reshape(self.num_border, -1)
+        whole = torch.from_numpy(store)
+        shape = (self.num_blocks, self.width, self.width)
+        self.diagonal = whole[: self._diagonal_size].view(shape)
+        self.below = whole[self._diagonal_size : 2 * self._diagonal_size].view(shape)
+        start = 2 * self._diagonal_size
+        self.border = whole[start : start + self._border_size].view(self.num_border, self.num_blocks, self.width)
+        self.corner = whole[start + self._border_size :].view(self.num_border, self.num_border)
         self.gradient = gradient[: self.total]
+        # Unknowns that fill up the last block.
+        spare = self.num_blocks * self.width - self.num_band
+        if spare:
+            self.diagonal[-1].diagonal()[self.width - spare :] = 1.0
 
     def solve(self, damping: float, constraint: np.ndarray | None) -> np.ndarray | None:
         """Newton step -(H + damping diag H)^-1 g, kept orthogonal to ``constraint``; None where H is not positive.
 
-        Unknowns that no block touches do not move.
+        Unknowns that no piece touches do not move.
         """
-        band = self.band.copy()
-        band_floor = 1e-12 * max(
-            float(self.band[0].max(initial=0.0)), float(np.diag(self.corner).max(initial=0.0))
-        )
-        band[0] += damping * self.band[0] + band_floor + 1e-300
-        corner = self.corner + np.diag(damping * np.diag(self.corner) + band_floor + 1e-300)
+        main = self.diagonal.diagonal(dim1=1, dim2=2)
+        corner_main = self.corner.diagonal()
+        largest = max(float(main.max()), float(corner_main.max()) if self.num_border else 0.0)
+        floor = 1e-12 * largest + 1e-300
+        damped = self.diagonal + torch.diag_embed(damping * main + floor)
+        corner = self.corner + torch.diag(damping * corner_main + floor)
         sides = [self.gradient] if constraint is None else [self.gradient, constraint]
-        right = np.stack(sides, 1)
-        try:
-            factor = scipy.linalg.cholesky_banded(band, lower=True, check_finite=False, overwrite_ab=True)
-            stacked = np.concatenate([right[: self.num_band], self.border.T], 1)
-            inner = scipy.linalg.cho_solve_banded((factor, True), stacked, check_finite=False)
-            right_band, border_band = inner[:, : len(sides)], inner[:, len(sides) :]
-            solution = np.empty_like(right)
-            if self.num_border:
-                schur = corner - self.border @ border_band
-                border_part = scipy.linalg.solve(
-                    schur,
-                    right[self.num_band :] - self.border @ right_band,
-                    assume_a="pos",
-                    check_finite=False,
-                )
-                solution[self.num_band :] = border_part
-                solution[: self.num_band] = right_band - border_band @ border_part
-            else:
-                solution[: self.num_band] = right_band
-        except np.linalg.LinAlgError:
+        right = torch.from_numpy(np.stack(sides, 1))
+        padded = torch.zeros(self.num_blocks * self.width, len(sides) + self.num_border, dtype=torch.float64)
+        padded[: self.num_band, : len(sides)] = right[: self.num_band]
+        padded[:, len(sides) :] = self.border.reshape(self.num_border, -1).T
+        inner = _solve_block_tridiagonal(damped, self.below, padded.view(self.num_blocks, self.width, -1))
+        if inner is None:
             return None
+        inner = inner.reshape(self.num_blocks * self.width, -1)
+        right_band, border_band = inner[:, : len(sides)], inner[:, len(sides) :]
+        if self.num_border:
+            border = self.border.reshape(self.num_border, -1)
+            factor, failed = torch.linalg.cholesky_ex(corner - border @ border_band)
+            if int(failed):
+                return None
+            border_part = torch.cholesky_solve(right[self.num_band :] - border @ right_band, factor)
+            band_part = right_band - border_band @ border_part
+            solution = torch.cat([band_part[: self.num_band], border_part]).numpy()
+        else:
+            solution = right_band[: self.num_band].numpy()
         step = -solution[:, 0]
         if constraint is not None:
             along = float(constraint @ solution[:, 1])
@@ -120,23 +132,66 @@ class BorderedBandSystem:
         return step if np.isfinite(step).all() else None
 
 
+def _solve_block_tridiagonal(
+    diagonal: Float[Tensor, "K w w"], below: Float[Tensor, "K w w"], right: Float[Tensor, "K w s"]
+) -> Float[Tensor, "K w s"] | None:
+    """Block Cholesky, forward and backward substitution; None where the matrix is not positive.
+
+    Args:
+        diagonal: only the lower triangles are read.
+        below: entry k couples block k + 1 (rows) with block k (columns).
+    """
+    num_blocks = len(diagonal)
+    factors: list[Tensor] = []
+    couplings: list[Tensor] = []
+    forward: list[Tensor] = []
+    for k in range(num_blocks):
+        block, side = diagonal[k], right[k]
+        if k:
+            # L21 = below L11^-T
+            coupling = torch.linalg.solve_triangular(factors[-1], below[k - 1].T, upper=False).T
+            couplings.append(coupling)
+            block = block - coupling @ coupling.T
+            side = side - coupling @ forward[-1]
+        factor, failed = torch.linalg.cholesky_ex(block)
+        if int(failed):
+            return None
+        factors.append(factor)
+        forward.append(torch.linalg.solve_triangular(factor, side, upper=False))
+    solution = torch.empty_like(right)
+    for k in reversed(range(num_blocks)):
+        side = forward[k]
+        if k + 1 < num_blocks:
+            side = side - couplings[k].T @ solution[k + 1]
+        solution[k] = torch.linalg.solve_triangular(factors[k].T, side, upper=True)
+    return solution
+
+
 StateT = TypeVar("StateT")
 
 
-class Problem(Protocol, Generic[StateT]):
+class Problem(Protocol[StateT]):
     """What the solver must be able to ask. ``width`` is where a norm stops being sharp (reweighting floor)."""
 
     def evaluate(self, state: StateT, width: float) -> tuple[float, StateT]:
         """Cost, and the state with everything the next linearisation needs."""
         ...
 
-    def linearise(self, state: StateT, width: float) -> list[Blocks]: ...
+    def linearise(self, state: StateT, width: float) -> list[Blocks]:
+        """Normal equations at an evaluated state."""
+        ...
 
-    def system(self) -> BorderedBandSystem: ...
+    def system(self) -> BorderedBandSystem:
+        """An empty system with the pattern of ``linearise``."""
+        ...
 
-    def constraint(self) -> np.ndarray | None: ...
+    def constraint(self) -> np.ndarray | None:
+        """Direction that steps must be orthogonal to (a free scale), or None."""
+        ...
 
-    def retract(self, state: StateT, step: np.ndarray) -> StateT: ...
+    def retract(self, state: StateT, step: np.ndarray) -> StateT:
+        """The state after a step, not yet evaluated."""
+        ...
 
 
 @dataclass(frozen=True)
