@@ -19,7 +19,7 @@ from geo4d.fusion.init import (
     choose_cameras,
     fit_disparities,
     fit_focals,
-    fit_trajectory,
+    fit_trajectories,
     masked_median,
     register_windows,
     window_poses,
@@ -546,7 +546,7 @@ def _align_scene(
     )
     usable = seen_well[samples.frame] & (samples.disparity_mask > 0)
     scale_d, shift_d, error_d, share_d = (value.cpu() for value in fit_disparities(samples, depth, usable))
-    kept_d, why_d = _usable_disparities(scale_d, error_d, share_d, samples, bad, config)
+    kept_d, why_d = _usable_disparities(scale_d, error_d, share_d, config)
     if config.force_dropped_disparity is not None:
         forced = set(config.force_dropped_disparity)
         kept_d = torch.tensor([int(w) not in forced for w in window_numbers])
@@ -554,19 +554,17 @@ def _align_scene(
         why_d = {int(w): "forced" for w in window_numbers if int(w) in forced}
     diagnostics["disparity_error"] = [round(float(e), 6) if np.isfinite(e) else None for e in error_d]
     diagnostics["disparity_share"] = [round(float(s), 4) for s in share_d]
-    fits_t = [
-        fit_trajectory(
-            t,
-            variables.rotation.cpu(),
-            variables.centre.cpu(),
-            float(variables.window_scale[t.window]) if t.window >= 0 else 1.0,
-        )
-        for t in trajectories
-    ]
-    kept_t, why_t = _usable_trajectories(trajectories, fits_t, bad, window_numbers, config)
+    own_scale = [float(variables.window_scale[t.window]) if t.window >= 0 else 1.0 for t in trajectories]
+    fits_t = fit_trajectories(
+        trajectories,
+        variables.rotation.cpu(),
+        variables.centre.cpu(),
+        torch.tensor(own_scale, dtype=torch.float64),
+    )
+    kept_t, why_t = _usable_trajectories(trajectories, fits_t.rpe_rad, window_numbers, config)
     diagnostics["trajectory_rpe_deg"] = {
-        str(int(window_numbers[t.window]) if t.window >= 0 else -1): round(float(np.degrees(fit.rpe_rad)), 4)
-        for t, fit in zip(trajectories, fits_t, strict=True)
+        str(int(window_numbers[t.window]) if t.window >= 0 else -1): round(float(np.degrees(rpe)), 4)
+        for t, rpe in zip(trajectories, fits_t.rpe_rad, strict=True)
     }
     positive = scale_d > 0
     variables = replace(
@@ -574,13 +572,12 @@ def _align_scene(
         disparity_scale=torch.where(positive, scale_d, 1.0).to(device),
         disparity_shift=shift_d.to(device),
     )
-    if num_tracks:
-        variables = replace(
-            variables,
-            trajectory_scale=torch.tensor([fit.scale for fit in fits_t], dtype=torch.float64, device=device),
-            trajectory_rotation=torch.stack([fit.rotation for fit in fits_t]).to(device),
-            trajectory_translation=torch.stack([fit.translation for fit in fits_t]).to(device),
-        )
+    variables = replace(
+        variables,
+        trajectory_scale=fits_t.scale.to(device),
+        trajectory_rotation=fits_t.rotation.to(device),
+        trajectory_translation=fits_t.translation.to(device),
+    )
     typical_scale = None
     if config.disparity_in_window_unit:
         typical_scale = float(scale_d[kept_d].median()) if bool(kept_d.any()) else 1.0
@@ -781,7 +778,7 @@ def _window_residual(samples: Samples, distance: Tensor) -> Tensor:
 
 
 def _usable_disparities(
-    scale: Tensor, error: Tensor, share: Tensor, samples: Samples, bad: Tensor, config: AlignConfig
+    scale: Tensor, error: Tensor, share: Tensor, config: AlignConfig
 ) -> tuple[Tensor, dict[int, str]]:
     """Which windows' disparities take part, and why the others do not."""
     fitted = error.isfinite()
@@ -805,17 +802,17 @@ def _usable_disparities(
 
 
 def _usable_trajectories(
-    trajectories: Sequence[Trajectory], fits: Sequence[Any], bad: Tensor, numbers: Tensor, config: AlignConfig
+    trajectories: Sequence[Trajectory], rpe_rad: Tensor, numbers: Tensor, config: AlignConfig
 ) -> tuple[Tensor, dict[int, str]]:
     """Which trajectories take part, and why the others do not (by window number)."""
     why: dict[int, str] = {}
     kept = []
-    for trajectory, fit in zip(trajectories, fits, strict=True):
+    for trajectory, rpe in zip(trajectories, rpe_rad, strict=True):
         if trajectory.window < 0:
             kept.append(True)
             continue
         number = int(numbers[trajectory.window])
-        degrees = float(np.degrees(fit.rpe_rad))
+        degrees = float(np.degrees(rpe))
         keep = degrees < config.max_trajectory_deg
         if config.force_kept_trajectory is not None:
             keep = number in config.force_kept_trajectory

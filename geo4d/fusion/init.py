@@ -3,6 +3,7 @@
 Every fit is robust (reweighted), because a window of a stochastic predictor may be wrong as a whole.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -459,64 +460,87 @@ def _rows_by_window(samples: Samples) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class TrajectoryFit:
-    """Alignment of one trajectory with the current cameras.
+class TrajectoryFits:
+    """Alignment of every trajectory with the current cameras.
 
     Attributes:
         scale, rotation, translation: see ``Variables``.
         rpe_rad: root mean square angle between the relative rotations of neighbours.
     """
 
-    scale: float
-    rotation: Tensor
-    translation: Tensor
-    rpe_rad: float
+    scale: Float[Tensor, " K"]
+    rotation: Float[Tensor, "K 3 3"]
+    translation: Float[Tensor, "K 3"]
+    rpe_rad: Float[Tensor, " K"]
 
 
-def fit_trajectory(
-    trajectory: Trajectory,
+def fit_trajectories(
+    trajectories: Sequence[Trajectory],
     rotation: Float[Tensor, "N 3 3"],
     centre: Float[Tensor, "N 3"],
-    default_scale: float,
+    default_scale: Float[Tensor, " K"],
     *,
     num_iterations: int = 10,
-) -> TrajectoryFit:
+) -> TrajectoryFits:
     """Rotation by a reweighted chordal mean, then scale and translation by reweighted least squares.
 
     Args:
         default_scale: taken where the cameras hardly move, so that the centres say nothing.
     """
-    camera, target = rotation[trajectory.frames], centre[trajectory.frames]
-    local, origin = trajectory.c2w[:, :3, :3], trajectory.c2w[:, :3, 3]
-    turns = camera @ local.mT
-    base = trajectory.weight
-    weight = base
-    mean = nearest_rotation(turns.mean(0))
-    for _ in range(num_iterations):
-        mean = nearest_rotation((weight[:, None, None] * turns).sum(0))
-        weight = base / (turns - mean).flatten(1).norm(dim=1).clamp(min=1e-3)
-    turned = origin @ mean.mT
-    weight = base
-    scale, translation = (
-        torch.tensor(default_scale, dtype=torch.float64),
-        target[0] - default_scale * turned[0],
+    count = len(trajectories)
+    result = TrajectoryFits(
+        default_scale.clone(),
+        torch.eye(3, dtype=torch.float64).repeat(count, 1, 1),
+        torch.zeros(count, 3, dtype=torch.float64),
+        torch.zeros(count, dtype=torch.float64),
     )
+    by_length: dict[int, list[int]] = {}
+    for index, trajectory in enumerate(trajectories):
+        by_length.setdefault(len(trajectory.frames), []).append(index)
+    for rows in by_length.values():
+        frames = torch.stack([trajectories[k].frames for k in rows])
+        c2w = torch.stack([trajectories[k].c2w for k in rows])
+        base = torch.stack([trajectories[k].weight for k in rows])
+        fitted = _fit_equal_lengths(
+            c2w, base, rotation[frames], centre[frames], default_scale[rows], num_iterations
+        )
+        result.scale[rows], result.rotation[rows], result.translation[rows], result.rpe_rad[rows] = fitted
+    return result
+
+
+def _fit_equal_lengths(
+    c2w: Float[Tensor, "k V 4 4"],
+    base: Float[Tensor, "k V"],
+    camera: Float[Tensor, "k V 3 3"],
+    target: Float[Tensor, "k V 3"],
+    default_scale: Float[Tensor, " k"],
+    num_iterations: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    local, origin = c2w[..., :3, :3], c2w[..., :3, 3]
+    turns = camera @ local.mT
+    weight, mean = base, nearest_rotation(turns.mean(1))
     for _ in range(num_iterations):
-        total = weight.sum().clamp(min=1e-30)
-        target_mean = (weight[:, None] * target).sum(0) / total
-        turned_mean = (weight[:, None] * turned).sum(0) / total
-        centred = turned - turned_mean
-        power = (weight[:, None] * centred**2).sum()
-        scale = (weight[:, None] * centred * (target - target_mean)).sum() / power.clamp(min=1e-15)
-        if float(scale) <= 0.05 * default_scale or float(scale) > 20 * default_scale:
-            scale = torch.tensor(default_scale, dtype=torch.float64)
-        translation = target_mean - scale * turned_mean
-        weight = base / (scale * turned + translation - target).norm(dim=1).clamp(min=1e-4)
-    rpe = 0.0
-    if len(camera) > 1:
-        step, own = camera[:-1].mT @ camera[1:], local[:-1].mT @ local[1:]
-        rpe = float((rotation_angle(own.mT @ step) ** 2).mean().sqrt())
-    return TrajectoryFit(float(scale), mean, translation, rpe)
+        mean = nearest_rotation((weight[..., None, None] * turns).sum(1) + 1e-12 * mean)
+        weight = base / (turns - mean[:, None]).flatten(2).norm(dim=2).clamp(min=1e-3)
+    turned = origin @ mean.mT
+    weight, scale = base, default_scale
+    translation = target[:, 0] - scale[:, None] * turned[:, 0]
+    for _ in range(num_iterations):
+        share = (weight / weight.sum(1, keepdim=True).clamp(min=1e-30))[..., None]
+        target_mean, turned_mean = (share * target).sum(1), (share * turned).sum(1)
+        centred = turned - turned_mean[:, None]
+        power = (share * centred**2).sum((1, 2))
+        scale = (share * centred * (target - target_mean[:, None])).sum((1, 2)) / power.clamp(min=1e-15)
+        sensible = (scale > 0.05 * default_scale) & (scale < 20 * default_scale)
+        scale = torch.where(sensible, scale, default_scale)
+        translation = target_mean - scale[:, None] * turned_mean
+        distance = (scale[:, None, None] * turned + translation[:, None] - target).norm(dim=2)
+        weight = base / distance.clamp(min=1e-4)
+    rpe = torch.zeros_like(scale)
+    if camera.shape[1] > 1:
+        step, own = camera[:, :-1].mT @ camera[:, 1:], local[:, :-1].mT @ local[:, 1:]
+        rpe = (rotation_angle(own.mT @ step) ** 2).mean(1).sqrt()
+    return scale, mean, translation, rpe
 
 
 def focal_from_ray_map(directions: Float[Tensor, "h w 3"], offset: Float[Tensor, "h w 2"]) -> float:

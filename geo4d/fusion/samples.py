@@ -114,7 +114,9 @@ def point_weight(
     half. Points that are not valid or not finite get 0.
     Source: Geo4D Eq. (4); the limit of 10 is the published code's.
     """
-    finite = torch.isfinite(points).all(-1)
+    finite = torch.isfinite(
+        points.sum(-1)
+    )  # one bad channel spoils the sum, and one test is cheaper than three
     usable = finite if valid is None else finite & valid
     if uncertainty is None:
         weight = torch.ones_like(points[..., 0])

@@ -85,7 +85,9 @@ class BorderedBandSystem:
         self.diagonal = whole[: self._diagonal_size].view(shape)
         self.below = whole[self._diagonal_size : 2 * self._diagonal_size].view(shape)
         start = 2 * self._diagonal_size
-        self.border = whole[start : start + self._border_size].view(self.num_border, self.num_blocks, self.width)
+        self.border = whole[start : start + self._border_size].view(
+            self.num_border, self.num_blocks, self.width
+        )
         self.corner = whole[start + self._border_size :].view(self.num_border, self.num_border)
         self.gradient = gradient[: self.total]
         # Unknowns that fill up the last block.
