@@ -280,6 +280,9 @@ def check_output(output: Path, *, overwrite: bool = False, resume: bool = False)
     """
     if not output.name:
         raise OutputError(f"expected a folder name for the result, got {str(output)!r}")
+    ancestor = next(folder for folder in output.absolute().parents if folder.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise OutputError(f"cannot write {output}: {ancestor} is not a folder that you may write to")
     if not output.exists() and not output.is_symlink():
         return
     if not output.is_dir():

@@ -70,6 +70,10 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
 
     path = existing_file(path, "a file of compressed arrays")
     try:
+        with zipfile.ZipFile(path) as whole:
+            damaged = whole.testzip()
+        if damaged is not None:
+            raise InputError(f"{path} is damaged: wrong check sum of {damaged}")
         with ZipStore(path, mode="r") as store:
             group = zarr.open_group(store, mode="r")
             arrays = {name: np.asarray(array[...]) for name, array in group.arrays()}
@@ -93,6 +97,7 @@ def create_frames(group: Any, name: str, shape: tuple[int, ...], dtype: Any, fil
         dtype=dtype,
         compressors=_compressors(),
         fill_value=fill_value,
+        chunk_key_encoding={"name": "default", "separator": "."},
         config={"write_empty_chunks": True},
     )
 
