@@ -136,7 +136,7 @@ READER = Reader(
     name="synthetic",
     title="a folder in the simple layout",
     url="geo4d synth (procedural clips), or write your own",
-    layout="rgb/*.png, depth/*.npz|.npy|.exr|.png, optional dynamic/*.png, intrinsics.txt (fx fy cx cy), poses.txt (TUM).",
+    layout="rgb/*.png, depth/*.npz|npy|exr|png, optional dynamic/*.png, intrinsics.txt (fx fy cx cy), poses.txt (TUM).",
     find=_find,
     load=_load,
 )

@@ -1,5 +1,6 @@
 """TUM RGB-D, and any recording in its format: rgb.txt, depth.txt, groundtruth.txt, depth PNG / 5000."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,14 @@ from geo4d.datasets.base import (
 )
 from geo4d.errors import InputError
 from geo4d.formats.cameras import load_tum
+
+DYNAMIC_SEQUENCES = tuple(
+    f"rgbd_dataset_freiburg3_{who}_{how}"
+    for who in ("sitting", "walking")
+    for how in ("halfsphere", "rpy", "static", "xyz")
+)
+"""The dynamic set of the pose evaluation: every third associated frame, up to 90."""
+DYNAMIC_FRAMES = slice(0, 270, 3)
 
 INTRINSICS = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3),
@@ -98,14 +107,8 @@ def load_recording(
     c2w = np.where((nearest >= 0)[:, None, None], poses[nearest], np.nan)
     if (nearest < 0).any():
         notes.append(f"{(nearest < 0).sum()} frames have no pose within {MAX_DIFFERENCE_S} s")
-    known = next(
-        (
-            values
-            for key, values in INTRINSICS.items()
-            if key in str(folder.name).replace("fr", "freiburg").replace("freiburgeiburg", "freiburg")
-        ),
-        None,
-    )
+    folder_name = re.sub(r"fr(?=\d)", "freiburg", folder.name)
+    known = next((values for camera, values in INTRINSICS.items() if camera in folder_name), None)
     if intrinsics is None and known is None:
         notes.append("the camera is not named in the folder; intrinsics are the ROS default 525")
     rgb = rgb_frames(frames)

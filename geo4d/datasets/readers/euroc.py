@@ -1,0 +1,94 @@
+"""EuRoC: grey drone video. Truth is either of the body (original csv) or of the left camera (text files of DPVO)."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from geo4d.datasets.base import Reader, Sequence, associate_nearest, constant_intrinsics, missing, rgb_frames
+from geo4d.datasets.readers.tum import existing
+from geo4d.errors import InputError
+from geo4d.formats.cameras import quaternions_to_poses
+
+MAX_DIFFERENCE_S = 0.01
+
+
+def _find(root: Path) -> dict[str, Path]:
+    if (root / "mav0" / "cam0" / "data.csv").is_file():
+        return {root.name: root}
+    return {
+        path.name: path for path in sorted(root.iterdir()) if (path / "mav0" / "cam0" / "data.csv").is_file()
+    }
+
+
+def _yaml_numbers(text: str, key: str) -> list[float]:
+    match = re.search(rf"{key}:\s*\[([^\]]*)\]", text)
+    if match is None:
+        raise InputError(f"expected a list '{key}' in sensor.yaml")
+    return [float(word) for word in match[1].replace(",", " ").split()]
+
+
+def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
+    """Stamps in seconds, ``c2w`` of the left camera, and the file they came from.
+
+    Raises:
+        InputError: neither the original csv nor a text file of camera centres is there.
+    """
+    original = folder / "mav0" / "state_groundtruth_estimate0" / "data.csv"
+    sensor = (folder / "mav0" / "cam0" / "sensor.yaml").read_text()
+    if original.is_file():
+        rows = np.loadtxt(original, delimiter=",", comments="#", ndmin=2)
+        body_to_world = quaternions_to_poses(rows[:, 1:4], rows[:, 4:8])
+        camera_to_body = np.array(_yaml_numbers(sensor, "data")).reshape(4, 4)  # T_BS
+        return rows[:, 0] * 1e-9, body_to_world @ camera_to_body, original
+    text = next(iter(sorted((folder / "groundtruth").glob("*.txt"))), None)
+    if text is None:
+        raise missing(
+            READER, folder, "neither mav0/state_groundtruth_estimate0/data.csv nor groundtruth/*.txt"
+        )
+    rows = np.loadtxt(text, comments="#", ndmin=2)
+    # Centres are those of the left camera, but the quaternion (wxyz) turns world to camera: the inverse is needed.
+    poses = quaternions_to_poses(rows[:, 1:4], rows[:, 4:8] * np.array([1, -1, -1, -1]))
+    return rows[:, 0] * 1e-9, poses, text
+
+
+def _load(folder: Path, name: str) -> Sequence:
+    camera = folder / "mav0" / "cam0"
+    stamps, names = [], []
+    for line in (camera / "data.csv").read_text().splitlines():
+        words = line.split("#", 1)[0].split(",")
+        if len(words) == 2:
+            stamps.append(int(words[0]) * 1e-9)
+            names.append("data/" + words[1].strip())
+    times, frames = existing(camera, np.array(stamps), names)
+    if not frames:
+        raise missing(READER, camera, "none of the images in data.csv is there")
+    pose_times, poses, source = load_truth(folder)
+    nearest = associate_nearest(times, pose_times, MAX_DIFFERENCE_S)
+    k = _yaml_numbers((camera / "sensor.yaml").read_text(), "intrinsics")
+    rgb = rgb_frames(frames)
+    notes = ["images are distorted (radial-tangential); intrinsics are the pinhole part"]
+    if len(frames) < len(names):
+        notes.append(f"{len(names) - len(frames)} of {len(names)} images of data.csv are not in the folder")
+    return Sequence(
+        name=name,
+        dataset="euroc",
+        times_s=times,
+        size=rgb.shape[1:3],
+        rgb=rgb,
+        intrinsics=constant_intrinsics(len(frames), *k, integer_centres=True),
+        c2w=np.where((nearest >= 0)[:, None, None], poses[nearest], np.nan),
+        pose_source="motion capture",
+        files=(*frames, camera / "sensor.yaml", source),
+        notes=tuple(notes),
+    )
+
+
+READER = Reader(
+    name="euroc",
+    title="EuRoC MAV",
+    url="https://projects.asl.ethz.ch/datasets/doku.php?id=kmavvisualinertialdatasets",
+    layout="<sequence>/mav0/cam0/data.csv, data/*.png, sensor.yaml; mav0/state_groundtruth_estimate0/data.csv.",
+    find=_find,
+    load=_load,
+)
