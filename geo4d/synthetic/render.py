@@ -204,6 +204,36 @@ def iter_frames(
         )
 
 
+def cast_depth(
+    scene: Scene, size: tuple[int, int], frame: int
+) -> tuple[Float32[Tensor, "H W"], Bool[Tensor, "H W"]]:
+    """Depth (+inf in the sky) and dynamic mask of one frame, without drawing it.
+
+    Raises:
+        MissingExtraError: numba is not installed.
+        IndexError: there is no such frame.
+    """
+    kernels = _kernels()
+    if not 0 <= frame < scene.num_frames:
+        raise IndexError(f"expected a frame in 0..{scene.num_frames - 1}, got {frame}")
+    bank = texture_bank(scene.config.bank)
+    bank.ensure(scene.texture[scene.cutout >= 0.0])
+    depth, index = np.empty(size, np.float64), np.empty(size, np.int64)
+    prims, view = _primitives(kernels, scene, frame), _view(kernels, scene, frame, size)
+    kernels.cast_frame(prims, bank.texels, LEVEL_OFFSETS, view, depth, index)
+    hit = index >= 0
+    dynamic = scene.dynamic[np.maximum(index, 0)] & hit
+    return torch.from_numpy(np.where(hit, depth, np.inf).astype(np.float32)), torch.from_numpy(dynamic)
+
+
+def scene_cameras(
+    scene: Scene, size: tuple[int, int]
+) -> tuple[Float32[Tensor, "T 3 3"], Float32[Tensor, "T 4 4"]]:
+    """Exact intrinsics (for pictures of ``size``) and c2w of all frames."""
+    intrinsics = np.stack([_intrinsics(scene, t, size) for t in range(scene.num_frames)])
+    return torch.from_numpy(intrinsics), torch.from_numpy(scene.c2w.astype(np.float32))
+
+
 def track_points(
     scene: Scene, size: tuple[int, int], query_frame: Int[Tensor, " N"], query_pixel: Float[Tensor, "N 2"]
 ) -> PointTracks:
