@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -172,6 +172,7 @@ def _solve_block_tridiagonal(
 StateT = TypeVar("StateT")
 
 
+@runtime_checkable
 class Problem(Protocol[StateT]):
     """What the solver must be able to ask. ``width`` is where a norm stops being sharp (reweighting floor)."""
 
