@@ -25,10 +25,12 @@ from geo4d.diffusion.schedules import (
 from geo4d.geometry.poses import inverse
 from geo4d.models.geo4d import config as configs
 from geo4d.models.geo4d import modalities
-from geo4d.models.geo4d.conditioning import prepare_picture, prompt_tokens
+from geo4d.models.geo4d.conditioning import PROMPT, compute_constants, prepare_picture, prompt_tokens
 from geo4d.models.geo4d.config import Geo4DConfig
+from geo4d.models.geo4d.pipeline import Geo4DOptions, Geo4DPredictor, WindowNoise
 from geo4d.models.geo4d.vae import VAE, sample_moments
 from geo4d.models.geo4d.weights import PublishedKey, from_published, main_table, make_parts, point_vae_table
+from geo4d.types import Window
 from geo4d.video.windows import published_windows
 
 Data = dict[str, Any]
@@ -74,11 +76,10 @@ def load_part(part: str, config: Geo4DConfig, file_prefix: str = "") -> nn.Modul
 def check_windows(file: Path, reference: Path) -> list[Comparison]:
     comparisons = []
     for name, recorded in json.loads(file.read_text()).items():
-        match = re.fullmatch(r"T(\d+)_stride(\d+)(?:_length(\d+))?", name)
-        if match is None:
-            raise ValueError(f"expected names like T50_stride4, got {name}")
-        frames, stride, length = int(match[1]), int(match[2]), int(match[3] or 16)
-        ours = published_windows(frames, length, stride)
+        numbers = {key: int(value) for key, value in re.findall(r"([A-Za-z]+)_?(\d+)", name)}
+        if not {"T", "stride"} <= numbers.keys() <= {"T", "stride", "length"}:
+            raise ValueError(f"expected names like T50_stride4 or T50_stride4_length16, got {name}")
+        ours = published_windows(numbers["T"], numbers.get("length", 16), numbers["stride"])
         comparisons.append(compare(name, ours, [tuple(window) for window in recorded], "exact"))
     return comparisons
 
@@ -259,7 +260,7 @@ def check_unet(file: Path, reference: Path) -> list[Comparison]:
         output = seen[name]
         if value.ndim == 5:  # [item, C, T, H, W]; ours are frames of the first item
             output = output[: value.shape[2]].transpose(0, 1)[None]
-        comparisons.append(compare("mid_" + name, output[: value.shape[0]], value, "module"))
+        comparisons.append(compare("mid_" + name, output[: value.shape[0]], value, "intermediate"))
     return comparisons
 
 
@@ -341,15 +342,9 @@ def check_clip(file: Path, reference: Path) -> list[Comparison]:
         text = load_part("text", config)(data["token_ids"])
         comparisons.append(compare("text_out", text, data["text_out"], "module"))
     for prompt, ids in zip(data.get("prompts", []), data.get("token_ids", []), strict=True):
-        if prompt in known_prompts(reference):
+        if prompt in ("", PROMPT):
             comparisons.append(compare(f"ids of {prompt[:20]!r}", prompt_tokens(prompt)[0], ids, "exact"))
     return comparisons
-
-
-def known_prompts(reference: Path) -> tuple[str, ...]:
-    from geo4d.models.geo4d.conditioning import PROMPT
-
-    return "", PROMPT
 
 
 def to_picture(image_u8: Tensor) -> Tensor:
@@ -420,6 +415,103 @@ def check_train_loss(file: Path, reference: Path) -> list[Comparison]:
     return [compare(name, value, data[name], "module") for name, value in ours.items() if name in data]
 
 
+def find_token_ids(prompt: str, reference: Path) -> Tensor:
+    """Token ids of a prompt: the two known ones, or any that a ``clip_`` case of the folder records."""
+    if prompt in ("", PROMPT):
+        return prompt_tokens(prompt)
+    for file in sorted(reference.glob("clip_*.npz")):
+        data = read_case(file)
+        if prompt in data.get("prompts", []):
+            return data["token_ids"][data["prompts"].index(prompt)][None]
+    raise ValueError(f"no case of {reference} records the token ids of the prompt {prompt!r}")
+
+
+def make_predictor(data: Data, token_ids: Tensor) -> Geo4DPredictor:
+    """The whole network of an end-to-end case from the authors' two files, the towers run for the constants."""
+    config = configs.from_published(data["config"], data.get("clip_config"))
+    parts, _ = from_published(published_state(main_table(config)), main_table(config))
+    point, _ = from_published(published_state(point_vae_table(config)), point_vae_table(config))
+    modules: Any = make_parts(config, [*parts, "point_vae"])
+    for part, tensors in (parts | point).items():
+        modules[part].load_state_dict(tensors, assign=True)
+    settings = data["settings"]
+    frames = data["video_u8"].shape[0]
+    resampler_frames = config.resampler.num_frames
+    if config.per_frame_image_tokens and resampler_frames != frames:
+        raise ValueError(f"expected {resampler_frames} frames for per-frame image tokens, got {frames}")
+    return Geo4DPredictor(
+        config,
+        modules["unet"],
+        modules["vae"],
+        modules["point_vae"],
+        compute_constants(modules["text"], modules["image"], modules["resampler"], token_ids),
+        image_tower=modules["image"],
+        resampler=modules["resampler"],
+        options=Geo4DOptions(
+            num_steps=settings.get("steps", settings.get("S")),
+            spacing=settings["spacing"],
+            eta=settings["eta"],
+            guidance=settings["scale"],
+            image_guidance=settings.get("cfg_img"),
+            guidance_rescale=settings["guidance_rescale"],
+            sky_tolerance=settings["sky_eps"],
+        ),
+    )
+
+
+def check_end_to_end(file: Path, reference: Path) -> list[Comparison]:
+    data = read_case(file)
+    predictor = make_predictor(data, find_token_ids(data["prompt"], reference))
+    guided = predictor.options.guidance != 1.0 or predictor.options.image_guidance is not None
+    latent_limit = "guided_latent" if guided else "latent"
+    rgb = data["video_u8"].float() / 255.0
+    step_noise = data.get("step_noise")
+    noise = WindowNoise(
+        data["posterior_noise"], data["x_T"][0], None if step_noise is None else step_noise[:, 0]
+    )
+    colour = predictor.encode(rgb, noise)
+    contexts = predictor.contexts(rgb[None])
+    steps: list[Tensor] = []
+    latent = predictor.sample(
+        colour, contexts, torch.tensor([data["fps"]]), [noise], lambda step, x: steps.append(x)
+    )
+    comparisons = [compare("c_concat", colour, data["c_concat"], "latent")]
+    for name, context in zip(("c_crossattn", "uc_crossattn", "uc2_crossattn"), contexts, strict=False):
+        if name in data:
+            comparisons.append(compare(name, context, data[name], "module"))
+    for index, recorded in enumerate(data.get("latents_after_each_step", [])):
+        comparisons.append(compare(f"latent after step {index}", steps[index], recorded, latent_limit))
+    comparisons.append(compare("final_latent", latent, data["final_latent"], latent_limit))
+
+    maps = predictor.decode(latent)
+    everything = torch.cat(
+        [maps.point_map, maps.ray_direction, maps.ray_moment, maps.disparity[..., None]], dim=-1
+    )
+    chosen = data["frames"].tolist()
+    raw = everything[chosen].permute(3, 0, 1, 2)
+    comparisons.append(compare("decoded_raw", raw, data["decoded_raw"], "maps"))
+    comparisons.append(compare("decoded_mean", everything.mean((1, 2)).mT, data["decoded_mean"], "maps"))
+    spread = everything.flatten(1, 2).std(1).mT
+    comparisons.append(compare("decoded_std", spread, data["decoded_std"], "maps"))
+
+    tolerance = predictor.options.sky_tolerance
+    window = Window(
+        rgb, torch.arange(len(rgb)), torch.arange(len(rgb)).double() / data["fps"], 0, float(data["fps"])
+    )
+    prediction = predictor.read(maps, window, 0)
+    decoded = modalities.decode_point_map(maps.point_map[chosen], tolerance)
+    recorded = {"pts3d": data["pts3d"], "conf": data["conf"]}
+    comparisons += compare_points(recorded, decoded, maps.point_map[chosen], tolerance, "", "maps")
+    assert prediction.point_map is not None
+    assert prediction.disparity is not None
+    assert prediction.ray_c2w is not None
+    comparisons.append(compare("prediction.point_map", prediction.point_map[chosen], data["pts3d"], "maps"))
+    disparity = prediction.disparity[chosen][..., None]
+    comparisons.append(compare("prediction.disparity", disparity, data["disparity"], "maps"))
+    comparisons.append(compare("prediction.ray_c2w", prediction.ray_c2w, data["c2w"], "pipeline_cameras"))
+    return comparisons
+
+
 CASES: dict[str, Case] = {
     "windows": Case(check_windows),
     "schedule": Case(check_schedule),
@@ -432,4 +524,5 @@ CASES: dict[str, Case] = {
     "clip_": Case(check_clip),
     "ddim_": Case(check_ddim),
     "train_loss": Case(check_train_loss),
+    "end_to_end": Case(check_end_to_end),
 }

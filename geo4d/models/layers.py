@@ -14,17 +14,31 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation in float32; the result has the type of the input."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.dtype == torch.float32 or input.device.type == "cpu":
-            # The CPU kernel takes half-precision input with float32 parameters and sums in float32.
-            return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
-        return super().forward(input.float()).to(input.dtype)
+        if input.device.type != "cpu":
+            return super().forward(input.float()).to(input.dtype)
+        if input.dtype == torch.float32 and input.ndim == 4 and not input.is_contiguous():
+            return self._innermost_channels(input)
+        # The CPU kernel takes half-precision input with float32 parameters and sums in float32.
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def _innermost_channels(self, x_NCHW: Tensor) -> Tensor:
+        """For channels innermost in memory, where torch's CPU kernel adds up a whole picture in one float32.
+
+        Its relative error there was 3e-6 on 128 channels of 256x512, this one's 4e-8.
+        """
+        n, c, h, w = x_NCHW.shape
+        grouped = x_NCHW.permute(0, 2, 3, 1).reshape(n, h * w, self.num_groups, -1)
+        variance, mean = torch.var_mean(grouped, (1, 3), correction=0, keepdim=True)
+        scale = torch.rsqrt(variance + self.eps) * self.weight.reshape(self.num_groups, -1)
+        shift = self.bias.reshape(self.num_groups, -1) - mean * scale
+        return torch.addcmul(shift, grouped, scale).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class LayerNorm(nn.LayerNorm):
     """Layer normalisation in float32; the result has the type of the input."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.dtype == torch.float32 or input.device.type == "cpu":
+        if input.device.type == "cpu":
             return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
         return super().forward(input.float()).to(input.dtype)
 
@@ -43,6 +57,13 @@ def attention(
     return out.transpose(1, 2).flatten(2)
 
 
+def as_layout_of(kernel: Tensor, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+    """``x`` in the type and memory layout of a convolution kernel, so that the layers behind follow."""
+    innermost = kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
+    layout = torch.channels_last if innermost else torch.contiguous_format
+    return x.to(kernel.dtype).contiguous(memory_format=layout)
+
+
 def hold_weights(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Cast the parameters of linear and convolution layers in place; norms and embeddings stay as they
     are.
@@ -57,7 +78,7 @@ def use_channels_last(module: nn.Module) -> nn.Module:
     """Lay out the kernels of 2-D convolutions with channels innermost, in place. Values do not change."""
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
-            child.to(memory_format=torch.channels_last)
+            child.weight.data = child.weight.data.contiguous(memory_format=torch.channels_last)
     return module
 
 

@@ -6,6 +6,8 @@ For the released network all of it is one constant, computed once when a checkpo
 Shapes: B windows, N pictures, T frames, L tokens, D width.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -193,7 +195,7 @@ class Resampler(nn.Module):
             ValueError: more or fewer frames than groups of queries.
         """
         batch, per_frame = tokens.shape[0], tokens.ndim == 4
-        queries = self.queries
+        queries: Tensor = self.queries
         if per_frame:
             frames = tokens.shape[1]
             if frames != self.config.num_frames:
@@ -207,3 +209,35 @@ class Resampler(nn.Module):
             queries = layer(tokens, queries)
         out = self.norm_out(self.proj_out(queries))
         return out.reshape(batch, -1, out.shape[-1]) if per_frame else out
+
+
+@dataclass(frozen=True)
+class ContextConstants:
+    """Context tokens that no video changes.
+
+    Attributes:
+        text: tokens of the published prompt.
+        empty_text: tokens of the empty prompt, for guidance.
+        image: tokens of a grey picture: what every video gets when its own pictures are not looked at.
+    """
+
+    text: Float[Tensor, "1 L D"]
+    empty_text: Float[Tensor, "1 L D"]
+    image: Float[Tensor, "1 Q D"]
+
+    def to(self, device: torch.device | str) -> "ContextConstants":
+        return ContextConstants(self.text.to(device), self.empty_text.to(device), self.image.to(device))
+
+
+@torch.no_grad()
+def compute_constants(
+    text_tower: TextTower, image_tower: ImageTower, resampler: Resampler
+) -> ContextConstants:
+    """Run the towers once; afterwards they are not needed for a network that does not look at each frame."""
+    length = text_tower.positional_embedding.shape[0]
+    grey = torch.zeros(1, 3, image_tower.image_size, image_tower.image_size)
+    return ContextConstants(
+        text=text_tower(token_ids),
+        empty_text=text_tower(prompt_tokens("", length)),
+        image=resampler(image_tower(grey)),
+    )

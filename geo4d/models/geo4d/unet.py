@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from geo4d.models.geo4d.config import UNetConfig
-from geo4d.models.layers import GroupNorm, LayerNorm, attention
+from geo4d.models.layers import GroupNorm, LayerNorm, as_layout_of, attention
 
 Timesteps = Int[Tensor, " B"] | Int[Tensor, "B T"] | Float[Tensor, " B"] | Float[Tensor, "B T"]
 
@@ -390,10 +390,6 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(channels, config.out_channels, 3, padding=1)
         self.gradient_checkpointing = False
 
-    def spatial_transformers(self) -> list[SpatialTransformer]:
-        """In the order in which they run."""
-        return [module for module in self.modules() if isinstance(module, SpatialTransformer)]
-
     def context_keys(self, context: Float[Tensor, "B L D"]) -> ContextKeys:
         """Keys and values of every cross-attention, to be used for any number of calls.
 
@@ -405,11 +401,8 @@ class UNet(nn.Module):
             raise ValueError(
                 f"expected more than {text_tokens} context tokens (text, then image), got {context.shape[1]}"
             )
-        layers = []
-        for transformer in self.spatial_transformers():
-            for block in transformer.blocks:
-                cross = block.cross_attention
-                layers.append(cross.project(context.to(cross.to_q.weight), text_tokens))
+        crosses = [module for module in self.modules() if isinstance(module, CrossAttention)]
+        layers = [cross.project(context.to(cross.to_q.weight), text_tokens) for cross in crosses]
         return ContextKeys(tuple(layers), context.shape[1])
 
     def forward(
@@ -440,7 +433,6 @@ class UNet(nn.Module):
             )
         keys = context if isinstance(context, ContextKeys) else self.context_keys(context)
         per_frame = keys.num_tokens == config.text_tokens + config.image_tokens_per_frame * t
-        dtype = self.conv_in.weight.dtype
 
         embedding = self.time_embedding(timestep.reshape(-1))
         embedding = embedding.reshape(b, -1, embedding.shape[-1]) + self.fps_embedding(fps)[:, None]
@@ -457,9 +449,7 @@ class UNet(nn.Module):
                 return checkpoint(stage, *arguments, use_reentrant=False)
             return stage(*arguments)
 
-        folded = x.transpose(1, 2).flatten(0, 1).to(dtype)
-        if self.conv_in.weight.is_contiguous(memory_format=torch.channels_last):
-            folded = folded.contiguous(memory_format=torch.channels_last)
+        folded = as_layout_of(self.conv_in.weight, x.transpose(1, 2).flatten(0, 1))
         hidden = self.initial_attention(self.conv_in(folded), t)
         skips = [hidden]
         for module in self.down:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geo4d.models.geo4d.config import VAEConfig
-from geo4d.models.layers import GroupNorm, attention
+from geo4d.models.layers import GroupNorm, as_layout_of, attention
 
 
 class ResidualBlock(nn.Module):
@@ -197,13 +197,6 @@ class VAE(nn.Module):
         self.encoder_adaptor = EncoderAdaptor(config)
         self.decoder_adaptor = DecoderAdaptor(config)
 
-    def _as_weights(self, x: Tensor) -> Tensor:
-        weight = self.encoder.conv_in.weight
-        x = x.to(weight.dtype)
-        if weight.is_contiguous(memory_format=torch.channels_last):
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x
-
     def moments(self, picture: Float[Tensor, "N C H W"], *, adapt: bool = False) -> Float[Tensor, "N C2 h w"]:
         """Mean, then log-variance of the latent.
 
@@ -211,19 +204,19 @@ class VAE(nn.Module):
             picture: in [-1, 1].
             adapt: send the picture through the encoder adaptor first.
         """
-        picture = self._as_weights(picture)
+        picture = as_layout_of(self.encoder.conv_in.weight, picture)
         if adapt:
             picture = self.encoder_adaptor(picture)
         return self.quant_conv(self.encoder(picture))
 
     def decode(self, z: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C2 H W"]:
         """Picture of a latent; not clamped."""
-        features = self.decoder.features(self.post_quant_conv(self._as_weights(z)))
+        features = self.decoder.features(self.post_quant_conv(as_layout_of(self.decoder.conv_in.weight, z)))
         return self.decoder.picture(features)
 
     def decode_with_uncertainty(self, z: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C2 H W"]:
         """Picture and, as further channels, its raw uncertainty."""
-        features = self.decoder.features(self.post_quant_conv(self._as_weights(z)))
+        features = self.decoder.features(self.post_quant_conv(as_layout_of(self.decoder.conv_in.weight, z)))
         return torch.cat([self.decoder.picture(features), self.decoder_adaptor(features)], dim=1)
 
 
