@@ -126,8 +126,7 @@ class GeometryCrafterConfig:
         size_multiple: what the planned sides are multiples of; the networks need 64.
         fps, motion_bucket, noise_augmentation: constants of the conditioning.
         unet_dtype, encoder_dtype, decoder_dtype, prior_dtype: type of the weights and activations of the UNet and the
-            image embedding, the encoders, the decoder's trunk, and the per-frame prior.
-        head_dtype: type of the three decoder heads; float32 keeps the digits of the log depth.
+            image embedding, the encoders, the decoder, and the per-frame prior. Norms and last layers stay float32.
         offload: keep a network on the device only while its stage runs.
         prior_cache_bytes: maps of the per-frame prior kept between the first pass over the video and the
             windows; what does not fit is computed again (same values).
@@ -157,7 +156,6 @@ class GeometryCrafterConfig:
     encoder_dtype: Precision = "float32"
     decoder_dtype: Precision = "float32"
     prior_dtype: Precision = "float32"
-    head_dtype: Precision = "float32"
     offload: bool = False
     prior_cache_bytes: int = 2 << 30
 

@@ -73,6 +73,6 @@ def build_image_encoder(config: ImageEncoderConfig) -> nn.Module:
 
 def embed_frames(image: Float[Tensor, "N 3 H W"], encoder: nn.Module) -> Float[Tensor, "N D"]:
     """CLIP embeddings of images in [-1, 1], in the encoder's dtype."""
-    side = encoder.config.image_size
+    side = int(encoder.config.image_size)  # type: ignore[union-attr,arg-type]
     pixels = clip_pixels(image, (side, side))
     return encoder(pixels.to(next(encoder.parameters()).dtype)).image_embeds

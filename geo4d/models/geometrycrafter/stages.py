@@ -89,14 +89,12 @@ class GeometryCrafter(nn.Module):
         self.scheduler = scheduler
         self.device = torch.device(device)
         # nn.Module.to: the library's own override warns about a cast that concerns none of these weights.
-        self.unet = nn.Module.to(unet, DTYPES[config.unet_dtype])
+        self.unet = nn.Module.to(unet, dtype=DTYPES[config.unet_dtype])
         self.image_encoder = image_encoder.to(DTYPES[config.unet_dtype])
         self.image_vae = image_vae.to(DTYPES[config.encoder_dtype])
         self.point_map_vae = point_map_vae
         self.point_map_vae.encoder.to(DTYPES[config.encoder_dtype])
-        decoder = self.point_map_vae.decoder.to(DTYPES[config.decoder_dtype])
-        decoder.out_blocks.to(DTYPES[config.head_dtype])
-        decoder.time_conv_outs.to(DTYPES[config.head_dtype])
+        self.point_map_vae.decoder.cast(DTYPES[config.decoder_dtype])
         self.eval().requires_grad_(False)
         if not config.offload:
             self.to(self.device)

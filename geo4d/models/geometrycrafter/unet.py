@@ -3,16 +3,16 @@
 Legend of shape letters: B clips, T frames, C channels, h w latent size, D token width.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError
 
 try:
-    from diffusers import UNetSpatioTemporalConditionModel
+    from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 except ImportError as error:
     raise MissingExtraError("diffusers", "geometrycrafter", "GeometryCrafter") from error
 
@@ -66,7 +66,7 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
             skips.extend(outputs)
         hidden = self.mid_block(hidden, **shared, **tokens)
         for block in self.up_blocks:
-            count = len(block.resnets)
+            count = len(cast(nn.ModuleList, block.resnets))
             skips, used = skips[:-count], tuple(skips[-count:])
             hidden = block(
                 hidden, res_hidden_states_tuple=used, **shared, **(tokens if _attends(block) else {})
@@ -75,5 +75,5 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
         return hidden.unflatten(0, (num_clips, num_frames))
 
 
-def _attends(block: torch.nn.Module) -> bool:
+def _attends(block: nn.Module) -> bool:
     return getattr(block, "has_cross_attention", False) is True

@@ -3,18 +3,30 @@
 Legend of shape letters: N frames, C channels, H W pixels, h w latent size (an eighth).
 """
 
+import re
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError
+from geo4d.models.geometrycrafter.blocks import (
+    GROUPS,
+    MidBlock,
+    SpaceTimeBlock,
+    UpBlock,
+    normalise,
+    over_time,
+    time_conv,
+)
 from geo4d.models.geometrycrafter.config import ImageVAEConfig, PointMapVAEConfig
+from geo4d.models.layers import use_channels_last
 
 try:
     from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
     from diffusers.models.autoencoders.vae import Encoder
-    from diffusers.models.resnet import SpatioTemporalResBlock
-    from diffusers.models.unets.unet_3d_blocks import MidBlockTemporalDecoder, UpBlockTemporalDecoder
 except ImportError as error:
     raise MissingExtraError("diffusers", "geometrycrafter", "GeometryCrafter") from error
 
@@ -39,7 +51,7 @@ class ImageVAE(nn.Module):
             self.decoder = TemporalDecoder(
                 in_channels=config.latent_channels,
                 out_channels=config.out_channels,
-                block_out_channels=config.block_out_channels,
+                block_out_channels=config.block_out_channels,  # type: ignore[arg-type]
                 layers_per_block=config.layers_per_block,
             )
 
@@ -63,36 +75,24 @@ class ImageVAE(nn.Module):
         return self.decoder(latent.to(self.quant_conv.weight.dtype), indicator, num_frames)
 
 
-class PointMapHead(nn.Sequential):
-    """Features at full resolution to one map; mixes neighbouring frames once."""
+class PointMapHead(nn.ModuleDict):
+    """Features at full resolution to one map; mixes neighbouring frames once. The last layer stays float32."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         width = in_channels // 2
         super().__init__(
-            nn.GroupNorm(32, in_channels, eps=1e-6),
-            nn.ReLU(),
-            nn.Conv2d(in_channels, width, 3, padding=1),
-            SpatioTemporalResBlock(
-                in_channels=width,
-                out_channels=width,
-                temb_channels=None,
-                eps=1e-6,
-                temporal_eps=1e-5,
-                merge_factor=0.0,
-                merge_strategy="learned",
-                switch_spatial_to_temporal_mix=True,
-            ),
-            nn.ReLU(),
-            nn.Conv2d(width, out_channels, 1),
+            {
+                "0": nn.GroupNorm(GROUPS, in_channels, eps=1e-6),
+                "2": nn.Conv2d(in_channels, width, 3, padding=1),
+                "3": SpaceTimeBlock(width, width),
+                "5": nn.Conv2d(width, out_channels, 1),
+            }
         )
 
-    def forward(  # type: ignore[override]
-        self, features: Float[Tensor, "N C H W"], indicator: Float[Tensor, "B T"]
-    ) -> Float[Tensor, "N c H W"]:
-        for layer in self:
-            mixes_time = isinstance(layer, SpatioTemporalResBlock)
-            features = layer(features, image_only_indicator=indicator) if mixes_time else layer(features)
-        return features
+    def forward(self, features: Float[Tensor, "N C H W"], num_frames: int) -> Float[Tensor, "N c H W"]:
+        hidden = F.relu(normalise(features, cast(nn.GroupNorm, self["0"]), activation=False))
+        hidden = F.relu(self["3"](self["2"](hidden), num_frames))
+        return self["5"](hidden.float())
 
 
 class PointMapDecoder(nn.Module):
@@ -102,19 +102,14 @@ class PointMapDecoder(nn.Module):
         super().__init__()
         widths = config.dec_block_out_channels
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
-        self.mid_block = MidBlockTemporalDecoder(
-            num_layers=config.dec_layers_per_block,
-            in_channels=widths[-1],
-            out_channels=widths[-1],
-            attention_head_dim=widths[-1],
-        )
+        self.mid_block = MidBlock(widths[-1], config.dec_layers_per_block)
         reverse = widths[::-1]
         self.up_blocks = nn.ModuleList(
-            UpBlockTemporalDecoder(
+            UpBlock(
+                reverse[max(i - 1, 0)],
+                width,
                 num_layers=config.dec_layers_per_block + 1,
-                in_channels=reverse[max(i - 1, 0)],
-                out_channels=width,
-                add_upsample=i < len(reverse) - 1,
+                upsample=i < len(reverse) - 1,
             )
             for i, width in enumerate(reverse)
         )
@@ -122,6 +117,15 @@ class PointMapDecoder(nn.Module):
         self.time_conv_outs = nn.ModuleList(
             nn.Conv3d(c, c, (3, 1, 1), padding=(1, 0, 0)) for c in config.out_channels
         )
+
+    def cast(self, dtype: torch.dtype) -> "PointMapDecoder":
+        """Run in ``dtype``, in place; norms and the last layer of every head stay float32."""
+        for name, module in self.named_modules():
+            last = name.startswith("time_conv_outs") or re.fullmatch(r"out_blocks\.\d+\.5", name)
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear) and not last:
+                module.to(dtype)
+        use_channels_last(self)
+        return self
 
     def forward(
         self, latent: Float[Tensor, "N c h w"], num_frames: int
@@ -132,20 +136,17 @@ class PointMapDecoder(nn.Module):
             latent: not multiplied by the scaling factor.
             num_frames: frames per clip; divides N.
         Returns:
-            theta (tangent of half the diagonal field of view), log depth, mask (positive: valid).
+            theta (tangent of half the diagonal field of view), log depth, mask (positive: valid); float32.
         """
-        num_clips = latent.shape[0] // num_frames
-        features = self.conv_in(latent.to(self.conv_in.weight.dtype))
-        indicator = features.new_zeros(num_clips, num_frames)
-        features = self.mid_block(features, image_only_indicator=indicator)
+        latent = latent.to(self.conv_in.weight.dtype, memory_format=torch.channels_last)
+        features = self.mid_block(self.conv_in(latent), num_frames)
         for block in self.up_blocks:
-            features = block(features, image_only_indicator=indicator)
+            features = block(features, num_frames)
         maps = []
         for head, mix in zip(self.out_blocks, self.time_conv_outs, strict=True):
-            # The heads hold an eighth of the work and all of the last digits, so they may run in a wider type.
-            frames = head(features.to(head[0].weight.dtype), indicator)
-            clip = frames.unflatten(0, (num_clips, num_frames)).transpose(1, 2)
-            maps.append(mix(clip.to(mix.weight.dtype)).transpose(1, 2).flatten(0, 1))
+            clips = over_time(head(features, num_frames), num_frames)
+            mixed = time_conv(clips, cast(nn.Conv3d, mix))
+            maps.append(mixed.transpose(1, 2).reshape(len(latent), -1, *features.shape[-2:]))
         theta, log_depth, mask = maps
         return theta, log_depth, mask
 

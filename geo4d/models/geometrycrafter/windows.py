@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from geo4d.diffusion.euler import sample_euler
-from geo4d.diffusion.karras import guided, karras_noise_levels, v_denoiser
+from geo4d.diffusion.karras import Network, guided, karras_noise_levels, v_denoiser
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig, SchedulerConfig, Variant
 
 UNet = Callable[[Tensor, float, Tensor], Tensor]
@@ -108,7 +108,7 @@ def sample_generative(
         sample = torch.cat([scaled, nothing], dim=1)
         return unet(sample, timestep, torch.zeros_like(conditioning.tokens))
 
-    network = conditional
+    network: Network = conditional
     if config.guidance_scale > 1:
         network = guided(conditional, unconditional, config.guidance_scale)
     return sample_euler(v_denoiser(network), x, levels, on_step)

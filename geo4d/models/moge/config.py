@@ -67,7 +67,8 @@ class MoGeConfig:
         unknown = sorted(set(published) - known)
         if unknown:
             raise ValueError(f"expected keys of {sorted(known)}, got also {unknown}")
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in published.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in published.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)

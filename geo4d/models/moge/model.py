@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geo4d.models.layers import GroupNorm, LayerNorm
-from geo4d.models.moge.backbone import PATCH, DinoV2
+from geo4d.models.layers import GroupNorm
+from geo4d.models.moge.backbone import PATCH, DinoV2, LayerScale
 from geo4d.models.moge.config import ENCODERS, MoGeConfig
 
 
@@ -101,7 +101,7 @@ class Head(nn.Module):
         for block in self.upsample_blocks:
             x = block(_with_view_plane(x, aspect))
         x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-        x = _with_view_plane(x.to(self.output_block[0][0].weight.dtype), aspect)
+        x = _with_view_plane(x.to(next(self.output_block.parameters()).dtype), aspect)
         points, mask = (block(x) for block in self.output_block)
         return points.float(), mask.float()
 
@@ -121,18 +121,15 @@ class MoGe(nn.Module):
         self.image_std: Tensor
 
     def cast(self, dtype: torch.dtype) -> "MoGe":
-        """Run in ``dtype``, in place; norms, position embedding, layer scales and the last layers stay float32."""
+        """Run in ``dtype``, in place; norms, position embedding and the last layers stay float32."""
         if dtype == torch.float32:
             return self
         last = set(self.head.output_block.modules())
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and module not in last:
+            if (
+                isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and module not in last
+            ) or isinstance(module, LayerScale):
                 module.to(dtype)
-            elif isinstance(module, LayerNorm | GroupNorm) or module in last:
-                continue
-        for block in self.backbone.blocks:
-            block.ls1.to(dtype)
-            block.ls2.to(dtype)
         return self
 
     def features(

@@ -1,0 +1,202 @@
+"""Checkpoints in the layout of the model hub: one folder per network with ``config.json`` and safetensors files.
+
+Every network here keeps the published names, so there is no key table; a load still accounts for every key.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from geo4d.errors import CheckpointError
+from geo4d.models.checkpoints import read_safetensors, sha256_of
+from geo4d.models.filling import fill_network
+from geo4d.models.geometrycrafter.config import (
+    GeometryCrafterConfig,
+    ImageEncoderConfig,
+    ImageVAEConfig,
+    PointMapVAEConfig,
+    SchedulerConfig,
+    UNetConfig,
+    Variant,
+    from_published,
+)
+from geo4d.models.moge.weights import FILE, HUB_REPOSITORY
+
+if TYPE_CHECKING:
+    from geo4d.models.geometrycrafter.stages import GeometryCrafter
+
+LICENCE = "GeometryCrafter weights: academic use only (Tencent); Stable Video Diffusion: Stability AI community licence"
+
+SVD_FOLDER = "svd"
+"""Where the parts that GeometryCrafter takes from Stable Video Diffusion lie, if not beside its own."""
+
+
+def component_folder(root: Path, component: str) -> Path:
+    """Folder of one network, in ``root`` or in its ``svd`` folder.
+
+    Raises:
+        CheckpointError: neither exists.
+    """
+    for folder in (root / component, root / SVD_FOLDER / component):
+        if folder.is_dir():
+            return folder
+    raise CheckpointError(
+        f"expected a folder '{component}' in {root} or its '{SVD_FOLDER}'; get it with: geo4d models pull geometrycrafter"
+    )
+
+
+def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
+    """A published config file.
+
+    Raises:
+        CheckpointError: missing or not JSON.
+    """
+    try:
+        parsed: Mapping[str, Any] = json.loads((folder / name).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"expected a readable {name} in {folder}: {error}") from error
+    return parsed
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of one network; full precision goes before ``fp16`` copies.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    files = [file for file in sorted(folder.glob("*.safetensors")) if ".non_ema." not in file.name]
+    chosen = [file for file in files if ".fp16." not in file.name] or files
+    if not chosen:
+        raise CheckpointError(f"expected safetensors files in {folder}, found none")
+    return chosen
+
+
+def system_folders(root: Path, variant: Variant) -> dict[str, Path]:
+    """Folders of the networks of a variant, by component.
+
+    Raises:
+        CheckpointError: one is missing.
+    """
+    if not root.is_dir():
+        raise CheckpointError(
+            f"expected the checkpoint folder {root}, found none; get it with: geo4d models pull geometrycrafter"
+        )
+    return {
+        name: component_folder(root, name)
+        for name in (f"unet_{variant}", "point_map_vae", "vae", "image_encoder")
+    }
+
+
+def weights_sha256(root: Path, variant: Variant) -> str:
+    """One hash over all weight files of a variant."""
+    lines = [
+        f"{component}/{file.name} {sha256_of(file)}"
+        for component, folder in system_folders(root, variant).items()
+        for file in weight_files(folder)
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def load_system(
+    root: Path, variant: Variant, config: GeometryCrafterConfig, device: torch.device | str = "cpu"
+) -> "GeometryCrafter":
+    """All networks of one variant from a checkpoint folder, each read in its own dtype.
+
+    Args:
+        root: holds ``unet_diff`` or ``unet_determ``, ``point_map_vae``, and (here or in ``svd``) ``vae``,
+            ``image_encoder`` and, optionally, ``scheduler``.
+    Raises:
+        CheckpointError: a folder, a file or a key is missing or foreign.
+        MissingExtraError: diffusers or transformers is not installed.
+    """
+    from geo4d.models.geometrycrafter.embedding import build_image_encoder
+    from geo4d.models.geometrycrafter.stages import DTYPES, GeometryCrafter
+    from geo4d.models.geometrycrafter.unet import FrameTokenUNet
+    from geo4d.models.geometrycrafter.vae import ImageVAE, PointMapVAE
+
+    folders = system_folders(root, variant)
+    unet_dtype, encoder_dtype = DTYPES[config.unet_dtype], DTYPES[config.encoder_dtype]
+    unet_config = dataclasses.asdict(from_published(UNetConfig, read_config(folders[f"unet_{variant}"])))
+    point_config = from_published(PointMapVAEConfig, read_config(folders["point_map_vae"]))
+    image_config = from_published(ImageVAEConfig, read_config(folders["vae"]))
+    clip_config = from_published(ImageEncoderConfig, read_config(folders["image_encoder"]))
+    with torch.device("meta"):
+        unet, point_map_vae = FrameTokenUNet(**unet_config), PointMapVAE(point_config)
+        image_vae, image_encoder = ImageVAE(image_config), build_image_encoder(clip_config)
+
+    def tensors(component: str, without: str | None = None) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for file in weight_files(folders[component]):
+            found.update(read_safetensors(file))
+        return {key: t for key, t in found.items() if without is None or without not in key}
+
+    fill_network(unet, tensors(f"unet_{variant}"), unet_dtype, f"unet_{variant}")
+    fill_network(point_map_vae, tensors("point_map_vae"), torch.float32, "point_map_vae")
+    # Inference never decodes pictures, so the image decoder is left on disk.
+    fill_network(image_vae, tensors("vae", without="decoder."), encoder_dtype, "vae")
+    fill_network(image_encoder, tensors("image_encoder", without="position_ids"), unet_dtype, "image_encoder")
+    scheduler = SchedulerConfig()
+    for folder in (root / "scheduler", root / SVD_FOLDER / "scheduler"):
+        if folder.is_dir():
+            scheduler = from_published(SchedulerConfig, read_config(folder, "scheduler_config.json"))
+            break
+    return GeometryCrafter(variant, unet, point_map_vae, image_vae, image_encoder, scheduler, config, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class HubSource:
+    """A part of a model-hub repository.
+
+    Attributes:
+        repository: its name on the hub.
+        patterns: files that are needed.
+        folder: where they go inside the model's folder.
+    """
+
+    repository: str
+    patterns: tuple[str, ...]
+    folder: str
+
+
+HUB_SOURCES = (
+    HubSource("TencentARC/GeometryCrafter", ("unet_diff/*", "unet_determ/*", "point_map_vae/*"), "."),
+    HubSource(
+        "stabilityai/stable-video-diffusion-img2vid-xt",
+        (
+            "vae/config.json",
+            "vae/*.fp16.safetensors",
+            "image_encoder/config.json",
+            "image_encoder/*.fp16.safetensors",
+            "scheduler/*",
+        ),
+        SVD_FOLDER,
+    ),
+    HubSource(HUB_REPOSITORY, (FILE,), "moge"),
+)
+
+
+def pull(folder: Path) -> None:
+    """Download everything that both variants and their prior need into ``folder``; goes on where it stopped.
+
+    Raises:
+        CheckpointError: no network, or a repository asks for a licence to be accepted first.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    for source in HUB_SOURCES:
+        try:
+            snapshot_download(
+                source.repository, allow_patterns=list(source.patterns), local_dir=folder / source.folder
+            )
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise CheckpointError(
+                f"cannot download {source.repository}: {error}; if the repository asks for it, accept its licence on "
+                "its page and log in, then run the same command again to go on"
+            ) from error

@@ -1,0 +1,48 @@
+"""The published checkpoint: one file with the network's settings and its tensors. Names are the authors' throughout."""
+
+from pathlib import Path
+
+import torch
+
+from geo4d.errors import CheckpointError
+from geo4d.models.checkpoints import model_store, read_torch_file
+from geo4d.models.filling import fill_network
+from geo4d.models.moge.config import MoGeConfig
+from geo4d.models.moge.model import MoGe
+
+LICENCE = "MoGe-1 weights: MIT (Microsoft), with a DINOv2 backbone under Apache-2.0"
+HUB_REPOSITORY = "Ruicheng/moge-vitl"
+FILE = "model.pt"
+
+
+def find_moge(weights: str | Path | None = None) -> Path:
+    """The checkpoint file: ``weights`` or ``model.pt`` in it, or the one in the local model store.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    path = Path(weights) if weights is not None else model_store() / "moge"
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(
+            f"expected a MoGe checkpoint at {file}, found none; try: geo4d models pull geometrycrafter"
+        )
+    return file
+
+
+def load_moge(file: Path) -> MoGe:
+    """Read a checkpoint without running anything stored in it.
+
+    Raises:
+        CheckpointError: not a MoGe-1 checkpoint, unsafe, or keys are missing or unknown.
+    """
+    content = read_torch_file(file)
+    if not isinstance(content, dict) or not {"model_config", "model"} <= content.keys():
+        raise CheckpointError(f"expected a MoGe checkpoint with 'model_config' and 'model' in {file}")
+    try:
+        config = MoGeConfig.from_published(content["model_config"])
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{file}: {error}; only MoGe-1 checkpoints can be read") from error
+    with torch.device("meta"):
+        network = MoGe(config)
+    return fill_network(network, content["model"], torch.float32, f"{file} ({config.encoder})")
