@@ -1,0 +1,25 @@
+import subprocess
+import sys
+
+
+def run(code):
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_stay_functions_however_they_are_imported():
+    run(
+        "import geo4d\n"
+        "assert callable(geo4d.reconstruct)\n"
+        "from geo4d.reconstruct import load\n"
+        "import geo4d.reconstruct\n"
+        "assert callable(geo4d.reconstruct) and geo4d.load is load\n"
+    )
+    run("import geo4d.reconstruct, geo4d\nassert callable(geo4d.reconstruct)\n")
+
+
+def test_import_is_light_and_names_are_listed():
+    run(
+        "import sys, geo4d\n"
+        "assert not {'torch', 'numpy', 'av', 'zarr'} & set(sys.modules)\n"
+        "assert 'reconstruct' in dir(geo4d) and geo4d.__version__\n"
+    )
