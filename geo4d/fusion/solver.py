@@ -33,7 +33,7 @@ class BorderedBandSystem:
     each entry of each piece goes is worked out once per pattern.
     """
 
-    def __init__(self, patterns: Sequence[Int[Tensor, "B k"]], num_band: int, total: int) -> None:
+    def __init__(self, patterns: Sequence[Int[Tensor, "_ _"]], num_band: int, total: int) -> None:
         self.num_band, self.total = num_band, total
         self.num_border = total - num_band
         bandwidth = 0
