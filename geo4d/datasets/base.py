@@ -270,6 +270,11 @@ def map_frames(files: list[Path], load: Callable[[Path], np.ndarray], dtype: typ
     return LazyFrames((len(files), height, width), np.dtype(dtype), compute)
 
 
+def map_size(array: FrameArray) -> tuple[int, int]:
+    """(height, width) of the frames of an array."""
+    return int(array.shape[1]), int(array.shape[2])
+
+
 def png_depth(units_per_metre: float) -> Callable[[Path], np.ndarray]:
     """Loader of 16-bit depth PNGs: value / ``units_per_metre`` in metres, 0 is missing (NaN)."""
     from geo4d.formats.images import load_png16

@@ -123,22 +123,25 @@ def depth_scores(sums: Float[Tensor, "T 12"], *, average: Average = "pixel") -> 
     groups = filled.sum(0, keepdim=True) if average == "pixel" else filled
     shares = (groups[:, 9:] / groups[:, :1]).mean(0).tolist()
     seen = groups[groups[:, 1] > 0]
-    errors: list[float | None] = [None] * 7
+    names = ("abs_rel", "sq_rel", "rmse", "rmse_log", "silog", "log10", "irmse")
+    errors: dict[str, float | None] = dict.fromkeys(names)
     if seen.shape[0]:
         mean = seen / seen[:, 1:2]
         variance = (mean[:, 6] - mean[:, 5] ** 2).clamp(min=0)
-        errors = [
-            float(mean[:, 2].mean()),
-            float(mean[:, 3].mean()),
-            float(mean[:, 4].sqrt().mean()),
-            float(mean[:, 6].sqrt().mean()),
-            100 * math.sqrt(float(variance.mean())),
-            float(seen[:, 7].sum() / seen[:, 1].sum()),
-            float(mean[:, 8].sqrt().mean()),
-        ]
+        errors = {
+            "abs_rel": float(mean[:, 2].mean()),
+            "sq_rel": float(mean[:, 3].mean()),
+            "rmse": float(mean[:, 4].sqrt().mean()),
+            "rmse_log": float(mean[:, 6].sqrt().mean()),
+            "silog": 100 * math.sqrt(float(variance.mean())),
+            "log10": float(seen[:, 7].sum() / seen[:, 1].sum()),
+            "irmse": float(mean[:, 8].sqrt().mean()),
+        }
     return DepthScores(
-        *errors,
-        *shares,
+        **errors,
+        delta_125=shares[0],
+        delta_125_2=shares[1],
+        delta_125_3=shares[2],
         coverage=float(filled[:, 1].sum() / filled[:, 0].sum()),
         num_pixels=int(filled[:, 0].sum()),
         num_frames=filled.shape[0],

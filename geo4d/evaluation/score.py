@@ -30,6 +30,7 @@ from geo4d.evaluation.protocols import (
     align_depth,
     fit_depth,
     fit_points,
+    fit_space,
     valid_depth,
 )
 from geo4d.geometry.cameras import resize_intrinsics, unproject
@@ -136,7 +137,8 @@ def aligned_depth(
     Raises:
         DegenerateInput: the alignment is not determined.
     """
-    assert protocol.depth is not None and sequence.depth is not None
+    assert protocol.depth is not None
+    assert sequence.depth is not None
     row = {int(frame): i for i, frame in enumerate(predicted.frames)}
     fits = _fit_sequence(predicted, row, sequence, protocol.depth)[0]
     aligned, references = [], []
@@ -155,8 +157,11 @@ def _score_depth(
     predicted: Predicted, row: dict[int, int], sequence: Sequence, protocol: Protocol, warnings: list[str]
 ) -> dict[str, float | None]:
     settings = protocol.depth
-    assert settings is not None and sequence.depth is not None
+    assert settings is not None
+    assert sequence.depth is not None
     fits, ratio, num_nan = _fit_sequence(predicted, row, sequence, settings)
+    if settings.alignment.startswith("scale_shift") and any(scale == 0 for scale, _ in fits):
+        warnings.append("the prediction is constant (in the sequence or in a frame)")
     if num_nan:
         warnings.append(f"{num_nan} reference-valid pixels have no finite prediction; they count as wrong")
     _check_units(ratio, predicted, warnings)
@@ -212,20 +217,22 @@ def _fit_sequence(
     weighted = settings.weighted and (predicted.points is not None or predicted.intrinsics is not None)
     everything, truth = torch.cat(values), torch.cat(references)
     if everything.numel() == 0:
-        raise DegenerateInput("no valid pixel with a finite prediction")
+        return [(1.0, 0.0)] * sequence.num_frames, None, num_nan
+
+    def fit(p: Tensor, r: Tensor) -> tuple[float, float]:
+        if p.numel() == 0:  # nothing to fit on: whatever is valid here is not covered
+            return 1.0, 0.0
+        try:
+            return fit_depth(p, r, settings, quantity=predicted.quantity, weighted=weighted)
+        except DegenerateInput:
+            # A constant prediction is wrong, not degenerate: it gets the best constant.
+            in_depth = fit_space(settings, predicted.quantity) == "depth"
+            return 0.0, float(r.median() if in_depth else 1 / r.median())
+
     ratio = float(truth.median() / everything.median()) if float(everything.median()) != 0 else None
     if settings.scope == "sequence":
-        fit = fit_depth(everything, truth, settings, quantity=predicted.quantity, weighted=weighted)
-        return [fit] * sequence.num_frames, ratio, num_nan
-    fits = []
-    for p, r in zip(values, references, strict=True):
-        # A frame without a pixel to fit on has none to score either, or only uncovered ones.
-        fits.append(
-            fit_depth(p, r, settings, quantity=predicted.quantity, weighted=weighted)
-            if p.numel()
-            else (1.0, 0.0)
-        )
-    return fits, ratio, num_nan
+        return [fit(everything, truth)] * sequence.num_frames, ratio, num_nan
+    return [fit(p, r) for p, r in zip(values, references, strict=True)], ratio, num_nan
 
 
 def _check_units(ratio: float | None, predicted: Predicted, warnings: list[str]) -> None:
@@ -307,7 +314,8 @@ def _depth_change(
 def _score_points(
     predicted: Predicted, row: dict[int, int], sequence: Sequence, settings: PointProtocol
 ) -> dict[str, float | None]:
-    assert sequence.depth is not None and sequence.intrinsics is not None
+    assert sequence.depth is not None
+    assert sequence.intrinsics is not None
 
     def frame_points(frame: int) -> tuple[Tensor, Tensor, Tensor]:
         depth = torch.from_numpy(np.asarray(sequence.depth[frame], np.float32))  # type: ignore[index]
@@ -322,7 +330,10 @@ def _score_points(
         seen = valid & torch.isfinite(points).all(-1)
         values.append(points[seen])
         references.append(reference[seen])
-    scale = fit_points(torch.cat(values), torch.cat(references), settings)
+    if not bool(torch.stack([points.any() for points in values]).any()):
+        scale = 1.0  # no usable point: nothing is covered, or all points are 0 and wrong
+    else:
+        scale = fit_points(torch.cat(values), torch.cat(references), settings)
     sums = []
     for frame in range(sequence.num_frames):
         points, reference, valid = frame_points(frame)
@@ -358,7 +369,9 @@ def _score_poses(
     degenerate: dict[str, str],
     warnings: list[str],
 ) -> dict[str, float | None]:
-    assert protocol.poses is not None and sequence.c2w is not None and predicted.c2w is not None
+    assert protocol.poses is not None
+    assert sequence.c2w is not None
+    assert predicted.c2w is not None
     known = np.isfinite(sequence.c2w).all(axis=(1, 2))
     if not known.any():
         degenerate["poses"] = "no reference pose"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import Reader, Sequence, missing, natural_key, rgb_frames
+from geo4d.datasets.base import Reader, Sequence, map_size, missing, natural_key, rgb_frames
 from geo4d.formats.cameras import load_colmap
 
 
@@ -40,7 +40,7 @@ def _load(folder: Path, name: str) -> Sequence:
         name=name,
         dataset="colmap",
         times_s=np.arange(len(frames), dtype=float),
-        size=rgb.shape[1:3],
+        size=map_size(rgb),
         rgb=rgb,
         intrinsics=model.intrinsics[order],
         c2w=model.c2w[order],

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import Reader, Sequence, associate_nearest, constant_intrinsics, missing, rgb_frames
+from geo4d.datasets.base import (
+    Reader,
+    Sequence,
+    associate_nearest,
+    constant_intrinsics,
+    map_size,
+    missing,
+    rgb_frames,
+)
 from geo4d.datasets.readers.tum import existing
 from geo4d.errors import InputError
 from geo4d.formats.cameras import quaternions_to_poses
@@ -74,7 +82,7 @@ def _load(folder: Path, name: str) -> Sequence:
         name=name,
         dataset="euroc",
         times_s=times,
-        size=rgb.shape[1:3],
+        size=map_size(rgb),
         rgb=rgb,
         intrinsics=constant_intrinsics(len(frames), *k, integer_centres=True),
         c2w=np.where((nearest >= 0)[:, None, None], poses[nearest], np.nan),

@@ -11,6 +11,7 @@ from geo4d.datasets.base import (
     constant_intrinsics,
     list_files,
     map_frames,
+    map_size,
     missing,
     png_depth,
     rgb_frames,
@@ -51,7 +52,7 @@ def _load(folder: Path, name: str) -> Sequence:
         name=name,
         dataset="iclnuim",
         times_s=np.arange(len(frames)) / FPS,
-        size=depth.shape[1:3],
+        size=map_size(depth),
         rgb=rgb_frames(frames),
         depth=depth,
         # The Redwood renderings use 525; the 481.2 / 480 of the original ICL-NUIM do not fit them.

@@ -12,6 +12,7 @@ from geo4d.datasets.base import (
     constant_intrinsics,
     list_files,
     map_frames,
+    map_size,
     missing,
     png_depth,
     rgb_frames,
@@ -145,7 +146,7 @@ def _drive(
         name=name,
         dataset="kitti",
         times_s=np.array(numbers if counted else range(len(frames))) / FPS,
-        size=depth.shape[1:3],
+        size=map_size(depth),
         rgb=rgb_frames(frames),
         depth=depth,
         intrinsics=intrinsics,
@@ -207,7 +208,7 @@ def _load_odometry(folder: Path, name: str) -> Sequence:
         name=name,
         dataset="kitti-odometry",
         times_s=times,
-        size=rgb.shape[1:3],
+        size=map_size(rgb),
         rgb=rgb,
         intrinsics=constant_intrinsics(len(frames), p[0, 0], p[1, 1], p[0, 2], p[1, 2], integer_centres=True),
         c2w=c2w,
@@ -221,8 +222,9 @@ DEPTH = Reader(
     title="KITTI annotated depth",
     url=_DEPTH_URL,
     layout=(
-        "data_depth_annotated/val/<drive>/proj_depth/groundtruth/image_02/*.png with raw_data/<date>/<drive>/image_02/data; "
-        "or val_selection_cropped/{image_gathered,groundtruth_depth_gathered}/<drive>_02; or "
+        "data_depth_annotated/val/<drive>/proj_depth/groundtruth/image_02/*.png with "
+        "raw_data/<date>/<drive>/image_02/data; or "
+        "val_selection_cropped/{image_gathered,groundtruth_depth_gathered}/<drive>_02; or "
         "val_selection_cropped/{image,groundtruth_depth,intrinsics}; or rgb/, depth/, test_annotations.json."
     ),
     find=_find_depth,

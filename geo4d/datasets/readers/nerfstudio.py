@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import Reader, Sequence, map_frames, missing, png_depth, rgb_frames
+from geo4d.datasets.base import Reader, Sequence, map_frames, map_size, missing, png_depth, rgb_frames
 from geo4d.datasets.readers.synthetic import load_depth_file
 from geo4d.formats.cameras import load_nerfstudio
 
@@ -24,7 +24,8 @@ def _load(folder: Path, name: str) -> Sequence:
     absent = [path.name for path in frames if not path.is_file()]
     if absent or not frames:
         raise missing(READER, folder, f"{len(absent)} of {len(frames)} images are not there, {absent[:1]}")
-    depth, depth_files = None, []
+    depth = None
+    depth_files: list[Path] = []
     if model.depth_files:
         depth_files = [folder / model.depth_files[i] for i in order]
         unit = png_depth(1 / model.depth_unit)
@@ -36,7 +37,7 @@ def _load(folder: Path, name: str) -> Sequence:
         name=name,
         dataset="nerfstudio",
         times_s=np.arange(len(frames), dtype=float) if model.times_s is None else model.times_s[order],
-        size=(depth if depth is not None else rgb).shape[1:3],
+        size=map_size(depth if depth is not None else rgb),
         rgb=rgb,
         depth=depth,
         intrinsics=model.intrinsics[order],

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import rq
 
-from geo4d.datasets.base import Reader, Sequence, list_files, missing, rgb_frames
+from geo4d.datasets.base import Reader, Sequence, list_files, map_size, missing, rgb_frames
 
 FPS = 24.0
 
@@ -55,7 +55,7 @@ def _load(folder: Path, name: str) -> Sequence:
         name=name,
         dataset="pavilion",
         times_s=np.array(numbers) / FPS,
-        size=rgb.shape[1:3],
+        size=map_size(rgb),
         rgb=rgb,
         intrinsics=intrinsics,
         c2w=np.stack([camera[1] for camera in cameras]),

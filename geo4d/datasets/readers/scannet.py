@@ -9,6 +9,7 @@ from geo4d.datasets.base import (
     Sequence,
     list_files,
     map_frames,
+    map_size,
     missing,
     natural_key,
     png_depth,
@@ -58,7 +59,7 @@ def _load(folder: Path, name: str) -> Sequence:
         c2w = np.loadtxt(folder / "pose_90.txt", ndmin=2).reshape(-1, 4, 4)
     notes = []
     if c2w is not None:
-        lost = ~np.isfinite(c2w).all(axis=(1, 2))  # lost tracking is stored as -inf
+        lost = np.logical_not(np.isfinite(c2w).all(axis=(1, 2)))  # lost tracking is stored as -inf
         c2w = np.where(lost[:, None, None], np.nan, c2w)
         if lost.any():
             notes.append(f"{int(lost.sum())} frames lost tracking and have no pose")
@@ -72,7 +73,7 @@ def _load(folder: Path, name: str) -> Sequence:
         name=name,
         dataset="scannet",
         times_s=np.arange(len(frames)) * (1 if color == "color" else 3) / FPS,
-        size=depth.shape[1:3],
+        size=map_size(depth),
         rgb=rgb_frames(frames),
         depth=depth,
         intrinsics=intrinsics,

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import Reader, Sequence, list_files, map_frames, missing, rgb_frames, same_stems
+from geo4d.datasets.base import (
+    Reader,
+    Sequence,
+    list_files,
+    map_frames,
+    map_size,
+    missing,
+    rgb_frames,
+    same_stems,
+)
 from geo4d.formats.cameras import load_cam
 from geo4d.formats.images import load_dpt, load_png16
 
@@ -64,7 +73,7 @@ def _load(folder: Path, name: str, render_pass: str) -> Sequence:
         name=name,
         dataset=reader.name,
         times_s=np.arange(len(frames)) / FPS,
-        size=(depth if depth is not None else rgb).shape[1:3],
+        size=map_size(depth if depth is not None else rgb),
         rgb=rgb,
         depth=depth,
         intrinsics=intrinsics,

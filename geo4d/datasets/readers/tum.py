@@ -11,6 +11,7 @@ from geo4d.datasets.base import (
     associate_nearest,
     constant_intrinsics,
     map_frames,
+    map_size,
     missing,
     png_depth,
     rgb_frames,
@@ -89,7 +90,8 @@ def load_recording(
         raise missing(reader, folder, "none of the files in rgb.txt is there")
     if len(frames) < len(names):
         notes.append(f"{len(names) - len(frames)} of {len(names)} frames of rgb.txt are not in the folder")
-    depth, depth_files = None, []
+    depth = None
+    depth_files: list[Path] = []
     if (folder / "depth.txt").is_file():
         depth_times, depth_files = existing(folder, *load_file_list(folder / "depth.txt"))
         partner = associate_nearest(times, depth_times, MAX_DIFFERENCE_S)
@@ -116,7 +118,7 @@ def load_recording(
         name=name,
         dataset=reader.name,
         times_s=times,
-        size=(depth if depth is not None else rgb).shape[1:3],
+        size=map_size(depth if depth is not None else rgb),
         rgb=rgb,
         depth=depth,
         intrinsics=constant_intrinsics(
