@@ -231,10 +231,18 @@ class ContextConstants:
 
 @torch.no_grad()
 def compute_constants(
-    text_tower: TextTower, image_tower: ImageTower, resampler: Resampler
+    text_tower: TextTower,
+    image_tower: ImageTower,
+    resampler: Resampler,
+    token_ids: Int[Tensor, "1 L"] | None = None,
 ) -> ContextConstants:
-    """Run the towers once; afterwards they are not needed for a network that does not look at each frame."""
+    """Run the towers once; afterwards they are not needed for a network that does not look at each frame.
+
+    Args:
+        token_ids: of the prompt; None takes the published one.
+    """
     length = text_tower.positional_embedding.shape[0]
+    token_ids = prompt_tokens(PROMPT, length) if token_ids is None else token_ids
     grey = torch.zeros(1, 3, image_tower.image_size, image_tower.image_size)
     return ContextConstants(
         text=text_tower(token_ids),
