@@ -12,13 +12,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.linalg import LinAlgError, cho_solve_banded, cholesky_banded
 from torch import Tensor
 
-from geo4d.geometry.poses import nearest_rotation, skew, so3_exp
+from geo4d.geometry.poses import nearest_rotation, so3_exp
 
 MIN_DEPTH = 1e-6
 _BEHIND = 60.0  # squared, scaled error that a point behind its camera counts as
@@ -144,14 +142,14 @@ class _Structure:
         block_of = first.div(group, rounding_mode="floor")
         seen = torch.zeros(num_points, dtype=torch.bool)
         seen[point] = True
-        self.half_bandwidth = 0
+        self.extent = 1
         for b in block_of[seen].unique().tolist():
             members = ((block_of == b) & seen).nonzero()[:, 0]
             low, high = int(first[members].min()), int(last[members].max()) + 1
             local[members] = torch.arange(len(members))
             rows = (block_of[point] == b).nonzero()[:, 0]
             self.blocks.append((members, rows, low, high))
-            self.half_bandwidth = max(self.half_bandwidth, high - low - 1)
+            self.extent = max(self.extent, high - low)
         self.local = local
 
 
@@ -215,220 +213,271 @@ def bundle_adjust(
 
 
 class _System:
-    """The normal equations of one problem: linearise, then solve for as many dampings as needed."""
+    """The normal equations of one problem: linearise, then solve for as many dampings as needed.
+
+    Columns of the extended Jacobian: the camera's own unknowns (6, or 7 with its focal), the shared focal, the residual.
+    """
 
     def __init__(
         self,
         observations: Observations,
         structure: _Structure,
-        fixed: Tensor,
+        fixed: Bool[Tensor, " N"],
         config: BundleConfig,
         num_cameras: int,
     ) -> None:
-        self.observations, self.structure, self.fixed, self.config = observations, structure, fixed, config
+        self.observations, self.structure, self.config = observations, structure, config
         self.num_cameras = num_cameras
         self.size = 7 if config.focal == "per_frame" else 6
         self.shared = config.focal == "shared"
-        self.half_bandwidth = max(structure.half_bandwidth, 1 if self.size == 7 and num_cameras > 1 else 0)
+        self.extent = max(structure.extent, 2 if self.size == 7 else 1)
         free = torch.ones(num_cameras, self.size, dtype=torch.bool)
         free[fixed, :6] = False
         if not config.with_translation:
             free[:, :3] = False
-        self.free = free.reshape(-1)
+        self.free = free
 
     def cost(self, state: BundleState) -> float:
-        width = self.config.robust_width
-        total = robust_cost(reprojection_error(state, self.observations), self.observations.weight, width)
-        _, prior_cost, _, _ = self._focal_prior(state)
-        return total + prior_cost
+        error = reprojection_error(state, self.observations)
+        total = robust_cost(error, self.observations.weight, self.config.robust_width)
+        return total + self._focal_terms(state)[0]
 
-    def _focal_prior(self, state: BundleState) -> tuple[Tensor, float, Tensor, Tensor]:
-        """Strength, cost, gradient (per camera) and curvature coupling of the focal terms."""
+    def _focal_terms(self, state: BundleState) -> tuple[float, Tensor, Tensor, float]:
+        """Cost, gradient and diagonal curvature per camera, and the coupling of neighbours."""
         config, log_focal = self.config, state.log_focal
-        gradient = torch.zeros_like(log_focal)
-        strength = torch.zeros_like(log_focal)
-        cost = 0.0
+        gradient, curvature = torch.zeros_like(log_focal), torch.zeros_like(log_focal)
+        cost, link = 0.0, 0.0
         if config.focal_prior is not None and config.focal != "fixed":
             focal, spread = config.focal_prior
             weight = config.prior_strength / spread**2 / len(log_focal)
             difference = log_focal - math.log(focal)
-            strength += weight
+            curvature += weight
             gradient += weight * difference
             cost += float((weight * difference**2).sum())
-        link = torch.zeros(())
         if self.size == 7 and len(log_focal) > 1:
-            link = torch.tensor(config.prior_strength / config.focal_smoothness**2, dtype=log_focal.dtype)
+            link = config.prior_strength / config.focal_smoothness**2
             change = log_focal[1:] - log_focal[:-1]
             gradient[1:] += link * change
             gradient[:-1] -= link * change
+            curvature[1:] += link
+            curvature[:-1] += link
             cost += float((link * change**2).sum())
-        return strength, cost, gradient, link
+        return cost, gradient, curvature, link
 
     def linearise(self, state: BundleState) -> None:
-        observations, config = self.observations, self.config
+        observations, size, n = self.observations, self.size, self.num_cameras
         camera, point = observations.camera, observations.point
         uv, p = project_points(state, observations)
         residual = uv - observations.uv
         ahead = p[:, 2] > MIN_DEPTH
         z = p[:, 2].clamp_min(MIN_DEPTH)
         focal = state.log_focal[camera].exp()
-        weight = observations.weight * ahead / (1 + residual.square().sum(1) / config.robust_width**2)
+        width = self.config.robust_width
+        root = (observations.weight * ahead / (1 + residual.square().sum(1) / width**2)).sqrt()
         d_p = torch.zeros(len(z), 2, 3, dtype=z.dtype)
         d_p[:, 0, 0] = d_p[:, 1, 1] = focal / z
         d_p[:, :, 2] = -uv / z[:, None]
-        X = state.points[point]
-        J_camera = torch.cat([d_p * X[:, 3, None, None], -(d_p @ skew(p))], -1)
-        if self.size == 7:
-            J_camera = torch.cat([J_camera, uv[..., None]], -1)
-        basis = _tangent_basis(state.points)
-        J_point = d_p @ (state.w2c[camera, :3] @ basis[point])
-        root = weight.sqrt()[:, None, None]
-        J_camera = (J_camera * root).flatten(0, 0)
-        J_camera = J_camera * self.free.reshape(self.num_cameras, 1, self.size)[camera]
-        J_point = J_point * root
-        J_focal = (uv * root[:, 0]) if self.shared else torch.zeros_like(uv)
-        r = residual * root[:, 0]
+        d_p *= root[:, None, None]
 
-        n, size = self.num_cameras, self.size
-        self.U = torch.zeros(n, size, size, dtype=z.dtype).index_add_(0, camera, J_camera.mT @ J_camera)
-        self.g = torch.zeros(n, size, dtype=z.dtype).index_add_(
-            0, camera, (J_camera.mT @ r[..., None])[..., 0]
-        )
-        num_points = len(state.points)
-        self.V = torch.zeros(num_points, 3, 3, dtype=z.dtype).index_add_(0, point, J_point.mT @ J_point)
-        self.h = torch.zeros(num_points, 3, dtype=z.dtype).index_add_(
-            0, point, (J_point.mT @ r[..., None])[..., 0]
-        )
-        self.W = J_camera.mT @ J_point
-        self.uf = torch.zeros(n, size, dtype=z.dtype).index_add_(
-            0, camera, (J_camera.mT @ J_focal[..., None])[..., 0]
-        )
-        self.wf = torch.zeros(num_points, 3, dtype=z.dtype).index_add_(
-            0, point, (J_point.mT @ J_focal[..., None])[..., 0]
-        )
-        self.ff = float((J_focal * J_focal).sum())
-        self.gf = float((J_focal * r).sum())
-        strength, _, gradient, link = self._focal_prior(state)
+        J = torch.zeros(len(z), 2, size + 2, dtype=z.dtype)
+        J[..., :3] = d_p * state.points[point, 3, None, None]
+        J[..., 3:6] = torch.linalg.cross(p[:, None].expand_as(d_p), d_p)
+        if size == 7:
+            J[..., 6] = uv * root[:, None]
+        J[..., :size] *= self.free[camera][:, None]
         if self.shared:
-            self.ff += float(strength.sum())
-            self.gf += float(gradient.sum())
+            J[..., size] = uv * root[:, None]
+        J[..., size + 1] = residual * root[:, None]
+        basis = _tangent_basis(state.points)
+        d_X = _times(d_p, state.w2c[camera, :3])
+        J_point = _times(d_X, basis[point])
+        JJ = _sum_outer(J, J)
+        self.W = _sum_outer(J, J_point)
+        self.U = torch.zeros(n, size + 2, size + 2, dtype=z.dtype).index_add_(0, camera, JJ)
+        self.V = torch.zeros(len(state.points), 3, 3, dtype=z.dtype).index_add_(
+            0, point, _sum_outer(J_point, J_point)
+        )
+        self.w = torch.zeros(len(state.points), 2, 3, dtype=z.dtype).index_add_(0, point, self.W[:, size:])
+        _, gradient, curvature, self.link = self._focal_terms(state)
+        if self.shared:
+            self.U[:, size, size] += curvature
+            self.U[:, size, size + 1] += gradient
         elif size == 7:
-            self.U[:, 6, 6] += strength
-            self.g[:, 6] += gradient
-            if n > 1:
-                self.U[1:, 6, 6] += link
-                self.U[:-1, 6, 6] += link
-        self.link = float(link)
+            self.U[:, 6, 6] += curvature
+            self.U[:, 6, 8] += gradient
         self.basis = basis
 
-    def _reduced(self, damping: float) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, float, Tensor]:
-        """Banded Schur complement (lower form), border column, corner, right sides and inverse point factors."""
-        size, n = self.size, self.num_cameras
-        diagonal = self.V.diagonal(dim1=1, dim2=2)
-        floor = 1e-8 * diagonal.amax(1, keepdim=True) + 1e-10
-        V = self.V + torch.diag_embed(damping * diagonal + floor)
-        factor = torch.linalg.cholesky(V)
-        dims = n * size
-        band = np.zeros(((self.half_bandwidth + 1) * size, dims))
-        border = self.uf.reshape(-1).clone()
-        right = self.g.reshape(-1).clone()
-        corner, right_focal = self.ff * (1 + damping) + 1e-9, self.gf
-        eye = torch.eye(size, dtype=torch.bool)
-        U = self.U + torch.where(eye, damping * self.U, 0.0)
+    def _reduce(self, damping: float) -> _Reduced:
+        """Schur complement without the points: block-tridiagonal in runs of ``extent`` cameras, plus a border."""
+        size, n, extent = self.size, self.num_cameras, self.extent
+        num_runs = -(-n // extent)
+        run = extent * size
+        diagonal = torch.zeros(num_runs, run, run, dtype=torch.float64)
+        below = torch.zeros(max(num_runs - 1, 0), run, run, dtype=torch.float64)
+        right = torch.zeros(num_runs * run, 2, dtype=torch.float64)
+        inverse = _inverse_3x3(self.V, damping)
+        Y = _times(self.W, inverse[self.observations.point])
+        y = _times(self.w, inverse)
+        corner = self.U[:, size:, size:].sum(0)
+        corner = corner - (y[:, :, None] * self.w[:, None]).sum((0, 3))
+        U = self.U[:, :size, :size].clone()
+        U.diagonal(dim1=1, dim2=2).mul_(1 + damping)
+        held = torch.where(self.free, 0.0, 1.0)
+        level = self.U[:, :size, :size].diagonal(dim1=1, dim2=2).amax(0).clamp_min(1e-12)
+        U.diagonal(dim1=1, dim2=2).add_(held * level + 1e-10 * level)
+        for c in range(n):
+            at, row = divmod(c, extent)
+            s = slice(row * size, (row + 1) * size)
+            diagonal[at, s, s] += U[c]
+            right[c * size : (c + 1) * size] += self.U[c, :size, size:]
+            if self.link and c + 1 < n:
+                next_at, next_row = divmod(c + 1, extent)
+                target = diagonal[at] if next_at == at else below[at]
+                target[next_row * size + 6, row * size + 6] -= self.link
+                if next_at == at:
+                    target[row * size + 6, next_row * size + 6] -= self.link
         for members, rows, low, high in self.structure.blocks:
             width = (high - low) * size
-            W = torch.zeros(len(members), high - low, size, 3, dtype=V.dtype)
             where = self.structure.local[self.observations.point[rows]]
-            W.index_put_((where, self.observations.camera[rows] - low), self.W[rows], accumulate=True)
-            # A = W L^-T, so that A A^T = W V^-1 W^T.
-            stacked = torch.cat(
-                [W.reshape(len(members), width, 3), self.wf[members][:, None], self.h[members][:, None]], 1
-            )
-            A = torch.linalg.solve_triangular(factor[members], stacked.mT, upper=False).mT
-            A = A.permute(1, 0, 2).reshape(width + 2, -1)
-            product = A @ A[:, :].T
-            _add_to_band(band, -product[:width, :width].numpy(), low * size)
-            part = slice(low * size, high * size)
-            border[part] -= product[:width, width]
-            right[part] -= product[:width, width + 1]
-            corner -= float(product[width, width])
-            right_focal -= float(product[width, width + 1])
-        for i in range(size):
-            for j in range(i + 1):
-                band[i - j, j::size] += U[:, i, j].numpy()
-        if size == 7 and n > 1:
-            band[size, 6 : (n - 1) * size : size] -= self.link
-        held = ~self.free.numpy()
-        band[0, held] = 1.0
-        band[0] += 1e-9 * max(1e-12, float(np.median(band[0])))
-        return band, border.numpy(), corner, right.numpy(), right_focal, factor
-
-    def _solve(self, band: np.ndarray, right: np.ndarray) -> np.ndarray | None:
-        try:
-            return cho_solve_banded((cholesky_banded(band, lower=True), True), right)
-        except LinAlgError:
-            return None
+            local_camera = self.observations.camera[rows] - low
+            dense_Y = torch.zeros(len(members), high - low, size, 3, dtype=torch.float64)
+            dense_W = torch.zeros_like(dense_Y)
+            dense_Y[where, local_camera] = Y[rows, :size]
+            dense_W[where, local_camera] = self.W[rows, :size]
+            flat_Y = dense_Y.reshape(len(members), width, 3).transpose(0, 1).reshape(width, -1)
+            flat_W = dense_W.reshape(len(members), width, 3).transpose(0, 1).reshape(width, -1)
+            product = flat_Y @ flat_W.T
+            edge = flat_Y @ self.w[members].transpose(0, 1).reshape(2, -1).T
+            right[low * size : high * size] -= edge
+            first_run = low // extent
+            split = min((first_run + 1) * extent, high)
+            k, start = (split - low) * size, (low - first_run * extent) * size
+            diagonal[first_run, start : start + k, start : start + k] -= product[:k, :k]
+            if split < high:
+                rest = width - k
+                diagonal[first_run + 1, :rest, :rest] -= product[k:, k:]
+                below[first_run, :rest, start : start + k] -= product[k:, :k]
+        for row in range(n - (num_runs - 1) * extent, extent):
+            padding = torch.arange(row * size, (row + 1) * size)
+            diagonal[-1, padding, padding] = 1.0
+        return _Reduced(diagonal, below, right, corner, inverse)
 
     def step(self, state: BundleState, damping: float) -> BundleState | None:
-        band, border, corner, right, right_focal, factor = self._reduced(damping)
-        solved = self._solve(band, np.stack([right, border], 1))
+        reduced = self._reduce(damping)
+        solved = _solve_block_tridiagonal(reduced.diagonal, reduced.below, reduced.right)
         if solved is None:
             return None
+        size, n = self.size, self.num_cameras
         focal_step = 0.0
-        delta = solved[:, 0]
+        delta = -solved[:, 1]
         if self.shared:
-            corner = corner - float(border @ solved[:, 1])
-            if corner <= 0:
+            left = reduced.corner - reduced.right.T @ solved
+            curvature = float(left[0, 0]) * (1 + damping)
+            if curvature <= 0:
                 return None
-            focal_step = -(right_focal - float(border @ solved[:, 0])) / corner
-            focal_step = max(-0.5, min(0.5, focal_step))
-            delta = solved[:, 0] + solved[:, 1] * focal_step
-        delta_camera = -torch.from_numpy(delta).reshape(self.num_cameras, self.size)
+            focal_step = max(-0.3, min(0.3, -float(left[0, 1]) / curvature))
+            delta = delta - solved[:, 0] * focal_step
+        delta_camera = delta[: n * size].reshape(n, size) * self.free
         if not bool(torch.isfinite(delta_camera).all()):
             return None
         observations = self.observations
-        back = -self.h - self.wf * focal_step
-        back = back.index_add(
-            0, observations.point, -(self.W.mT @ delta_camera[observations.camera][..., None])[..., 0]
-        )
-        delta_point = torch.cholesky_solve(back[..., None], factor)
-        points = state.points + (self.basis @ delta_point)[..., 0]
+        pull = _times(delta_camera[observations.camera][:, None], self.W[:, :size])[:, 0]
+        back = (-self.w[:, 1] - self.w[:, 0] * focal_step).index_add(0, observations.point, -pull)
+        delta_point = (reduced.inverse @ back[..., None])[..., 0]
+        points = state.points + (self.basis @ delta_point[..., None])[..., 0]
         points = points / points.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        motion = torch.eye(4, dtype=points.dtype).repeat(self.num_cameras, 1, 1)
+        motion = torch.eye(4, dtype=points.dtype).repeat(n, 1, 1)
         motion[:, :3, :3] = so3_exp(delta_camera[:, 3:6])
         motion[:, :3, 3] = delta_camera[:, :3]
         log_focal = state.log_focal + focal_step
-        if self.size == 7:
-            log_focal = log_focal + delta_camera[:, 6].clamp(-0.5, 0.5)
+        if size == 7:
+            log_focal = log_focal + delta_camera[:, 6].clamp(-0.3, 0.3)
         return BundleState(motion @ state.w2c, log_focal, points)
 
-    def reliability(self) -> tuple[Tensor, float]:
+    def reliability(self) -> tuple[Float[Tensor, "N 6 6"], float]:
         """Diagonal blocks of the Schur complement, and the spread of log focal for unit pixel noise."""
-        band, border, corner, _, _, _ = self._reduced(1e-6)
-        size = self.size
-        information = torch.zeros(self.num_cameras, 6, 6, dtype=torch.float64)
-        for i in range(6):
-            for j in range(i + 1):
-                information[:, i, j] = information[:, j, i] = torch.from_numpy(band[i - j, j::size].copy())
+        reduced = self._reduce(1e-6)
+        size, extent = self.size, self.extent
+        blocks = []
+        for c in range(self.num_cameras):
+            at, row = divmod(c, extent)
+            blocks.append(reduced.diagonal[at, row * size : row * size + 6, row * size : row * size + 6])
         spread = math.inf
         if self.shared:
-            solved = self._solve(band, border[:, None])
+            solved = _solve_block_tridiagonal(reduced.diagonal, reduced.below, reduced.right[:, :1])
             if solved is not None:
-                left = corner - float(border @ solved[:, 0])
+                left = float(reduced.corner[0, 0] - reduced.right[:, 0] @ solved[:, 0])
                 spread = 1 / math.sqrt(left) if left > 0 else math.inf
-        return information, spread
+        return torch.stack(blocks), spread
 
 
-_TRIANGLES: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+# Products of many tiny matrices, written as sums of whole-array products: batched matmul costs ten times as much.
 
 
-def _add_to_band(band: np.ndarray, block: np.ndarray, offset: int) -> None:
-    """Add a symmetric block at (offset, offset) to lower band storage."""
-    width = len(block)
-    if width not in _TRIANGLES:
-        _TRIANGLES[width] = np.tril_indices(width)
-    i, j = _TRIANGLES[width]
-    band[i - j, j + offset] += block[i, j]
+def _sum_outer(a: Float[Tensor, "O 2 i"], b: Float[Tensor, "O 2 j"]) -> Float[Tensor, "O i j"]:
+    """a^T b."""
+    return a[:, 0, :, None] * b[:, 0, None, :] + a[:, 1, :, None] * b[:, 1, None, :]
+
+
+def _times(a: Float[Tensor, "O i k"], b: Float[Tensor, "O k j"]) -> Float[Tensor, "O i j"]:
+    """a b."""
+    total = a[:, :, :1] * b[:, :1]
+    for k in range(1, a.shape[2]):
+        total += a[:, :, k : k + 1] * b[:, k : k + 1]
+    return total
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """The camera system: ``right`` and ``corner`` have the columns (shared focal, residual)."""
+
+    diagonal: Float[Tensor, "B M M"]
+    below: Float[Tensor, "B1 M M"]
+    right: Float[Tensor, "BM 2"]
+    corner: Float[Tensor, "2 2"]
+    inverse: Float[Tensor, "P 3 3"]
+
+
+def _inverse_3x3(V: Float[Tensor, "P 3 3"], damping: float) -> Float[Tensor, "P 3 3"]:
+    """Inverse of damped symmetric 3x3 matrices by cofactors, after scaling the diagonal to one."""
+    diagonal = V.diagonal(dim1=1, dim2=2)
+    diagonal = diagonal + 1e-8 * diagonal.amax(1, keepdim=True) + 1e-10
+    scale = diagonal.rsqrt()
+    S = V * scale[:, :, None] * scale[:, None, :]
+    d = 1 + damping + 1e-9
+    a, b, c = S[:, 0, 1], S[:, 0, 2], S[:, 1, 2]
+    xx, yy, zz = d - c * c / d, d - b * b / d, d - a * a / d
+    xx, yy, zz = xx * d, yy * d, zz * d
+    xy, xz, yz = b * c - a * d, a * c - b * d, a * b - c * d
+    determinant = (d * xx + a * xy + b * xz).clamp_min(1e-15)
+    inverse = torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], 1).reshape(-1, 3, 3)
+    return inverse / determinant[:, None, None] * scale[:, :, None] * scale[:, None, :]
+
+
+def _solve_block_tridiagonal(
+    diagonal: Float[Tensor, "B M M"], below: Float[Tensor, "B1 M M"], right: Float[Tensor, "BM R"]
+) -> Float[Tensor, "BM R"] | None:
+    """Solve a symmetric positive definite block-tridiagonal system; None when it is not positive definite."""
+    num, width, _ = diagonal.shape
+    rows = right.reshape(num, width, -1).clone()
+    factors = []
+    for k in range(num):
+        D = diagonal[k]
+        if k:
+            carried = torch.linalg.solve_triangular(factors[-1], below[k - 1].T, upper=False)
+            D = D - carried.T @ carried
+            rows[k] -= carried.T @ rows[k - 1]
+        factor, info = torch.linalg.cholesky_ex(D)
+        if int(info) != 0:
+            return None
+        factors.append(factor)
+        rows[k] = torch.linalg.solve_triangular(factor, rows[k], upper=False)
+    for k in range(num - 1, -1, -1):
+        if k + 1 < num:
+            carried = torch.linalg.solve_triangular(factors[k], below[k].T, upper=False)
+            rows[k] -= carried @ rows[k + 1]
+        rows[k] = torch.linalg.solve_triangular(factors[k].T, rows[k], upper=True)
+    return rows.reshape(num * width, -1)
 
 
 def triangulate(
