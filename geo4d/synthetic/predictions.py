@@ -323,9 +323,11 @@ def _disturb_points(
     for frame in range(frames):
         for _ in range(noise.discs):
             u, v, size, push = torch.rand(4, generator=generator).tolist()
-            inside = (x - u * width) ** 2 + (y - v * height) ** 2 < ((0.02 + 0.05 * size) * width) ** 2
-            result[frame, ..., 2] += inside * (0.1 + 0.2 * push) * (1.0 if push > 0.5 else -1.0)
-            report[frame] *= 1.0 + 0.5 * inside
+            radius = (0.02 + 0.05 * size) * width
+            rows = slice(max(0, int(v * height - radius)), int(v * height + radius) + 2)
+            inside = (x[rows] - u * width) ** 2 + (y[rows] - v * height) ** 2 < radius**2
+            result[frame, rows, :, 2] += inside * (0.1 + 0.2 * push) * (1.0 if push > 0.5 else -1.0)
+            report[frame, rows] *= 1.0 + 0.5 * inside
     return result, report
 
 
@@ -343,11 +345,13 @@ def _paint_sky(
         return
     values = torch.tensor(_SKY_POINT) + noise.sky_noise * torch.randn((count, 3), generator=generator)
     torn = torch.rand(count, generator=generator) < noise.torn_sky
-    if valid.any():
-        surface = points[valid]
-        picked = surface[torch.randint(len(surface), (count,), generator=generator)]
-        share = torch.rand((count, 1), generator=generator)
-        values = torch.where(torn[:, None], share * values + (1.0 - share) * picked, values)
+    step_y, step_x = max(1, points.shape[1] // 64), max(1, points.shape[2] // 64)
+    surface = points[:, ::step_y, ::step_x][valid[:, ::step_y, ::step_x]]
+    if len(surface):
+        number = int(torn.sum())
+        picked = surface[torch.randint(len(surface), (number,), generator=generator)]
+        share = torch.rand((number, 1), generator=generator)
+        values[torn] = share * values[torn] + (1.0 - share) * picked
     else:
         torn[:] = False
     points[sky] = values
