@@ -1,0 +1,757 @@
+"""Cameras of a whole video from its 2D tracks: keyframes, a searched start, windows chained, one global adjustment.
+
+Every shot is solved on its own, in a world whose origin is its first camera and whose unit is the median depth of its
+points. What the tracks cannot tell is said, not guessed: a shot without parallax gets rotations and zero translation, a
+frame without points gets an interpolated pose with confidence 0.
+
+Axis names: T frames of the video, N keyframes of a shot, P points, O observations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from geo4d.geometry.cameras import centred_intrinsics
+from geo4d.geometry.fit import fit_camera_pose
+from geo4d.geometry.poses import interpolate_rigid, inverse, relative, rigid, rotation_angle
+from geo4d.tracking.bundle import (
+    BundleConfig,
+    BundleResult,
+    BundleState,
+    Observations,
+    bundle_adjust,
+    reprojection_error,
+    rescale,
+    tidy,
+    triangulate,
+)
+from geo4d.tracking.start import StartResult, bearing, find_start, fit_rotation, shared_points
+from geo4d.tracking.tracks import Tracks
+
+MotionKind = Literal["parallax", "rotation", "static", "unknown"]
+"""``parallax``: cameras and depths are determined. ``rotation``: only rotations (and the focal length) are.
+``static``: the camera does not move. ``unknown``: too few tracks to say anything."""
+
+
+@dataclass(frozen=True)
+class CameraSolveConfig:
+    """Settings of the camera solver.
+
+    Attributes:
+        pixel_error: expected error of a track at a picture diagonal of 800 pixels; scales with the diagonal, but not
+            below 0.25.
+        window: keyframes per window.
+        overlap: keyframes shared by neighbouring windows.
+        keyframe_motion: median motion between keyframes, share of the diagonal.
+        max_span: longest run of keyframes that one point may couple; longer tracks are split.
+        focal_prior: (focal as a share of the picture width, spread of its logarithm): used when neither intrinsics nor
+            a better prior are given. 0.87 is a field of view of 60 degrees.
+        prior_strength: pixels squared of summed cost that one standard deviation of the focal prior is worth.
+        zoom: let the focal length change from frame to frame.
+        parallax_test: how many times more than noise a translation must improve the fit to be believed.
+        min_points: tracks that a pose needs.
+    """
+
+    pixel_error: float = 0.5
+    window: int = 12
+    overlap: int = 6
+    keyframe_motion: float = 0.02
+    max_span: int = 36
+    focal_prior: tuple[float, float] = (0.87, 0.4)
+    prior_strength: float = 30.0
+    zoom: bool = False
+    parallax_test: float = 4.0
+    min_points: int = 12
+
+
+@dataclass(frozen=True)
+class ShotMotion:
+    """What the tracks say about one shot.
+
+    Attributes:
+        start, stop: frames [start, stop).
+        kind: see ``MotionKind``.
+        focal: pixels.
+        focal_spread: standard deviation of log focal by the tracks alone; infinite when they do not tell.
+        parallax: median motion of the points that no rotation explains, pixels.
+        planar: share of the points that lie on one plane.
+        num_points: points with a position.
+        error: median reprojection error, pixels.
+        statement: one sentence for the user.
+        starts: (start, focal at the start, focal found, cost per observation) of everything tried.
+    """
+
+    start: int
+    stop: int
+    kind: MotionKind
+    focal: float
+    focal_spread: float
+    parallax: float
+    planar: float
+    num_points: int
+    error: float
+    statement: str
+    starts: tuple[tuple[str, float, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class MotionCameras:
+    """Cameras of a video and the sparse points that they see.
+
+    The gauge of each shot: its first camera is the identity; the median depth of its observations is 1.
+
+    Attributes:
+        c2w: camera to the world of the shot.
+        intrinsics: pixels of pictures of ``size``.
+        size: (height, width) of the pictures that were tracked.
+        confidence: per frame, in [0, 1]: share of its tracks that the pose explains, less when they are few.
+        shots: what can be said about each shot, in order.
+        points: sparse points, world of their shot.
+        point_shot: which shot each point belongs to.
+        depth_range: per frame (near, far) of the points it sees, unit of ``c2w``; (nan, nan) where unknown.
+    """
+
+    c2w: Float[Tensor, "T 4 4"]
+    intrinsics: Float[Tensor, "T 3 3"]
+    size: tuple[int, int]
+    confidence: Float[Tensor, " T"]
+    shots: tuple[ShotMotion, ...]
+    points: Float[Tensor, "P 3"]
+    point_shot: Int[Tensor, " P"]
+    depth_range: Float[Tensor, "T 2"]
+
+    def shot_of(self, frame: int) -> ShotMotion:
+        """The shot that holds ``frame``."""
+        return next(s for s in self.shots if s.start <= frame < s.stop)
+
+
+def fit_cameras(
+    tracks: Tracks,
+    *,
+    intrinsics: Float[Tensor, "*t 3 3"] | None = None,
+    focal_prior: tuple[float, float] | None = None,
+    config: CameraSolveConfig | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> MotionCameras:
+    """Cameras of all frames from tracks alone.
+
+    Args:
+        tracks: see ``track_points``.
+        intrinsics: known, [3, 3] or one per frame, pixels of the tracked pictures; None estimates one focal length per
+            shot with the principal point in the middle.
+        focal_prior: (median focal in pixels, spread of its logarithm), for instance from a depth predictor.
+        config: see ``CameraSolveConfig``.
+        progress: called with the share done.
+    Returns:
+        cameras with confidence; never raises for a video without motion or features.
+    Raises:
+        ValueError: intrinsics of the wrong length.
+    """
+    config = config or CameraSolveConfig()
+    num_frames = tracks.num_frames
+    if intrinsics is not None:
+        intrinsics = intrinsics.double()
+        if intrinsics.ndim == 2:
+            intrinsics = intrinsics.expand(num_frames, 3, 3)
+        if len(intrinsics) != num_frames:
+            raise ValueError(
+                f"expected intrinsics [3, 3] or [{num_frames}, 3, 3], got {tuple(intrinsics.shape)}"
+            )
+    starts = tracks.starts_shot.nonzero()[:, 0].tolist()
+    stops = starts[1:] + [num_frames]
+    solved: list[_ShotSolution] = []
+    with single_thread():
+        for start, stop in zip(starts, stops, strict=True):
+            solved.append(_Shot(tracks, start, stop, intrinsics, focal_prior, config).solve())
+            if progress is not None:
+                progress(stop / num_frames)
+    return _assemble(solved, tracks, intrinsics)
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """One torch thread inside: the arrays of this solver are so small that threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class _ShotSolution:
+    motion: ShotMotion
+    w2c: Float[Tensor, "F 4 4"]
+    focal: Float[Tensor, " F"]
+    confidence: Float[Tensor, " F"]
+    points: Float[Tensor, "P 3"]
+    depth_range: Float[Tensor, "F 2"]
+
+
+def _assemble(solved: list[_ShotSolution], tracks: Tracks, known: Tensor | None) -> MotionCameras:
+    # A shot of a blink (black frame) has no evidence of its own: it takes the focal length of the longest other one.
+    best = max(solved, key=lambda s: float(s.confidence.sum()))
+    focal = torch.cat(
+        [
+            s.focal if s.motion.kind != "unknown" else torch.full_like(s.focal, float(best.focal.median()))
+            for s in solved
+        ]
+    )
+    return MotionCameras(
+        c2w=inverse(torch.cat([s.w2c for s in solved])),
+        intrinsics=centred_intrinsics(focal, tracks.size) if known is None else known.clone(),
+        size=tracks.size,
+        confidence=torch.cat([s.confidence for s in solved]).float(),
+        shots=tuple(s.motion for s in solved),
+        points=torch.cat([s.points for s in solved]).float(),
+        point_shot=torch.cat([torch.full((len(s.points),), k) for k, s in enumerate(solved)]),
+        depth_range=torch.cat([s.depth_range for s in solved]).float(),
+    )
+
+
+class _Shot:
+    """The solution of one shot while it grows."""
+
+    def __init__(
+        self,
+        tracks: Tracks,
+        start: int,
+        stop: int,
+        intrinsics: Tensor | None,
+        focal_prior: tuple[float, float] | None,
+        config: CameraSolveConfig,
+    ) -> None:
+        self.start, self.stop, self.config = start, stop, config
+        height, width = tracks.size
+        self.width, diagonal = width, math.hypot(height, width)
+        self.pixel_error = max(0.25, config.pixel_error * diagonal / 800)
+        inside = (tracks.frame >= start) & (tracks.frame < stop)
+        self.track = tracks.track[inside]
+        self.frame = tracks.frame[inside] - start
+        xy = tracks.xy[inside].double()
+        self.known_focal: Tensor | None = None
+        if intrinsics is None:
+            self.uv = xy - torch.tensor([width / 2, height / 2], dtype=torch.float64)
+        else:
+            K = intrinsics[start:stop]
+            self.known_focal = K[:, 0, 0]
+            # Every frame's own matrix (skew, fy) is taken out here; the solver sees square pixels of focal fx.
+            rays = torch.cat([xy, torch.ones_like(xy[:, :1])], 1)
+            rays = (torch.linalg.inv(K)[self.frame] @ rays[..., None])[..., 0]
+            self.uv = rays[:, :2] * self.known_focal[self.frame][:, None]
+        share, spread = config.focal_prior
+        self.prior = focal_prior or (share * width, spread)
+        self.keyframes = self._choose_keyframes(config.keyframe_motion * diagonal)
+
+    @property
+    def num_frames(self) -> int:
+        return self.stop - self.start
+
+    def solve(self) -> _ShotSolution:
+        if self.num_frames < 2 or len(self.keyframes) < 2:
+            return self._unknown(
+                "only one usable frame" if self.num_frames < 2 else "no tracks between its frames"
+            )
+        self._collect()
+        if self.num_points < self.config.min_points:
+            return self._unknown(f"only {self.num_points} tracks")
+        begin, end = self._best_window()
+        start = self._solve_window(begin, end)
+        kind, parallax = self._judge(start, begin, end)
+        if kind == "parallax":
+            result = self._grow(start, begin, end)
+        else:
+            result = self._rotations(start)
+        return self._finish(result, kind, parallax, start)
+
+    # Keyframes and observations
+
+    def _choose_keyframes(self, motion: float) -> Int[Tensor, " N"]:
+        """Frames between which the picture moves by about ``motion`` pixels; less where the whole shot moves less."""
+        frames = self._by_frame()
+        wanted = min(self.config.window // 2, self.num_frames)
+        chosen = self._walk(frames, motion)
+        while len(chosen) < wanted and motion > 0.5 * self.pixel_error:
+            motion *= 0.5
+            chosen = self._walk(frames, motion)
+        if len(chosen) < min(4, self.num_frames):
+            chosen = (
+                torch.linspace(0, self.num_frames - 1, min(4, self.num_frames))
+                .round()
+                .long()
+                .unique()
+                .tolist()
+            )
+        return torch.tensor(chosen)
+
+    def _by_frame(self) -> list[tuple[Tensor, Tensor]]:
+        """Per frame: sorted track numbers and their uv."""
+        order = (self.frame * (int(self.track.max()) + 1 if len(self.track) else 1) + self.track).argsort()
+        counts = torch.bincount(self.frame, minlength=self.num_frames).tolist()
+        return list(zip(self.track[order].split(counts), self.uv[order].split(counts), strict=True))
+
+    def _walk(self, frames: list[tuple[Tensor, Tensor]], motion: float) -> list[int]:
+        chosen = [0]
+        for f in range(1, self.num_frames):
+            last_ids, last_uv = frames[chosen[-1]]
+            ids, uv = frames[f]
+            if len(ids) == 0:
+                continue
+            at = torch.searchsorted(last_ids, ids).clamp_max(max(len(last_ids) - 1, 0))
+            same = last_ids[at] == ids if len(last_ids) else torch.zeros(len(ids), dtype=torch.bool)
+            count = int(same.sum())
+            moved = float((uv[same] - last_uv[at[same]]).norm(dim=1).median()) if count else math.inf
+            few = count < 0.5 * min(len(last_ids), len(ids)) or count < 2 * self.config.min_points
+            if moved > motion or few:
+                # When too little is shared, the frame before is the better bridge.
+                if few and f - 1 > chosen[-1] and len(frames[f - 1][0]):
+                    chosen.append(f - 1)
+                if f != chosen[-1] and not (few and count >= self.config.min_points and moved < 0.3 * motion):
+                    chosen.append(f)
+        last = max((f for f in range(self.num_frames) if len(frames[f][0])), default=0)
+        if chosen[-1] != last:
+            chosen.append(last)
+        return chosen
+
+    def _collect(self) -> None:
+        """Observations in keyframes: points seen twice, long tracks split."""
+        N = len(self.keyframes)
+        number = torch.full((self.num_frames,), -1, dtype=torch.long)
+        number[self.keyframes] = torch.arange(N)
+        camera = number[self.frame]
+        rows = (camera >= 0).nonzero()[:, 0]
+        camera, track = camera[rows], self.track[rows]
+        ids, dense = track.unique(return_inverse=True)
+        first = torch.full((len(ids),), N, dtype=torch.long).scatter_reduce(0, dense, camera, "amin")
+        piece = (camera - first[dense]).div(self.config.max_span, rounding_mode="floor")
+        key = dense * (N + 1) + piece
+        pieces, point = key.unique(return_inverse=True)
+        often = torch.bincount(point, minlength=len(pieces)) >= 2
+        keep = often[point]
+        renumber = torch.cumsum(often, 0) - 1
+        self.observations = Observations(
+            camera[keep],
+            renumber[point[keep]],
+            self.uv[rows][keep],
+            torch.ones(int(keep.sum()), dtype=torch.float64),
+        )
+        self.num_points = int(often.sum())
+        self.track_of_point = ids[pieces[often].div(N + 1, rounding_mode="floor")]
+
+    def _restricted(self, begin: int, end: int) -> tuple[Observations, Tensor]:
+        """Observations of keyframes [begin, end) renumbered from 0, of points seen at least twice there, and which."""
+        obs = self.observations
+        inside = (obs.camera >= begin) & (obs.camera < end)
+        count = torch.bincount(obs.point[inside], minlength=self.num_points)
+        need = 3 if end - begin > 3 else 2
+        chosen = (count >= need).nonzero()[:, 0]
+        if len(chosen) < 4 * self.config.min_points:
+            chosen = (count >= 2).nonzero()[:, 0]
+        member = torch.zeros(self.num_points, dtype=torch.bool)
+        member[chosen] = True
+        rows = inside & member[obs.point]
+        renumber = torch.cumsum(member, 0) - 1
+        sub = obs.select(rows)
+        return Observations(sub.camera - begin, renumber[sub.point], sub.uv, sub.weight), chosen
+
+    # Start
+
+    def _best_window(self) -> tuple[int, int]:
+        """The window with the most motion that no rotation explains, times its number of points."""
+        N, length = len(self.keyframes), self.config.window
+        if length >= N:
+            return 0, N
+        focal = float(self.known_focal.median()) if self.known_focal is not None else self.prior[0]
+        begins = torch.linspace(0, N - length, min(6, N - length + 1)).round().long().unique().tolist()
+        best, score = begins[0], -1.0
+        for begin in begins:
+            total = 0.0
+            for step in (length // 2, length - 1):
+                _, uv_a, uv_b = shared_points(self.observations, begin, begin + step)
+                if len(uv_a) < self.config.min_points:
+                    continue
+                a, b = bearing(uv_a, focal), bearing(uv_b, focal)
+                left = (b - a @ fit_rotation(a, b, 6).T).norm(dim=1).median()
+                total += math.sqrt(len(uv_a)) * float(left)
+            if total > score:
+                best, score = begin, total
+        return best, best + length
+
+    def _solve_window(self, begin: int, end: int) -> StartResult:
+        sub, chosen = self._restricted(begin, end)
+        self.window_points = chosen
+        self.window_observations = sub
+        return find_start(
+            sub,
+            end - begin,
+            len(chosen),
+            width=self.width,
+            pixel_error=self.pixel_error,
+            focal=None if self.known_focal is None else float(self.known_focal.median()),
+            prior=self.prior,
+            prior_strength=self.config.prior_strength * self.pixel_error**2,
+        )
+
+    def _judge(self, start: StartResult, begin: int, end: int) -> tuple[MotionKind, float]:
+        """Does a translation explain the tracks so much better than a rotation that it must be real?"""
+        sub = self.window_observations
+        error = reprojection_error(start.rotation_only.state, sub)
+        parallax = float(error.median())
+        cameras, points, measured = end - begin, len(self.window_points), 2 * len(sub.point)
+        spare = max(measured - 3 * points - 6 * cameras, 1)
+        noise = max(start.bundle.cost / spare, (0.1 * self.pixel_error) ** 2)
+        gain = (start.rotation_only.cost - start.bundle.cost) / (points + 3 * cameras) / noise
+        if gain > self.config.parallax_test and parallax > 0.5 * self.pixel_error:
+            return "parallax", parallax
+        turned = rotation_angle(relative_rotations(start.rotation_only.state.w2c)).max()
+        moved = float(turned) * float(start.rotation_only.state.log_focal[0].exp())
+        return ("rotation" if moved > 2 * self.pixel_error else "static"), parallax
+
+    # Growth
+
+    def _grow(self, start: StartResult, begin: int, end: int) -> BundleResult:
+        """Windows chained in both directions, then everything adjusted at once."""
+        N = len(self.keyframes)
+        log_focal = start.bundle.state.log_focal[0]
+        self.w2c = torch.eye(4, dtype=torch.float64).repeat(N, 1, 1)
+        self.w2c[begin:end] = start.bundle.state.w2c
+        self.log_focal = log_focal.repeat(N)
+        if self.known_focal is not None:
+            self.log_focal = self.known_focal[self.keyframes].log()
+        self.points = torch.zeros(self.num_points, 4, dtype=torch.float64)
+        self.has_point = torch.zeros(self.num_points, dtype=torch.bool)
+        self.points[self.window_points] = start.bundle.state.points
+        self.has_point[self.window_points] = True
+        self.solved = torch.zeros(N, dtype=torch.bool)
+        self.solved[begin:end] = True
+        fresh = self.config.window - self.config.overlap
+        forward = [range(b, min(b + fresh, N)) for b in range(end, N, fresh)]
+        backward = [range(b, max(b - fresh, -1), -1) for b in range(begin - 1, -1, -fresh)]
+        for block in (*forward, *backward):
+            for c in block:
+                self._add_camera(c, block.step)
+            self._adjust_locally(min(block), max(block), block.step)
+        return self._adjust_globally()
+
+    def _add_camera(self, c: int, direction: int) -> None:
+        """Pose of a new keyframe from the points it sees, then the points it sees for the second time."""
+        obs, before = self.observations, c - direction
+        _, uv_a, uv_b = shared_points(obs, before, c)
+        focal = float(self.log_focal[c].exp())
+        turn = fit_rotation(bearing(uv_a, focal), bearing(uv_b, focal))
+        guess = rigid(turn @ self.w2c[before, :3, :3], turn @ self.w2c[before, :3, 3])
+        mine = obs.camera == c
+        rows = (mine & self.has_point[obs.point]).nonzero()[:, 0]
+        if len(rows) >= self.config.min_points:
+            X = self.points[obs.point[rows]]
+            near = X[:, 3] > 1e-3 * X[:, :3].norm(dim=1)
+            rows, X = rows[near], X[near]
+        if len(rows) >= self.config.min_points:
+            rays = torch.cat([obs.uv[rows] / focal, torch.ones(len(rows), 1, dtype=torch.float64)], 1)
+            guess = fit_camera_pose(
+                X[:, :3] / X[:, 3:], rays, initial_w2c=guess, robust_width=2 * self.pixel_error / focal
+            )
+        self.w2c[c] = guess
+        self.solved[c] = True
+        usable = self.solved[obs.camera] & ~self.has_point[obs.point]
+        count = torch.bincount(obs.point[usable], minlength=self.num_points)
+        new = (count >= 2) & (torch.bincount(obs.point[mine], minlength=self.num_points) > 0)
+        chosen = new.nonzero()[:, 0]
+        if len(chosen) == 0:
+            return
+        renumber = torch.cumsum(new, 0) - 1
+        sub = obs.select(usable & new[obs.point])
+        sub = Observations(sub.camera, renumber[sub.point], sub.uv, sub.weight)
+        self.points[chosen] = triangulate(self.w2c, self.log_focal, sub, len(chosen))
+        self.has_point[chosen] = True
+
+    def _adjust_locally(self, low: int, high: int, direction: int) -> None:
+        overlap = self.config.overlap
+        begin, end = (low - overlap, high + 1) if direction > 0 else (low, high + 1 + overlap)
+        begin, end = max(begin, 0), min(end, len(self.keyframes))
+        sub, chosen = self._restricted(begin, end)
+        known = self.has_point[chosen]
+        keep = known[sub.point]
+        renumber = torch.cumsum(known, 0) - 1
+        sub = sub.select(keep)
+        sub = Observations(sub.camera, renumber[sub.point], sub.uv, sub.weight)
+        chosen = chosen[known]
+        if len(chosen) < self.config.min_points:
+            return
+        fixed = torch.zeros(end - begin, dtype=torch.bool)
+        held = overlap // 2
+        fixed[:held] = direction > 0
+        fixed[-held:] = direction < 0
+        state = BundleState(self.w2c[begin:end], self.log_focal[begin:end], self.points[chosen])
+        settings = BundleConfig(
+            num_iterations=8, robust_width=2 * self.pixel_error, focal="fixed", tolerance=1e-3
+        )
+        result = bundle_adjust(state, sub, fixed=fixed, config=settings)
+        self.w2c[begin:end] = result.state.w2c
+        self.points[chosen] = result.state.points
+
+    def _adjust_globally(self) -> BundleResult:
+        """All keyframes and points; outliers are dropped between two rounds."""
+        known = self.has_point
+        obs = self.observations.select(known[self.observations.point])
+        renumber = torch.cumsum(known, 0) - 1
+        obs = Observations(obs.camera, renumber[obs.point], obs.uv, obs.weight)
+        self.track_of_point = self.track_of_point[known]
+        state = BundleState(self.w2c, self.log_focal, self.points[known])
+        settings = BundleConfig(
+            num_iterations=15,
+            robust_width=2 * self.pixel_error,
+            focal=self._focal_mode(),
+            focal_prior=None if self.known_focal is not None else self.prior,
+            prior_strength=self.config.prior_strength * self.pixel_error**2,
+            tolerance=1e-4,
+        )
+        result = bundle_adjust(state, obs, config=settings)
+        # A wrong point is often a good track with a bad start: points are made anew from the adjusted cameras.
+        again = triangulate(result.state.w2c, result.state.log_focal, obs, len(result.state.points))
+        fresh = replace(result.state, points=again)
+        old_error = _mean_per_point(robust(result.error, self.pixel_error), obs)
+        new_error = _mean_per_point(robust(reprojection_error(fresh, obs), self.pixel_error), obs)
+        points = torch.where((new_error < old_error)[:, None], again, result.state.points)
+        state = replace(tidy(result.state), points=points)
+        error = reprojection_error(state, obs)
+        weight = torch.where(error < 8 * self.pixel_error, 1.0, 0.0).double()
+        obs = replace(obs, weight=weight)
+        self.final_observations = obs
+        return bundle_adjust(
+            state,
+            obs,
+            config=replace(settings, robust_width=self.pixel_error, num_iterations=15, tolerance=1e-5),
+        )
+
+    def _focal_mode(self) -> Literal["fixed", "shared", "per_frame"]:
+        if self.known_focal is not None:
+            return "fixed"
+        return "per_frame" if self.config.zoom else "shared"
+
+    def _rotations(self, start: StartResult) -> BundleResult:
+        """All keyframes as pure rotations."""
+        obs, N = self.observations, len(self.keyframes)
+        log_focal = start.rotation_only.state.log_focal[:1].repeat(N)
+        if self.known_focal is not None:
+            log_focal = self.known_focal[self.keyframes].log()
+        w2c = torch.eye(4, dtype=torch.float64).repeat(N, 1, 1)
+        for c in range(1, N):
+            _, uv_a, uv_b = shared_points(obs, c - 1, c)
+            a, b = bearing(uv_a, float(log_focal[c - 1].exp())), bearing(uv_b, float(log_focal[c].exp()))
+            w2c[c, :3, :3] = fit_rotation(a, b) @ w2c[c - 1, :3, :3]
+        points = self._directions(w2c, log_focal, obs)
+        settings = BundleConfig(
+            num_iterations=20,
+            robust_width=2 * self.pixel_error,
+            focal=self._focal_mode(),
+            focal_prior=None if self.known_focal is not None else self.prior,
+            prior_strength=self.config.prior_strength * self.pixel_error**2,
+            with_translation=False,
+        )
+        self.final_observations = obs
+        return bundle_adjust(BundleState(w2c, log_focal, points), obs, config=settings)
+
+    def _directions(
+        self, w2c: Float[Tensor, "N 4 4"], log_focal: Float[Tensor, " N"], obs: Observations
+    ) -> Float[Tensor, "P 4"]:
+        """Points at infinity: the mean viewing direction in the world."""
+        rays = torch.cat([obs.uv / log_focal[obs.camera].exp()[:, None], torch.ones_like(obs.uv[:, :1])], 1)
+        rays = rays / rays.norm(dim=1, keepdim=True)
+        world = (w2c[obs.camera, :3, :3].mT @ rays[..., None])[..., 0]
+        total = torch.zeros(self.num_points, 3, dtype=torch.float64).index_add_(0, obs.point, world)
+        total = torch.where(total.norm(dim=1, keepdim=True) > 1e-6, total, total.new_tensor([0, 0, 1.0]))
+        return torch.cat([total / total.norm(dim=1, keepdim=True), torch.zeros_like(total[:, :1])], 1)
+
+    # Finish
+
+    def _finish(
+        self, result: BundleResult, kind: MotionKind, parallax: float, start: StartResult
+    ) -> _ShotSolution:
+        obs = self.final_observations
+        state = tidy(result.state)
+        if kind == "parallax":
+            state = self._with_unit_depth(state, obs)
+        w2c, focal = self._all_frames(state, kind)
+        first = inverse(w2c[:1])
+        w2c = w2c @ first
+        points = state.points.clone()
+        points[:, :3] = points[:, :3] @ inverse(first)[0, :3, :3].T + points[:, 3:] * inverse(first)[0, :3, 3]
+        confidence, depth_range, error = self._reliability(w2c, focal, points, kind)
+        spread = result.log_focal_spread * self.pixel_error
+        if self.known_focal is not None:
+            spread = 0.0
+        positions = torch.zeros(0, 3, dtype=torch.float64)
+        if kind == "parallax":
+            finite = points[:, 3] > 1e-3 * points[:, :3].norm(dim=1)
+            good = _mean_per_point(result.error.clamp_max(100), obs) < 3 * self.pixel_error
+            positions = points[finite & good, :3] / points[finite & good, 3:]
+        planar = _planar_share(positions, self.pixel_error / float(focal.median()))
+        motion = ShotMotion(
+            self.start,
+            self.stop,
+            kind,
+            float(focal.median()),
+            spread,
+            parallax,
+            planar,
+            len(positions),
+            error,
+            self._statement(kind, parallax, spread, planar, len(positions)),
+            start.scores,
+        )
+        return _ShotSolution(motion, w2c, focal, confidence, positions, depth_range)
+
+    def _statement(self, kind: MotionKind, parallax: float, spread: float, planar: float, count: int) -> str:
+        frames = f"frames {self.start}-{self.stop - 1}"
+        if kind == "static":
+            return f"{frames}: the camera stands still; no parallax, so no depth from motion"
+        if kind == "rotation":
+            return f"{frames}: the camera only turns; rotations are known, parallax is missing"
+        text = f"{frames}: parallax of {parallax:.1f} px, {count} points"
+        if planar > 0.9:
+            text += "; nearly all of them on one plane"
+        if spread > 0.1 and self.known_focal is None:
+            text += "; the tracks hardly tell the focal length, so the prior does"
+        return text
+
+    def _with_unit_depth(self, state: BundleState, obs: Observations) -> BundleState:
+        p = (state.w2c[obs.camera, :3] @ state.points[obs.point][..., None])[..., 0]
+        w = state.points[obs.point, 3]
+        usable = (obs.weight > 0) & (p[:, 2] > 0) & (w > 1e-6)
+        if int(usable.sum()) < self.config.min_points:
+            return state
+        return rescale(state, float(1 / (p[usable, 2] / w[usable]).median()))
+
+    def _all_frames(self, state: BundleState, kind: MotionKind) -> tuple[Tensor, Tensor]:
+        """Poses of the frames between the keyframes: interpolated, then fitted to the points they see."""
+        F, keys = self.num_frames, self.keyframes
+        w2c = torch.empty(F, 4, 4, dtype=torch.float64)
+        frames = torch.arange(F)
+        right = torch.searchsorted(keys, frames).clamp(1, len(keys) - 1)
+        left = right - 1
+        share = (frames - keys[left]).double() / (keys[right] - keys[left]).double()
+        w2c = interpolate_rigid(state.w2c[left], state.w2c[right], share.clamp(0, 1))
+        focal = torch.lerp(state.log_focal[left], state.log_focal[right], share.clamp(0, 1)).exp()
+        if self.known_focal is not None:
+            focal = self.known_focal.clone()
+        w2c[keys] = state.w2c
+        self.point_of_track = torch.full((int(self.track.max()) + 1,), -1, dtype=torch.long)
+        self.point_of_track[self.track_of_point] = torch.arange(len(self.track_of_point))
+        between = torch.ones(F, dtype=torch.bool)
+        between[keys] = False
+        point = self.point_of_track[self.track]
+        for f in between.nonzero()[:, 0].tolist():
+            rows = ((self.frame == f) & (point >= 0)).nonzero()[:, 0]
+            if len(rows) < self.config.min_points:
+                continue
+            X = state.points[point[rows]]
+            rays = torch.cat([self.uv[rows] / focal[f], torch.ones(len(rows), 1, dtype=torch.float64)], 1)
+            if kind == "parallax":
+                near = X[:, 3] > 1e-3 * X[:, :3].norm(dim=1)
+                if int(near.sum()) >= self.config.min_points:
+                    w2c[f] = fit_camera_pose(
+                        X[near, :3] / X[near, 3:],
+                        rays[near],
+                        initial_w2c=w2c[f],
+                        robust_width=float(self.pixel_error / focal[f]),
+                        num_iterations=6,
+                    )
+            else:
+                unit = rays / rays.norm(dim=1, keepdim=True)
+                w2c[f, :3, :3] = fit_rotation(X[:, :3] / X[:, :3].norm(dim=1, keepdim=True), unit)
+        return w2c, focal
+
+    def _reliability(
+        self, w2c: Tensor, focal: Tensor, points: Tensor, kind: MotionKind
+    ) -> tuple[Tensor, Tensor, float]:
+        """Per frame: confidence and depth range; and the median error of all tracks with a point."""
+        F = self.num_frames
+        point = self.point_of_track[self.track]
+        rows = (point >= 0).nonzero()[:, 0]
+        everything = Observations(
+            self.frame[rows], point[rows], self.uv[rows], torch.ones(len(rows), dtype=torch.float64)
+        )
+        state = BundleState(w2c, focal.log(), points)
+        error = reprojection_error(state, everything)
+        good = error < 4 * self.pixel_error
+        seen = torch.bincount(self.frame, minlength=F).double()
+        explained = torch.bincount(everything.camera[good], minlength=F).double()
+        enough = (explained / (3 * self.config.min_points)).clamp_max(1)
+        confidence = explained / seen.clamp_min(1) * enough
+        depth_range = torch.full((F, 2), torch.nan, dtype=torch.float64)
+        if kind == "parallax":
+            depth = (w2c[everything.camera, 2] * points[everything.point]).sum(1)
+            depth = depth / points[everything.point, 3].clamp_min(1e-3)
+            for f in range(F):
+                mine = depth[(everything.camera == f) & good & (depth > 0)]
+                if len(mine) >= self.config.min_points:
+                    depth_range[f] = torch.quantile(mine, mine.new_tensor([0.01, 0.99]))
+        return confidence, depth_range, float(error.median()) if len(error) else math.inf
+
+    def _unknown(self, why: str) -> _ShotSolution:
+        F = self.num_frames
+        focal = self.known_focal if self.known_focal is not None else torch.full((F,), self.prior[0])
+        motion = ShotMotion(
+            self.start,
+            self.stop,
+            "unknown",
+            float(focal.median()),
+            math.inf,
+            0.0,
+            0.0,
+            0,
+            math.inf,
+            f"frames {self.start}-{self.stop - 1}: {why}; the pose is a placeholder",
+        )
+        return _ShotSolution(
+            motion,
+            torch.eye(4, dtype=torch.float64).repeat(F, 1, 1),
+            focal.double(),
+            torch.zeros(F, dtype=torch.float64),
+            torch.zeros(0, 3, dtype=torch.float64),
+            torch.full((F, 2), torch.nan, dtype=torch.float64),
+        )
+
+
+def relative_rotations(w2c: Float[Tensor, "N 4 4"]) -> Float[Tensor, "N 3 3"]:
+    """Rotations from the first camera to each."""
+    return relative(inverse(w2c[:1]).expand_as(w2c), inverse(w2c))[:, :3, :3]
+
+
+def robust(error: Float[Tensor, " O"], width: float) -> Float[Tensor, " O"]:
+    """Cauchy cost of errors in units of ``width``, finite for infinite errors."""
+    return torch.log1p((error / width).clamp_max(1e6).square())
+
+
+def _mean_per_point(value: Float[Tensor, " O"], observations: Observations) -> Float[Tensor, " P"]:
+    count = torch.bincount(observations.point).double()
+    total = torch.zeros(len(count), dtype=torch.float64).index_add_(0, observations.point, value.double())
+    return total / count.clamp_min(1)
+
+
+def _planar_share(points: Float[Tensor, "P 3"], tolerance: float) -> float:
+    """Largest share of points that one plane explains to a few times the depth error of a pixel."""
+    if len(points) < 20:
+        return 0.0
+    generator = torch.Generator().manual_seed(0)
+    triples = torch.randint(0, len(points), (200, 3), generator=generator)
+    a, b, c = points[triples].unbind(1)
+    normal = torch.linalg.cross(b - a, c - a)
+    length = normal.norm(dim=1, keepdim=True)
+    usable = length[:, 0] > 1e-9
+    normal = normal / length.clamp_min(1e-9)
+    distance = (points @ normal.T - (a * normal).sum(1)).abs() / points.norm(dim=1, keepdim=True).clamp_min(
+        1e-6
+    )
+    inside: Bool[Tensor, "P M"] = distance < max(10 * tolerance, 0.01)
+    return float(torch.where(usable, inside.double().mean(0), 0.0).max())
