@@ -1,4 +1,4 @@
-"""Which frames of a clip to use, and how to vary them: strides, mirroring, colours. Random numbers come in as an argument."""
+"""Which frames of a clip to use, and how to vary them: strides, mirroring, colours."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,9 @@ def choose_frames(
     """
     fitting = [stride for stride in strides if (count - 1) * stride < num_frames]
     if not fitting:
-        raise ValueError(f"expected a clip of more than {(count - 1) * min(strides)} frames, got {num_frames}")
+        raise ValueError(
+            f"expected a clip of more than {(count - 1) * min(strides)} frames, got {num_frames}"
+        )
     stride = fitting[int(rng.integers(len(fitting)))]
     start = int(rng.integers(num_frames - (count - 1) * stride))
     frames = torch.arange(count) * stride + start

@@ -1,0 +1,110 @@
+"""The whole bundled model as one module, and one call from pictures and evidence to a latent."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from geo4d.diffusion.denoiser import denoise_from_v
+from geo4d.diffusion.samplers import sample_ddim
+from geo4d.diffusion.schedules import ScheduleConfig, make_ddim_table, make_schedule
+from geo4d.models.tiny.codec import LatentCodec
+from geo4d.models.tiny.config import TinyConfig
+from geo4d.models.tiny.decoder import GuidedDecoder
+from geo4d.models.tiny.network import Evidence, TinyUNet
+
+SCHEDULE = ScheduleConfig(dynamic_rescale=False)
+"""Zero terminal SNR as in Geo4D. No dynamic rescale: the latent has unit spread, and one step must return it whole."""
+
+
+MAX_STEP = 2.0
+"""Bound on the ray moments that the evidence adds to the answer, in median depths."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What stays the same over the steps of one window.
+
+    Attributes:
+        features: of pictures and evidence.
+        ray_step: what the cameras of the evidence add to the rays of a camera that never moves.
+    """
+
+    features: Float[Tensor, "BT D h w"]
+    ray_step: Float[Tensor, "B T 6 h w"]
+
+
+class TinyModel(nn.Module):
+    """Network, fixed codec and learned decoder.
+
+    The network answers relative to the cameras of the evidence: their motion is added to the rays it predicts, so it
+    need not learn to copy them, only to correct them and to fill in where there are none.
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = TinyUNet(config)
+        self.codec = LatentCodec(config)
+        self.decoder = GuidedDecoder(config)
+        power = make_schedule(SCHEDULE).alphas_cumprod.float()
+        self.register_buffer("alphas_cumprod", power, persistent=False)
+
+    def channels_last(self) -> Self:
+        """Kernels in the layout that convolutions run fastest in."""
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def condition(self, rgb: Float[Tensor, "B T 3 H W"], evidence: Evidence) -> Condition:
+        """Features of the window, and the camera motion of the evidence."""
+        return Condition(self.network.encode_condition(rgb, evidence), ray_step(evidence))
+
+    def predict_v(
+        self,
+        latent: Float[Tensor, "B T C h w"],
+        timestep: Int[Tensor, " B"],
+        condition: Condition,
+        frames: Float[Tensor, "B T"],
+    ) -> Float[Tensor, "B T C h w"]:
+        """v of a noisy latent. Adding s to the clean latent takes sqrt(1 - a) s off v."""
+        v = self.network(latent, timestep, condition.features, frames)
+        rays = self.config.channels("rays")
+        spread = self.codec.latent_std[rays][:, None, None]
+        weight = (1 - self.alphas_cumprod[timestep]).sqrt()[:, None, None, None, None]
+        return torch.cat([v[:, :, : rays.start], v[:, :, rays] - weight * condition.ray_step / spread], dim=2)
+
+    def sample(
+        self,
+        rgb: Float[Tensor, "B T 3 H W"],
+        evidence: Evidence,
+        frames: Float[Tensor, "B T"],
+        noise: Float[Tensor, "B T C h w"],
+        num_steps: int,
+    ) -> Float[Tensor, "B T C h w"]:
+        """DDIM from ``noise`` to a clean latent."""
+        condition = self.condition(rgb, evidence)
+
+        def predict_v(x: Tensor, timestep: Tensor, fixed: object) -> Tensor:
+            assert isinstance(fixed, Condition)
+            return self.predict_v(x, timestep, fixed, frames)
+
+        schedule = make_schedule(SCHEDULE)
+        denoise = denoise_from_v(predict_v, [condition], schedule.alphas_cumprod)
+        return sample_ddim(denoise, noise, make_ddim_table(schedule, num_steps, clean_end=True))
+
+
+def ray_step(evidence: Evidence) -> Float[Tensor, "B T 6 h w"]:
+    """Change of the rays by the motion of the evidence's cameras; fades out below a trust of one half."""
+    rotation, position = evidence.cameras[:, :, 6:7].float(), evidence.cameras[:, :, 7:8].float()
+    direction = evidence.cameras[:, :, :3].float() / rotation.clamp(min=1e-3)
+    both = _gain(rotation) * _gain(rotation[:, :1])
+    moment = evidence.cameras[:, :, 3:6].float() / position.clamp(min=1e-3)
+    moment = moment.clamp(-MAX_STEP, MAX_STEP) * _gain(position)
+    return torch.cat([(direction - direction[:, :1]) * both, moment], dim=2)
+
+
+def _gain(trust: Tensor) -> Tensor:
+    return (trust / 0.5).clamp(max=1.0)

@@ -1,0 +1,249 @@
+"""The bundled model as a predictor: pictures and evidence from motion in, all three modalities with spreads out."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from geo4d.geometry.cameras import centred_intrinsics, pixel_grid
+from geo4d.geometry.maps import ray_map_to_cameras
+from geo4d.models.base import PredictorInfo
+from geo4d.models.tiny.conditioning import encode_prior, no_evidence
+from geo4d.models.tiny.config import BLOCK, SIZE_MULTIPLE
+from geo4d.models.tiny.decoder import DecodedMaps
+from geo4d.models.tiny.modalities import NormalisedMaps, expand, expansion_rate, restore_disparity
+from geo4d.models.tiny.model import TinyModel
+from geo4d.models.tiny.weights import BUNDLED, file_sha256, load_model
+from geo4d.types import Prediction, PriorMaps, Window
+
+Compute = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class TinyPipelineConfig:
+    """How the model is run.
+
+    Attributes:
+        num_steps: DDIM steps; one is the default because it measures best (see the model card).
+        num_pixels: the network runs at the multiple-of-16 size nearest to this area in the source's aspect ratio.
+        window_length: frames per window.
+        window_stride: frames between window starts.
+        use_prior: let evidence from motion in.
+    """
+
+    num_steps: int = 1
+    num_pixels: int = 96 * 160
+    window_length: int = 16
+    window_stride: int = 8
+    use_prior: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_steps <= 1000:
+            raise ValueError(f"expected 1 to 1000 sampling steps, got {self.num_steps}")
+        if not 1 <= self.window_stride <= self.window_length:
+            raise ValueError(
+                f"expected a stride of 1 to {self.window_length} frames, got {self.window_stride}"
+            )
+        if self.num_pixels < SIZE_MULTIPLE**2:
+            raise ValueError(f"expected at least {SIZE_MULTIPLE**2} pixels, got {self.num_pixels}")
+
+
+class TinyPredictor:
+    """Predicts one window at a time; nothing flows between windows."""
+
+    def __init__(
+        self,
+        model: TinyModel,
+        weights_sha256: str,
+        config: TinyPipelineConfig | None = None,
+        device: torch.device | str = "cpu",
+        dtype: Compute = "float32",
+    ) -> None:
+        self.config = config or TinyPipelineConfig()
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.model = model.to(self.device).eval().requires_grad_(False).channels_last()
+        self.info = PredictorInfo(
+            name="tiny",
+            description="bundled small Geo4D-style model (demonstration weights, trained on made-up scenes)",
+            licence="Apache-2.0",
+            weights_sha256=weights_sha256,
+            window_length=self.config.window_length,
+            window_stride=self.config.window_stride,
+            prior="motion" if self.config.use_prior else None,
+            scale_kind="scale",
+            config={**asdict(self.config), "dtype": dtype},
+        )
+
+    def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width), multiples of 16, of the network's pictures and maps."""
+        height, width = source_size
+        scale = math.sqrt(self.config.num_pixels / (height * width))
+        rows, cols = (max(2, round(side * scale / SIZE_MULTIPLE)) for side in (height, width))
+        return rows * SIZE_MULTIPLE, cols * SIZE_MULTIPLE
+
+    def memory_bytes(self, source_size: tuple[int, int]) -> int:
+        """Activations of the decoder and the attention matrix of one window."""
+        height, width = self.size_for(source_size)
+        pixels = self.config.window_length * height * width
+        sizes = self.model.config
+        attention = sizes.num_heads * (pixels // 256) ** 2 * 4 * 3
+        return pixels * (sizes.decoder_width * 2 + 60) * 4 + attention
+
+    def prepare(self, windows: Iterable[Window]) -> Mapping[str, Tensor]:
+        """Nothing is needed before the first window."""
+        return {}
+
+    def predict(
+        self,
+        window: Window,
+        *,
+        seed: int,
+        prior: PriorMaps | None = None,
+        context: Mapping[str, Tensor] | None = None,
+        previous: Prediction | None = None,
+    ) -> Prediction:
+        """Disparity, point map and rays of one window with their spreads.
+
+        Args:
+            window: frames at any size.
+            seed: with ``window.index`` it determines the noise.
+            prior: evidence from motion about the window's frames; None lets the model rely on the pictures.
+            context, previous: not used.
+        """
+        size = self.size_for(window.size)
+        rgb = resize_pictures(window.rgb, size).to(self.device)[None] * 2 - 1
+        if prior is not None and self.config.use_prior:
+            evidence = encode_prior(prior, size)
+        else:
+            evidence = no_evidence(1, window.num_frames, size, rgb)
+        evidence = evidence.to(self.device)
+        frames = (window.frame_indices - window.frame_indices[0])[None].float().to(self.device)
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((seed, window.index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        )
+        cells = (size[0] // BLOCK, size[1] // BLOCK)
+        noise = torch.randn(
+            (1, window.num_frames, self.model.config.latent_channels, *cells), generator=generator
+        )
+        autocast = torch.autocast(
+            self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32"
+        )
+        with torch.no_grad():
+            with autocast:
+                latent = self.model.sample(
+                    rgb, evidence, frames, noise.to(self.device), self.config.num_steps
+                )
+            linear = self.model.codec.decode(latent.float())
+            with autocast:
+                decoded = self.model.decoder(linear, latent, rgb, evidence)
+        return self._prediction(window, linear, decoded, seed)
+
+    def _prediction(
+        self, window: Window, linear: NormalisedMaps, decoded: DecodedMaps, seed: int
+    ) -> Prediction:
+        sky = decoded.sky_logit[0, :, 0] > 0
+        disparity = torch.where(sky, 0.0, restore_disparity(decoded.disparity[0, :, 0].float()))
+        squashed = decoded.points[0].float().movedim(1, -1)
+        # sigma -> mean absolute error of one coordinate; the disparity map runs over [-1, 1] for [0, 1].
+        disparity_error = decoded.disparity_sigma[0, :, 0].float() / math.sqrt(2) / 2
+        point_error = decoded.point_sigma[0, :, 0].float() / (3 * math.sqrt(2)) * expansion_rate(squashed)
+        rays = linear.rays[0].float().movedim(1, -1)
+        ray_map = torch.cat([F.normalize(rays[..., :3], dim=-1), rays[..., 3:]], -1)
+        cameras = ray_map_to_cameras(ray_map)
+        size = (squashed.shape[1], squashed.shape[2])
+        return Prediction(
+            frame_indices=window.frame_indices,
+            times_s=window.times_s,
+            window_index=window.index,
+            point_map=expand(squashed).cpu(),
+            point_frame="window",
+            point_scale_kind="scale",
+            point_z_offset=0.0,
+            point_uncertainty=point_error.cpu(),
+            disparity=disparity.cpu(),
+            disparity_scale_kind="scale",
+            disparity_uncertainty=disparity_error.cpu(),
+            ray_map=ray_map.cpu(),
+            ray_c2w=cameras.to(ray_map).cpu(),
+            intrinsics=intrinsics_from_rays(ray_map, cameras.to(ray_map), size).cpu(),
+            valid=~sky.cpu(),
+            sky=sky.cpu(),
+            seed=seed,
+            provenance={
+                "predictor": self.info.name,
+                "weights_sha256": self.info.weights_sha256,
+                "num_steps": self.config.num_steps,
+                "dtype": self.dtype,
+            },
+        )
+
+
+def resize_pictures(rgb: Float[Tensor, "V H W 3"], size: tuple[int, int]) -> Float[Tensor, "V 3 h w"]:
+    """Pictures at the network's size, anti-aliased."""
+    return F.interpolate(
+        rgb.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False, antialias=True
+    ).clamp(0, 1)
+
+
+def intrinsics_from_rays(
+    ray_map: Float[Tensor, "V h w 6"], c2w: Float[Tensor, "V 4 4"], size: tuple[int, int]
+) -> Float[Tensor, "V 3 3"]:
+    """One focal length for the window, from the directions turned into each frame's own camera.
+
+    Least squares of x / z = (u - centre) / f over both axes and all rays; the principal point is the centre.
+    """
+    grid = pixel_grid((ray_map.shape[1], ray_map.shape[2])).to(ray_map)
+    scale = grid.new_tensor([size[1] / ray_map.shape[2], size[0] / ray_map.shape[1]])
+    offset = (grid * scale - grid.new_tensor([size[1] / 2, size[0] / 2]))[None]
+    own = torch.einsum("vji,vhwj->vhwi", c2w[:, :3, :3], ray_map[..., :3])
+    slope = own[..., :2] / own[..., 2:].clamp(min=0.05)
+    focal = offset.square().sum() * ray_map.shape[0] / (slope * offset).sum().clamp(min=1e-6)
+    focal = focal.clamp(0.2 * max(size), 20.0 * max(size))
+    return centred_intrinsics(focal.expand(ray_map.shape[0]), size)
+
+
+def load(
+    name: str = "tiny",
+    *,
+    weights: str | Path | None = None,
+    device: str | None = None,
+    dtype: Compute | None = None,
+    **options: object,
+) -> TinyPredictor:
+    """Make the predictor.
+
+    Args:
+        weights: a weight file or a folder with ``model.safetensors``; None takes the bundled one.
+        device: None picks the accelerator if there is one.
+        dtype: compute type; None picks bfloat16 where the processor computes it natively, else float32.
+        options: fields of ``TinyPipelineConfig``.
+    Raises:
+        CheckpointError: the weights are missing or not ours.
+        ValueError: an unknown option.
+    """
+    known = set(TinyPipelineConfig.__dataclass_fields__)
+    if unknown := set(options) - known:
+        raise ValueError(f"expected options out of {sorted(known)}, got {sorted(unknown)}")
+    path = BUNDLED if weights is None else Path(weights)
+    if path.is_dir():
+        path = path / BUNDLED.name
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(path)
+    config = TinyPipelineConfig(**options)  # type: ignore[arg-type]
+    return TinyPredictor(model, file_sha256(path), config, device, dtype or default_dtype(device))
+
+
+def default_dtype(device: str) -> Compute:
+    """bfloat16 where it is fast, else float32."""
+    if device.startswith("cuda"):
+        return "bfloat16"
+    capable = torch.cpu.get_capabilities().get("amx_bf16") or torch.cpu.get_capabilities().get("avx512_bf16")
+    return "bfloat16" if device == "cpu" and capable else "float32"

@@ -1,0 +1,86 @@
+"""The weight file of the bundled model: fp16 safetensors with the sizes and the training record in its metadata."""
+
+import hashlib
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from geo4d.errors import CheckpointError
+from geo4d.models.tiny.config import TinyConfig
+from geo4d.models.tiny.model import TinyModel
+
+BUNDLED = Path(__file__).with_name("model.safetensors")
+
+
+def save_model(model: TinyModel, path: Path, record: dict[str, Any] | None = None) -> None:
+    """Write the model; network and decoder in half precision, the codec's statistics in single.
+
+    Args:
+        record: what to remember about the training (JSON values).
+    """
+    tensors = {
+        name: (value.detach().float() if name.startswith("codec.") else value.detach().half())
+        .contiguous()
+        .cpu()
+        for name, value in model.state_dict().items()
+    }
+    metadata = {"config": json.dumps(asdict(model.config)), "record": json.dumps(record or {})}
+    save_file(tensors, str(path), metadata)
+
+
+def load_model(path: Path | None = None) -> TinyModel:
+    """Read a model file, the bundled one by default.
+
+    Raises:
+        CheckpointError: the file is missing, not ours, or does not fit the sizes it states.
+    """
+    path = path or BUNDLED
+    if not path.is_file():
+        raise CheckpointError(f"expected the weights of the tiny model at {path}, found no such file")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors raises its own type for damaged files
+        if type(error).__module__.startswith("safetensors"):
+            raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+        raise
+    if "config" not in metadata:
+        raise CheckpointError(f"{path} does not state the sizes of a tiny model; is it another model's file?")
+    stated = json.loads(metadata["config"])
+    unknown = set(stated) - {field.name for field in fields(TinyConfig)}
+    if unknown:
+        raise CheckpointError(
+            f"{path} states unknown sizes {sorted(unknown)}; it was written by another version"
+        )
+    model = TinyModel(TinyConfig(**stated))
+    missing, foreign = model.load_state_dict(tensors, strict=False)
+    if missing or foreign:
+        raise CheckpointError(f"{path}: missing {sorted(missing)[:5]}, not ours {sorted(foreign)[:5]}")
+    return model.eval()
+
+
+def read_record(path: Path | None = None) -> dict[str, Any]:
+    """What ``save_model`` was told about the training."""
+    with safe_open(str(path or BUNDLED), framework="pt") as file:
+        return json.loads((file.metadata() or {}).get("record", "{}"))
+
+
+def file_sha256(path: Path | None = None) -> str:
+    """Hash of the weight file."""
+    digest = hashlib.sha256()
+    with (path or BUNDLED).open("rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def copy_matching(model: TinyModel, other: TinyModel) -> None:
+    """Take over all weights of ``other``, of the same sizes."""
+    with torch.no_grad():
+        model.load_state_dict(other.state_dict())

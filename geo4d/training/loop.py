@@ -1,0 +1,359 @@
+"""One training loop for every stage and model family, on accelerate: one or many processes, CPU or GPU.
+
+The loop knows a ``Task``: a module whose ``forward(batch)`` is the loss, with a few hooks. Everything random in a task
+is a function of the sample numbers in the batch, so a resumed run repeats the interrupted one exactly, and two
+processes with half the batch each repeat one process.
+"""
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from geo4d.errors import MissingExtraError, OutputError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long, how fast and how often.
+
+    Attributes:
+        num_steps: optimiser steps of the whole stage.
+        batch: windows per optimiser step, over all processes and micro-batches.
+        accumulate: micro-batches per optimiser step and process.
+        learning_rate: after the warm-up.
+        warmup: steps of the linear warm-up.
+        decay: share of the steps at the end over which the rate falls linearly to ``final_rate`` of its value.
+        final_rate: see ``decay``.
+        weight_decay: on matrices and kernels only.
+        betas: of AdamW.
+        clip_norm: bound on the gradient norm; 0 for none.
+        ema_decay: of the moving average of the weights; rises to this value over the first steps.
+        precision: autocast type.
+        checkpointing: recompute activations in the backward pass to save memory.
+        log_every: steps between log lines.
+        evaluate_every: steps between evaluations; 0 for none but the last.
+        save_every: steps between saved states; 0 for none but the last.
+        max_minutes: stop (and save) after this many minutes of wall clock; 0 for no limit.
+        threads: torch threads per process; 0 leaves them as they are.
+        seed: of the weights' start and of all noise.
+    """
+
+    num_steps: int
+    batch: int
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.2
+    final_rate: float = 0.05
+    weight_decay: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    checkpointing: bool = False
+    log_every: int = 50
+    evaluate_every: int = 1000
+    save_every: int = 500
+    max_minutes: float = 0.0
+    threads: int = 0
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: warm-up, plateau, linear decay."""
+        start = self.num_steps * (1 - self.decay)
+        warm = min(1.0, (step + 1) / max(1, self.warmup))
+        left = 1.0 if step < start else 1 - (step - start) / max(1.0, self.num_steps - start)
+        return self.learning_rate * warm * (self.final_rate + (1 - self.final_rate) * left)
+
+
+class Splittable(Protocol):
+    """A batch the loop can cut and move."""
+
+    def to(self, device: torch.device | str) -> Any: ...
+
+    def split(self, parts: int) -> list[Any]: ...
+
+
+class Task(nn.Module):
+    """What a stage trains. ``forward(batch)`` gives the loss and named parts of it."""
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        raise TypeError(f"{type(self).__name__} must define forward(batch)")
+
+    def trained(self) -> Mapping[str, nn.Parameter]:
+        """Parameters that change; all others stay frozen."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Scores, and pictures [3, H, W] in [0, 1], with the weights as they are."""
+        return {}, {}
+
+    def export(self, folder: Path) -> None:
+        """Write the weights as they are, in the format in which the package reads them."""
+
+
+class MovingAverage:
+    """Exponential moving average of the trained parameters, float32."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.values = {name: value.detach().float().clone() for name, value in parameters.items()}
+
+    def update(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.updates += 1
+        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        with torch.no_grad():
+            current = [parameters[name].detach().float() for name in self.values]
+            torch._foreach_lerp_(list(self.values.values()), current, 1 - keep)
+
+    def swap(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Exchange the averaged values and those of the parameters; a second call undoes the first."""
+        with torch.no_grad():
+            for name, value in self.values.items():
+                current = parameters[name].detach().float().clone()
+                parameters[name].copy_(value)
+                value.copy_(current)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "values": self.values}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.updates = int(state["updates"])
+        for name, value in self.values.items():
+            value.copy_(state["values"][name])
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with its state."""
+
+    step: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step = int(state["step"])
+        self.seconds, self.cpu_seconds = float(state["seconds"]), float(state["cpu_seconds"])
+
+
+BatchSource = Callable[[int, int, int], Iterator[Splittable]]
+"""(first step, rank, number of processes) -> this process's share of the batch of each step."""
+
+
+def train(
+    task: Task,
+    batches: BatchSource,
+    config: LoopConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+) -> Progress:
+    """Train a task until its steps or minutes are over.
+
+    Writes to ``folder``: ``state/`` (exact state to resume from), ``weights/`` (moving average, as the package reads
+    it), ``log.jsonl`` (loss and scores), ``config.json`` and TensorBoard events.
+
+    Args:
+        task: what to train.
+        batches: gives the batches.
+        config: see ``LoopConfig``.
+        folder: of the run.
+        resume: go on from ``folder/state``; without a state there, start.
+        device: ``cpu`` keeps accelerators out; None lets accelerate choose.
+    Raises:
+        OutputError: the folder already holds a run and ``resume`` is not set.
+        ValueError: the batch does not divide over processes and micro-batches.
+        MissingExtraError: accelerate or tensorboard is not installed.
+    """
+    try:
+        from accelerate import Accelerator
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError(error.name or "accelerate", "train", "training") from error
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=device == "cpu")
+    processes = accelerator.num_processes
+    if config.batch % (processes * config.accumulate):
+        raise ValueError(
+            f"expected a batch that divides over {processes} processes with {config.accumulate} micro-batches, "
+            f"got {config.batch}"
+        )
+    state = folder / "state"
+    if state.exists() and not resume:
+        raise OutputError(f"{folder} already holds a run; resume it or choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    parameters = task.trained()
+    if not parameters:
+        raise ValueError(f"expected a task with parameters to train, got {type(task).__name__} without")
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters.values() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=True,
+    )
+    average = MovingAverage(parameters, config.ema_decay)
+    progress = Progress()
+    wrapped, optimiser = accelerator.prepare(task, optimiser)
+    accelerator.register_for_checkpointing(average, progress)
+    if state.exists():
+        accelerator.load_state(str(state))
+        logger.info("resumed at step %d", progress.step)
+    parameters = accelerator.unwrap_model(wrapped).trained()
+    average.values = {name: value.to(parameters[name].device) for name, value in average.values.items()}
+
+    main = accelerator.is_main_process
+    writer = SummaryWriter(str(folder)) if main else None
+    if main:
+        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
+    source = batches(progress.step, accelerator.process_index, processes)
+    base_seconds, base_cpu = progress.seconds, progress.cpu_seconds
+    started, cpu_started = time.monotonic(), time.process_time()
+    totals: dict[str, Tensor] = {}
+    waited = 0.0
+    wrapped.train()
+    while progress.step < config.num_steps:
+        before = time.monotonic()
+        batch = next(source).to(accelerator.device)
+        waited += time.monotonic() - before
+        for group in optimiser.param_groups:
+            group["lr"] = config.rate(progress.step)
+        pieces = batch.split(config.accumulate)
+        for index, piece in enumerate(pieces):
+            last = index == len(pieces) - 1
+            with accelerator.no_sync(wrapped) if not last else _nothing(), accelerator.autocast():
+                loss, parts = wrapped(piece)
+                accelerator.backward(loss / len(pieces))
+            for name, value in {"loss": loss, **parts}.items():
+                part = value.detach().float() / len(pieces)
+                totals[name] = totals[name] + part if name in totals else part
+        norm = None
+        if config.clip_norm:
+            norm = accelerator.clip_grad_norm_(list(parameters.values()), config.clip_norm)
+        if norm is not None and not math.isfinite(float(norm)):
+            # One poisoned batch must not end a run of hours; it is counted and shown.
+            logger.warning("step %d skipped: gradient norm %s", progress.step, float(norm))
+            totals["skipped"] = totals.get("skipped", torch.zeros(())) + 1
+        else:
+            optimiser.step()
+            average.update(parameters)
+        optimiser.zero_grad()
+        progress.step += 1
+        progress.seconds = base_seconds + time.monotonic() - started
+        progress.cpu_seconds = base_cpu + time.process_time() - cpu_started
+        late = bool(config.max_minutes) and time.monotonic() - started > 60 * config.max_minutes
+        over = progress.step >= config.num_steps or late
+
+        if progress.step % config.log_every == 0 or over:
+            since = progress.step % config.log_every or config.log_every
+            means = {
+                name: float(accelerator.reduce(value.to(accelerator.device), "mean")) / since
+                for name, value in totals.items()
+            }
+            if norm is not None:
+                means["gradient_norm"] = float(norm)
+            means |= {"rate": config.rate(progress.step - 1), "waited_s": waited / since}
+            totals, waited = {}, 0.0
+            _write(folder, writer, progress, means)
+        if over or (config.evaluate_every and progress.step % config.evaluate_every == 0):
+            _evaluate(
+                accelerator, accelerator.unwrap_model(wrapped), average, parameters, folder, writer, progress
+            )
+        if over or (config.save_every and progress.step % config.save_every == 0):
+            _save(accelerator, folder)
+        if over:
+            break
+    if writer is not None:
+        writer.close()
+    accelerator.wait_for_everyone()
+    return progress
+
+
+class _nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *unused: object) -> None: ...
+
+
+def _write(folder: Path, writer: Any, progress: Progress, values: Mapping[str, float]) -> None:
+    if writer is None:
+        return
+    for name, value in values.items():
+        writer.add_scalar(name, value, progress.step)
+    writer.flush()
+    with (folder / "log.jsonl").open("a") as log:
+        log.write(
+            json.dumps({**progress.state_dict(), **{k: float(f"{v:.5g}") for k, v in values.items()}}) + "\n"
+        )
+    logger.info("step %d: %s", progress.step, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+
+
+def _evaluate(
+    accelerator: Any,
+    task: Task,
+    average: MovingAverage,
+    parameters: Mapping[str, nn.Parameter],
+    folder: Path,
+    writer: Any,
+    progress: Progress,
+) -> None:
+    """Score and export the averaged weights, on the main process."""
+    if accelerator.is_main_process:
+        average.swap(parameters)
+        task.eval()
+        with torch.no_grad(), accelerator.autocast():
+            scores, panels = task.evaluate()
+        partial = folder / "weights.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        task.export(partial)
+        for written in partial.iterdir():
+            (folder / "weights").mkdir(exist_ok=True)
+            os.replace(written, folder / "weights" / written.name)
+        partial.rmdir()
+        task.train()
+        average.swap(parameters)
+        for name, picture in panels.items():
+            writer.add_image(name, picture.clamp(0, 1), progress.step)
+        if scores:
+            _write(folder, writer, progress, {f"eval/{name}": value for name, value in scores.items()})
+    accelerator.wait_for_everyone()
+
+
+def _save(accelerator: Any, folder: Path) -> None:
+    """Replace the saved state; a crash at any moment leaves a whole one."""
+    state, partial, old = folder / "state", folder / "state.partial", folder / "state.old"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(old, ignore_errors=True)
+        if state.exists():
+            os.replace(state, old)
+        os.replace(partial, state)
+        shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()

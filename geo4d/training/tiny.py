@@ -1,0 +1,449 @@
+"""Training tasks of the bundled model: the codec's statistics, the network, the decoder."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.datasets.sampling import choose_frames, mirror_cameras, vary_colours
+from geo4d.diffusion.denoiser import noised, v_target
+from geo4d.models.tiny.codec import LatentCodec
+from geo4d.models.tiny.conditioning import encode_evidence, no_evidence
+from geo4d.models.tiny.config import MODALITIES, Modality
+from geo4d.models.tiny.modalities import NormalisedMaps, normalise
+from geo4d.models.tiny.model import TinyModel
+from geo4d.models.tiny.network import Evidence
+from geo4d.models.tiny.weights import save_model
+from geo4d.training.data import Batch, ClipSource, ClipStream, EveryNth, ReplayPlan, TrainingClip, stack_clips
+from geo4d.training.loop import Task
+from geo4d.training.objectives import (
+    denoising_loss,
+    draw_timesteps,
+    gradient_loss,
+    laplace_likelihood,
+    scale_shift_invariant_loss,
+)
+from geo4d.training.scores import camera_scores, depth_scores
+from geo4d.training.sources import as_float
+
+
+@dataclass(frozen=True)
+class WindowSampling:
+    """How training windows are cut from clips.
+
+    Attributes:
+        num_frames: per window.
+        strides: frame distances to draw from.
+        mirror: probability of a left-right flip.
+        colours: vary the colours.
+        seed: of all draws.
+    """
+
+    num_frames: int = 2
+    strides: tuple[int, ...] = (1, 2, 3)
+    mirror: float = 0.5
+    colours: bool = True
+    seed: int = 0
+
+    def window(self, clip: TrainingClip, sample: int) -> tuple[TrainingClip, Tensor]:
+        """A varied copy of a clip, and its chosen frames."""
+        rng = np.random.default_rng((self.seed, 3, sample))
+        frames = choose_frames(clip.rgb.shape[0], self.num_frames, self.strides, rng)
+        if rng.random() < self.mirror:
+            clip = mirror_clip(clip)
+        if self.colours:
+            rgb = clip.rgb[frames].permute(0, 3, 1, 2).float() / 255
+            varied = (vary_colours(rgb, rng) * 255).round().byte().permute(0, 2, 3, 1)
+            whole = clip.rgb.clone()
+            whole[frames] = varied
+            clip = TrainingClip(**{**vars(clip), "rgb": whole})
+        return clip, frames
+
+
+def mirror_clip(clip: TrainingClip) -> TrainingClip:
+    """The clip seen in a mirror, evidence included."""
+    width = clip.rgb.shape[2]
+    intrinsics, c2w = mirror_cameras(clip.intrinsics, clip.c2w, width)
+    prior_intrinsics, prior_c2w = mirror_cameras(clip.prior_intrinsics, clip.prior_c2w, width)
+    return TrainingClip(
+        rgb=clip.rgb.flip(2),
+        depth=clip.depth.flip(2),
+        intrinsics=intrinsics,
+        c2w=c2w,
+        prior_disparity=clip.prior_disparity.flip(2),
+        prior_confidence=clip.prior_confidence.flip(2),
+        prior_intrinsics=prior_intrinsics,
+        prior_c2w=prior_c2w,
+        prior_trust=clip.prior_trust,
+    )
+
+
+@dataclass(frozen=True)
+class StreamedBatches:
+    """Batches of a replayed clip stream; a ``BatchSource`` of the loop."""
+
+    source: ClipSource
+    plan: ReplayPlan
+    sampling: WindowSampling
+    batch: int
+    num_workers: int = 0
+
+    def __call__(self, first_step: int, rank: int, processes: int) -> Iterator[Batch]:
+        share = self.batch // processes
+        stream = ClipStream(
+            self.source,
+            self.plan,
+            start=first_step * self.batch,
+            part=EveryNth(self.batch, share, rank),
+            num_workers=self.num_workers,
+        )
+        clips: list[TrainingClip] = []
+        frames: list[Tensor] = []
+        samples: list[int] = []
+        for sample, clip in stream:
+            varied, chosen = self.sampling.window(clip, sample)
+            clips.append(varied)
+            frames.append(chosen)
+            samples.append(sample)
+            if len(clips) == share:
+                yield stack_clips(clips, frames, samples)
+                clips, frames, samples = [], [], []
+
+
+@dataclass(frozen=True)
+class EvidenceDropout:
+    """How often training hides evidence, so that the network can do without.
+
+    Attributes:
+        everything: no evidence at all.
+        rotation_only: rotation of the cameras, nothing else: what a pure pan gives.
+        cameras_only: cameras, no depth.
+        depth_only: depth, no cameras.
+    """
+
+    everything: float = 0.25
+    rotation_only: float = 0.12
+    cameras_only: float = 0.06
+    depth_only: float = 0.04
+
+    def keep(self, samples: Tensor, seed: int) -> Float[Tensor, "3 B"]:
+        """1 or 0 for depth, rotation and position of each sample."""
+        rows = []
+        for sample in samples.tolist():
+            draw = np.random.default_rng((seed, 7, sample)).random()
+            kept = (1.0, 1.0, 1.0)
+            for share, what in (
+                (self.everything, (0.0, 0.0, 0.0)),
+                (self.rotation_only, (0.0, 1.0, 0.0)),
+                (self.cameras_only, (0.0, 1.0, 1.0)),
+                (self.depth_only, (1.0, 0.0, 0.0)),
+            ):
+                if 0 <= draw < share:
+                    kept = what
+                draw -= share
+            rows.append(kept)
+        return torch.tensor(rows).T
+
+
+def batch_evidence(batch: Batch, keep: Float[Tensor, "3 B"] | None = None) -> Evidence:
+    """Evidence channels of a training batch."""
+    size = batch.rgb.shape[-2:]
+    evidence = encode_evidence(
+        batch.prior_disparity,
+        batch.prior_confidence,
+        (size[0], size[1]),
+        batch.prior_intrinsics,
+        batch.prior_c2w,
+        batch.prior_trust,
+    )
+    if keep is None:
+        return evidence
+    depth, rotation, position = keep.to(batch.rgb)[:, :, None, None, None, None]
+    parts = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1], device=batch.rgb.device)[:, None, None]
+    return Evidence(evidence.depth * depth, evidence.cameras * torch.where(parts == 0, rotation, position))
+
+
+def sample_noise(
+    samples: Tensor, shape: tuple[int, ...], seed: int, terminal_share: float
+) -> tuple[Tensor, Tensor]:
+    """Noise and timestep of each sample, drawn from (seed, sample) alone."""
+    noise, timesteps = [], []
+    for sample in samples.tolist():
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((seed, 11, sample)).generate_state(1)[0])
+        )
+        timesteps.append(draw_timesteps(1, terminal_share, generator))
+        noise.append(torch.randn(shape, generator=generator))
+    return torch.stack(noise), torch.cat(timesteps)
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """What the network's loss is made of.
+
+    Attributes:
+        terminal_share: share of samples at pure noise, where the answer is taken in one step and judged in pixels.
+        modalities: which parts of the latent are trained; the others count nothing.
+        disparity_weight, point_weight, ray_weight: of each modality's latent.
+        invariant_weight: of the scale and shift invariant disparity loss.
+        gradient_weight: of the disparity gradient loss.
+        dropout: of the evidence.
+        seed: of noise and dropout.
+    """
+
+    terminal_share: float = 0.7
+    modalities: tuple[Modality, ...] = MODALITIES
+    disparity_weight: float = 1.0
+    point_weight: float = 1.0
+    ray_weight: float = 3.0
+    invariant_weight: float = 0.5
+    gradient_weight: float = 0.5
+    dropout: EvidenceDropout = field(default_factory=EvidenceDropout)
+    seed: int = 0
+
+
+class TinyDiffusion(Task):
+    """v-prediction of the latent, and the one-step answer in pixels."""
+
+    weight: Tensor
+
+    def __init__(
+        self, model: TinyModel, config: DiffusionConfig, validation: list[Batch] | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model.channels_last()
+        self.config = config
+        self.validation = validation or []
+        self.model.decoder.requires_grad_(False)
+        sizes = model.config
+        weight = torch.zeros(sizes.latent_channels)
+        # Loss in the unit of the maps, but no channel may vanish: a latent of unit spread times its true spread.
+        for modality, factor in (
+            ("disparity", config.disparity_weight),
+            ("points", config.point_weight),
+            ("rays", config.ray_weight),
+        ):
+            part = sizes.channels(modality)  # type: ignore[arg-type]
+            if modality in config.modalities:
+                spread = model.codec.latent_std[part]
+                weight[part] = (
+                    factor * (spread / spread.max()).clamp(min=0.1) if modality != "rays" else factor
+                )
+        self.register_buffer("weight", weight[:, None, None], persistent=False)
+        self.last_timestep = len(model.alphas_cumprod) - 1
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        config, device = self.config, batch.rgb.device
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            maps, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
+            latent = self.model.codec.encode(maps)
+            evidence = batch_evidence(batch, config.dropout.keep(batch.samples, config.seed))
+            noise, timestep = sample_noise(
+                batch.samples, tuple(latent.shape[1:]), config.seed, config.terminal_share
+            )
+            noise, timestep = noise.to(device), timestep.to(device)
+            noisy = noised(latent, noise, timestep, self.model.alphas_cumprod)
+            target = v_target(latent, noise, timestep, self.model.alphas_cumprod)
+        condition = self.model.condition(batch.rgb, evidence)
+        v = self.model.predict_v(noisy, timestep, condition, batch.frames)
+        with torch.autocast(device.type, enabled=False):
+            return self._loss(v.float(), target, latent, maps, timestep == self.last_timestep)
+
+    def _loss(
+        self, v: Tensor, target: Tensor, latent: Tensor, maps: NormalisedMaps, terminal: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        config, parts = self.config, {}
+        share = terminal.float().mean()
+        loss = v.sum() * 0.0
+        inner = ~terminal
+        if inner.any():
+            parts["denoising"] = denoising_loss(v[inner], target[inner], self.weight)
+            loss = loss + (1 - share) * parts["denoising"]
+        if terminal.any():
+            x0, truth = -v[terminal], latent[terminal]
+            parts["latent"] = ((x0 - truth).abs() * self.weight).mean()
+            total = parts["latent"]
+            if "disparity" in config.modalities:
+                decoded = self.model.codec.decode(x0).disparity
+                wanted = maps.disparity[terminal]
+                parts["invariant"] = scale_shift_invariant_loss(decoded.flatten(1), wanted.flatten(1))
+                parts["gradient"] = gradient_loss(decoded, wanted)
+                total = total + config.invariant_weight * parts["invariant"]
+                total = total + config.gradient_weight * parts["gradient"]
+            loss = loss + share * total
+        return loss, parts
+
+    def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        return evaluate_model(self.model, self.validation)
+
+    def export(self, folder: Path) -> None:
+        save_model(self.model, folder / "model.safetensors")
+
+
+class TinyDecoding(Task):
+    """The learned decoder on latents that the frozen network predicts, by Laplace likelihood."""
+
+    def __init__(
+        self,
+        model: TinyModel,
+        validation: list[Batch] | None = None,
+        dropout: EvidenceDropout | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model.channels_last()
+        self.model.network.requires_grad_(False)
+        self.validation = validation or []
+        self.dropout = dropout or EvidenceDropout()
+        self.seed = seed
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        device = batch.rgb.device
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            maps, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
+            evidence = batch_evidence(batch, self.dropout.keep(batch.samples, self.seed))
+            shape = tuple(self.model.codec.encode(maps).shape[1:])
+            noise, _ = sample_noise(batch.samples, shape, self.seed, 1.0)
+        with torch.no_grad():
+            latent = self.model.sample(batch.rgb, evidence, batch.frames, noise.to(device), 1)
+            with torch.autocast(device.type, enabled=False):
+                linear = self.model.codec.decode(latent.float())
+        decoded = self.model.decoder(linear, latent, batch.rgb, evidence)
+        with torch.autocast(device.type, enabled=False):
+            sky = ~torch.isfinite(batch.depth)
+            surface = (~sky).float()
+            likelihoods = {
+                "disparity": laplace_likelihood(
+                    decoded.disparity.movedim(2, -1),
+                    maps.disparity.movedim(2, -1),
+                    decoded.disparity_sigma[:, :, 0],
+                ),
+                "points": laplace_likelihood(
+                    decoded.points.movedim(2, -1), maps.points.movedim(2, -1), decoded.point_sigma[:, :, 0]
+                ),
+            }
+            parts = {
+                name: (value * surface).sum() / surface.sum().clamp(min=1)
+                for name, value in likelihoods.items()
+            }
+            # The sky has a disparity too (0): it keeps its place in the picture, without a spread.
+            parts["sky_disparity"] = ((decoded.disparity - maps.disparity).abs() * sky[:, :, None]).mean()
+            parts["sky"] = torch.nn.functional.binary_cross_entropy_with_logits(
+                decoded.sky_logit[:, :, 0], sky.float()
+            )
+            parts["gradient"] = gradient_loss(decoded.disparity, maps.disparity)
+            loss = (
+                parts["disparity"]
+                + parts["points"]
+                + parts["sky"]
+                + parts["sky_disparity"]
+                + parts["gradient"]
+            )
+        return loss, parts
+
+    def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        return evaluate_model(self.model, self.validation, decoder=True)
+
+    def export(self, folder: Path) -> None:
+        save_model(self.model, folder / "model.safetensors")
+
+
+def evaluate_model(
+    model: TinyModel, batches: list[Batch], *, decoder: bool = False, num_steps: int = 1
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Scores of the model and of the template on validation windows, with and without evidence, and a picture."""
+    scores: dict[str, list[Tensor]] = {}
+    panels: dict[str, Tensor] = {}
+
+    def add(name: str, values: Tensor) -> None:
+        scores.setdefault(name, []).append(values)
+
+    for number, batch in enumerate(batches):
+        size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
+        with torch.autocast(batch.rgb.device.type, enabled=False):
+            maps, scales = normalise(batch.depth, batch.intrinsics, batch.c2w)
+            shape = tuple(model.codec.encode(maps).shape[1:])
+        noise, _ = sample_noise(batch.samples, shape, 1, 1.0)
+        everything = batch_evidence(batch)
+        nothing = no_evidence(batch.rgb.shape[0], batch.rgb.shape[1], size, batch.rgb)
+        rows = [batch.rgb[0, 0].float() * 0.5 + 0.5, _grey(maps.disparity[0, 0])]
+        for name, evidence in (("", everything), ("_image_only", nothing)):
+            latent = model.sample(
+                batch.rgb, evidence, batch.frames, noise.to(batch.rgb.device), num_steps
+            ).float()
+            with torch.autocast(batch.rgb.device.type, enabled=False):
+                decoded = model.codec.decode(latent)
+                disparity = decoded.disparity
+            if decoder:
+                disparity = model.decoder(decoded, latent, batch.rgb, evidence).disparity
+            with torch.autocast(batch.rgb.device.type, enabled=False):
+                relative, close = depth_scores(disparity[:, :, 0].float(), batch.depth)
+                add(f"abs_rel{name}", relative)
+                add(f"delta{name}", close)
+                points = point_error(decoded.points, maps.points)
+                add(f"points{name}", points)
+                for key, values in camera_scores(decoded.rays, batch.c2w, scales.length).items():
+                    if name and key.endswith("static"):
+                        continue
+                    add(f"{key}{name}", values)
+            rows.append(_grey(disparity[0, 0]))
+        template = torch.nn.functional.interpolate(
+            model.codec.template[None, None], size, mode="bilinear", align_corners=False
+        ).expand(batch.depth.shape[0], batch.depth.shape[1], -1, -1)
+        relative, close = depth_scores(template, batch.depth)
+        add("abs_rel_template", relative)
+        add("delta_template", close)
+        if number < 4:
+            panels[f"window_{number}"] = torch.cat(rows, dim=2)
+    means = {}
+    for name, parts in scores.items():
+        joined = torch.cat(parts)
+        middle = name.startswith(("rotation", "ate"))
+        means[name] = float(joined.median() if middle else joined.mean())
+    return {name: value for name, value in means.items() if math.isfinite(value)}, panels
+
+
+def point_error(
+    predicted: Float[Tensor, "B T 3 H W"], truth: Float[Tensor, "B T 3 H W"]
+) -> Float[Tensor, " B"]:
+    """Mean distance of squashed points."""
+    return (predicted - truth).norm(dim=2).flatten(1).mean(1)
+
+
+def _grey(maps: Float[Tensor, "1 H W"]) -> Float[Tensor, "3 H W"]:
+    return ((maps.float() + 1) / 2).clamp(0, 1).expand(3, -1, -1)
+
+
+def validation_batches(source: ClipSource, count: int, num_frames: int, batch: int = 8) -> list[Batch]:
+    """Fixed windows (the first frames of each clip), as they are."""
+    result = []
+    for start in range(0, count, batch):
+        numbers = list(range(start, min(start + batch, count)))
+        clips = [as_float(source(number)) for number in numbers]
+        result.append(stack_clips(clips, [torch.arange(num_frames)] * len(clips), numbers))
+    return result
+
+
+def fit_codec(codec: LatentCodec, source: ClipSource, num_clips: int) -> None:
+    """Bases, spreads and template from training clips.
+
+    Every frame serves once as the first of a pair, so that points and rays are seen at all distances from the
+    reference.
+    """
+
+    def maps() -> Iterator[NormalisedMaps]:
+        for number in range(num_clips):
+            clip = as_float(source(number))
+            for offset in (0, clip.rgb.shape[0] // 2):
+                order = torch.arange(clip.rgb.shape[0]).roll(-offset)
+                normalised, _ = normalise(
+                    clip.depth[order][None], clip.intrinsics[order][None], clip.c2w[order][None]
+                )
+                yield normalised
+
+    codec.fit(maps())

@@ -1,0 +1,104 @@
+import pytest
+import torch
+
+from geo4d.models.tiny.conditioning import no_evidence
+from geo4d.models.tiny.config import TinyConfig, smallest_preset
+from geo4d.models.tiny.model import TinyModel
+from geo4d.models.tiny.network import Evidence, TinyUNet
+
+
+def run(net: TinyUNet, rgb, latent, frames, evidence=None, timestep=999):
+    size = (rgb.shape[-2], rgb.shape[-1])
+    evidence = evidence or no_evidence(rgb.shape[0], rgb.shape[1], size, rgb)
+    step = torch.full((rgb.shape[0],), timestep)
+    return net(latent, step, net.encode_condition(rgb, evidence), frames)
+
+
+@pytest.fixture
+def net() -> TinyUNet:
+    torch.manual_seed(0)
+    net = TinyUNet(smallest_preset()).eval()
+    for parameter in net.parameters():  # away from the start at zero, so that every path carries signal
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return net
+
+
+def inputs(batch: int = 2, frames: int = 3, size: tuple[int, int] = (32, 48)):
+    channels = smallest_preset().latent_channels
+    rgb = torch.rand(batch, frames, 3, *size) * 2 - 1
+    latent = torch.randn(batch, frames, channels, size[0] // 8, size[1] // 8)
+    return rgb, latent, torch.arange(frames).float().expand(batch, -1)
+
+
+def test_a_fresh_network_answers_zero() -> None:
+    net = TinyUNet(smallest_preset())
+    assert run(net, *inputs()).abs().max() == 0
+
+
+def test_windows_of_a_batch_do_not_see_each_other(net: TinyUNet) -> None:
+    rgb, latent, frames = inputs()
+    both = run(net, rgb, latent, frames)
+    alone = run(net, rgb[1:], latent[1:], frames[1:])
+    torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_frames_of_a_window_do_see_each_other(net: TinyUNet) -> None:
+    rgb, latent, frames = inputs(batch=1)
+    other = rgb.clone()
+    other[:, 2] = -other[:, 2]
+    change = (run(net, rgb, latent, frames) - run(net, other, latent, frames))[:, 0].abs().max()
+    assert change > 1e-4
+
+
+def test_evidence_position_and_timestep_reach_the_answer(net: TinyUNet) -> None:
+    rgb, latent, frames = inputs(batch=1)
+    base = run(net, rgb, latent, frames)
+    evidence = Evidence(torch.rand(1, 3, 3, 16, 24), torch.rand(1, 3, 8, 4, 6))
+    assert (run(net, rgb, latent, frames, evidence) - base).abs().max() > 1e-4
+    assert (run(net, rgb, latent, frames * 3) - base).abs().max() > 1e-5
+    assert (run(net, rgb, latent, frames, timestep=10) - base).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(("frames", "size"), [(1, (32, 32)), (5, (64, 48)), (16, (32, 80))])
+def test_any_number_of_frames_and_any_multiple_of_16(
+    net: TinyUNet, frames: int, size: tuple[int, int]
+) -> None:
+    rgb, latent, positions = inputs(1, frames, size)
+    assert run(net, rgb, latent, positions).shape == latent.shape
+
+
+def test_one_step_from_noise_is_minus_v() -> None:
+    torch.manual_seed(1)
+    model = TinyModel(smallest_preset())
+    model.network.latent_out.weight.data.normal_(0, 0.1)
+    rgb, noise, frames = inputs(1)
+    evidence = no_evidence(1, 3, (32, 48), rgb)
+    v = run(model.network, rgb, noise, frames)
+    torch.testing.assert_close(model.sample(rgb, evidence, frames, noise, 1), -v, rtol=1e-4, atol=1e-5)
+
+
+def test_several_steps_end_on_a_clean_latent() -> None:
+    """A network that always knows the answer must end on it, whatever the number of steps."""
+    from geo4d.diffusion.schedules import make_schedule
+    from geo4d.models.tiny.model import SCHEDULE
+
+    model = TinyModel(smallest_preset())
+    rgb, noise, frames = inputs(1)
+    truth = torch.randn_like(noise)
+    power = make_schedule(SCHEDULE).alphas_cumprod.float()
+
+    def knowing(latent, timestep, condition, positions):
+        signal, spread = power[timestep].sqrt(), (1 - power[timestep]).sqrt()
+        return (signal * latent - truth) / spread
+
+    model.network.forward = knowing  # type: ignore[method-assign]
+    for steps in (1, 2, 5, 25):
+        found = model.sample(rgb, no_evidence(1, 3, (32, 48), rgb), frames, noise, steps)
+        torch.testing.assert_close(found, truth, rtol=1e-3, atol=1e-3)
+
+
+def test_sizes_are_checked() -> None:
+    with pytest.raises(ValueError, match="6 ray channels"):
+        TinyConfig(ray_channels=4)
+    with pytest.raises(ValueError, match="divisible"):
+        TinyConfig(inner_width=100, num_heads=3)

@@ -1,0 +1,127 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from geo4d.errors import CheckpointError
+from geo4d.geometry.cameras import centred_intrinsics
+from geo4d.geometry.maps import cameras_to_ray_map
+from geo4d.geometry.poses import se3_exp
+from geo4d.models.base import Predictor
+from geo4d.models.tiny.config import smallest_preset
+from geo4d.models.tiny.model import TinyModel
+from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, intrinsics_from_rays, load
+from geo4d.models.tiny.weights import load_model, read_record, save_model
+from geo4d.types import PriorMaps, Window
+
+
+def window(frames: int = 4, size: tuple[int, int] = (60, 100), index: int = 0) -> Window:
+    rgb = torch.rand((frames, *size, 3), generator=torch.Generator().manual_seed(3))
+    return Window(rgb, torch.arange(frames), torch.arange(frames) / 10.0, index, 10.0)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> TinyPredictor:
+    torch.manual_seed(0)
+    model = TinyModel(smallest_preset())
+    for parameter in model.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    model.codec.disparity_basis.normal_(0, 0.1)
+    model.codec.point_basis.normal_(0, 0.1)
+    model.codec.latent_mean[model.config.channels("rays")] = torch.tensor([0.0, 0, 1, 0, 0, 0])
+    return TinyPredictor(model, "0" * 64, TinyPipelineConfig(num_pixels=32 * 48))
+
+
+def test_it_is_a_predictor_and_its_answer_is_whole(predictor: TinyPredictor) -> None:
+    assert isinstance(predictor, Predictor)
+    asked = window()
+    answer = predictor.predict(asked, seed=1)
+    assert answer.size == predictor.size_for(asked.size)
+    for name, tensor in answer.tensors().items():
+        assert torch.isfinite(tensor).all(), name
+    assert answer.disparity is not None
+    assert (answer.disparity >= 0).all()
+    assert answer.point_uncertainty is not None
+    assert (answer.point_uncertainty > 0).all()
+    assert answer.ray_c2w is not None
+    torch.testing.assert_close(answer.ray_c2w[0, :3, :3], torch.eye(3), rtol=1e-5, atol=1e-5)
+
+
+def test_the_answer_is_a_function_of_window_seed_and_index(predictor: TinyPredictor) -> None:
+    first = predictor.predict(window(), seed=1)
+    again = predictor.predict(window(), seed=1)
+    assert torch.equal(first.point_map, again.point_map)
+    other_seed = predictor.predict(window(), seed=2)
+    other_index = predictor.predict(window(index=1), seed=1)
+    assert not torch.equal(first.point_map, other_seed.point_map)
+    assert not torch.equal(first.point_map, other_index.point_map)
+
+
+def test_evidence_is_used_unless_switched_off(predictor: TinyPredictor) -> None:
+    asked = window()
+    points = 1 + torch.rand(4, 30, 50, 3)
+    prior = PriorMaps(points=points, mask=torch.ones(4, 30, 50, dtype=torch.bool))
+    without = predictor.predict(asked, seed=1)
+    with_prior = predictor.predict(asked, seed=1, prior=prior)
+    assert not torch.equal(without.point_map, with_prior.point_map)
+    deaf = TinyPredictor(predictor.model, "", dataclasses.replace(predictor.config, use_prior=False))
+    assert torch.equal(deaf.predict(asked, seed=1, prior=prior).point_map, without.point_map)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 16, 17])
+def test_any_number_of_frames(predictor: TinyPredictor, frames: int) -> None:
+    assert predictor.predict(window(frames), seed=0).num_frames == frames
+
+
+@pytest.mark.parametrize("source", [(480, 640), (1080, 1920), (1920, 1080), (64, 64), (10, 1000)])
+def test_sizes_are_multiples_of_16_of_about_the_wanted_area(
+    predictor: TinyPredictor, source: tuple[int, int]
+) -> None:
+    wide = TinyPredictor(predictor.model, "", TinyPipelineConfig())
+    height, width = wide.size_for(source)
+    assert height % 16 == 0
+    assert width % 16 == 0
+    if max(source) / min(source) < 4:
+        assert 0.75 < height * width / (96 * 160) < 1.35
+        assert abs(height / width / (source[0] / source[1]) - 1) < 0.25
+
+
+def test_focal_length_comes_back_from_exact_rays() -> None:
+    K = centred_intrinsics(torch.full((3,), 70.0), (64, 96))
+    c2w = se3_exp(0.2 * torch.randn(3, 6))
+    c2w[0] = torch.eye(4)
+    small = centred_intrinsics(torch.full((3,), 70.0 / 8), (8, 12))
+    rays = cameras_to_ray_map(small, c2w, (8, 12))
+    torch.testing.assert_close(intrinsics_from_rays(rays, c2w, (64, 96)), K, rtol=1e-3, atol=1e-2)
+
+
+def test_weights_survive_the_file(tmp_path) -> None:
+    model = TinyModel(smallest_preset())
+    path = tmp_path / "model.safetensors"
+    save_model(model, path, {"steps": 3})
+    loaded = load_model(path)
+    assert read_record(path) == {"steps": 3}
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    predictor = load(weights=tmp_path, dtype="float32", num_steps=2)
+    assert predictor.config.num_steps == 2
+    assert len(predictor.info.weights_sha256) == 64
+    json.dumps(dataclasses.asdict(predictor.info))
+
+
+def test_foreign_files_and_options_are_refused(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_model(tmp_path / "missing.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_model(tmp_path / "text.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, str(tmp_path / "other.safetensors"))
+    with pytest.raises(CheckpointError, match="another model"):
+        load_model(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="num_steps"):
+        load(speed=3)
+    with pytest.raises(ValueError, match="sampling steps"):
+        TinyPipelineConfig(num_steps=0)
