@@ -75,7 +75,14 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], cells: tuple[
 
 def rotation_from_angles(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Camera to world, world axes like the camera's (y down): yaw about y, then pitch about x, then roll about z."""
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    cy, sy, cp, sp, cr, sr = (
+        np.cos(yaw),
+        np.sin(yaw),
+        np.cos(pitch),
+        np.sin(pitch),
+        np.cos(roll),
+        np.sin(roll),
+    )
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
@@ -86,7 +93,10 @@ class World:
     """Ground height field, spheres and boxes; the first two objects move together."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self.waves = [(rng.uniform(0.1, 0.5), rng.uniform(0, 2 * np.pi), rng.uniform(0, np.pi), rng.uniform(0.05, 0.25)) for _ in range(4)]
+        self.waves = [
+            (rng.uniform(0.1, 0.5), rng.uniform(0, 2 * np.pi), rng.uniform(0, np.pi), rng.uniform(0.05, 0.25))
+            for _ in range(4)
+        ]
         self.hill = (rng.uniform(1.0, 2.5), rng.uniform(0.15, 0.3), rng.uniform(0, 6))
         count = 9
         self.kind = rng.integers(0, 2, count)
@@ -96,7 +106,9 @@ class World:
         self.place[:2] = [[-1.0, 0, 6.0], [-0.3, 0, 6.3]]
         self.radius[:2] = 0.6, 0.5
         self.place[:, 1] = self.ground(self.place[:, 0], self.place[:, 2]) - 0.8 * self.radius
-        self.velocity = np.array([rng.uniform(0.06, 0.1) * rng.choice([-1, 1]), 0.0, rng.uniform(-0.03, 0.03)])
+        self.velocity = np.array(
+            [rng.uniform(0.06, 0.1) * rng.choice([-1, 1]), 0.0, rng.uniform(-0.03, 0.03)]
+        )
         self.spin = rng.uniform(0.05, 0.12)
 
     def ground(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -190,7 +202,9 @@ def make(plan: Plan) -> dict[str, np.ndarray]:
     dynamic = np.zeros((frames, height, width), bool)
     for t in range(frames):
         distance, moving = world.cast(c2w[t, :3, 3], rays @ c2w[t, :3, :3].T, t)
-        depth[t] = np.where(np.isfinite(distance) & (distance < FAR), distance, 0)  # rays have z = 1: distance is depth
+        depth[t] = np.where(
+            np.isfinite(distance) & (distance < FAR), distance, 0
+        )  # rays have z = 1: distance is depth
         dynamic[t] = moving & (depth[t] > 0)
     depth = depth.astype(np.float16).astype(np.float64)
     length = 16
@@ -200,7 +214,9 @@ def make(plan: Plan) -> dict[str, np.ndarray]:
     bad = len(starts) - 1 if plan.bad == -2 else plan.bad
     out: dict[str, list[np.ndarray]] = {}
     for g, start in enumerate(starts):
-        part = predict_window(rng, plan, depth[start : start + length], c2w[start : start + length], rays, g == bad)
+        part = predict_window(
+            rng, plan, depth[start : start + length], c2w[start : start + length], rays, g == bad
+        )
         for name, value in part.items():
             out.setdefault(name, []).append(value)
     arrays = {name: np.stack(values) for name, values in out.items()}
@@ -222,7 +238,9 @@ def predict_window(
     """What a network would say about one window."""
     length, height, width = depth.shape
     relative = np.linalg.inv(c2w[0]) @ c2w
-    points = (depth[..., None] * rays) @ np.swapaxes(relative[:, None, :3, :3], -1, -2) + relative[:, None, None, :3, 3]
+    points = (depth[..., None] * rays) @ np.swapaxes(relative[:, None, :3, :3], -1, -2) + relative[
+        :, None, None, :3, 3
+    ]
     valid = depth > 0
     z = points[..., 2][valid]
     m = np.quantile(z, 0.02) - 0.01
@@ -233,7 +251,12 @@ def predict_window(
     filled = np.where(valid, depth, depth[valid].max())
     edge = np.maximum(np.abs(np.gradient(filled, axis=1)), np.abs(np.gradient(filled, axis=2))) / s
     patches = np.exp(0.5 * smooth_noise(rng, depth.shape, (3, 4, 5)))
-    sigma = plan.noise * (0.004 + 0.008 * (filled / (m + s)) + np.minimum(0.35 * edge, 0.5)) * patches * (1 + 1.3 * local)
+    sigma = (
+        plan.noise
+        * (0.004 + 0.008 * (filled / (m + s)) + np.minimum(0.35 * edge, 0.5))
+        * patches
+        * (1 + 1.3 * local)
+    )
     if bad:
         sigma = sigma * 8
     spread = np.where(valid, sigma, 0.02)
@@ -267,7 +290,11 @@ def predict_window(
     q = np.quantile(inverse[valid], 0.02) - 0.01
     r = np.quantile(inverse[valid], 0.98) + 0.01 - q
     disparity = 2 * (inverse - q) / r - 1
-    disparity += plan.noise * rng.laplace(size=depth.shape) * (0.006 + 0.01 * (1 - (disparity + 1) / 2) + 0.3 * np.minimum(edge, 0.3))
+    disparity += (
+        plan.noise
+        * rng.laplace(size=depth.shape)
+        * (0.006 + 0.01 * (1 - (disparity + 1) / 2) + 0.3 * np.minimum(edge, 0.3))
+    )
     disparity += plan.noise * (0.008 + 0.01 * local) * smooth_noise(rng, depth.shape, (3, 3, 4))
     if bad:
         disparity = 0.8 * smooth_noise(rng, depth.shape, (3, 3, 4))

@@ -24,7 +24,7 @@ from geo4d.fusion.init import (
     register_windows,
     window_poses,
 )
-from geo4d.fusion.objective import Optics, SampledObjective, Weights
+from geo4d.fusion.objective import ObjectiveValues, Optics, SampledObjective, Weights, evaluate_objective
 from geo4d.fusion.samples import Samples, Trajectory, restrict, take_samples
 from geo4d.fusion.solver import SolveReport, gauss_newton
 from geo4d.fusion.variables import Variables, number_columns, scale_world
@@ -120,7 +120,9 @@ class AlignConfig:
     @staticmethod
     def corrected() -> "AlignConfig":
         """The default: see ``docs/decisions`` for each deviation from the published objective."""
-        return AlignConfig(smoothness_weight=0.3 * 0.015)
+        return AlignConfig(
+            weight_limit=30.0, disparity_weight=3.0, trajectory_weight=0.02, smoothness_weight=0.008
+        )
 
 
 @dataclass(frozen=True)
@@ -898,6 +900,55 @@ def _merge_scenes(
             "dropped": [entry for part in parts for entry in part.diagnostics["dropped"]],
             "num_unreliable_frames": int((~reliable).sum()),
         },
+    )
+
+
+def objective_on_all_pixels(
+    alignment: Alignment,
+    predictions: Sequence[Prediction],
+    depth_of: Callable[[int], Float[Tensor, "H W"]],
+) -> ObjectiveValues:
+    """Every term of an alignment's objective on all pixels, window by window.
+
+    Args:
+        depth_of: frame -> dense depth.
+    Raises:
+        ValueError: the alignment has no poses.
+    """
+    if alignment.c2w is None or alignment.point_frame == "camera":
+        raise ValueError("expected an alignment with poses of its own, got one without")
+    config = alignment.config
+    scale, rotation, translation = similarity_parts(alignment.window_similarity)
+    track_scale, track_rotation, track_translation = similarity_parts(alignment.trajectory_similarity)
+    variables = Variables(
+        rotation=alignment.c2w[:, :3, :3],
+        centre=alignment.c2w[:, :3, 3],
+        log_focal=alignment.intrinsics[:, 0, 0].log(),
+        window_scale=scale,
+        window_rotation=rotation,
+        window_translation=translation,
+        disparity_scale=alignment.disparity_scale,
+        disparity_shift=alignment.disparity_shift,
+        trajectory_scale=track_scale,
+        trajectory_rotation=track_rotation,
+        trajectory_translation=track_translation,
+        log_depth=torch.zeros(alignment.num_frames, 1),
+    )
+    per_frame = CALIBRATION_FRAMES / alignment.num_frames if config.average_per_frame else 1.0
+    dropped = {d["window"] for d in alignment.diagnostics["dropped"] if d["what"] == "trajectory"}
+    kept = [int(w) for w in alignment.trajectory_window if int(w) >= 0 and int(w) not in dropped]
+    return evaluate_objective(
+        predictions,
+        variables,
+        depth_of,
+        Optics(alignment.intrinsics[:, :2, 2], alignment.intrinsics[:, 1, 1] / alignment.intrinsics[:, 0, 0]),
+        disparity_weight=alignment.disparity_weight,
+        trajectory_weight=dict.fromkeys(kept, config.trajectory_weight * per_frame),
+        smoothness_weight=config.smoothness_weight * per_frame,
+        weight_limit=config.weight_limit,
+        min_disparity=config.min_disparity,
+        window_weight=alignment.window_weight,
+        mask_sky=config.mask_sky,
     )
 
 

@@ -1,0 +1,105 @@
+"""Shot cuts: where a video jumps from one scene to another, so that no window looks across."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_ROWS, _COLUMNS, _BINS = 18, 32, 4
+
+
+@dataclass(frozen=True)
+class ShotConfig:
+    """When a change between frames counts as a cut.
+
+    Attributes:
+        min_colour: change of the colour histogram (half the 1-norm, in [0, 1]) that a cut exceeds.
+        min_picture: mean change of the small picture, in [0, 1], that a cut exceeds.
+        ratio: a cut changes both this many times more than is usual around it.
+        context: frames on either side that tell what is usual.
+        min_length: shots shorter than this many frames stay with the one before.
+    """
+
+    min_colour: float = 0.25
+    min_picture: float = 0.06
+    ratio: float = 3.0
+    context: int = 8
+    min_length: int = 4
+
+
+def find_shots(
+    frames: Iterable[Float[Tensor, "H W 3"]], config: ShotConfig | None = None
+) -> list[tuple[int, int]]:
+    """[start, end) of every shot, hard cuts only; read once, a few small pictures are kept.
+
+    A cut must change the colours and the picture, by itself and against what is usual around it, and the change must
+    last: a flash of one frame is no cut. Fades and dissolves are not found.
+
+    Args:
+        frames: colour in [0, 1], in order.
+    Returns:
+        consecutive ranges that cover all frames; empty for an empty video.
+    """
+    config = config or ShotConfig()
+    recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=4)
+    colour: list[float] = []
+    picture: list[float] = []
+    lasting_colour: list[float] = []
+    lasting_picture: list[float] = []
+    count = 0
+    for frame in frames:
+        recent.append(_signature(frame))
+        count += 1
+        if count >= 2:
+            change = _change(recent[-2], recent[-1])
+            colour.append(change[0])
+            picture.append(change[1])
+        if count >= 4:
+            # The cut between the two middle frames must also separate their neighbours.
+            pairs = [_change(recent[a], recent[b]) for a in (0, 1) for b in (2, 3)]
+            lasting_colour.append(min(pair[0] for pair in pairs))
+            lasting_picture.append(min(pair[1] for pair in pairs))
+    if count == 0:
+        return []
+    # Change number t lies between frames t and t + 1; at the ends there is no neighbour to ask.
+    if count >= 4:
+        lasting_colour = [colour[0], *lasting_colour, colour[-1]]
+        lasting_picture = [picture[0], *lasting_picture, picture[-1]]
+    else:
+        lasting_colour, lasting_picture = colour, picture
+    cuts = [0]
+    for t in range(len(colour)):
+        around = [
+            *range(max(0, t - config.context), t),
+            *range(t + 1, min(len(colour), t + 1 + config.context)),
+        ]
+        usual_colour = float(np.median([colour[i] for i in around])) if around else 0.0
+        usual_picture = float(np.median([picture[i] for i in around])) if around else 0.0
+        if (
+            lasting_colour[t] > max(config.min_colour, config.ratio * usual_colour)
+            and lasting_picture[t] > max(config.min_picture, config.ratio * usual_picture)
+            and t + 1 - cuts[-1] >= config.min_length
+            and count - (t + 1) >= config.min_length
+        ):
+            cuts.append(t + 1)
+    return list(zip(cuts, [*cuts[1:], count], strict=True))
+
+
+def _signature(frame: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Colour histogram that sums to 1, and a small picture in [0, 1]."""
+    chw = frame.detach().to("cpu", torch.float32).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(chw, size=(_ROWS, _COLUMNS), mode="area")[0].clamp(0, 1)
+    bins = (small * (_BINS - 1e-3)).long()
+    flat = (bins[0] * _BINS + bins[1]) * _BINS + bins[2]
+    histogram = torch.bincount(flat.reshape(-1), minlength=_BINS**3).float() / flat.numel()
+    return histogram.numpy(), small.numpy()
+
+
+def _change(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
+) -> tuple[float, float]:
+    return 0.5 * float(np.abs(first[0] - second[0]).sum()), float(np.abs(first[1] - second[1]).mean())
