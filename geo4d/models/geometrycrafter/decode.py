@@ -48,8 +48,10 @@ def iter_decode(
 ) -> Iterator[Float[Tensor, "t 3 H W"]]:
     """Decode chunk by chunk; yields finished maps of consecutive frames.
 
-    With ``overlap`` neighbouring chunks share frames and cross-fade linearly over them, and the last chunk is as long as
-    the others, so that no frame is decoded with a context that depends on where the video happens to end.
+    With ``overlap`` neighbouring chunks share frames. The outer third of the shared frames of each chunk, which see the
+    least context, is dropped, and the middle third is cross-faded. The last chunk is as long as the others, so that
+    no frame is decoded with less context because the video happens to end soon. Where the decoder's reach in time is at
+    most a third of the overlap, the result does not depend on the chunk at all.
 
     Args:
         decode_clip: sees one chunk.
@@ -67,8 +69,7 @@ def iter_decode(
         start = max(0, stop - chunk) if overlap else done
         maps = decode_clip(latents[start:stop])[done - start :]
         if pending is not None:
-            weight = torch.arange(1, overlap + 1, device=maps.device) / (overlap + 1)
-            weight = weight[:, None, None, None]
+            weight = handover(overlap).to(maps.device)[:, None, None, None]
             maps = torch.cat([pending * (1 - weight) + maps[:overlap] * weight, maps[overlap:]])
         if stop == num_frames:
             yield maps
@@ -77,6 +78,14 @@ def iter_decode(
         pending = maps[keep:] if overlap else None
         yield maps[:keep]
         done += keep
+
+
+def handover(overlap: int) -> Float[Tensor, " overlap"]:
+    """Weight of the later chunk on the shared frames: 0 on the first third, 1 on the last, rising between."""
+    margin = overlap // 3
+    fade = overlap - 2 * margin
+    rise = torch.arange(1, fade + 1) / (fade + 1)
+    return torch.cat([torch.zeros(margin), rise, torch.ones(margin)])
 
 
 def resize_maps(maps: Float[Tensor, "T 3 h w"], size: tuple[int, int], nearest: bool = False) -> DecodedMaps:

@@ -102,7 +102,7 @@ def fit_frame_intrinsics(
     _num_frames, height, width = possible.shape
     grid = diagonal_grid((height, width), slopes.device)
     centre = slopes.mean(dim=(1, 2))
-    off_centre = grid != 0
+    off_centre = grid.abs() > 1e-6
     ratio = torch.where(
         off_centre, (slopes - centre[:, None, None]) / torch.where(off_centre, grid, 1.0), 0.0
     )

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from geo4d.models.geometrycrafter.prior_maps import frame_records, merge_statistics
+from geo4d.models.geometrycrafter.windows import draw_noise
+
+
+def test_recorded_run_of_the_deterministic_variant(golden, golden_folder, small):
+    data = golden("pipeline_determ")
+    arguments = data["args"]
+    system = small.make_system(
+        golden_folder,
+        "determ",
+        window_length=arguments["window_size"],
+        overlap=arguments["overlap"],
+        decode_chunk=arguments["decode_chunk_size"],
+    )
+    rgb = data["video_uint8"].float().div(255).movedim(1, -1)
+    size = (arguments["height"], arguments["width"])
+    found = system.run(rgb, data["prior_points"], data["prior_mask"], size, None)
+    points, reference = found.point_map[:, ::4, ::4], data["point_map_every_4th"]
+    assert ((points - reference).norm(dim=-1) / reference[..., 2]).max() < 1e-3
+    assert (found.valid[:, ::4, ::4] != data["valid_mask_every_4th"]).float().mean() <= 1e-3
+
+
+def test_encoding_does_not_depend_on_its_chunk(make_window, room_prior, golden_folder, small):
+    window = make_window(range(3), (64, 64))
+    prior = room_prior(window)
+    statistics = merge_statistics(frame_records(prior.points, prior.mask))
+    found = [
+        small.make_system(golden_folder, "determ", encode_chunk=chunk).encode(
+            window.rgb, prior.points, prior.mask, statistics, (64, 64)
+        )
+        for chunk in (1, 3)
+    ]
+    for name in ("tokens", "video_latents", "prior_latents"):
+        torch.testing.assert_close(getattr(found[0], name), getattr(found[1], name), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["diff", "determ"])
+def test_odd_source_size_and_tiles(variant, make_window, room_prior, golden_folder, small):
+    window = make_window(range(2), (71, 133))
+    prior = room_prior(window)
+    system = small.make_system(golden_folder, variant, num_steps=1, encode_tile=64, decode_tile=64)
+    noise = draw_noise(110, (4, 8, 16), 0) if variant == "diff" else None
+    found = system.run(window.rgb, prior.points, prior.mask, (64, 128), noise)
+    assert found.point_map.shape == (2, 71, 133, 3)
+    assert torch.isfinite(found.point_map).all()
+
+
+def test_wrong_network_for_the_variant(golden_folder, small):
+    system = small.make_system(golden_folder, "determ")
+    with pytest.raises(ValueError, match="12 input channels"):
+        type(system)(
+            "diff", system.unet, system.point_map_vae, system.image_vae, system.image_encoder, system.scheduler,
+            system.config,
+        )  # fmt: skip

@@ -1,0 +1,131 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from geo4d.errors import CheckpointError
+from geo4d.models.geometrycrafter import weights
+from geo4d.models.geometrycrafter.config import GeometryCrafterConfig
+from geo4d.models.geometrycrafter.weights import load_system, pull, weights_sha256
+
+CONFIG = GeometryCrafterConfig(unet_dtype="float32")
+
+
+@pytest.fixture
+def checkpoint(tmp_path, golden_folder, small):
+    """A folder in the layout of the model hub, with the small deterministic system."""
+    published = json.loads((golden_folder / "configs.json").read_text())
+    networks = {
+        "unet_determ": (small.make_unet(golden_folder, "determ"), "unet_determ"),
+        "point_map_vae": (small.make_point_map_vae(golden_folder), "point_map_vae"),
+        "svd/vae": (small.make_image_vae(golden_folder), "svd_vae"),
+        "svd/image_encoder": (small.make_image_encoder(golden_folder), "svd_image_encoder"),
+    }
+    for folder, (network, name) in networks.items():
+        path = tmp_path / folder
+        path.mkdir(parents=True)
+        config = {**published[name]["small"], "_class_name": "Anything", "an_unknown_key": 1}
+        (path / "config.json").write_text(json.dumps(config))
+        tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        save_file(tensors, path / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "svd" / "scheduler").mkdir()
+    scheduler = json.dumps(published["svd_scheduler"]["config"])
+    (tmp_path / "svd" / "scheduler" / "scheduler_config.json").write_text(scheduler)
+    return tmp_path
+
+
+def test_every_tensor_arrives(checkpoint, golden_folder, small):
+    system = load_system(checkpoint, "determ", CONFIG)
+    expected = small.make_unet(golden_folder, "determ").state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in system.unet.state_dict().items())
+    assert system.image_vae.decoder is None
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        reference = small.make_image_encoder(golden_folder)(
+            torch.nn.functional.interpolate(image, (224, 224))
+        )
+        found = system.image_encoder(torch.nn.functional.interpolate(image, (224, 224)))
+    assert torch.equal(found.image_embeds, reference.image_embeds)
+    assert len(weights_sha256(checkpoint, "determ")) == 64
+
+
+def test_half_precision_copy_is_used_when_it_is_all_there_is(checkpoint):
+    file = checkpoint / "svd" / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = {key: tensor.half() for key, tensor in load_tensors(file).items()}
+    file.unlink()
+    save_file(tensors, file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    before = weights_sha256(checkpoint, "determ")
+    system = load_system(checkpoint, "determ", CONFIG)
+    assert system.image_vae.quant_conv.weight.dtype == torch.float32
+    (checkpoint / "svd" / "vae" / "extra.non_ema.safetensors").write_bytes(b"ignored")
+    assert weights_sha256(checkpoint, "determ") == before
+
+
+def load_tensors(file):
+    from safetensors.torch import load_file
+
+    return load_file(file)
+
+
+@pytest.mark.parametrize("fault", ["missing", "unknown", "shape"])
+def test_every_key_is_accounted_for(checkpoint, fault):
+    file = checkpoint / "point_map_vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_tensors(file)
+    if fault == "missing":
+        del tensors["decoder.conv_in.bias"]
+    elif fault == "unknown":
+        tensors["surprise"] = torch.zeros(1)
+    else:
+        tensors["decoder.conv_in.bias"] = torch.zeros(3)
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=f"point_map_vae.*{fault}"):
+        load_system(checkpoint, "determ", CONFIG)
+
+
+def test_what_is_missing_is_named(checkpoint, tmp_path):
+    with pytest.raises(CheckpointError, match="unet_diff"):
+        load_system(checkpoint, "diff", CONFIG)
+    with pytest.raises(CheckpointError, match="models pull"):
+        load_system(tmp_path / "nowhere", "diff", CONFIG)
+    (checkpoint / "unet_determ" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_system(checkpoint, "determ", CONFIG)
+    (checkpoint / "point_map_vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="safetensors"):
+        weights_sha256(checkpoint, "determ")
+
+
+def test_other_schedulers_are_refused():
+    with pytest.raises(ValueError, match="scheduler"):
+        weights.SchedulerConfig(prediction_type="epsilon")
+
+
+def test_pull_asks_for_the_files_and_explains_refusals(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda repository, **k: asked.append((repository, k["local_dir"])),
+    )
+    pull(tmp_path)
+    assert asked == [(s.repository, tmp_path / s.folder) for s in weights.HUB_SOURCES]
+
+    def refuse(*arguments, **options):
+        raise OSError("403 gated")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match="licence"):
+        pull(tmp_path)
+
+
+def test_config_checks_its_values():
+    for wrong in (
+        {"num_steps": 0}, {"overlap": 110}, {"decode_overlap": 8}, {"decode_tile": 60}, {"height": 64},
+        {"height": 65, "width": 64}, {"tile_overlap": 0.6},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="expected"):
+            dataclasses.replace(CONFIG, **wrong)
