@@ -388,9 +388,9 @@ def check_ddim(file: Path, reference: Path) -> list[Comparison]:
         compare("first_model_output", outputs[0], data["first_model_output"], "module"),
         compare("final", states[-1][0], data["final"], limit),
     ]
-    for index, (x, x0) in enumerate(states):
-        comparisons.append(compare(f"x_inter[{index}]", x, data["x_inter"][index], limit))
-        comparisons.append(compare(f"pred_x0[{index}]", x0, data["pred_x0"][index], limit))
+    for position, name in enumerate(("x_inter", "pred_x0")):
+        for index, recorded in enumerate(data.get(name, [])):
+            comparisons.append(compare(f"{name}[{index}]", states[index][position], recorded, limit))
     return comparisons
 
 
@@ -488,26 +488,25 @@ def check_end_to_end(file: Path, reference: Path) -> list[Comparison]:
         [maps.point_map, maps.ray_direction, maps.ray_moment, maps.disparity[..., None]], dim=-1
     )
     chosen = data["frames"].tolist()
-    raw = everything[chosen].permute(3, 0, 1, 2)
-    comparisons.append(compare("decoded_raw", raw, data["decoded_raw"], "maps"))
-    comparisons.append(compare("decoded_mean", everything.mean((1, 2)).mT, data["decoded_mean"], "maps"))
-    spread = everything.flatten(1, 2).std(1).mT
-    comparisons.append(compare("decoded_std", spread, data["decoded_std"], "maps"))
-
+    ours = {
+        "decoded_raw": everything[chosen].permute(3, 0, 1, 2),
+        "decoded_mean": everything.mean((1, 2)).mT,
+        "decoded_std": everything.flatten(1, 2).std(1).mT,
+    }
+    comparisons += [compare(name, value, data[name], "maps") for name, value in ours.items() if name in data]
     tolerance = predictor.options.sky_tolerance
-    window = Window(
-        rgb, torch.arange(len(rgb)), torch.arange(len(rgb)).double() / data["fps"], 0, float(data["fps"])
-    )
+    times = torch.arange(len(rgb)).double() / data["fps"]
+    window = Window(rgb, torch.arange(len(rgb)), times, 0, float(data["fps"]))
     prediction = predictor.read(maps, window, 0)
-    decoded = modalities.decode_point_map(maps.point_map[chosen], tolerance)
-    recorded = {"pts3d": data["pts3d"], "conf": data["conf"]}
-    comparisons += compare_points(recorded, decoded, maps.point_map[chosen], tolerance, "", "maps")
-    assert prediction.point_map is not None
-    assert prediction.disparity is not None
-    assert prediction.ray_c2w is not None
-    comparisons.append(compare("prediction.point_map", prediction.point_map[chosen], data["pts3d"], "maps"))
-    disparity = prediction.disparity[chosen][..., None]
-    comparisons.append(compare("prediction.disparity", disparity, data["disparity"], "maps"))
+    if "conf" in data:
+        decoded = modalities.decode_point_map(maps.point_map[chosen], tolerance)
+        comparisons += compare_points(data, decoded, maps.point_map[chosen], tolerance, "", "maps")
+        comparisons.append(
+            compare("prediction.point_map", prediction.point_map[chosen], data["pts3d"], "maps")
+        )
+    if "disparity" in data:
+        disparity = prediction.disparity[chosen][..., None]
+        comparisons.append(compare("prediction.disparity", disparity, data["disparity"], "maps"))
     comparisons.append(compare("prediction.ray_c2w", prediction.ray_c2w, data["c2w"], "pipeline_cameras"))
     return comparisons
 

@@ -701,13 +701,13 @@ def write_model_folder(
             )
             os.replace(partial / (shard.name + ".tmp"), partial / shard.name)
             hashes[shard.name] = sha256_of(partial / shard.name)
-            _write_json(partial / "progress.json", {"identity": identity, "shard_sha256": hashes})
+            write_json(partial / "progress.json", {"identity": identity, "shard_sha256": hashes})
         weight_map = {name: shard.name for shard in shards for name in shard.tensors}
         size = sum((partial / shard.name).stat().st_size for shard in shards)
         metadata = {"total_size": size, "shard_sha256": hashes, "sha256": _folder_hash(hashes)}
-        _write_json(partial / CONFIG, config)
+        write_json(partial / CONFIG, config)
         (partial / NOTICE).write_text(notice)
-        _write_json(partial / INDEX, {"metadata": metadata, "weight_map": weight_map})
+        write_json(partial / INDEX, {"metadata": metadata, "weight_map": weight_map})
         (partial / "progress.json").unlink()
         if path.exists():
             old = path.with_name(path.name + ".old")
@@ -762,7 +762,9 @@ def _finished_shards(partial: Path, identity: Mapping[str, Any]) -> dict[str, st
     return {n: h for n, h in hashes.items() if (partial / n).is_file() and sha256_of(partial / n) == h}
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=1))
     os.replace(temporary, path)

@@ -29,6 +29,7 @@ from geo4d.models.geo4d.unet import ContextKeys, UNet
 from geo4d.models.geo4d.vae import VAE, sample_moments
 from geo4d.models.geo4d.weights import make_parts
 from geo4d.models.layers import hold_weights, use_channels_last
+from geo4d.models.sources import GEO4D_LICENCE
 from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.resize import plan_size, resize_video
 from geo4d.video.windows import padded_indices
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 WINDOW_LENGTH = 16
 """Frames that the released network was trained on; shorter windows are padded."""
-
-LICENCE = "not stated by the authors; built on Stable Diffusion (OpenRAIL-M), DynamiCrafter (Apache-2.0), OpenCLIP (MIT)"
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ class Geo4DPredictor:
         self.info = PredictorInfo(
             name="geo4d",
             description="Geo4D: points, rays and disparity of 16 frames by a video diffusion network",
-            licence=LICENCE,
+            licence=GEO4D_LICENCE,
             weights_sha256=weights_sha256,
             window_length=WINDOW_LENGTH,
             window_stride=self.options.window_stride,

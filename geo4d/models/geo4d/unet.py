@@ -21,6 +21,10 @@ from geo4d.models.layers import GroupNorm, LayerNorm, as_layout_of, attention
 Timesteps = Int[Tensor, " B"] | Int[Tensor, "B T"] | Float[Tensor, " B"] | Float[Tensor, "B T"]
 
 
+FEED_FORWARD_ROWS = 8192
+"""Tokens that pass a feed-forward part together when no gradient is needed."""
+
+
 @dataclass(frozen=True)
 class ContextKeys:
     """Keys and values of every cross-attention for one fixed context: they depend on no latent and no
@@ -87,7 +91,7 @@ class TemporalConv(nn.Module):
     def forward(self, x: Float[Tensor, "N C H W"], num_frames: int) -> Float[Tensor, "N C H W"]:
         joint = hidden = _joint(x, num_frames)
         for norm, conv in zip(self.norms, self.convs, strict=True):
-            hidden = conv(F.silu(norm(hidden)))
+            hidden = conv(F.silu(norm(hidden), inplace=True))
         return _frames(joint + hidden, x.shape[2], x.shape[3])
 
 
@@ -107,9 +111,9 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "N C H W"], embedding: Float[Tensor, "N D"], num_frames: int
     ) -> Float[Tensor, "N C2 H W"]:
-        hidden = self.conv_in(F.silu(self.norm_in(x)))
+        hidden = self.conv_in(F.silu(self.norm_in(x), inplace=True))
         hidden = hidden + self.embedding(F.silu(embedding))[:, :, None, None]
-        hidden = self.conv_out(F.silu(self.norm_out(hidden)))
+        hidden = self.conv_out(F.silu(self.norm_out(hidden), inplace=True))
         return self.temporal(self.skip(x) + hidden, num_frames)
 
 
@@ -122,6 +126,13 @@ class FeedForward(nn.Module):
         self.proj_out = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
+        rows = x.flatten(0, -2)
+        if torch.is_grad_enabled() or len(rows) <= FEED_FORWARD_ROWS:
+            return self._rows(x)
+        # What lies between the projections is eight times wider than x; in blocks it is never all there.
+        return torch.cat([self._rows(block) for block in rows.split(FEED_FORWARD_ROWS)]).reshape(x.shape)
+
+    def _rows(self, x: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
         value, gate = self.proj_in(x).chunk(2, dim=-1)
         return self.proj_out(value * F.gelu(gate))
 
@@ -458,5 +469,5 @@ class UNet(nn.Module):
         hidden = run(self.middle, hidden)
         for module in self.up:
             hidden = run(module, torch.cat([hidden, skips.pop()], dim=1))
-        out = self.conv_out(F.silu(self.norm_out(hidden)))
+        out = self.conv_out(F.silu(self.norm_out(hidden), inplace=True))
         return out.unflatten(0, (b, t)).transpose(1, 2)

@@ -26,8 +26,8 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H W"]:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
+        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
         return self.skip(x) + hidden
 
 
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.levels:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.middle(x))))
+        return self.conv_out(F.silu(self.norm_out(self.middle(x)), inplace=True))
 
 
 class Decoder(nn.Module):
@@ -149,7 +149,7 @@ class Decoder(nn.Module):
         return hidden
 
     def picture(self, features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H W"]:
-        return self.conv_out(F.silu(self.norm_out(features)))
+        return self.conv_out(F.silu(self.norm_out(features), inplace=True))
 
 
 class EncoderAdaptor(nn.Module):
@@ -178,7 +178,7 @@ class DecoderAdaptor(nn.Module):
         self.conv_out = nn.Conv2d(width, config.adaptor_out_channels, 3, padding=1)
 
     def forward(self, features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H W"]:
-        return self.conv_out(F.silu(self.norm_out(self.level(features))))
+        return self.conv_out(F.silu(self.norm_out(self.level(features)), inplace=True))
 
 
 class VAE(nn.Module):
