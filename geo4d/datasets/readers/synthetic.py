@@ -1,6 +1,7 @@
 """The simple folder layout: our own procedural clips, and anything that a user writes in the same way.
 
-``rgb/*.png``, ``depth/*.npz`` (key ``depth``; or .npy, .exr with channel Z, 16-bit .png in millimetres), optional
+``rgb/*.png`` (may be left out where ``clip.json`` and depth are there: the pictures are then those of a video),
+``depth/*.npz`` (key ``depth``; or .npy, .exr with channel Z, 16-bit .png in millimetres), optional
 ``dynamic/*.png`` (white moves), ``intrinsics.txt`` (rows fx fy cx cy, one or one per frame, centres at +0.5) and
 ``poses.txt`` (TUM rows, ``c2w``); ``clip.json`` may hold facts about the clip.
 """
@@ -24,6 +25,7 @@ from geo4d.datasets.base import (
 from geo4d.errors import InputError
 from geo4d.formats.cameras import load_tum
 from geo4d.formats.images import load_exr, load_png16
+from geo4d.types import FrameArray
 
 DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
@@ -70,16 +72,13 @@ def load_intrinsics(path: Path, num_frames: int) -> np.ndarray:
 
 
 def _is_clip(folder: Path) -> bool:
-    return (
-        (folder / "rgb").is_dir()
-        and (
-            (folder / "clip.json").is_file()
-            or (folder / "poses.txt").is_file()
-            or (folder / "depth").is_dir()
-        )
-        and not (folder / "rgb.txt").is_file()
-        and not (folder / "test_annotations.json").is_file()
-    )
+    if (folder / "rgb.txt").is_file() or (folder / "test_annotations.json").is_file():
+        return False
+    described = (folder / "clip.json").is_file()
+    has_depth = (folder / "depth").is_dir()
+    if (folder / "rgb").is_dir():
+        return described or has_depth or (folder / "poses.txt").is_file()
+    return described and has_depth
 
 
 def _find(root: Path) -> dict[str, Path]:
@@ -90,10 +89,18 @@ def _find(root: Path) -> dict[str, Path]:
     }
 
 
+def _size(depth: FrameArray | None, rgb: FrameArray | None, folder: Path) -> tuple[int, int]:
+    maps = depth if depth is not None else rgb
+    if maps is None:
+        raise missing(READER, folder, "neither pictures nor depth")
+    return map_size(maps)
+
+
 def _load(folder: Path, name: str) -> Sequence:
-    frames = list_files(folder / "rgb")
+    pictures = list_files(folder / "rgb")
+    frames = pictures or list_files(folder / "depth", DEPTH_SUFFIXES)
     if not frames:
-        raise missing(READER, folder, "no frames in rgb/")
+        raise missing(READER, folder, "no frames in rgb/ or depth/")
     facts = json.loads((folder / "clip.json").read_text()) if (folder / "clip.json").is_file() else {}
     depth_files = list_files(folder / "depth", DEPTH_SUFFIXES)
     depth = None
@@ -105,7 +112,7 @@ def _load(folder: Path, name: str) -> Sequence:
     if dynamic_files:
         same_stems(frames, dynamic_files, READER, folder, "dynamic masks")
         dynamic = map_frames(dynamic_files, lambda path: load_png16(path) > 127, bool)
-    rgb = rgb_frames(frames)
+    rgb = rgb_frames(pictures) if pictures else None
     times = np.arange(len(frames)) / float(facts.get("fps", 1.0))
     c2w = None
     if (folder / "poses.txt").is_file():
@@ -120,7 +127,7 @@ def _load(folder: Path, name: str) -> Sequence:
         name=name,
         dataset="synthetic",
         times_s=times,
-        size=map_size(depth if depth is not None else rgb),
+        size=_size(depth, rgb, folder),
         rgb=rgb,
         depth=depth,
         intrinsics=intrinsics,
@@ -129,15 +136,15 @@ def _load(folder: Path, name: str) -> Sequence:
         scale_kind="metric",
         depth_source="rendered" if facts else "as given",
         pose_source="rendered" if facts else "as given",
-        files=(*frames, *depth_files, *dynamic_files, *(text for text in texts if text.is_file())),
+        files=(*pictures, *depth_files, *dynamic_files, *(text for text in texts if text.is_file())),
     )
 
 
 READER = Reader(
     name="synthetic",
     title="a folder in the simple layout",
-    url="geo4d synth (procedural clips), or write your own",
-    layout="rgb/*.png, depth/*.npz|npy|exr|png, optional dynamic/*.png, intrinsics.txt (fx fy cx cy), poses.txt (TUM).",
+    url="geo4d.synthetic.storage.save_clip writes one; or write your own",
+    layout="rgb/*.png (or clip.json alone), depth/*.npz|npy|exr|png, optional dynamic/*.png, intrinsics.txt (fx fy cx cy), poses.txt (TUM).",
     find=_find,
     load=_load,
 )
