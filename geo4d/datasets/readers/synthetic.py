@@ -144,7 +144,8 @@ READER = Reader(
     name="synthetic",
     title="a folder in the simple layout",
     url="geo4d.synthetic.storage.save_clip writes one; or write your own",
-    layout="rgb/*.png (or clip.json alone), depth/*.npz|npy|exr|png, optional dynamic/*.png, intrinsics.txt (fx fy cx cy), poses.txt (TUM).",
+    layout="rgb/*.png (or clip.json alone), depth/*.npz|npy|exr|png, optional dynamic/*.png, "
+    "intrinsics.txt (fx fy cx cy), poses.txt (TUM).",
     find=_find,
     load=_load,
 )
