@@ -319,6 +319,7 @@ class _System:
         Y = _times(self.W, inverse[self.observations.point])
         y = _times(self.w, inverse)
         corner = self.U[:, size:, size:].sum(0)
+        corner[0, 0] *= 1 + damping
         corner = corner - (y[:, :, None] * self.w[:, None]).sum((0, 3))
         U = self.U[:, :size, :size].clone()
         U.diagonal(dim1=1, dim2=2).mul_(1 + damping)
@@ -372,7 +373,7 @@ class _System:
         delta = -solved[:, 1]
         if self.shared:
             left = reduced.corner - reduced.right.T @ solved
-            curvature = float(left[0, 0]) * (1 + damping)
+            curvature = float(left[0, 0])
             if curvature <= 0:
                 return None
             focal_step = max(-0.3, min(0.3, -float(left[0, 1]) / curvature))

@@ -28,6 +28,8 @@ class TrackConfig:
         keyframe_share: a new keyframe starts when fewer than this share of its points are left.
         keyframe_motion: or when they moved this far (median).
         cut_share: a cut is where fewer than this share of at least ``min_points`` survive one step.
+        min_correlation: least correlation of a patch from one frame to the next.
+        rematch_share: when fewer survive a step, the frames are matched by descriptors and the step is tried again.
         min_points: below this nothing is said about cuts.
         min_corner: least corner strength (smallest eigenvalue of the normalised structure tensor).
     """
@@ -38,7 +40,9 @@ class TrackConfig:
     forward_backward: float = 0.8
     keyframe_share: float = 0.7
     keyframe_motion: float = 0.12
-    cut_share: float = 0.1
+    cut_share: float = 0.15
+    min_correlation: float = 0.7
+    rematch_share: float = 0.5
     min_points: int = 20
     min_corner: float = 2e-5
 
@@ -190,54 +194,50 @@ class TrackBuilder:
     def _advance(self, grey: np.ndarray, blocked: np.ndarray | None) -> None:
         if len(self._ids) == 0 or self._previous is None or self._keyframe is None:
             return
+        point, good = self._follow(grey, self._points + self._coarse_flow(grey))
+        if good.mean() < self.config.rematch_share and len(good) >= self.config.min_points:
+            guess = matched_guess(self._previous, grey, self._points)
+            if guess is not None:
+                again, good_again = self._follow(grey, guess)
+                if good_again.sum() > good.sum():
+                    point, good = again, good_again
+        if blocked is not None:
+            columns = np.clip(point[:, 0].round(), 0, grey.shape[1] - 1).astype(int)
+            rows = np.clip(point[:, 1].round(), 0, grey.shape[0] - 1).astype(int)
+            good &= ~blocked[rows, columns]
+        self._ids, self._points = self._ids[good], point[good]
+        self._anchors = self._anchors[good]
+
+    def _follow(self, grey: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the new frame from a first guess, and which of them can be believed."""
+        assert self._previous is not None
+        assert self._keyframe is not None
         config = self.config
-        window = (config.patch, config.patch)
-        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
-        guess = self._points + self._coarse_flow(grey)
-        flag = cv2.OPTFLOW_USE_INITIAL_FLOW
+        settings = {
+            "winSize": (config.patch, config.patch),
+            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01),
+            "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+        }
+        guess = guess.astype(np.float32)
         step, _, _ = cv2.calcOpticalFlowPyrLK(
-            self._previous,
-            grey,
-            self._points,
-            guess.copy(),
-            winSize=window,
-            maxLevel=2,
-            criteria=criteria,
-            flags=flag,
+            self._previous, grey, self._points, guess, maxLevel=2, **settings
         )
         point, found, _ = cv2.calcOpticalFlowPyrLK(
-            self._keyframe,
-            grey,
-            self._anchors,
-            step.copy(),
-            winSize=window,
-            maxLevel=0,
-            criteria=criteria,
-            flags=flag,
+            self._keyframe, grey, self._anchors, step.copy(), maxLevel=0, **settings
         )
         # Where the keyframe's patch leads elsewhere the picture has changed too much: trust the last step.
         strayed = (np.linalg.norm(point - step, axis=1) > 2.0) | (found[:, 0] == 0)
         point = np.where(strayed[:, None], step, point).astype(np.float32)
         back, found, _ = cv2.calcOpticalFlowPyrLK(
-            grey,
-            self._previous,
-            point,
-            self._points.copy(),
-            winSize=window,
-            maxLevel=1,
-            criteria=criteria,
-            flags=flag,
+            grey, self._previous, point, self._points.copy(), maxLevel=1, **settings
         )
         height, width = grey.shape
         good = (found[:, 0] == 1) & (np.linalg.norm(back - self._points, axis=1) < config.forward_backward)
-        good &= (point >= 2).all(1) & (point[:, 0] < width - 3) & (point[:, 1] < height - 3)
         good &= np.isfinite(point).all(1)
-        if blocked is not None:
-            columns = np.clip(point[:, 0].round(), 0, width - 1).astype(int)
-            rows = np.clip(point[:, 1].round(), 0, height - 1).astype(int)
-            good &= ~blocked[rows, columns]
-        self._ids, self._points = self._ids[good], point[good]
-        self._anchors = self._anchors[good]
+        point = np.nan_to_num(point)
+        good &= (point >= 2).all(1) & (point[:, 0] < width - 3) & (point[:, 1] < height - 3)
+        good &= patch_correlation(self._previous, self._points, grey, point) > config.min_correlation
+        return point, good
 
     def _coarse_flow(self, grey: np.ndarray) -> np.ndarray:
         """First guess of the motion of every point from dense flow at about 160 columns."""
@@ -254,6 +254,50 @@ class TrackBuilder:
         rows = np.clip(at[:, 1], 0, flow.shape[0] - 1)
         columns = np.clip(at[:, 0], 0, flow.shape[1] - 1)
         return flow[rows, columns].astype(np.float32)
+
+
+def patch_correlation(
+    first: np.ndarray,
+    first_points: np.ndarray,
+    second: np.ndarray,
+    second_points: np.ndarray,
+    radius: int = 5,
+) -> np.ndarray:
+    """Zero-mean correlation of the patches around matching points, [n] in [-1, 1]."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].reshape(2, -1).astype(np.float32)
+
+    def patches(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+        columns = points[:, :1].astype(np.float32) + x
+        rows = points[:, 1:].astype(np.float32) + y
+        sampled = cv2.remap(
+            picture.astype(np.float32), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        return sampled - sampled.mean(1, keepdims=True)
+
+    if len(first_points) == 0:
+        return np.empty(0)
+    a, b = patches(first, first_points), patches(second, second_points)
+    # One grey level of noise per pixel keeps blank patches from correlating.
+    return (a * b).sum(1) / np.sqrt(((a * a).sum(1) + a.shape[1]) * ((b * b).sum(1) + b.shape[1]))
+
+
+def matched_guess(first: np.ndarray, second: np.ndarray, points: np.ndarray) -> np.ndarray | None:
+    """Where points of the first picture should be in the second, from matched descriptors; None where they disagree."""
+    orb = cv2.ORB_create(1500, fastThreshold=7)
+    keys_a, described_a = orb.detectAndCompute(first, None)
+    keys_b, described_b = orb.detectAndCompute(second, None)
+    if described_a is None or described_b is None or min(len(keys_a), len(keys_b)) < 12:
+        return None
+    matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(described_a, described_b)
+    if len(matches) < 12:
+        return None
+    source = np.float32([keys_a[m.queryIdx].pt for m in matches])
+    target = np.float32([keys_b[m.trainIdx].pt for m in matches])
+    cv2.setRNGSeed(0)
+    H, inlier = cv2.findHomography(source, target, cv2.RANSAC, 0.02 * max(first.shape))
+    if H is None or inlier.sum() < 12:
+        return None
+    return cv2.perspectiveTransform(points[:, None].astype(np.float64), H)[:, 0].astype(np.float32)
 
 
 def detect_corners(

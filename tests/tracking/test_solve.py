@@ -1,0 +1,196 @@
+import numpy as np
+import pytest
+import torch
+
+from geo4d.geometry.fit import fit_similarity
+from geo4d.geometry.poses import rotation_angle, transform
+from geo4d.tracking.prior import fit_motion
+from geo4d.tracking.solve import fit_cameras
+from geo4d.tracking.tracks import Tracks, track_points
+
+
+def simulated_tracks(scene, num_points=220, noise=0.15, seed=0, moving=0.0, size=(480, 640), wide=1.0):
+    """Exact projections of points in front of the cameras, with noise; a share moves on its own."""
+    g = torch.Generator().manual_seed(seed)
+    T = len(scene.c2w)
+    points = torch.rand(num_points, 3, generator=g, dtype=torch.float64) * torch.tensor(
+        [5.0 * wide, 3.0, 3.0]
+    )
+    points += torch.tensor([-2.5, -1.5, 2.0])
+    drift = torch.randn(num_points, 3, generator=g, dtype=torch.float64) * 0.06
+    drift[int(moving * num_points) :] = 0
+    world = points[None] + drift * torch.arange(T, dtype=torch.float64)[:, None, None]
+    camera = (torch.linalg.inv(scene.c2w)[:, None, :3, :3] @ world[..., None])[..., 0]
+    camera += torch.linalg.inv(scene.c2w)[:, None, :3, 3]
+    K = scene.intrinsics[0].double()
+    xy = (camera @ K.T)[..., :2] / camera[..., 2:]
+    xy = xy + noise * torch.randn(xy.shape, generator=g, dtype=torch.float64)
+    inside = (camera[..., 2] > 0.2) & (xy >= 0).all(-1) & (xy[..., 0] < size[1]) & (xy[..., 1] < size[0])
+    inside &= inside.sum(0) >= 2
+    track, frame = inside.T.nonzero(as_tuple=True)
+    _, track = track.unique(return_inverse=True)
+    starts = torch.zeros(T, dtype=torch.bool)
+    starts[0] = True
+    return Tracks(track, frame, xy.transpose(0, 1)[inside.T].float(), T, size, starts)
+
+
+class Path:
+    def __init__(self, c2w, focal, size=(480, 640)):
+        self.c2w = c2w
+        K = torch.tensor([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1.0]])
+        self.intrinsics = K.repeat(len(c2w), 1, 1)
+
+
+def path(num_frames=14, travel=1.0, turn=0.3, forward=0.0, focal=520.0):
+    from scipy.spatial.transform import Rotation
+
+    s = np.linspace(0, 1, num_frames)
+    c2w = np.tile(np.eye(4), (num_frames, 1, 1))
+    c2w[:, :3, :3] = Rotation.from_rotvec(
+        np.stack([0.2 * turn * np.sin(4 * s), turn * s, 0 * s], 1)
+    ).as_matrix()
+    c2w[:, :3, 3] = np.stack([travel * s, 0.2 * travel * np.sin(5 * s), forward * s], 1)
+    return Path(torch.from_numpy(c2w), focal)
+
+
+def trajectory_error(motion, scene):
+    """RMSE of centres after a similarity, and largest rotation error in degrees."""
+    centres, truth = motion.c2w[:, :3, 3], scene.c2w[:, :3, 3]
+    aligned = transform(fit_similarity(centres, truth), centres)
+    first = motion.c2w[0, :3, :3].T @ motion.c2w[:, :3, :3]
+    first_truth = scene.c2w[0, :3, :3].T @ scene.c2w[:, :3, :3]
+    turn = rotation_angle(first.mT @ first_truth).max() * 57.3
+    return float((aligned - truth).square().sum(1).mean().sqrt()), float(turn)
+
+
+@pytest.mark.parametrize("focal", [330.0, 520.0, 800.0])
+def test_cameras_and_focal_from_one_unattended_start(focal):
+    scene = path(focal=focal)
+    motion = fit_cameras(simulated_tracks(scene))
+    ate, turn = trajectory_error(motion, scene)
+    assert motion.shots[0].kind == "parallax"
+    assert float(motion.intrinsics[0, 0, 0]) == pytest.approx(focal, rel=0.05)
+    assert ate < 0.01
+    assert turn < 0.8
+    assert motion.confidence.min() > 0.5
+
+
+def test_gauge_is_first_camera_and_unit_depth():
+    motion = fit_cameras(simulated_tracks(path()))
+    torch.testing.assert_close(motion.c2w[0], torch.eye(4).double(), atol=1e-9, rtol=0)
+    depth = transform(torch.linalg.inv(motion.c2w[5]), motion.points.double())[:, 2]
+    assert float(depth[depth > 0].median()) == pytest.approx(1, rel=0.3)
+    assert (motion.depth_range[:, 0] < motion.depth_range[:, 1]).all()
+
+
+def test_moving_tracks_are_ignored():
+    scene = path()
+    clean, _ = trajectory_error(fit_cameras(simulated_tracks(scene)), scene)
+    spoiled, _ = trajectory_error(fit_cameras(simulated_tracks(scene, num_points=360, moving=0.4)), scene)
+    assert spoiled < max(1.5 * clean, 0.01)
+
+
+def test_pure_rotation_gives_rotations_focal_and_says_so():
+    scene = path(travel=0.0, turn=0.6)
+    motion = fit_cameras(simulated_tracks(scene))
+    _, turn = trajectory_error_rotation(motion, scene)
+    assert motion.shots[0].kind == "rotation"
+    assert "parallax is missing" in motion.shots[0].statement
+    assert motion.c2w[:, :3, 3].abs().max() < 1e-9
+    assert float(motion.intrinsics[0, 0, 0]) == pytest.approx(520, rel=0.05)
+    assert turn < 1.0
+
+
+def trajectory_error_rotation(motion, scene):
+    first = motion.c2w[0, :3, :3].T @ motion.c2w[:, :3, :3]
+    first_truth = scene.c2w[0, :3, :3].T @ scene.c2w[:, :3, :3]
+    return 0.0, float(rotation_angle(first.mT @ first_truth).max() * 57.3)
+
+
+def test_static_camera_is_recognised():
+    motion = fit_cameras(simulated_tracks(path(travel=0.0, turn=0.0)))
+    assert motion.shots[0].kind == "static"
+    assert rotation_angle(motion.c2w[:, :3, :3]).max() < 2e-3
+    assert not motion.c2w[:, :3, 3].any()
+
+
+def test_forward_motion_with_known_intrinsics():
+    scene = path(travel=0.05, turn=0.02, forward=1.0)
+    motion = fit_cameras(simulated_tracks(scene), intrinsics=scene.intrinsics[0])
+    ate, turn = trajectory_error(motion, scene)
+    assert ate < 0.02
+    assert turn < 0.5
+    assert torch.equal(motion.intrinsics[3], scene.intrinsics[3].double())
+
+
+def test_known_intrinsics_per_frame_with_zoom():
+    scene = path()
+    zoomed = scene.intrinsics.clone()
+    zoomed[:, 0, 0] = zoomed[:, 1, 1] = torch.linspace(450, 600, len(zoomed))
+    K = scene.intrinsics[0]
+    tracks = simulated_tracks(scene, noise=0.05)
+    centre = K[:2, 2]
+    factor = (zoomed[:, 0, 0] / K[0, 0])[tracks.frame]
+    moved = Tracks(
+        tracks.track,
+        tracks.frame,
+        (tracks.xy - centre) * factor[:, None] + centre,
+        tracks.num_frames,
+        tracks.size,
+        tracks.starts_shot,
+    )
+    ate, _ = trajectory_error(fit_cameras(moved, intrinsics=zoomed), scene)
+    assert ate < 0.01
+
+
+def test_a_long_sequence_is_chained():
+    scene = path(num_frames=60, travel=4.0, turn=0.4)
+    motion = fit_cameras(simulated_tracks(scene, num_points=700, wide=2.2))
+    ate, turn = trajectory_error(motion, scene)
+    assert ate < 0.03
+    assert turn < 1.0
+
+
+def test_intrinsics_of_the_wrong_length_are_refused():
+    tracks = simulated_tracks(path(num_frames=4))
+    with pytest.raises(ValueError, match="intrinsics"):
+        fit_cameras(tracks, intrinsics=torch.eye(3).repeat(3, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["black", "one", "noise", "duplicates", "two"])
+def test_hopeless_input_gets_a_statement(kind, make_room):
+    room = make_room(num_frames=2, size=(48, 64))
+    frames = {
+        "black": torch.zeros(5, 48, 64, 3),
+        "one": room.rgb[:1],
+        "noise": torch.rand(5, 48, 64, 3, generator=torch.Generator().manual_seed(0)),
+        "duplicates": room.rgb[:1].repeat(6, 1, 1, 1),
+        "two": room.rgb,
+    }[kind]
+    motion = fit_motion(frames)
+    assert motion.c2w.shape == (len(frames), 4, 4)
+    assert torch.isfinite(motion.c2w).all()
+    assert torch.isfinite(motion.intrinsics).all()
+    assert all(shot.statement for shot in motion.shots)
+    if kind in ("black", "one", "noise"):
+        assert motion.confidence.max() < 0.3
+    if kind == "duplicates":
+        assert motion.shots[0].kind == "static"
+
+
+def test_cuts_make_shots_with_worlds_of_their_own(make_room):
+    a = make_room(num_frames=7, size=(96, 128), focal=110.0, travel=0.5)
+    b = make_room(num_frames=6, size=(96, 128), focal=110.0, travel=-0.5, turn=-0.4, forward=0.5)
+    turned = b.rgb.flip(1)
+    motion = fit_motion([*a.rgb, *turned])
+    assert [(s.start, s.stop) for s in motion.shots] == [(0, 7), (7, 13)]
+    torch.testing.assert_close(motion.c2w[7], torch.eye(4).double(), atol=1e-9, rtol=0)
+
+
+def test_tracks_of_a_rendered_room_give_its_cameras(make_room):
+    scene = make_room(num_frames=10, size=(144, 192), focal=150.0, travel=0.8, turn=0.2)
+    motion = fit_cameras(track_points(scene.rgb))
+    ate, turn = trajectory_error(motion, scene)
+    assert motion.shots[0].kind == "parallax"
+    assert ate < 0.02
+    assert turn < 1.5
