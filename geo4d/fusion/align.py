@@ -17,6 +17,7 @@ from torch import Tensor
 from geo4d.errors import GeometryError
 from geo4d.fusion.init import (
     choose_cameras,
+    disagreeing_windows,
     fit_disparities,
     fit_focals,
     fit_trajectories,
@@ -63,8 +64,8 @@ class AlignConfig:
         max_disparity_error: windows whose disparity error exceeds this many times the median of windows are dropped;
             None turns the rule off.
         max_trajectory_deg: trajectories with a larger rotation error between neighbours are dropped, degrees.
-        max_disagreement: windows that agree with no other better than this many times the median are bad; None turns
-            the rule off.
+        max_disagreement: pairs of windows whose distance exceeds this many times what windows reach with their best
+            partner disagree (see ``init.disagreeing_windows``); None turns the rule off.
         bad_disagreement: median distance, in depth ranges of a window, above which a window is bad in any company.
         bad_weight: weight of the points of a bad window, so that frames that only it sees still get a camera.
         steps_points, steps_all: Gauss-Newton steps of the two stages.
@@ -304,6 +305,9 @@ def align_samples(
         component = torch.where(empty, component[full[nearest]], component)
     elif bool(empty.all()):
         component = torch.zeros_like(component)
+    bad = disagreeing_windows(
+        registration, ratio=config.max_disagreement, floor=2e-3, ceiling=config.bad_disagreement
+    )
     component = _number_by_time(component, middle)
     scene_of_frame = _scene_of_frames(samples, component)
     parts = []
@@ -312,10 +316,6 @@ def align_samples(
         windows = torch.nonzero(component == scene)[:, 0]
         frames = torch.nonzero(scene_of_frame == scene)[:, 0]
         part = samples if num_scenes == 1 else restrict(samples, windows, frames)
-        part_registration = (
-            registration.world[windows],
-            registration.agreement[windows],
-        )
         evidence = motion
         if motion is not None and num_scenes > 1:
             evidence = CameraEvidence(
@@ -324,7 +324,9 @@ def align_samples(
         parts.append(
             _align_scene(
                 part,
-                part_registration,
+                registration.world[windows],
+                registration.agreement[windows],
+                bad[windows],
                 empty[windows],
                 config=config,
                 known_intrinsics=None if known_intrinsics is None else known_intrinsics[frames],
@@ -395,7 +397,9 @@ def _optics(
 
 def _align_scene(
     samples: Samples,
-    registration: tuple[Tensor, Tensor],
+    world: Tensor,
+    agreement: Tensor,
+    bad: Tensor,
     empty: Tensor,
     *,
     config: AlignConfig,
@@ -406,18 +410,10 @@ def _align_scene(
     window_numbers: Tensor,
 ) -> _Scene:
     device = samples.points.device
-    world, agreement = registration
     num_frames, num_windows = samples.num_frames, samples.num_windows
     height, width = samples.size
     diagnostics: dict[str, Any] = {"windows": window_numbers.tolist()}
-    # Which windows disagree with all others?
-    bad = torch.zeros(num_windows, dtype=torch.bool)
-    finite = agreement.isfinite()
-    if config.max_disagreement is not None and int(finite.sum()) > 2:
-        limit = config.max_disagreement * max(float(agreement[finite].median()), 2e-3)
-        bad |= finite & (agreement > limit)
-    bad |= finite & (agreement > config.bad_disagreement)
-    bad |= empty
+    bad = bad | empty
     diagnostics["disagreement"] = [round(float(a), 6) if np.isfinite(a) else None for a in agreement]
     window_weight = torch.where(bad, config.bad_weight, 1.0).double()
 

@@ -252,6 +252,53 @@ def _spanning_forest(
     return world, torch.unique(component, return_inverse=True)[1]
 
 
+def disagreeing_windows(
+    registration: Registration, *, ratio: float | None, floor: float, ceiling: float
+) -> Bool[Tensor, " G"]:
+    """Windows that are wrong as a whole, judged by the pairs that they overlap with.
+
+    A pair disagrees when its median distance exceeds ``ratio`` times what windows reach with their best partner. The
+    window with the largest share of such pairs goes first, then its pairs no longer speak against the others: the
+    neighbour of a bad window is not bad for that. A window that only bad windows overlap cannot be judged; it passes,
+    unless most of the video is like that.
+
+    Args:
+        ratio: None leaves only the absolute limit.
+        floor: distance below which no pair disagrees, in depth ranges of a window.
+        ceiling: distance above which every pair disagrees.
+    """
+    num_windows = len(registration.agreement)
+    bad = torch.zeros(num_windows, dtype=torch.bool)
+    finite = registration.agreement.isfinite()
+    limit = ceiling
+    if ratio is not None and int(finite.sum()) > 2:
+        limit = min(ceiling, ratio * max(float(registration.agreement[finite].median()), floor))
+    first, second = registration.first, registration.second
+    wrong = registration.cost > limit
+    judged = torch.ones(num_windows, dtype=torch.bool)
+    while True:
+        open_pairs = judged[first] & judged[second]
+        total = torch.zeros(num_windows, dtype=torch.float64)
+        against = torch.zeros(num_windows, dtype=torch.float64)
+        for side in (first, second):
+            total.index_add_(0, side, open_pairs.double())
+            against.index_add_(0, side, (open_pairs & wrong).double())
+        share = against / total.clamp(min=1)
+        if not bool((share > 0.7).any()):
+            break
+        # The largest share, then the most pairs, then the worst agreement.
+        order = share * 1e6 + against * 1e2 + registration.agreement.nan_to_num(posinf=0.0).clamp(max=10)
+        worst = int(order.argmax())
+        bad[worst], judged[worst] = True, False
+    agrees = torch.zeros(num_windows, dtype=torch.bool)
+    for side in (first, second):
+        agrees[side[~wrong]] = True
+    unconfirmed = finite & ~agrees & ~bad
+    if 2 * int((bad | unconfirmed).sum()) > max(2, num_windows):
+        bad |= unconfirmed
+    return bad
+
+
 def window_poses(
     samples: Samples,
     rays: Float[Tensor, "O 3 P"],

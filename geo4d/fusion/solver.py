@@ -110,14 +110,14 @@ class BorderedBandSystem:
         right = torch.from_numpy(np.stack(sides, 1))
         padded = torch.zeros(self.num_blocks * self.width, len(sides) + self.num_border, dtype=torch.float64)
         padded[: self.num_band, : len(sides)] = right[: self.num_band]
-        padded[:, len(sides) :] = self.border.reshape(self.num_border, -1).T
+        padded[:, len(sides) :] = self.border.reshape(self.num_border, len(padded)).T
         inner = _solve_block_tridiagonal(damped, self.below, padded.view(self.num_blocks, self.width, -1))
         if inner is None:
             return None
         inner = inner.reshape(self.num_blocks * self.width, -1)
         right_band, border_band = inner[:, : len(sides)], inner[:, len(sides) :]
         if self.num_border:
-            border = self.border.reshape(self.num_border, -1)
+            border = self.border.reshape(self.num_border, len(padded))
             factor, failed = torch.linalg.cholesky_ex(corner - border @ border_band)
             if int(failed):
                 return None
