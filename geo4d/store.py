@@ -1,7 +1,8 @@
 """The result of a run on disk: written frame by frame, complete or absent, read back lazily.
 
-A result is a zarr v3 group (``zarr.open(OUT)`` reads it) with two JSON files beside the arrays:
+A result is a folder with
 
+- ``arrays.zarr``: a zarr v3 group, one chunk per frame;
 - ``manifest.json``: what the arrays are, their conventions and units, source and its hash, provenance;
 - ``diagnostics.json``: fusion terms, windows dropped and why, timings.
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = "geo4d-result"
 VERSION = 1
+ARRAYS = "arrays.zarr"
 MANIFEST = "manifest.json"
 DIAGNOSTICS = "diagnostics.json"
 
@@ -62,7 +64,7 @@ class StoreWriter:
     """Writes the arrays of a result, one chunk per frame.
 
     Args:
-        folder: new folder for the group.
+        folder: new folder for the result.
         num_frames: of the whole result.
         size: (height, width) of the maps.
         precision: of depth, confidence and dynamic. float16 holds depth to 5e-4; depths above 65,504 units are
@@ -77,7 +79,7 @@ class StoreWriter:
         self.size = size
         self.dtype = np.dtype(precision)
         with output_errors(folder):
-            self._group = zarr.open_group(folder, mode="w", zarr_format=3)
+            self._group = zarr.open_group(folder / ARRAYS, mode="w", zarr_format=3)
         self._arrays: dict[str, Any] = {}
         self._written: dict[str, int] = {}
 
@@ -337,7 +339,7 @@ def load_result(path: str | Path, keep: object = None) -> Reconstruction:
             f"{path} was written by geo4d {manifest['geo4d']}, newer than this one; update geo4d"
         )
     try:
-        group: Any = zarr.open_group(path, mode="r")
+        group: Any = zarr.open_group(path / ARRAYS, mode="r")
         arrays = {name: group[name] for name in manifest["arrays"]}
         diagnostics = json.loads((path / DIAGNOSTICS).read_text())
     except (OSError, KeyError, ValueError) as error:

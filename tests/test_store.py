@@ -11,6 +11,7 @@ import zarr
 
 from geo4d.errors import OutputError
 from geo4d.store import (
+    ARRAYS,
     MANIFEST,
     StoreWriter,
     Workspace,
@@ -50,6 +51,13 @@ def write_result(folder, num_frames=3, precision="float32", with_poses=True):
     return folder
 
 
+def begin(output):
+    """A run that dies after its first window."""
+    work = Workspace(output, SETTINGS).__enter__()
+    (work.windows / "window_000000_try0.zarr.zip").write_text("done")
+    work.__exit__(RuntimeError, RuntimeError("killed"), None)
+
+
 def run_once(output, **options):
     with Workspace(output, SETTINGS, **options) as work:
         write_result(work.result)
@@ -76,7 +84,7 @@ def test_what_is_written_comes_back(tmp_path, precision, tolerance):
 
 def test_it_is_plain_zarr_with_a_readable_manifest(tmp_path):
     folder = write_result(tmp_path / "r")
-    group = zarr.open_group(folder, mode="r")
+    group = zarr.open_group(folder / ARRAYS, mode="r")
     assert group["depth"].chunks == (1, 6, 8)
     assert "sky" in group["depth"].attrs["meaning"]
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -84,21 +92,21 @@ def test_it_is_plain_zarr_with_a_readable_manifest(tmp_path):
     assert manifest["size"] == {"height": 6, "width": 8}
     assert "OpenCV" not in manifest["arrays"]["depth"]
     assert set(manifest["arrays"]) >= {"depth", "confidence", "dynamic", "c2w", "intrinsics", "times_s"}
-    size = sum(path.stat().st_size for path in (folder / "depth").iterdir())
+    size = sum(path.stat().st_size for path in (folder / ARRAYS / "depth").iterdir())
     assert size <= 3 * frame_bytes((6, 8), "float32")
 
 
 def test_depth_beyond_half_precision_does_not_become_sky(tmp_path):
     writer = StoreWriter(tmp_path / "r", 1, (1, 2), "float16")
     writer.write(FrameMaps(0, torch.tensor([[1e6, torch.inf]]), torch.ones(1, 2)))
-    stored = zarr.open_group(tmp_path / "r", mode="r")["depth"][0]
+    stored = zarr.open_group(tmp_path / "r" / ARRAYS, mode="r")["depth"][0]
     assert stored[0, 0] == 65504
     assert np.isposinf(stored[0, 1])
 
 
 def test_incomplete_and_foreign_folders_are_refused(tmp_path):
     folder = write_result(tmp_path / "r")
-    (folder / "depth" / "c.1.0.0").unlink()
+    (folder / ARRAYS / "depth" / "c.1.0.0").unlink()
     with pytest.raises(OutputError, match="1 of 3 pieces of depth are missing"):
         load_result(folder)
     with pytest.raises(OutputError, match="found nothing"):
@@ -115,7 +123,7 @@ def test_incomplete_and_foreign_folders_are_refused(tmp_path):
 
 def test_damaged_chunk_is_an_error_not_a_value(tmp_path):
     folder = write_result(tmp_path / "r")
-    chunk = folder / "depth" / "c.1.0.0"
+    chunk = folder / ARRAYS / "depth" / "c.1.0.0"
     data = bytearray(chunk.read_bytes())
     data[20] ^= 255
     chunk.write_bytes(data)
@@ -172,16 +180,13 @@ def test_kill_between_the_two_renames_loses_nothing(tmp_path):
     work = run_folder(tmp_path / "out")
     work.mkdir()
     (tmp_path / "out").replace(work / "replaced")
-    with pytest.raises(RuntimeError), Workspace(tmp_path / "out", SETTINGS, resume=True):
+    with Workspace(tmp_path / "out", SETTINGS, overwrite=True):
         assert load_result(tmp_path / "out").num_frames == 3
-        raise RuntimeError("enough")
 
 
 def test_unfinished_run_is_resumed_only_with_the_same_settings(tmp_path):
     output = tmp_path / "out"
-    with pytest.raises(RuntimeError), Workspace(output, SETTINGS) as work:
-        (work.windows / "window_000000_try0.zarr.zip").write_text("done")
-        raise RuntimeError("killed")
+    begin(output)
     assert not output.exists()
     with pytest.raises(OutputError, match=r"1 windows done.*--resume"):
         run_once(output)
