@@ -6,7 +6,7 @@ with), or it is listed with the reason why it is not.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +35,7 @@ POINT_VAE_PREFIX = "model."
 DEEPSPEED_PREFIX = "_forward_module."
 """What DeepSpeed puts in front of every key of the main file."""
 
-_Rules = list[tuple[str, str]]
+_Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
 
 _ATTENTION: _Rules = [
     (r"self_attention\.|first_attention\.", "attn1."),
@@ -51,9 +51,9 @@ _ATTENTION: _Rules = [
     (r"\bblocks\.", "transformer_blocks."),
 ]
 _RESIDUAL: _Rules = [
-    (r"\btemporal\.norms\.(\d)", lambda m: f"temopral_conv.conv{int(m[1]) + 1}.0"),  # type: ignore[list-item]
+    (r"\btemporal\.norms\.(\d)", lambda m: f"temopral_conv.conv{int(m[1]) + 1}.0"),
     (r"\btemporal\.convs\.0", "temopral_conv.conv1.2"),
-    (r"\btemporal\.convs\.(\d)", lambda m: f"temopral_conv.conv{int(m[1]) + 1}.3"),  # type: ignore[list-item]
+    (r"\btemporal\.convs\.(\d)", lambda m: f"temopral_conv.conv{int(m[1]) + 1}.3"),
     (r"^norm_in\.", "in_layers.0."),
     (r"^conv_in\.", "in_layers.2."),
     (r"^embedding\.", "emb_layers.1."),
