@@ -129,7 +129,10 @@ class Geo4DDiffusion(Task):
         noisy, target = v_training_pair(latent, noise, timestep, self.alphas_cumprod, self.scale)
         noisy = noisy * self.active
         v = self.unet(
-            torch.cat([noisy, colour.to(noisy)], dim=1), timestep, self.context(batch), self._fps(batch)
+            torch.cat([noisy, colour.to(noisy)], dim=1),
+            timestep.float(),
+            self.context(batch),
+            self._fps(batch),
         )
         active = self.active.expand_as(v)
         loss = denoising_loss(v.float(), target, active) * active.numel() / active.sum()

@@ -47,7 +47,7 @@ def encode_prior(prior: PriorMaps, size: tuple[int, int]) -> Evidence:
     c2w = intrinsics = trust = None
     if prior.c2w is not None and prior.intrinsics is not None:
         c2w = prior.c2w[None].float()
-        intrinsics = resize_intrinsics(prior.intrinsics.float(), depth.shape[-2:], size)[None]
+        intrinsics = resize_intrinsics(prior.intrinsics.float(), (depth.shape[1], depth.shape[2]), size)[None]
         trust = (
             torch.ones_like(depth[:, 0, 0]) if prior.camera_confidence is None else prior.camera_confidence
         )

@@ -1,7 +1,6 @@
 """The whole bundled model as one module, and one call from pictures and evidence to a latent."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -54,7 +53,7 @@ class TinyModel(nn.Module):
         power = make_schedule(SCHEDULE).alphas_cumprod.float()
         self.register_buffer("alphas_cumprod", power, persistent=False)
 
-    def channels_last(self) -> Self:
+    def channels_last(self) -> "TinyModel":
         """Kernels in the layout that convolutions run fastest in."""
         return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
