@@ -53,6 +53,7 @@ def fit_scale_shift_l1(
         scale and shift, float64. The objective is the minimum to rounding.
     Raises:
         DegenerateInput: fewer than two samples with weight, or all of them have the same source value.
+        ValueError: a sample is not finite.
     Source: replaces the 5,000 Adam steps of Geo4D's released evaluation by the optimum they approach.
     """
     if weight is not None:
@@ -60,6 +61,8 @@ def fit_scale_shift_l1(
         source, target, weight = source[used], target[used], weight[used].double()
     if source.numel() < 2:
         raise DegenerateInput("fewer than two samples")
+    if not bool(torch.isfinite(source).all() & torch.isfinite(target).all()):
+        raise ValueError("expected finite source and target, got NaN or infinity; drop those samples first")
     if bool((source == source[0]).all()):
         raise DegenerateInput("all predicted values are equal")
 

@@ -106,9 +106,8 @@ def load_predictions(folder: Path | str, times_s: np.ndarray) -> Predicted:
         raise InputError(
             f"expected depth/, disparity/, maps.npz or poses.txt in {folder}, found none of them; see docs/protocols.md"
         )
-    shape = (
-        (maps if maps is not None else points).shape if maps is not None or points is not None else (0, 0, 0)
-    )
+    arrays = [array for array in (maps, points) if array is not None]
+    shape = arrays[0].shape if arrays else (0, 0, 0)
     intrinsics = None
     if (folder / "intrinsics.txt").is_file():
         intrinsics = load_intrinsics(folder / "intrinsics.txt", len(frames))

@@ -43,6 +43,7 @@ __all__ = [
     "from_reconstruction",
     "load_ground_truth",
     "load_predictions",
+    "predictions_for_plots",
     "score",
     "summarise",
 ]
@@ -291,7 +292,7 @@ def run_sequence(plan: _Plan, settings: EvaluationSettings, name: str) -> dict[s
             predicted = _nothing(sequence)
     predicting = time.perf_counter() - started
     result = score(predicted, sequence, plan.protocol) if windows is None else _mean_of_windows(name, windows)
-    row = result.to_json()
+    row = {**dict.fromkeys(plan.columns), **result.to_json()}
     row["num_sequence_frames"] = sequence.num_frames
     row["predicting_seconds"] = round(predicting, 3)
     if failure is not None:
@@ -475,6 +476,38 @@ def _trivial_summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         mean, median, _ = summarise([row["trivial"][kind] for row in rows])
         result[kind] = {**mean, "median": median}
     return result
+
+
+def predictions_for_plots(
+    benchmark: str, root: Path | None, settings: EvaluationSettings, folder: Path
+) -> int:
+    """Error maps and camera paths of every sequence of a benchmark, as pictures; says how many.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    from geo4d.evaluation.l1 import DegenerateInput
+    from geo4d.evaluation.plots import save_error_maps, save_trajectories
+
+    plan = _plan(benchmark, root, settings)
+    count = 0
+    for name, (kind, path) in plan.paths.items():
+        sequence = load_sequence(kind, path, name)
+        if settings.predictions is not None:
+            predicted = load_predictions(settings.predictions / name, sequence.times_s)
+        else:
+            predicted, _ = _predict(sequence, settings, plan.protocol)
+        stem = name.replace("/", "_")
+        if plan.protocol.depth is not None and sequence.depth is not None and predicted.maps is not None:
+            try:
+                save_error_maps(folder / f"{stem}_depth.png", predicted, sequence, plan.protocol)
+                count += 1
+            except DegenerateInput as reason:
+                log.warning("%s: no error map: %s", name, reason)
+        if plan.protocol.poses is not None and sequence.c2w is not None and predicted.c2w is not None:
+            save_trajectories(folder / f"{stem}_cameras.png", predicted, sequence, plan.protocol)
+            count += 1
+    return count
 
 
 # Provenance and resume -----------------------------------------------------------------------------------------------

@@ -99,6 +99,9 @@ def score(predicted: Reconstruction | Predicted, sequence: Sequence, protocol: P
             metrics |= _score_depth(predicted, row, sequence, protocol, warnings)
         except DegenerateInput as reason:
             degenerate["depth"] = str(reason)
+    elif protocol.depth is not None and sequence.depth is not None:
+        metrics["coverage"] = 0.0
+        degenerate["depth"] = "nothing predicted"
     if protocol.points is not None and sequence.depth is not None and sequence.intrinsics is not None:
         has_points = predicted.points is not None or (
             predicted.maps is not None
@@ -112,6 +115,9 @@ def score(predicted: Reconstruction | Predicted, sequence: Sequence, protocol: P
                 degenerate["points"] = str(reason)
     if protocol.poses is not None and sequence.c2w is not None and predicted.c2w is not None:
         metrics |= _score_poses(predicted, row, sequence, protocol, degenerate, warnings)
+    elif protocol.poses is not None and sequence.c2w is not None:
+        metrics["pose_coverage"] = 0.0
+        degenerate["poses"] = "nothing predicted"
     if sequence.intrinsics is not None and predicted.intrinsics is not None:
         focal = focal_scores(
             torch.from_numpy(_spread(predicted.intrinsics, row, sequence.num_frames)),
@@ -254,11 +260,16 @@ def _frame_values(predicted: Predicted, row: dict[int, int], frame: int, size: t
     if frame not in row or predicted.maps is None:
         return torch.full(size, torch.nan)
     values = torch.from_numpy(np.array(predicted.maps[row[frame]], np.float32))
-    if predicted.scale_kind != "affine" and predicted.quantity == "depth":
-        values = torch.where(values > 0, values, torch.nan)
-    elif predicted.scale_kind != "affine":
-        values = torch.where(values >= 0, values, torch.nan)
-    return resize_map(torch.where(torch.isfinite(values), values, torch.nan), size)
+    known = torch.isfinite(values)
+    if predicted.scale_kind != "affine":
+        known = known & (values > 0 if predicted.quantity == "depth" else values >= 0)
+    if not bool(known.any()):
+        return torch.full(size, torch.nan)
+    resized = resize_map(torch.where(known, values, torch.nan), size)
+    if predicted.scale_kind == "affine":
+        return resized
+    # Bicubic weights overshoot at steps; what they push below zero is still a prediction.
+    return torch.where(resized <= 0, values[known].min(), resized)
 
 
 def resize_map(values: Float[Tensor, "h w"], size: tuple[int, int]) -> Float[Tensor, "H W"]:
