@@ -22,7 +22,9 @@ from geo4d.models.geometrycrafter.decode import (
 )
 from geo4d.models.geometrycrafter.prior_maps import frame_records, merge_statistics
 from geo4d.models.geometrycrafter.windows import Conditioning, draw_noise, frame_noise
+from geo4d.models.sources import SOURCES
 from geo4d.types import Prediction, Prior, PriorMaps, Window
+from geo4d.video.io import fit_size
 
 if TYPE_CHECKING:
     from geo4d.models.geometrycrafter.stages import GeometryCrafter
@@ -102,7 +104,7 @@ class GeometryCrafterPredictor:
         self.info = PredictorInfo(
             name=name,
             description=_DESCRIPTIONS[name],
-            licence=_licence(),
+            licence=SOURCES["geometrycrafter"].licence,
             weights_sha256=weights_sha256,
             window_length=self.config.window_length,
             window_stride=self.config.window_length - self.config.overlap,
@@ -113,11 +115,16 @@ class GeometryCrafterPredictor:
         )
 
     def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
-        """Maps come back at the size of the frames; the network itself runs at ``network_size``."""
-        return source_size
+        """The source, reduced to ``max_side`` in its own proportions.
+
+        Not the network's own size, whose sides are multiples of 64: the maps hold angles, which need the true
+        proportions. ``predict`` resizes to ``network_size`` and back.
+        """
+        return fit_size(source_size, self.config.max_side)
 
     def memory_bytes(self, source_size: tuple[int, int]) -> int:
         """Peak of the decoder (the largest stage) and the maps of one window."""
+        source_size = self.size_for(source_size)
         height, width = network_size(source_size, self.config)
         tile = self.config.decode_tile
         area = height * width if tile is None else min(height, tile) * min(width, tile)
@@ -236,12 +243,6 @@ class GeometryCrafterPredictor:
             },
             carry={"latents": latents, **vars(conditioning)},
         )
-
-
-def _licence() -> str:
-    from geo4d.models.geometrycrafter.weights import LICENCE
-
-    return LICENCE
 
 
 def _after(window: Window, done: int) -> Window:

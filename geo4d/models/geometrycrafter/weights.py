@@ -26,12 +26,9 @@ from geo4d.models.geometrycrafter.config import (
     Variant,
     from_published,
 )
-from geo4d.models.moge.weights import FILE, HUB_REPOSITORY
 
 if TYPE_CHECKING:
     from geo4d.models.geometrycrafter.stages import GeometryCrafter
-
-LICENCE = "GeometryCrafter weights: academic use only (Tencent); Stable Video Diffusion: Stability AI community licence"
 
 SVD_FOLDER = "svd"
 """Where the parts that GeometryCrafter takes from Stable Video Diffusion lie, if not beside its own."""
@@ -147,56 +144,3 @@ def load_system(
             scheduler = from_published(SchedulerConfig, read_config(folder, "scheduler_config.json"))
             break
     return GeometryCrafter(variant, unet, point_map_vae, image_vae, image_encoder, scheduler, config, device)
-
-
-@dataclasses.dataclass(frozen=True)
-class HubSource:
-    """A part of a model-hub repository.
-
-    Attributes:
-        repository: its name on the hub.
-        patterns: files that are needed.
-        folder: where they go inside the model's folder.
-    """
-
-    repository: str
-    patterns: tuple[str, ...]
-    folder: str
-
-
-HUB_SOURCES = (
-    HubSource("TencentARC/GeometryCrafter", ("unet_diff/*", "unet_determ/*", "point_map_vae/*"), "."),
-    HubSource(
-        "stabilityai/stable-video-diffusion-img2vid-xt",
-        (
-            "vae/config.json",
-            "vae/*.fp16.safetensors",
-            "image_encoder/config.json",
-            "image_encoder/*.fp16.safetensors",
-            "scheduler/*",
-        ),
-        SVD_FOLDER,
-    ),
-    HubSource(HUB_REPOSITORY, (FILE,), "moge"),
-)
-
-
-def pull(folder: Path) -> None:
-    """Download everything that both variants and their prior need into ``folder``; goes on where it stopped.
-
-    Raises:
-        CheckpointError: no network, or a repository asks for a licence to be accepted first.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    for source in HUB_SOURCES:
-        try:
-            snapshot_download(
-                source.repository, allow_patterns=list(source.patterns), local_dir=folder / source.folder
-            )
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise CheckpointError(
-                f"cannot download {source.repository}: {error}; if the repository asks for it, accept its licence on "
-                "its page and log in, then run the same command again to go on"
-            ) from error

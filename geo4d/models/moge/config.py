@@ -83,6 +83,7 @@ class MoGeOptions:
         solver: for focal and shift; ``published`` stops as early as the authors' call does, for comparisons.
         fov_x_deg: known horizontal field of view in degrees; None: recovered.
         dtype: of weights and activations; the norms, the last layers and the points stay float32.
+        max_side: longer side of the frames that the predictor asks for; its network never sees more than that.
         batch: frames that go through the network together.
     """
 
@@ -92,6 +93,7 @@ class MoGeOptions:
     solver: Literal["converged", "published"] = "converged"
     fov_x_deg: float | None = None
     dtype: Precision = "float32"
+    max_side: int = 1024
     batch: int = 1
 
     def __post_init__(self) -> None:
@@ -99,7 +101,8 @@ class MoGeOptions:
             raise ValueError(f"expected resolution_level in 0..9, got {self.resolution_level}")
         if self.fov_x_deg is not None and not 0 < self.fov_x_deg < 180:
             raise ValueError(f"expected fov_x_deg in (0, 180), got {self.fov_x_deg}")
-        if self.batch < 1:
-            raise ValueError(f"expected batch >= 1, got {self.batch}")
+        for name in ("batch", "max_side"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
         if self.behaviour not in ("pinned", "newest"):
             raise ValueError(f"expected behaviour 'pinned' or 'newest', got {self.behaviour!r}")

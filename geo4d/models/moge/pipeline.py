@@ -13,8 +13,10 @@ from geo4d.models.checkpoints import sha256_of
 from geo4d.models.moge.config import MoGeOptions
 from geo4d.models.moge.infer import MoGeMaps, image_size, infer_moge
 from geo4d.models.moge.model import MoGe
-from geo4d.models.moge.weights import LICENCE, find_moge, load_moge
+from geo4d.models.moge.weights import find_moge, load_moge
+from geo4d.models.sources import SOURCES
 from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.video.io import fit_size
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,7 +50,7 @@ class MoGePredictor:
         self.info = PredictorInfo(
             name="moge",
             description="MoGe-1, every frame by itself (baseline)",
-            licence=LICENCE,
+            licence=SOURCES["moge"].licence,
             weights_sha256=weights_sha256,
             window_length=1,
             window_stride=1,
@@ -58,11 +60,12 @@ class MoGePredictor:
         )
 
     def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
-        """Maps come back at the size of the frames."""
-        return source_size
+        """The source, reduced to ``max_side`` in its own proportions; the network chooses its image itself."""
+        return fit_size(source_size, self.prior.options.max_side)
 
     def memory_bytes(self, source_size: tuple[int, int]) -> int:
         """Activations of one batch: about 1.3 kB per pixel of the network's image in float32, half in 16 bits."""
+        source_size = self.size_for(source_size)
         height, width = image_size(source_size, self.prior.network.config, self.prior.options)
         bytes_per_value = torch.finfo(DTYPES[self.prior.options.dtype]).bits // 8
         maps = 64 * source_size[0] * source_size[1]

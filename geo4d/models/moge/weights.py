@@ -10,24 +10,27 @@ from geo4d.models.filling import fill_network
 from geo4d.models.moge.config import MoGeConfig
 from geo4d.models.moge.model import MoGe
 
-LICENCE = "MoGe-1 weights: MIT (Microsoft), with a DINOv2 backbone under Apache-2.0"
-HUB_REPOSITORY = "Ruicheng/moge-vitl"
 FILE = "model.pt"
 
 
 def find_moge(weights: str | Path | None = None) -> Path:
-    """The checkpoint file: ``weights`` or ``model.pt`` in it, or the one in the local model store.
+    """The checkpoint file: ``weights`` or ``model.pt`` in it, or the one in the local model store (with
+    MoGe itself or with GeometryCrafter).
 
     Raises:
         CheckpointError: it is not there.
     """
-    path = Path(weights) if weights is not None else model_store() / "moge"
-    file = path / FILE if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointError(
-            f"expected a MoGe checkpoint at {file}, found none; try: geo4d models pull geometrycrafter"
-        )
-    return file
+    if weights is not None:
+        path = Path(weights)
+        candidates = [path / FILE if path.is_dir() else path]
+    else:
+        candidates = [model_store() / "moge" / FILE, model_store() / "geometrycrafter" / "moge" / FILE]
+    for file in candidates:
+        if file.is_file():
+            return file
+    raise CheckpointError(
+        f"expected a MoGe checkpoint at {candidates[0]}, found none; get it with: geo4d models pull moge"
+    )
 
 
 def load_moge(file: Path) -> MoGe:

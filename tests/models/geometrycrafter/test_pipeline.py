@@ -64,7 +64,8 @@ def test_a_prediction_is_complete_and_repeatable(make_predictor, make_window):
     assert first.point_z_offset == 0.0
     assert torch.isfinite(first.intrinsics).all()
     assert first.intrinsics[0].equal(first.intrinsics[1])  # one focal length for the window
-    assert predictor.memory_bytes((71, 133)) > 0
+    assert predictor.size_for((1080, 1920)) == (576, 1024)
+    assert 0 < predictor.memory_bytes((71, 133)) < predictor.memory_bytes((1080, 1920))
     assert predictor.info.window_stride == 2
 
 

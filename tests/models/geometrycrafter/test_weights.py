@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from geo4d.errors import CheckpointError
 from geo4d.models.geometrycrafter import weights
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig
-from geo4d.models.geometrycrafter.weights import load_system, pull, weights_sha256
+from geo4d.models.geometrycrafter.weights import load_system, weights_sha256
 
 CONFIG = GeometryCrafterConfig(unet_dtype="float32")
 
@@ -102,24 +102,20 @@ def test_other_schedulers_are_refused():
         weights.SchedulerConfig(prediction_type="epsilon")
 
 
-def test_pull_asks_for_the_files_and_explains_refusals(tmp_path, monkeypatch):
-    import huggingface_hub
+def test_pulled_files_lie_where_they_are_looked_for():
+    from geo4d.models.sources import SOURCES
 
-    asked = []
-    monkeypatch.setattr(
-        huggingface_hub,
-        "snapshot_download",
-        lambda repository, **k: asked.append((repository, k["local_dir"])),
-    )
-    pull(tmp_path)
-    assert asked == [(s.repository, tmp_path / s.folder) for s in weights.HUB_SOURCES]
-
-    def refuse(*arguments, **options):
-        raise OSError("403 gated")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(CheckpointError, match="licence"):
-        pull(tmp_path)
+    hub = SOURCES["geometrycrafter"].hub
+    folders = {f"{source.folder}/{pattern}" for source in hub for pattern in source.patterns}
+    for place in (
+        "/unet_diff",
+        "/unet_determ",
+        "/point_map_vae",
+        "svd/vae",
+        "svd/image_encoder",
+        "moge/model.pt",
+    ):
+        assert any(entry.startswith(place) for entry in folders)
 
 
 def test_config_checks_its_values():

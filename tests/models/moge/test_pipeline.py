@@ -44,6 +44,7 @@ def test_predictor_and_prior(checkpoint):
     maps = predictor.prior(window)
     assert torch.equal(maps.points, prediction.point_map)
     assert predictor.prepare([window]) == {}
+    assert predictor.size_for((1500, 2048)) == (750, 1024)
     assert predictor.memory_bytes((448, 768)) > 0
     with pytest.raises(ValueError, match="no prior"):
         predictor.predict(window, seed=0, prior=PriorMaps(maps.points, maps.mask))
