@@ -1,7 +1,7 @@
 """The windows of a clip through a predictor, each once, onto the spool."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -175,3 +175,12 @@ def mask_nonfinite(prediction: Prediction) -> Prediction:
             "not_finite": {"share_of_pixels": share, "cameras": sorted(cameras)},
         },
     )
+
+
+def nonfinite_windows(predictions: Iterable[Prediction]) -> dict[int, Any]:
+    """What ``mask_nonfinite`` found, by window."""
+    return {
+        index: prediction.provenance["not_finite"]
+        for index, prediction in enumerate(predictions)
+        if "not_finite" in prediction.provenance
+    }

@@ -5,7 +5,7 @@ predictor and the fusion, and maps go to the store frame by frame, so nothing ho
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,27 @@ from torch import Tensor
 
 from geo4d.config import RunConfig, make_config
 from geo4d.errors import GeometryError
+from geo4d.evidence import WindowPrior, camera_evidence, describe, find_motion
 from geo4d.fusion.align import AlignConfig, Alignment, align, find_bad_windows
 from geo4d.fusion.dense import iter_dense
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
 from geo4d.models.base import Predictor, load_predictor
 from geo4d.plan import RunPlan, plan_run, require_space
-from geo4d.predict import Progress, WindowSource, predict_again, predict_windows, prepare
+from geo4d.predict import (
+    Progress,
+    WindowSource,
+    nonfinite_windows,
+    predict_again,
+    predict_windows,
+    prepare,
+)
 from geo4d.provenance import StageClock, machine, peak_memory, versions
 from geo4d.spool import Spool, SpooledPredictions
 from geo4d.store import StoreWriter, Workspace, check_output, load_result
+from geo4d.tracking.solve import MotionCameras
 from geo4d.types import FrameMaps, Reconstruction
-from geo4d.video.io import Video
+from geo4d.video.io import Video, fit_size
+from geo4d.video.shots import find_shots
 
 log = logging.getLogger(__name__)
 
@@ -91,18 +101,32 @@ def reconstruct(
             require_space(work.folder, plan.spool_bytes + plan.result_bytes)
             spool = Spool(work.windows, config.precision)
             source = WindowSource(clip, plan, predictor, config.seed, _known_intrinsics(clip, plan, config))
+            motion = None
+            if config.motion and predictor.info.prior == "motion":
+                with clock("motion"):
+                    motion = find_motion(clip, _known_matrix(clip.size, clip, config), work.folder, progress)
+                prior = WindowPrior(motion, clip, plan.model_size, predictor.info.window_length)
+                source = replace(source, prior=prior)
             with clock("predict"):
                 source = prepare(source, work.folder)
                 predict_windows(source, spool, progress)
             with clock("align"):
-                alignment, predictions, tries = align_windows(source, spool, config, progress)
+                alignment, predictions, tries = align_windows(source, spool, motion, config, progress)
             with clock("write"):
                 writer = StoreWriter(work.result, clip.num_frames, plan.map_size, config.precision)
                 write_maps(writer, alignment, predictions, clip, progress)
             writer.finish(
                 _per_frame(alignment, clip, plan.map_size),
                 _manifest(alignment, clip, config, inputs, target),
-                _diagnostics(alignment, predictions, plan, tries, clock),
+                {
+                    **alignment.diagnostics,
+                    "windows": plan.windows,
+                    "motion": None if motion is None else describe(motion),
+                    "tries": tries,
+                    "not_finite": nonfinite_windows(predictions),
+                    "seconds": clock.seconds,
+                    "peak_memory_bytes": peak_memory(),
+                },
             )
             return work.publish(keep_windows=config.keep_windows)
 
@@ -120,11 +144,21 @@ def find_scenes(clip: Video, config: RunConfig, progress: Progress) -> list[tupl
     """[start, end) of every shot."""
     if not config.split_shots or clip.num_frames < 2:
         return [(0, clip.num_frames)]
-    return [(0, clip.num_frames)]
+
+    def frames() -> Iterator[Tensor]:
+        for t, frame in enumerate(clip.frames(fit_size(clip.size, 128))):
+            progress("find shots", t + 1, clip.num_frames)
+            yield frame
+
+    return find_shots(frames())
 
 
 def align_windows(
-    source: WindowSource, spool: Spool, config: RunConfig, progress: Progress
+    source: WindowSource,
+    spool: Spool,
+    motion: MotionCameras | None,
+    config: RunConfig,
+    progress: Progress,
 ) -> tuple[Alignment, SpooledPredictions, dict[int, int]]:
     """Align all windows; those that disagree with everything around them are sampled again, a bounded number of times.
 
@@ -133,7 +167,8 @@ def align_windows(
     Raises:
         GeometryError: no frame was seen by a usable window.
     """
-    count = len(source.plan.windows)
+    plan, count = source.plan, len(source.plan.windows)
+    evidence = None if motion is None else camera_evidence(motion, plan.scenes, plan.model_size)
     chosen = dict.fromkeys(range(count), 0)
 
     def solve() -> tuple[Alignment, SpooledPredictions]:
@@ -144,7 +179,8 @@ def align_windows(
             num_frames=source.clip.num_frames,
             config=replace(settings, focal=config.focal, seed=config.seed),
             known_intrinsics=source.intrinsics,
-            device=source.plan.device,
+            motion=evidence,
+            device=plan.device,
             progress=lambda stage, share: progress("align", int(100 * share), 100),
         )
         return alignment, predictions
@@ -229,17 +265,22 @@ def _load(
 
 def _known_intrinsics(clip: Video, plan: RunPlan, config: RunConfig) -> Float[Tensor, "T 3 3"] | None:
     """Intrinsics that the user gave, in pixels of the model's pictures."""
+    matrix = _known_matrix(plan.model_size, clip, config)
+    return None if matrix is None else matrix.expand(clip.num_frames, 3, 3).contiguous()
+
+
+def _known_matrix(size: tuple[int, int], clip: Video, config: RunConfig) -> Float[Tensor, "3 3"] | None:
+    """Intrinsics that the user gave, in pixels of pictures of ``size``."""
     height, width = clip.source_size
     if config.intrinsics is not None:
-        fx, fy, cx, cy = torch.tensor(config.intrinsics, dtype=torch.float64)
+        fx, fy, cx, cy = torch.tensor(config.intrinsics)
         matrix = intrinsics_matrix(fx, fy, cx, cy)
     elif config.fov_deg is not None:
-        fov = torch.deg2rad(torch.tensor(config.fov_deg, dtype=torch.float64))
+        fov = torch.deg2rad(torch.tensor(config.fov_deg))
         matrix = centred_intrinsics(focal_from_fov(fov, width), (height, width))
     else:
         return None
-    matrix = resize_intrinsics(matrix, (height, width), plan.model_size)
-    return matrix.float().expand(clip.num_frames, 3, 3).contiguous()
+    return resize_intrinsics(matrix, (height, width), size)
 
 
 def _inputs(clip: Video, predictor: Predictor, plan: RunPlan, config: RunConfig) -> dict[str, Any]:
@@ -291,26 +332,4 @@ def _manifest(
         "unit": "metres" if alignment.scale_kind == "metric" else "up to scale: one unknown factor per scene",
         "source": source,
         "provenance": {**inputs, "config": config, "align": alignment.config, "machine": machine()},
-    }
-
-
-def _diagnostics(
-    alignment: Alignment,
-    predictions: Sequence[Any],
-    plan: RunPlan,
-    tries: Mapping[int, int],
-    clock: StageClock,
-) -> dict[str, Any]:
-    not_finite = {
-        index: prediction.provenance["not_finite"]
-        for index, prediction in enumerate(predictions)
-        if "not_finite" in prediction.provenance
-    }
-    return {
-        **alignment.diagnostics,
-        "windows": plan.windows,
-        "tries": tries,
-        "not_finite": not_finite,
-        "seconds": clock.seconds,
-        "peak_memory_bytes": peak_memory(),
     }

@@ -22,7 +22,7 @@ from geo4d.video.frames import check_image, list_frames, load_frame, sniff_image
 
 log = logging.getLogger(__name__)
 
-CACHE_BYTES = 192 * 2**20
+CACHE_BYTES = 64 * 2**20
 """Decoded frames that are kept for windows that overlap."""
 
 

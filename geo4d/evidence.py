@@ -1,0 +1,122 @@
+"""Evidence from motion for a run: cameras from tracks once per clip, then plane-sweep depth for each window.
+
+The predictor gets it as its ``prior``; the fusion gets the cameras as one more trajectory.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.formats.arrays import load_arrays, save_arrays
+from geo4d.fusion.align import CameraEvidence
+from geo4d.geometry.cameras import resize_intrinsics
+from geo4d.tracking.prior import MotionPrior, first_frame_needed, fit_motion, iter_prior
+from geo4d.tracking.solve import MotionCameras, ShotMotion
+from geo4d.types import PriorMaps, Window
+from geo4d.video.io import Video, fit_size
+
+TRACKING_SIZE = 640
+"""Longest side of the pictures that points are tracked in."""
+
+_ARRAYS = ("c2w", "intrinsics", "confidence", "points", "point_shot", "depth_range")
+
+
+def find_motion(
+    clip: Video,
+    known_intrinsics: Float[Tensor, "3 3"] | None,
+    folder: Path,
+    progress: Callable[[str, int, int], None],
+) -> MotionCameras:
+    """Cameras of the clip from tracks, found once per run and kept in ``folder`` for a resumed one.
+
+    Args:
+        known_intrinsics: in pixels of frames of ``clip.size``.
+    """
+    path = folder / "motion.zarr.zip"
+    if not path.is_file():
+        size = fit_size(clip.size, TRACKING_SIZE)
+        known = None if known_intrinsics is None else resize_intrinsics(known_intrinsics, clip.size, size)
+        motion = fit_motion(
+            clip.frames(size),
+            known_intrinsics=known,
+            progress=lambda done: progress("track points", done, clip.num_frames),
+        )
+        arrays = {name: getattr(motion, name).numpy() for name in _ARRAYS}
+        # As text: some spreads are infinite, which JSON proper does not know.
+        text = json.dumps([asdict(shot) for shot in motion.shots])
+        save_arrays(path, arrays, {"size": list(motion.size), "shots": text})
+    arrays, attributes = load_arrays(path)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    shots = tuple(
+        ShotMotion(**{**shot, "starts": tuple(tuple(start) for start in shot["starts"])})
+        for shot in json.loads(attributes["shots"])
+    )
+    height, width = attributes["size"]
+    return MotionCameras(size=(height, width), shots=shots, **tensors)
+
+
+class WindowPrior:
+    """Evidence about any window of a clip; cheapest when windows come in order."""
+
+    def __init__(self, motion: MotionCameras, clip: Video, size: tuple[int, int], window_length: int) -> None:
+        self._motion, self._clip, self._size = motion, clip, size
+        self._keep = max(64, 2 * window_length)
+        self._prior: MotionPrior | None = None
+        self._reached = 0
+
+    def __call__(self, window: Window) -> PriorMaps:
+        start = int(window.frame_indices.min())
+        if self._prior is None or start < self._reached or start > self._reached + self._keep:
+            first = first_frame_needed(start)
+            frames = (self._clip.read([t], self._size)[0] for t in range(first, self._clip.num_frames))
+            maps = iter_prior(self._motion, frames, first_frame=first)
+            self._prior = MotionPrior(self._motion, maps, keep=self._keep)
+        self._reached = start
+        return self._prior(window)
+
+
+def camera_evidence(
+    motion: MotionCameras, scenes: Sequence[tuple[int, int]], size: tuple[int, int]
+) -> CameraEvidence:
+    """The cameras from tracks as the fusion takes them.
+
+    Where tracks break inside a scene, the pieces have worlds of their own; only the longest one of a scene counts.
+
+    Args:
+        scenes: [start, end) of each.
+        size: (height, width) of the maps.
+    """
+    confidence = torch.zeros_like(motion.confidence)
+    for start, end in scenes:
+        pieces = [(max(start, s.start), min(end, s.stop), s.kind) for s in motion.shots]
+        a, b, kind = max(pieces, key=lambda piece: piece[1] - piece[0])
+        if kind != "unknown":
+            confidence[a:b] = motion.confidence[a:b]
+    return CameraEvidence(
+        c2w=motion.c2w.double(),
+        intrinsics=resize_intrinsics(motion.intrinsics.double(), motion.size, size),
+        confidence=confidence.double(),
+    )
+
+
+def describe(motion: MotionCameras) -> list[dict[str, object]]:
+    """What the tracks say about each shot, as JSON values."""
+    return [
+        {
+            "start": shot.start,
+            "stop": shot.stop,
+            "kind": shot.kind,
+            "focal": shot.focal,
+            "parallax": shot.parallax,
+            "num_points": shot.num_points,
+            "statement": shot.statement,
+            "confidence": float(np.mean(motion.confidence[shot.start : shot.stop].numpy())),
+        }
+        for shot in motion.shots
+    ]
