@@ -30,15 +30,27 @@ class Observations:
         camera, point: who saw what.
         uv: pixels relative to the principal point.
         weight: >= 0.
+        log_depth: logarithm of a measured z-depth, or None; arbitrary where ``depth_weight`` is 0.
+        depth_weight: pixels that an error of 1 in log depth counts as.
     """
 
     camera: Int[Tensor, " O"]
     point: Int[Tensor, " O"]
     uv: Float[Tensor, "O 2"]
     weight: Float[Tensor, " O"]
+    log_depth: Float[Tensor, " O"] | None = None
+    depth_weight: Float[Tensor, " O"] | None = None
 
-    def select(self, keep: Bool[Tensor, " O"]) -> Observations:
-        return Observations(self.camera[keep], self.point[keep], self.uv[keep], self.weight[keep])
+    def select(self, keep: Bool[Tensor, " O"], point: Int[Tensor, " M"] | None = None) -> Observations:
+        """Some of the observations, their points renumbered to ``point`` if given."""
+        return Observations(
+            self.camera[keep],
+            self.point[keep] if point is None else point,
+            self.uv[keep],
+            self.weight[keep],
+            None if self.log_depth is None else self.log_depth[keep],
+            None if self.depth_weight is None else self.depth_weight[keep],
+        )
 
 
 @dataclass(frozen=True)
@@ -49,11 +61,13 @@ class BundleState:
         w2c: world to camera.
         log_focal: natural logarithm of the focal length in pixels, per camera.
         points: homogeneous, unit length; the sign is such that the point lies in front of its cameras.
+        radial: first radial distortion coefficient, shared: a ray at tangent r appears at r (1 + radial r^2).
     """
 
     w2c: Float[Tensor, "N 4 4"]
     log_focal: Float[Tensor, " N"]
     points: Float[Tensor, "P 4"]
+    radial: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,7 @@ class BundleConfig:
         focal_prior: (focal in pixels, spread of its logarithm), or None.
         prior_strength: how many pixels-squared of summed robust cost one standard deviation of the prior is worth.
         focal_smoothness: ``per_frame``: spread of the change of log focal from camera to camera.
+        radial_prior: spread of the radial coefficient around 0; 0 leaves it as it is.
         with_translation: False holds all camera centres (pure rotation).
         group: cameras per block of points when the Schur complement is formed.
         tolerance: stop when the cost falls by less than this share.
@@ -78,6 +93,7 @@ class BundleConfig:
     focal_prior: tuple[float, float] | None = None
     prior_strength: float = 1.0
     focal_smoothness: float = 0.01
+    radial_prior: float = 0.0
     with_translation: bool = True
     group: int = 12
     tolerance: float = 1e-5
@@ -108,11 +124,23 @@ def project_points(
     state: BundleState, observations: Observations
 ) -> tuple[Float[Tensor, "O 2"], Float[Tensor, "O 3"]]:
     """Predicted uv, and the (homogeneous) camera-frame points; depth is positive in front of the camera."""
-    pose = state.w2c[observations.camera]
     points = state.points[observations.point]
-    camera_points = (pose[:, :3] @ points[..., None])[..., 0]
-    z = camera_points[:, 2:].clamp_min(MIN_DEPTH)
-    return state.log_focal[observations.camera].exp()[:, None] * camera_points[:, :2] / z, camera_points
+    camera_points = _times(state.w2c[observations.camera, :3], points[..., None])[..., 0]
+    plane = camera_points[:, :2] / camera_points[:, 2:].clamp_min(MIN_DEPTH)
+    stretch = 1 + state.radial * plane.square().sum(1, keepdim=True)
+    return state.log_focal[observations.camera].exp()[:, None] * stretch * plane, camera_points
+
+
+def depth_error(
+    state: BundleState, observations: Observations, camera_points: Float[Tensor, "O 3"]
+) -> Float[Tensor, " O"]:
+    """Weighted difference of log depth, in pixels; 0 where none was measured or the point is at infinity."""
+    if observations.log_depth is None or observations.depth_weight is None:
+        return torch.zeros_like(observations.weight)
+    w = state.points[observations.point, 3]
+    usable = (w > MIN_DEPTH) & (observations.depth_weight > 0)
+    depth = camera_points[:, 2].clamp_min(MIN_DEPTH) / w.clamp_min(MIN_DEPTH)
+    return torch.where(usable, observations.depth_weight * (depth.log() - observations.log_depth), 0.0)
 
 
 def reprojection_error(state: BundleState, observations: Observations) -> Float[Tensor, " O"]:
@@ -215,7 +243,8 @@ def bundle_adjust(
 class _System:
     """The normal equations of one problem: linearise, then solve for as many dampings as needed.
 
-    Columns of the extended Jacobian: the camera's own unknowns (6, or 7 with its focal), the shared focal, the residual.
+    Columns of the extended Jacobian: the camera's own unknowns (6, or 7 with its focal), the shared focal, the
+    shared radial coefficient, the residual.
     """
 
     def __init__(
@@ -238,8 +267,15 @@ class _System:
         self.free = free
 
     def cost(self, state: BundleState) -> float:
+        width = self.config.robust_width
         error = reprojection_error(state, self.observations)
-        total = robust_cost(error, self.observations.weight, self.config.robust_width)
+        total = robust_cost(error, self.observations.weight, width)
+        if self.observations.log_depth is not None:
+            _, camera_points = project_points(state, self.observations)
+            depth = depth_error(state, self.observations, camera_points).abs()
+            total += robust_cost(depth, self.observations.weight, width)
+        if self.config.radial_prior > 0:
+            total += self.config.prior_strength * (state.radial / self.config.radial_prior) ** 2
         return total + self._focal_terms(state)[0]
 
     def _focal_terms(self, state: BundleState) -> tuple[float, Tensor, Tensor, float]:
@@ -271,40 +307,67 @@ class _System:
         residual = uv - observations.uv
         ahead = p[:, 2] > MIN_DEPTH
         z = p[:, 2].clamp_min(MIN_DEPTH)
+        plane = p[:, :2] / z[:, None]
+        radius = plane.square().sum(1)
         focal = state.log_focal[camera].exp()
         width = self.config.robust_width
         root = (observations.weight * ahead / (1 + residual.square().sum(1) / width**2)).sqrt()
-        d_p = torch.zeros(len(z), 2, 3, dtype=z.dtype)
-        d_p[:, 0, 0] = d_p[:, 1, 1] = focal / z
-        d_p[:, :, 2] = -uv / z[:, None]
-        d_p *= root[:, None, None]
+        depth = depth_error(state, observations, p)
+        rows = 2 if observations.log_depth is None else 3
+        d_p = torch.zeros(len(z), rows, 3, dtype=z.dtype)
+        d_plane = _sum_outer(plane[:, None], plane[:, None]) * (2 * state.radial)
+        d_plane.diagonal(dim1=1, dim2=2).add_((1 + state.radial * radius)[:, None])
+        d_plane *= (focal / z)[:, None, None]
+        d_p[:, :2, :2] = d_plane
+        d_p[:, :2, 2] = -(d_plane * plane[:, None]).sum(2)
+        d_p[:, :2] *= root[:, None, None]
+        root_depth = root
+        if rows == 3:
+            assert observations.depth_weight is not None
+            root_depth = (observations.weight * ahead / (1 + depth.square() / width**2)).sqrt()
+            root_depth = root_depth * (state.points[point, 3] > MIN_DEPTH)
+            d_p[:, 2, 2] = root_depth * observations.depth_weight / z
 
-        J = torch.zeros(len(z), 2, size + 2, dtype=z.dtype)
+        J = torch.zeros(len(z), rows, size + 3, dtype=z.dtype)
         J[..., :3] = d_p * state.points[point, 3, None, None]
         J[..., 3:6] = torch.linalg.cross(p[:, None].expand_as(d_p), d_p)
         if size == 7:
-            J[..., 6] = uv * root[:, None]
+            J[:, :2, 6] = uv * root[:, None]
         J[..., :size] *= self.free[camera][:, None]
         if self.shared:
-            J[..., size] = uv * root[:, None]
-        J[..., size + 1] = residual * root[:, None]
+            J[:, :2, size] = uv * root[:, None]
+        if self.config.radial_prior > 0:
+            J[:, :2, size + 1] = plane * (focal * radius * root)[:, None]
+        J[:, :2, -1] = residual * root[:, None]
+        if rows == 3:
+            J[:, 2, -1] = depth * root_depth
         basis = _tangent_basis(state.points)
         d_X = _times(d_p, state.w2c[camera, :3])
+        if rows == 3:
+            # depth is z / w: the homogeneous coordinate itself counts too
+            assert observations.depth_weight is not None
+            d_X[:, 2, 3] -= (
+                root_depth * observations.depth_weight / state.points[point, 3].clamp_min(MIN_DEPTH)
+            )
         J_point = _times(d_X, basis[point])
         JJ = _sum_outer(J, J)
         self.W = _sum_outer(J, J_point)
-        self.U = torch.zeros(n, size + 2, size + 2, dtype=z.dtype).index_add_(0, camera, JJ)
+        self.U = torch.zeros(n, size + 3, size + 3, dtype=z.dtype).index_add_(0, camera, JJ)
         self.V = torch.zeros(len(state.points), 3, 3, dtype=z.dtype).index_add_(
             0, point, _sum_outer(J_point, J_point)
         )
-        self.w = torch.zeros(len(state.points), 2, 3, dtype=z.dtype).index_add_(0, point, self.W[:, size:])
+        self.w = torch.zeros(len(state.points), 3, 3, dtype=z.dtype).index_add_(0, point, self.W[:, size:])
         _, gradient, curvature, self.link = self._focal_terms(state)
         if self.shared:
             self.U[:, size, size] += curvature
-            self.U[:, size, size + 1] += gradient
+            self.U[:, size, -1] += gradient
         elif size == 7:
             self.U[:, 6, 6] += curvature
-            self.U[:, 6, 8] += gradient
+            self.U[:, 6, -1] += gradient
+        if self.config.radial_prior > 0:
+            weight = self.config.prior_strength / self.config.radial_prior**2
+            self.U[0, size + 1, size + 1] += weight
+            self.U[0, size + 1, -1] += weight * state.radial
         self.basis = basis
 
     def _reduce(self, damping: float) -> _Reduced:
@@ -314,12 +377,12 @@ class _System:
         run = extent * size
         diagonal = torch.zeros(num_runs, run, run, dtype=torch.float64)
         below = torch.zeros(max(num_runs - 1, 0), run, run, dtype=torch.float64)
-        right = torch.zeros(num_runs * run, 2, dtype=torch.float64)
+        right = torch.zeros(num_runs * run, 3, dtype=torch.float64)
         inverse = _inverse_3x3(self.V, damping)
         Y = _times(self.W, inverse[self.observations.point])
         y = _times(self.w, inverse)
         corner = self.U[:, size:, size:].sum(0)
-        corner[0, 0] *= 1 + damping
+        corner[:2, :2].diagonal().mul_(1 + damping)
         corner = corner - (y[:, :, None] * self.w[:, None]).sum((0, 3))
         U = self.U[:, :size, :size].clone()
         U.diagonal(dim1=1, dim2=2).mul_(1 + damping)
@@ -348,7 +411,7 @@ class _System:
             flat_Y = dense_Y.reshape(len(members), width, 3).transpose(0, 1).reshape(width, -1)
             flat_W = dense_W.reshape(len(members), width, 3).transpose(0, 1).reshape(width, -1)
             product = flat_Y @ flat_W.T
-            edge = flat_Y @ self.w[members].transpose(0, 1).reshape(2, -1).T
+            edge = flat_Y @ self.w[members].transpose(0, 1).reshape(3, -1).T
             right[low * size : high * size] -= edge
             first_run = low // extent
             split = min((first_run + 1) * extent, high)
@@ -369,31 +432,33 @@ class _System:
         if solved is None:
             return None
         size, n = self.size, self.num_cameras
-        focal_step = 0.0
-        delta = -solved[:, 1]
-        if self.shared:
+        border = torch.zeros(2, dtype=torch.float64)
+        free = [k for k, on in enumerate((self.shared, self.config.radial_prior > 0)) if on]
+        if free:
             left = reduced.corner - reduced.right.T @ solved
-            curvature = float(left[0, 0])
-            if curvature <= 0:
+            factor, info = torch.linalg.cholesky_ex(left[free][:, free])
+            if int(info) != 0:
                 return None
-            focal_step = max(-0.3, min(0.3, -float(left[0, 1]) / curvature))
-            delta = delta - solved[:, 0] * focal_step
+            border[free] = torch.cholesky_solve(-left[free][:, 2:], factor)[:, 0].clamp(-0.3, 0.3)
+        delta = -solved[:, 2] - solved[:, :2] @ border
         delta_camera = delta[: n * size].reshape(n, size) * self.free
         if not bool(torch.isfinite(delta_camera).all()):
             return None
         observations = self.observations
         pull = _times(delta_camera[observations.camera][:, None], self.W[:, :size])[:, 0]
-        back = (-self.w[:, 1] - self.w[:, 0] * focal_step).index_add(0, observations.point, -pull)
+        back = -self.w[:, 2] - self.w[:, 0] * border[0] - self.w[:, 1] * border[1]
+        back = back.index_add(0, observations.point, -pull)
         delta_point = (reduced.inverse @ back[..., None])[..., 0]
         points = state.points + (self.basis @ delta_point[..., None])[..., 0]
         points = points / points.norm(dim=1, keepdim=True).clamp_min(1e-12)
         motion = torch.eye(4, dtype=points.dtype).repeat(n, 1, 1)
         motion[:, :3, :3] = so3_exp(delta_camera[:, 3:6])
         motion[:, :3, 3] = delta_camera[:, :3]
-        log_focal = state.log_focal + focal_step
+        log_focal = state.log_focal + border[0]
         if size == 7:
             log_focal = log_focal + delta_camera[:, 6].clamp(-0.3, 0.3)
-        return BundleState(motion @ state.w2c, log_focal, points)
+        radial = max(-0.5, min(0.5, state.radial + float(border[1])))
+        return BundleState(motion @ state.w2c, log_focal, points, radial)
 
     def reliability(self) -> tuple[Float[Tensor, "N 6 6"], float]:
         """Diagonal blocks of the Schur complement, and the spread of log focal for unit pixel noise."""
@@ -415,9 +480,12 @@ class _System:
 # Products of many tiny matrices, written as sums of whole-array products: batched matmul costs ten times as much.
 
 
-def _sum_outer(a: Float[Tensor, "O 2 i"], b: Float[Tensor, "O 2 j"]) -> Float[Tensor, "O i j"]:
+def _sum_outer(a: Float[Tensor, "O k i"], b: Float[Tensor, "O k j"]) -> Float[Tensor, "O i j"]:
     """a^T b."""
-    return a[:, 0, :, None] * b[:, 0, None, :] + a[:, 1, :, None] * b[:, 1, None, :]
+    total = a[:, 0, :, None] * b[:, 0, None, :]
+    for k in range(1, a.shape[1]):
+        total += a[:, k, :, None] * b[:, k, None, :]
+    return total
 
 
 def _times(a: Float[Tensor, "O i k"], b: Float[Tensor, "O k j"]) -> Float[Tensor, "O i j"]:
@@ -430,12 +498,12 @@ def _times(a: Float[Tensor, "O i k"], b: Float[Tensor, "O k j"]) -> Float[Tensor
 
 @dataclass(frozen=True)
 class _Reduced:
-    """The camera system: ``right`` and ``corner`` have the columns (shared focal, residual)."""
+    """The camera system: ``right`` and ``corner`` have the columns (shared focal, radial, residual)."""
 
     diagonal: Float[Tensor, "B M M"]
     below: Float[Tensor, "B1 M M"]
-    right: Float[Tensor, "BM 2"]
-    corner: Float[Tensor, "2 2"]
+    right: Float[Tensor, "BM 3"]
+    corner: Float[Tensor, "3 3"]
     inverse: Float[Tensor, "P 3 3"]
 
 

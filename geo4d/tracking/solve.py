@@ -56,6 +56,8 @@ class CameraSolveConfig:
             a better prior are given. 0.87 is a field of view of 60 degrees.
         prior_strength: pixels squared of summed cost that one standard deviation of the focal prior is worth.
         zoom: let the focal length change from frame to frame.
+        radial_prior: spread of one radial distortion coefficient that is estimated with an unknown focal length, so that bent
+            lines of a wide lens do not bend the path; the intrinsics returned are of the pinhole camera. 0: no distortion.
         parallax_test: how many times more than noise a translation must improve the fit to be believed.
         min_points: tracks that a pose needs.
     """
@@ -68,6 +70,7 @@ class CameraSolveConfig:
     focal_prior: tuple[float, float] = (0.87, 0.4)
     prior_strength: float = 30.0
     zoom: bool = False
+    radial_prior: float = 0.0
     parallax_test: float = 4.0
     min_points: int = 12
 
@@ -360,8 +363,8 @@ class _Shot:
         member[chosen] = True
         rows = inside & member[obs.point]
         renumber = torch.cumsum(member, 0) - 1
-        sub = obs.select(rows)
-        return Observations(sub.camera - begin, renumber[sub.point], sub.uv, sub.weight), chosen
+        sub = obs.select(rows, renumber[obs.point[rows]])
+        return replace(sub, camera=sub.camera - begin), chosen
 
     # Start
 
@@ -469,8 +472,8 @@ class _Shot:
         if len(chosen) == 0:
             return
         renumber = torch.cumsum(new, 0) - 1
-        sub = obs.select(usable & new[obs.point])
-        sub = Observations(sub.camera, renumber[sub.point], sub.uv, sub.weight)
+        rows = usable & new[obs.point]
+        sub = obs.select(rows, renumber[obs.point[rows]])
         self.points[chosen] = triangulate(self.w2c, self.log_focal, sub, len(chosen))
         self.has_point[chosen] = True
 
@@ -482,8 +485,7 @@ class _Shot:
         known = self.has_point[chosen]
         keep = known[sub.point]
         renumber = torch.cumsum(known, 0) - 1
-        sub = sub.select(keep)
-        sub = Observations(sub.camera, renumber[sub.point], sub.uv, sub.weight)
+        sub = sub.select(keep, renumber[sub.point[keep]])
         chosen = chosen[known]
         if len(chosen) < self.config.min_points:
             return
@@ -502,9 +504,9 @@ class _Shot:
     def _adjust_globally(self) -> BundleResult:
         """All keyframes and points; outliers are dropped between two rounds."""
         known = self.has_point
-        obs = self.observations.select(known[self.observations.point])
         renumber = torch.cumsum(known, 0) - 1
-        obs = Observations(obs.camera, renumber[obs.point], obs.uv, obs.weight)
+        keep = known[self.observations.point]
+        obs = self.observations.select(keep, renumber[self.observations.point[keep]])
         self.track_of_point = self.track_of_point[known]
         state = BundleState(self.w2c, self.log_focal, self.points[known])
         settings = BundleConfig(
@@ -513,6 +515,7 @@ class _Shot:
             focal=self._focal_mode(),
             focal_prior=None if self.known_focal is not None else self.prior,
             prior_strength=self.config.prior_strength * self.pixel_error**2,
+            radial_prior=0.0 if self.known_focal is not None else self.config.radial_prior,
             tolerance=1e-4,
         )
         result = bundle_adjust(state, obs, config=settings)
@@ -586,7 +589,7 @@ class _Shot:
         w2c = w2c @ first
         points = state.points.clone()
         points[:, :3] = points[:, :3] @ inverse(first)[0, :3, :3].T + points[:, 3:] * inverse(first)[0, :3, 3]
-        confidence, depth_range, error = self._reliability(w2c, focal, points, kind)
+        confidence, depth_range, error = self._reliability(w2c, focal, points, state.radial, kind)
         spread = result.log_focal_spread * self.pixel_error
         if self.known_focal is not None:
             spread = 0.0
@@ -672,7 +675,7 @@ class _Shot:
         return w2c, focal
 
     def _reliability(
-        self, w2c: Tensor, focal: Tensor, points: Tensor, kind: MotionKind
+        self, w2c: Tensor, focal: Tensor, points: Tensor, radial: float, kind: MotionKind
     ) -> tuple[Tensor, Tensor, float]:
         """Per frame: confidence and depth range; and the median error of all tracks with a point."""
         F = self.num_frames
@@ -681,7 +684,7 @@ class _Shot:
         everything = Observations(
             self.frame[rows], point[rows], self.uv[rows], torch.ones(len(rows), dtype=torch.float64)
         )
-        state = BundleState(w2c, focal.log(), points)
+        state = BundleState(w2c, focal.log(), points, radial)
         error = reprojection_error(state, everything)
         good = error < 4 * self.pixel_error
         seen = torch.bincount(self.frame, minlength=F).double()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -82,10 +83,10 @@ def test_gradient_and_normal_matrix_match_autograd():
     for c in range(4):
         block = slice(6 * c, 6 * c + 6)
         torch.testing.assert_close(system.U[c, :6, :6], H[block, block])
-        torch.testing.assert_close(system.U[c, :6, 7], g[block])
+        torch.testing.assert_close(system.U[c, :6, -1], g[block])
         torch.testing.assert_close(system.U[c, :6, 6], H[block, 24])
     torch.testing.assert_close(system.U[:, 6, 6].sum(), H[24, 24])
-    torch.testing.assert_close(system.w[:, 1].reshape(-1), g[25:])
+    torch.testing.assert_close(system.w[:, -1].reshape(-1), g[25:])
     torch.testing.assert_close(torch.block_diag(*system.V), H[25:, 25:], rtol=1e-7, atol=1e-6)
 
     # the whole damped step against the dense normal equations, in several block layouts
@@ -174,3 +175,42 @@ def test_small_inverse_and_block_solver():
     below = torch.stack([M[i + 4 : i + 8, i : i + 4] for i in (0, 4)])
     torch.testing.assert_close(_solve_block_tridiagonal(diagonal, below, right), torch.linalg.solve(M, right))
     assert _solve_block_tridiagonal(-diagonal, below, right) is None
+
+
+def test_radial_distortion_is_found_when_asked():
+    truth, observations = problem(num_cameras=8, num_points=150, span=6)
+    plane = observations.uv / 400.0
+    bent = replace(observations, uv=observations.uv * (1 + 0.12 * plane.square().sum(1, keepdim=True)))
+    config = BundleConfig(num_iterations=60, radial_prior=1.0, prior_strength=1e-4, tolerance=1e-12)
+    result = bundle_adjust(disturbed(truth, 0.01, 1.02), bent, config=config)
+    assert result.state.radial == pytest.approx(0.12, abs=5e-3)
+    assert float(result.state.log_focal[0].exp()) == pytest.approx(400, rel=0.01)
+    assert result.error.max() < 0.05
+
+
+def test_measured_depth_fixes_the_scale_and_its_jacobian_is_exact():
+    truth, observations = problem(num_cameras=5, num_points=60, span=4)
+    p = (truth.w2c[observations.camera, :3] @ truth.points[observations.point][..., None])[..., 0]
+    depth = p[:, 2] / truth.points[observations.point, 3]
+    measured = replace(observations, log_depth=depth.log(), depth_weight=torch.full_like(depth, 20.0))
+    start = disturbed(rescale(truth, 1.3), 0.01, 1.0)
+    start = replace(start, w2c=torch.cat([truth.w2c[:1], start.w2c[1:]]))
+    config = BundleConfig(num_iterations=60, focal="fixed", tolerance=1e-14)
+    result = bundle_adjust(start, measured, config=config)
+    torch.testing.assert_close(result.state.w2c, truth.w2c, atol=1e-4, rtol=0)
+
+    fixed = torch.zeros(5, dtype=torch.bool)
+    wide = BundleConfig(robust_width=1e6)
+    state = disturbed(truth, 0.01)
+    system = _System(measured, _Structure(measured, 5, 60, 12), fixed, wide, 5)
+    system.linearise(state)
+
+    def cost(tangent):
+        points = state.points + (system.basis @ tangent[..., None])[..., 0]
+        q = (state.w2c[measured.camera, :3] @ points[measured.point][..., None])[..., 0]
+        uv = state.log_focal[0].exp() * q[:, :2] / q[:, 2:] - measured.uv
+        log_ratio = 20 * ((q[:, 2] / points[measured.point, 3]).log() - measured.log_depth)
+        return 0.5 * (uv.square().sum() + log_ratio.square().sum())
+
+    gradient = torch.autograd.functional.jacobian(cost, torch.zeros(60, 3, dtype=torch.float64))
+    torch.testing.assert_close(system.w[:, -1], gradient)
