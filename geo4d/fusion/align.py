@@ -5,7 +5,8 @@ frame by frame from these; ``fuse`` does both in memory.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -227,7 +228,6 @@ def align(
         GeometryError: the predictions carry neither points nor anything else to start from.
     """
     config = config or AlignConfig.corrected()
-    report = progress or (lambda stage, share: None)
     if len(predictions) == 0:
         raise ValueError("expected at least one prediction, got none")
     if _is_camera_frame(predictions[0]):
@@ -243,6 +243,34 @@ def align(
             motion=motion,
             progress=progress,
         )
+    with one_thread():
+        return _align_windows(
+            predictions, num_frames, size, config, known_intrinsics, known_c2w, motion, device, progress
+        )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for the kernels inside: they are so small that more threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _align_windows(
+    predictions: Sequence[Prediction],
+    num_frames: int,
+    size: tuple[int, int] | None,
+    config: AlignConfig,
+    known_intrinsics: Tensor | None,
+    known_c2w: Tensor | None,
+    motion: CameraEvidence | None,
+    device: torch.device | str | None,
+    progress: Callable[[str, float], None] | None,
+) -> Alignment:
     samples = take_samples(
         predictions,
         num_frames=num_frames,
@@ -264,7 +292,7 @@ def align(
         known_intrinsics=known_intrinsics,
         known_c2w=known_c2w,
         motion=motion,
-        report=report,
+        report=progress or (lambda stage, share: None),
     )
 
 
@@ -539,9 +567,8 @@ def _align_scene(
         bad |= worse.nan_to_num(nan=0).bool()
         window_weight = torch.where(bad, config.bad_weight, 1.0).double()
     diagnostics["point_residual"] = [round(float(r), 6) if np.isfinite(r) else None for r in point_residual]
-    seen_well = (
-        objective.total((samples.weight > 0.5 * min(1.0, float(samples.weight.max()) or 1.0)).float()) > 0
-    )
+    confident = (samples.weight > 0.5 * min(1.0, float(samples.weight.max()) or 1.0)).float()
+    seen_well = torch.zeros_like(variables.log_depth).index_add_(0, samples.frame, confident) > 0
     usable = seen_well[samples.frame] & (samples.disparity_mask > 0)
     scale_d, shift_d, error_d, share_d = (value.cpu() for value in fit_disparities(samples, depth, usable))
     kept_d, why_d = _usable_disparities(scale_d, error_d, share_d, config)
@@ -714,15 +741,19 @@ def _fix_scale(variables: Variables, gauge: Tensor) -> Variables:
 
 def _start_depth(objective: SampledObjective, variables: Variables) -> Tensor:
     """Weighted mean of the windows' depths; where no window is valid, the median of the frame."""
-    points = objective.view(variables, 0.02, num_polish=0).points
-    weight = objective.point_weight * (points[:, 2] > 1e-2)
-    mass = objective.total(weight)
-    mean = objective.total(weight * points[:, 2].clamp(min=1e-2)) / mass.clamp(min=1e-20)
-    seen = mass > 0
-    typical = masked_median(mean, seen)
+    view = objective.view(variables, 0.02, num_polish=0)
+    means = []
+    for part, seen in zip(objective.parts, view.parts, strict=True):
+        weight = part.point_weight * (seen.points[:, 2] > 1e-2)
+        mass = part.total(weight)
+        mean = part.total(weight * seen.points[:, 2].clamp(min=1e-2)) / mass.clamp(min=1e-20)
+        means.append(torch.where(mass > 0, mean, torch.nan))
+    depth = torch.cat(means)
+    known = torch.isfinite(depth)
+    typical = masked_median(depth, known)
     overall = typical.nanmedian().nan_to_num(nan=1.0)
     typical = torch.where(typical.isfinite(), typical, overall)
-    return torch.where(seen, mean, typical[:, None]).clamp(min=1e-2).log()
+    return torch.where(known, depth, typical[:, None]).clamp(min=1e-2).log()
 
 
 def _best_start_depth(objective: SampledObjective, variables: Variables) -> Tensor:
@@ -731,33 +762,24 @@ def _best_start_depth(objective: SampledObjective, variables: Variables) -> Tens
     Pixels without a valid point carry an arbitrary depth, and 1 / depth of that would wreck the joint stage.
     """
     view = objective.view(variables, 0.01, num_polish=0)
-    aligned, disparity_weight = objective.disparity_terms(variables)
-    table = objective.samples.table
-    depth = variables.log_depth.exp()
-    best_cost = torch.full_like(depth, torch.inf)
-    best = depth
-
-    def cost(candidate: Tensor) -> Tensor:
-        at = objective.spread(candidate)
-        offset = at - view.nearest
-        distance = torch.sqrt(view.miss + objective.spread(view.ray_power) * offset * offset)
-        value = objective.point_weight * distance
-        if aligned is not None and disparity_weight is not None:
-            value = value + disparity_weight * (1 / at - aligned).abs()
-        return objective.total(value)
-
-    for m in range(table.shape[1]):
-        rows = table[:, m].clamp(min=0)
-        present = (table[:, m] >= 0)[:, None]
-        candidates = [(view.nearest[rows].clamp(1e-2, 1e3), objective.point_weight[rows] > 0)]
-        if aligned is not None and disparity_weight is not None:
-            candidates.append((1 / aligned[rows].clamp(min=2e-2), disparity_weight[rows] > 0))
-        for candidate, counts in candidates:
-            candidate = torch.where(present & counts, candidate, depth)
-            value = cost(candidate)
-            better = value < best_cost
-            best_cost, best = torch.where(better, value, best_cost), torch.where(better, candidate, best)
-    return best.log()
+    chosen = []
+    for part, seen in zip(objective.parts, view.parts, strict=True):
+        aligned, disparity_weight = part.disparity_terms(variables)
+        depth = seen.log_depth.exp()
+        best, best_cost = depth, torch.full_like(depth, torch.inf)
+        for slot in range(part.slots):
+            rows = torch.nonzero(part.slot == slot)[:, 0]
+            proposals = [(seen.nearest[rows].clamp(1e-2, 1e3), part.point_weight[rows] > 0)]
+            if aligned is not None and disparity_weight is not None:
+                proposals.append((1 / aligned[rows].clamp(min=2e-2), disparity_weight[rows] > 0))
+            for proposal, counts in proposals:
+                candidate = depth.clone()
+                candidate[part.frame[rows]] = torch.where(counts, proposal, depth[part.frame[rows]])
+                value = part.pixel_cost(variables, seen, candidate)
+                better = value < best_cost
+                best_cost, best = torch.where(better, value, best_cost), torch.where(better, candidate, best)
+        chosen.append(best.log())
+    return torch.cat(chosen)
 
 
 def _window_residual(samples: Samples, distance: Tensor) -> Tensor:

@@ -42,10 +42,11 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class View:
-    """Variables with what follows from them at the sampled pixels (O observations, N frames, P pixels).
+class PixelView:
+    """What follows from the variables at the sampled pixels of some frames (o observations, n frames, P pixels).
 
     Attributes:
+        log_depth: polished.
         rays: viewing rays with z = 1.
         ray_power: squared length of the rays.
         points: window points in camera axes.
@@ -55,7 +56,7 @@ class View:
         difference: disparity residual, or None when no disparity counts.
     """
 
-    variables: Variables
+    log_depth: Tensor
     rays: Tensor
     ray_power: Tensor
     points: Tensor
@@ -63,6 +64,19 @@ class View:
     miss: Tensor
     distance: Tensor
     difference: Tensor | None
+
+
+@dataclass(frozen=True)
+class View:
+    """Variables, with what follows from them at the sampled pixels, a range of frames at a time."""
+
+    variables: Variables
+    parts: tuple[PixelView, ...]
+
+    @property
+    def distance(self) -> Float[Tensor, "O P"]:
+        """From the point at the current depth to the window's point."""
+        return torch.cat([part.distance for part in self.parts])
 
 
 @dataclass(frozen=True)
@@ -118,94 +132,77 @@ def polish_log_depth(
     return log_depth
 
 
-class SampledObjective:
-    """The objective on ``Samples``: a ``solver.Problem`` over ``View``."""
+class PixelTerms:
+    """Points and disparity at the sampled pixels of a range of frames; the ranges bound the memory of a step."""
 
     def __init__(
-        self, samples: Samples, optics: Optics, weights: Weights, columns: Columns, gauge: Tensor | None
+        self, samples: Samples, optics: Optics, weights: Weights, count: float, first: int, last: int
     ) -> None:
         """
         Args:
-            gauge: [G] True for the windows whose mean log scale is held; None where the scale is not free.
+            count: what the sums are divided by.
+            first, last: range of frames, [first, last).
         """
-        self.samples, self.weights, self.columns, self.gauge = samples, weights, columns, gauge
-        device = samples.points.device
-        self.offset = samples.pixels - optics.principal_point[..., None].to(samples.pixels)
-        self.aspect = optics.aspect.to(samples.pixels)
-        observed = weights.window.to(samples.points)[samples.window]
-        self.point_weight = samples.weight * observed[:, None]
-        num_samples = samples.points.shape[2]
-        self.count = float(observed.double().sum()) * num_samples
-        active = weights.disparity.to(samples.points)[samples.window]
-        self.disparity_mask = samples.disparity_mask * active[:, None]
-        self.with_disparity = bool((self.disparity_mask > 0).any())
-        frames = [trajectory.frames for trajectory in samples.trajectories]
-        self.track = torch.cat(
-            [torch.full_like(f, k) for k, f in enumerate(frames)] or [torch.zeros(0, dtype=torch.long)]
-        ).to(device)
-        self.track_frame = torch.cat(frames or [torch.zeros(0, dtype=torch.long)]).to(device)
-        self.track_c2w = torch.cat(
-            [t.c2w for t in samples.trajectories] or [torch.zeros(0, 4, 4, dtype=torch.float64)]
-        ).to(device)
-        self.track_weight = weights.trajectory.to(device)[self.track] * torch.cat(
-            [t.weight for t in samples.trajectories] or [torch.zeros(0, dtype=torch.float64)]
-        ).to(device)
-        used = self.track_weight > 0
-        self.track, self.track_frame = self.track[used], self.track_frame[used]
-        self.track_c2w, self.track_weight = self.track_c2w[used], self.track_weight[used]
-        self.elimination: tuple[Tensor, Tensor, Tensor] | None = None
+        self.weights, self.count, self.first, self.last = weights, count, first, last
+        edges = torch.searchsorted(samples.frame, torch.tensor([first, last], device=samples.frame.device))
+        rows = slice(int(edges[0]), int(edges[1]))
+        self.frame = samples.frame[rows] - first
+        self.window, self.slot = samples.window[rows], samples.slot[rows]
+        self.slots = samples.table.shape[1]
+        self.points, self.disparity = samples.points[rows], samples.disparity[rows]
+        pixels = samples.pixels[first:last]
+        self.offset = pixels - optics.principal_point[first:last, :, None].to(pixels)
+        self.aspect = optics.aspect[first:last].to(pixels)
+        self.point_weight = samples.weight[rows] * weights.window.to(pixels)[self.window][:, None]
+        self.disparity_mask = (
+            samples.disparity_mask[rows] * weights.disparity.to(pixels)[self.window][:, None]
+        )
+        self.with_disparity = bool((weights.disparity > 0).any())
 
-    # Sums over the observations of a frame.
     def total(self, values: Tensor) -> Tensor:
-        samples = self.samples
-        result = torch.zeros(samples.num_frames, *values.shape[1:], dtype=values.dtype, device=values.device)
-        return result.index_add_(0, samples.frame, values)
+        """Sum over the observations of each frame."""
+        result = torch.zeros(
+            self.last - self.first, *values.shape[1:], dtype=values.dtype, device=values.device
+        )
+        return result.index_add_(0, self.frame, values)
 
     def spread(self, values: Tensor) -> Tensor:
-        return values.index_select(0, self.samples.frame)
-
-    def rays_of(self, variables: Variables) -> Tensor:
-        """[N, 3, P] viewing rays with z = 1."""
-        focal = variables.log_focal.exp().to(self.offset)
-        x = self.offset[:, 0] / focal[:, None]
-        y = self.offset[:, 1] / (focal * self.aspect)[:, None]
-        return torch.stack([x, y, torch.ones_like(x)], 1)
+        """Value of each observation's frame."""
+        return values.index_select(0, self.frame)
 
     def disparity_terms(self, variables: Variables) -> tuple[Tensor | None, Tensor | None]:
-        """Aligned disparity and its weight, [O, P] each."""
+        """Aligned disparity and its weight, [o, P] each."""
         if not self.with_disparity:
             return None, None
-        samples = self.samples
-        scale = variables.disparity_scale.to(samples.disparity)[samples.window]
-        shift = variables.disparity_shift.to(samples.disparity)[samples.window]
+        scale = variables.disparity_scale.to(self.disparity)[self.window]
+        shift = variables.disparity_shift.to(self.disparity)[self.window]
         unit = terms.disparity_unit(scale, self.weights.typical_disparity_scale)
-        return scale[:, None] * samples.disparity + shift[:, None], self.disparity_mask * unit[:, None]
+        return scale[:, None] * self.disparity + shift[:, None], self.disparity_mask * unit[:, None]
 
-    def view(self, variables: Variables, width: float, *, num_polish: int = 2) -> View:
+    def view(self, variables: Variables, width: float, *, num_polish: int) -> PixelView:
         """What follows from the variables; the depths are polished first."""
-        samples = self.samples
-        rays = self.rays_of(variables)
+        frames = slice(self.first, self.last)
+        focal = variables.log_focal[frames].exp().to(self.offset)
+        x = self.offset[:, 0] / focal[:, None]
+        y = self.offset[:, 1] / (focal * self.aspect)[:, None]
+        rays = torch.stack([x, y, torch.ones_like(x)], 1)
         power = (rays * rays).sum(1)
         points = terms.moved_points(
-            samples.points,
-            variables.window_scale[samples.window],
-            variables.window_rotation[samples.window],
-            variables.window_translation[samples.window],
-            variables.rotation[samples.frame],
-            variables.centre[samples.frame],
+            self.points,
+            variables.window_scale[self.window],
+            variables.window_rotation[self.window],
+            variables.window_translation[self.window],
+            variables.rotation[frames][self.frame],
+            variables.centre[frames][self.frame],
         )
-        rays_o = self.spread(rays)
-        power_o = self.spread(power)
-        nearest = (
-            torch.addcmul(points[:, 2], points[:, 0], rays_o[:, 0])
-            .addcmul_(points[:, 1], rays_o[:, 1])
-            .div_(power_o)
-        )
+        rays_o, power_o = self.spread(rays), self.spread(power)
+        nearest = torch.addcmul(points[:, 2], points[:, 0], rays_o[:, 0])
+        nearest.addcmul_(points[:, 1], rays_o[:, 1]).div_(power_o)
         gap = torch.addcmul(points, rays_o, nearest[:, None], value=-1)
         miss = (gap * gap).sum(1)
         aligned, disparity_weight = self.disparity_terms(variables)
         log_depth = polish_log_depth(
-            variables.log_depth,
+            variables.log_depth[frames],
             power,
             nearest,
             miss,
@@ -221,116 +218,39 @@ class SampledObjective:
         offset = self.spread(depth) - nearest
         distance = torch.sqrt(torch.addcmul(miss, power_o * offset, offset))
         difference = None if aligned is None else self.spread(1 / depth) - aligned
-        return View(
-            replace(variables, log_depth=log_depth), rays, power, points, nearest, miss, distance, difference
-        )
+        return PixelView(log_depth, rays, power, points, nearest, miss, distance, difference)
 
-    def values(self, view: View) -> dict[str, float]:
-        """Weighted value of every term on the sampled pixels."""
-        variables, weights = view.variables, self.weights
+    def pixel_cost(self, variables: Variables, view: PixelView, depth: Tensor) -> Tensor:
+        """Points and disparity of every pixel if it had this depth, [n, P]."""
+        at = self.spread(depth)
+        offset = at - view.nearest
+        power = self.spread(view.ray_power)
+        value = self.point_weight * torch.sqrt(torch.addcmul(view.miss, power * offset, offset))
+        aligned, disparity_weight = self.disparity_terms(variables)
+        if aligned is not None and disparity_weight is not None:
+            value += disparity_weight * (1 / at - aligned).abs()
+        return self.total(value)
+
+    def values(self, variables: Variables, view: PixelView) -> tuple[float, float]:
+        """Points and disparity, weighted, over ``count``."""
         points = float((self.point_weight * view.distance).sum(dtype=torch.float64)) / self.count
-        disparity = 0.0
-        if view.difference is not None:
-            _, disparity_weight = self.disparity_terms(variables)
-            assert disparity_weight is not None
-            disparity = (
-                float((disparity_weight * view.difference.abs()).sum(dtype=torch.float64)) / self.count
-            )
-        smooth = terms.camera_distance(
-            variables.rotation[:-1], variables.centre[:-1], variables.rotation[1:], variables.centre[1:]
-        )
-        trajectory = 0.0
-        if len(self.track):
-            rotation, centre = self._moved_track(variables)
-            distance = terms.camera_distance(
-                rotation, centre, variables.rotation[self.track_frame], variables.centre[self.track_frame]
-            )
-            trajectory = float((self.track_weight * distance).sum())
-        values = {
-            "points": points,
-            "disparity": disparity,
-            "trajectory": trajectory,
-            "smoothness": weights.smoothness * float(smooth.sum()),
-        }
-        if weights.focal_smoothness:
-            values["focal"] = (
-                0.5 * weights.focal_smoothness * float((variables.log_focal.diff(n=2) ** 2).sum())
-            )
-        return values
+        if view.difference is None:
+            return points, 0.0
+        _, disparity_weight = self.disparity_terms(variables)
+        assert disparity_weight is not None
+        weighted = disparity_weight * view.difference.abs()
+        return points, float(weighted.sum(dtype=torch.float64)) / self.count
 
-    # The solver's protocol.
-    def evaluate(self, state: View | Variables, width: float) -> tuple[float, View]:
-        view = self.view(state.variables if isinstance(state, View) else state, width)
-        cost = sum(self.values(view).values())
-        variables = view.variables
-        if self.with_disparity and bool((variables.disparity_scale[self._active_disparity()] <= 0).any()):
-            cost = float("inf")
-        return (cost if np.isfinite(cost) else float("inf")), view
-
-    def _active_disparity(self) -> Tensor:
-        return (self.weights.disparity > 0).to(self.samples.points.device)
-
-    def retract(self, state: View, step: np.ndarray) -> View:
-        variables = state.variables
-        full = torch.from_numpy(np.append(step, 0.0)).to(variables.centre)
-        moved = retract(variables, full, self.columns)
-        if self.elimination is not None:
-            coupling, gradient, transform = self.elimination
-            local = (transform @ full[self._frame_columns][..., None])[..., 0]
-            change = (local[:, None].to(coupling) @ coupling)[:, 0] + gradient
-            moved = replace(moved, log_depth=variables.log_depth - change.clamp(-0.5, 0.5))
-        return replace(state, variables=moved)
-
-    def constraint(self) -> np.ndarray | None:
-        if self.gauge is None:
-            return None
-        vector = np.zeros(self.columns.total + 1)
-        vector[self.columns.window[self.gauge.cpu(), 3].numpy()] = 1
-        vector = vector[:-1]
-        return vector if vector.any() else None
-
-    def system(self) -> BorderedBandSystem:
-        columns, samples = self.columns, self.samples
-        table = samples.table.cpu()
-        window = torch.where(table >= 0, samples.window.cpu()[table], 0)
-        absent = (table < 0)[..., None]
-        parts = [columns.camera, columns.focal[:, None]]
-        pieces = torch.cat([columns.window[window], columns.disparity[window]], -1)
-        parts.append(torch.where(absent, columns.total, pieces).flatten(1))
-        self._frame_columns = torch.cat(parts, 1)
-        patterns = [self._frame_columns, torch.cat([columns.camera[:-1], columns.camera[1:]], 1)]
-        frame, track = self.track_frame.cpu(), self.track.cpu()
-        patterns.append(torch.cat([columns.camera[frame], columns.trajectory[track]], 1))
-        if self.weights.focal_smoothness:
-            patterns.append(torch.stack([columns.focal[:-2], columns.focal[1:-1], columns.focal[2:]], 1))
-        return BorderedBandSystem(patterns, columns.num_band, columns.total)
-
-    def linearise(self, state: View, width: float) -> list[Blocks]:
-        blocks = [self._linearise_pixels(state, width), self._linearise_smoothness(state.variables, width)]
-        blocks.append(self._linearise_trajectory(state.variables, width))
-        if self.weights.focal_smoothness:
-            blocks.append(self._linearise_focal(state.variables))
-        return blocks
-
-    def _moved_track(self, variables: Variables) -> tuple[Tensor, Tensor]:
-        return terms.moved_trajectory(
-            self.track_c2w,
-            variables.trajectory_scale[self.track],
-            variables.trajectory_rotation[self.track],
-            variables.trajectory_translation[self.track],
-        )
-
-    def _linearise_pixels(self, view: View, width: float) -> Blocks:
-        """Points and disparity, with the depth of every pixel eliminated.
+    def linearise(self, variables: Variables, view: PixelView, width: float) -> "Eliminated":
+        """Normal equations of each frame's unknowns, with the depth of every pixel eliminated.
 
         In camera axes a window point q changes by dq = w x q + sigma q + tau, whatever moved it, so per observation
         seven numbers (and two of the disparity alignment) carry everything, and the second moments of (1, q, r) give
         their normal equations. ``adjoint_of_window`` and the camera's own turn then spread them over the unknowns.
         """
-        samples, variables = self.samples, view.variables
-        num_frames, slots, num_samples = samples.num_frames, samples.table.shape[1], samples.points.shape[2]
-        frame, slot = samples.frame, samples.slot
-        depth = variables.log_depth.exp()
+        num_frames, slots, num_samples = self.last - self.first, self.slots, self.points.shape[2]
+        frame, slot = self.frame, self.slot
+        depth = view.log_depth.exp()
         rays_o, depth_o = self.spread(view.rays), self.spread(depth)
         share = self.point_weight / view.distance.clamp(min=width) / self.count
         reach = depth_o[:, None] * rays_o
@@ -398,9 +318,9 @@ class SampledObjective:
             _, disparity_weight = self.disparity_terms(variables)
             assert disparity_weight is not None
             beta = disparity_weight / view.difference.abs().clamp(min=width) / self.count
-            slope = samples.disparity
+            slope = self.disparity
             if self.weights.typical_disparity_scale is not None:
-                scale = variables.disparity_scale.to(points)[samples.window]
+                scale = variables.disparity_scale.to(points)[self.window]
                 slope = slope + view.difference / scale[:, None]
             inverse = self.spread(1 / depth)
             beta_slope = beta * slope
@@ -428,23 +348,23 @@ class SampledObjective:
         normal[:, -2, -1] += self.total(focal_gradient)
         # (row -2, column < -2) is filled from the symmetric part.
         normal[:, -2, :-2] = normal[:, :-2, -2]
-        transform = self._frame_transform(variables)
+        transform = self.frame_transform(variables)
         hessian = transform.mT @ normal[:, :-1, :-1] @ transform
-        full_gradient = (transform.mT @ normal[:, :-1, -1:])[..., 0]
-        self.elimination = (eliminated[:, :-1], pull * inverse_curvature, transform)
-        return Blocks(self._frame_columns, hessian, full_gradient)
+        gradient_of_frame = (transform.mT @ normal[:, :-1, -1:])[..., 0]
+        return Eliminated(hessian, gradient_of_frame, eliminated[:, :-1], pull * inverse_curvature, transform)
 
-    def _frame_transform(self, variables: Variables) -> Tensor:
-        """[N, 9 M + 1, 7 + 9 M] from the unknowns of a frame (camera, focal, windows) to the local ones."""
-        samples = self.samples
-        slots = samples.table.shape[1]
-        frame, slot = samples.frame, samples.slot
+    def frame_transform(self, variables: Variables) -> Tensor:
+        """[n, 9 M + 1, 7 + 9 M] from the unknowns of a frame (camera, focal, windows) to the local ones."""
+        frames = slice(self.first, self.last)
+        slots, frame, slot = self.slots, self.frame, self.slot
         device = variables.centre.device
         result = torch.zeros(
-            samples.num_frames, 9 * slots + 1, 7 + 9 * slots, dtype=torch.float64, device=device
+            self.last - self.first, 9 * slots + 1, 7 + 9 * slots, dtype=torch.float64, device=device
         )
         adjoint = terms.adjoint_of_window(
-            variables.rotation[frame], variables.centre[frame], variables.window_translation[samples.window]
+            variables.rotation[frames][frame],
+            variables.centre[frames][frame],
+            variables.window_translation[self.window],
         )
         piece = torch.eye(9, dtype=torch.float64, device=device).repeat(len(frame), 1, 1)
         piece[:, :7, :7] = adjoint
@@ -455,6 +375,171 @@ class SampledObjective:
         result[frame[:, None, None], rows[:, :, None], torch.arange(6, device=device)] = camera
         result[:, -1, 6] = 1
         return result
+
+
+@dataclass(frozen=True)
+class Eliminated:
+    """Normal equations of a range of frames, and what puts the eliminated log depths back.
+
+    Attributes:
+        hessian, gradient: over a frame's unknowns.
+        coupling, pull: log depth = - pull - coupling^T (transform x step).
+        transform: from a frame's unknowns to the local ones.
+    """
+
+    hessian: Tensor
+    gradient: Tensor
+    coupling: Tensor
+    pull: Tensor
+    transform: Tensor
+
+
+class SampledObjective:
+    """The objective on ``Samples``: a ``solver.Problem`` over ``View``."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        optics: Optics,
+        weights: Weights,
+        columns: Columns,
+        gauge: Tensor | None,
+        *,
+        frames_per_part: int = 48,
+    ) -> None:
+        """
+        Args:
+            gauge: [G] True for the windows whose mean log scale is held; None where the scale is not free.
+            frames_per_part: frames that are worked on together.
+        """
+        self.samples, self.weights, self.columns, self.gauge = samples, weights, columns, gauge
+        device = samples.points.device
+        observed = weights.window.to(device)[samples.window]
+        count = float(observed.sum()) * samples.points.shape[2]
+        self.parts = [
+            PixelTerms(
+                samples, optics, weights, count, first, min(first + frames_per_part, samples.num_frames)
+            )
+            for first in range(0, samples.num_frames, frames_per_part)
+        ]
+        track_frames = [trajectory.frames for trajectory in samples.trajectories]
+        self.track = torch.cat(
+            [torch.full_like(f, k) for k, f in enumerate(track_frames)] or [torch.zeros(0, dtype=torch.long)]
+        ).to(device)
+        self.track_frame = torch.cat(track_frames or [torch.zeros(0, dtype=torch.long)]).to(device)
+        self.track_c2w = torch.cat(
+            [t.c2w for t in samples.trajectories] or [torch.zeros(0, 4, 4, dtype=torch.float64)]
+        ).to(device)
+        self.track_weight = weights.trajectory.to(device)[self.track] * torch.cat(
+            [t.weight for t in samples.trajectories] or [torch.zeros(0, dtype=torch.float64)]
+        ).to(device)
+        used = self.track_weight > 0
+        self.track, self.track_frame = self.track[used], self.track_frame[used]
+        self.track_c2w, self.track_weight = self.track_c2w[used], self.track_weight[used]
+        self.eliminated: list[Eliminated] = []
+
+    def view(self, variables: Variables, width: float, *, num_polish: int = 2) -> View:
+        """What follows from the variables; the depths are polished first."""
+        parts = tuple(part.view(variables, width, num_polish=num_polish) for part in self.parts)
+        log_depth = torch.cat([part.log_depth for part in parts])
+        return View(replace(variables, log_depth=log_depth), parts)
+
+    def values(self, view: View) -> dict[str, float]:
+        """Weighted value of every term on the sampled pixels."""
+        variables, weights = view.variables, self.weights
+        pairs = [part.values(variables, seen) for part, seen in zip(self.parts, view.parts, strict=True)]
+        smooth = terms.camera_distance(
+            variables.rotation[:-1], variables.centre[:-1], variables.rotation[1:], variables.centre[1:]
+        )
+        trajectory = 0.0
+        if len(self.track):
+            rotation, centre = self._moved_track(variables)
+            distance = terms.camera_distance(
+                rotation, centre, variables.rotation[self.track_frame], variables.centre[self.track_frame]
+            )
+            trajectory = float((self.track_weight * distance).sum())
+        values = {
+            "points": sum(pair[0] for pair in pairs),
+            "disparity": sum(pair[1] for pair in pairs),
+            "trajectory": trajectory,
+            "smoothness": weights.smoothness * float(smooth.sum()),
+        }
+        if weights.focal_smoothness:
+            values["focal"] = (
+                0.5 * weights.focal_smoothness * float((variables.log_focal.diff(n=2) ** 2).sum())
+            )
+        return values
+
+    # The solver's protocol.
+    def evaluate(self, state: View | Variables, width: float) -> tuple[float, View]:
+        view = self.view(state.variables if isinstance(state, View) else state, width)
+        cost = sum(self.values(view).values())
+        variables = view.variables
+        if bool((variables.disparity_scale[self._active_disparity()] <= 0).any()):
+            cost = float("inf")
+        return (cost if np.isfinite(cost) else float("inf")), view
+
+    def _active_disparity(self) -> Tensor:
+        return (self.weights.disparity > 0).to(self.samples.points.device)
+
+    def retract(self, state: View, step: np.ndarray) -> View:
+        variables = state.variables
+        full = torch.from_numpy(np.append(step, 0.0)).to(variables.centre)
+        moved = retract(variables, full, self.columns)
+        if self.eliminated:
+            changes = []
+            for part, found in zip(self.parts, self.eliminated, strict=True):
+                columns = self._frame_columns[part.first : part.last]
+                local = (found.transform @ full[columns][..., None])[..., 0]
+                changes.append((local[:, None].to(found.coupling) @ found.coupling)[:, 0] + found.pull)
+            moved = replace(moved, log_depth=variables.log_depth - torch.cat(changes).clamp_(-0.5, 0.5))
+        return replace(state, variables=moved)
+
+    def constraint(self) -> np.ndarray | None:
+        if self.gauge is None:
+            return None
+        vector = np.zeros(self.columns.total + 1)
+        vector[self.columns.window[self.gauge.cpu(), 3].numpy()] = 1
+        vector = vector[:-1]
+        return vector if vector.any() else None
+
+    def system(self) -> BorderedBandSystem:
+        columns, samples = self.columns, self.samples
+        table = samples.table.cpu()
+        window = torch.where(table >= 0, samples.window.cpu()[table], 0)
+        absent = (table < 0)[..., None]
+        parts = [columns.camera, columns.focal[:, None]]
+        pieces = torch.cat([columns.window[window], columns.disparity[window]], -1)
+        parts.append(torch.where(absent, columns.total, pieces).flatten(1))
+        self._frame_columns = torch.cat(parts, 1)
+        patterns = [self._frame_columns, torch.cat([columns.camera[:-1], columns.camera[1:]], 1)]
+        frame, track = self.track_frame.cpu(), self.track.cpu()
+        patterns.append(torch.cat([columns.camera[frame], columns.trajectory[track]], 1))
+        if self.weights.focal_smoothness:
+            patterns.append(torch.stack([columns.focal[:-2], columns.focal[1:-1], columns.focal[2:]], 1))
+        return BorderedBandSystem(patterns, columns.num_band, columns.total)
+
+    def linearise(self, state: View, width: float) -> list[Blocks]:
+        self.eliminated = [
+            part.linearise(state.variables, seen, width)
+            for part, seen in zip(self.parts, state.parts, strict=True)
+        ]
+        hessian = torch.cat([found.hessian for found in self.eliminated])
+        gradient = torch.cat([found.gradient for found in self.eliminated])
+        blocks = [Blocks(self._frame_columns, hessian, gradient)]
+        blocks.append(self._linearise_smoothness(state.variables, width))
+        blocks.append(self._linearise_trajectory(state.variables, width))
+        if self.weights.focal_smoothness:
+            blocks.append(self._linearise_focal(state.variables))
+        return blocks
+
+    def _moved_track(self, variables: Variables) -> tuple[Tensor, Tensor]:
+        return terms.moved_trajectory(
+            self.track_c2w,
+            variables.trajectory_scale[self.track],
+            variables.trajectory_rotation[self.track],
+            variables.trajectory_translation[self.track],
+        )
 
     def _linearise_smoothness(self, variables: Variables, width: float) -> Blocks:
         columns = torch.cat([self.columns.camera[:-1], self.columns.camera[1:]], 1)
