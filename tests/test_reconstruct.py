@@ -20,6 +20,15 @@ from geo4d.store import ARRAYS, run_folder
 SMALL = (24, 40)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These maps are tiny: threads cost more than they give, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def clip(num_frames, size=(48, 80)):
     world = BoxWorld(size)
     return torch.stack([world.rgb(t) for t in range(num_frames)])
