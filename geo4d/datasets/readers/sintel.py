@@ -16,7 +16,7 @@ from geo4d.datasets.base import (
     same_stems,
 )
 from geo4d.formats.cameras import load_cam
-from geo4d.formats.images import load_dpt, load_png16
+from geo4d.formats.images import load_dpt, load_image
 
 FPS = 24.0
 URL = "http://sintel.is.tue.mpg.de (training images and the depth and camera extension)"
@@ -67,7 +67,7 @@ def _load(folder: Path, name: str, render_pass: str) -> Sequence:
     mask_files = list_files(base / "dynamic_label_perfect" / name)
     if mask_files:
         same_stems(frames, mask_files, reader, folder, "dynamic masks")
-        dynamic = map_frames(mask_files, lambda path: load_png16(path) > 127, bool)
+        dynamic = map_frames(mask_files, lambda path: load_image(path)[..., 0] > 0.5, bool)
     rgb = rgb_frames(frames)
     return Sequence(
         name=name,

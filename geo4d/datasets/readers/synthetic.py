@@ -24,7 +24,7 @@ from geo4d.datasets.base import (
 )
 from geo4d.errors import InputError
 from geo4d.formats.cameras import load_tum
-from geo4d.formats.images import load_exr, load_png16
+from geo4d.formats.images import load_exr, load_image
 from geo4d.types import FrameArray
 
 DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
@@ -111,7 +111,7 @@ def _load(folder: Path, name: str) -> Sequence:
     dynamic = None
     if dynamic_files:
         same_stems(frames, dynamic_files, READER, folder, "dynamic masks")
-        dynamic = map_frames(dynamic_files, lambda path: load_png16(path) > 127, bool)
+        dynamic = map_frames(dynamic_files, lambda path: load_image(path)[..., 0] > 0.5, bool)
     rgb = rgb_frames(pictures) if pictures else None
     times = np.arange(len(frames)) / float(facts.get("fps", 1.0))
     c2w = None
