@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from geo4d.datasets.base import associate_nearest, list_files, map_frames, natural_key
-from geo4d.datasets.readers.synthetic import DEPTH_SUFFIXES, load_depth_file, load_intrinsics
+from geo4d.datasets.readers.synthetic import DEPTH_SUFFIXES, load_array, load_depth_file, load_intrinsics
 from geo4d.errors import InputError
 from geo4d.evaluation.protocols import Quantity
+from geo4d.formats.arrays import load_npz
 from geo4d.formats.cameras import load_tum
 from geo4d.formats.images import load_exr, load_png16
 from geo4d.types import FrameArray, LazyFrames, Reconstruction, ScaleKind
@@ -162,19 +163,14 @@ def _load_maps(
 def _load_stack(
     path: Path, num_frames: int
 ) -> tuple[FrameArray | None, FrameArray | None, Quantity, np.ndarray]:
-    try:
-        content = np.load(path)
-        keys = [key for key in ("disparity", "point_map", "depth") if key in content]
-        if not keys:
-            raise InputError(
-                f"expected a key depth, disparity or point_map in {path}, got {', '.join(content)}"
-            )
-        values = np.asarray(content[keys[0]], np.float32)
-        if keys[0] == "point_map" and "mask" in content:
-            values = np.where(content["mask"][..., None], values, np.nan)
-        frames = np.asarray(content["frames"]) if "frames" in content else np.arange(len(values))
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"expected an npz in {path}, got: {error}; the file may be truncated") from error
+    content = load_npz(path)
+    keys = [key for key in ("disparity", "point_map", "depth") if key in content]
+    if not keys:
+        raise InputError(f"expected a key depth, disparity or point_map in {path}, got {', '.join(content)}")
+    values = np.asarray(content[keys[0]], np.float32)
+    if keys[0] == "point_map" and "mask" in content:
+        values = np.where(content["mask"][..., None], values, np.nan)
+    frames = np.asarray(content["frames"]) if "frames" in content else np.arange(len(values))
     expected = 4 if keys[0] == "point_map" else 3
     if values.ndim != expected or len(frames) != len(values):
         raise InputError(
@@ -211,13 +207,7 @@ def _load_disparity_file(path: Path) -> np.ndarray:
     if path.suffix == ".exr":
         channels = load_exr(path)
         return next(iter(channels.values())).astype(np.float32)
-    try:
-        content = np.load(path)
-        return np.asarray(content["disparity"] if path.suffix == ".npz" else content, np.float32)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(
-            f"expected a disparity array in {path}, got: {error}; the file may be truncated"
-        ) from error
+    return load_array(path, "disparity")
 
 
 def _load_poses(path: Path, times_s: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -230,7 +230,11 @@ def write_ddad(root):
         samples.append({"calibration_key": "cal", "datum_keys": [f"c{t}", f"l{t}"]})
     (scene / "calibration").mkdir()
     k = {"fx": 10.0, "fy": 11.0, "cx": 3.5, "cy": 2.5, "skew": 0.0}
-    calibration = {"names": ["LIDAR", "CAMERA_01"], "intrinsics": [dict.fromkeys(k, 0.0), k], "extrinsics": [{}, {}]}
+    calibration = {
+        "names": ["LIDAR", "CAMERA_01"],
+        "intrinsics": [dict.fromkeys(k, 0.0), k],
+        "extrinsics": [{}, {}],
+    }
     (scene / "calibration" / "cal.json").write_text(json.dumps(calibration))
     (scene / "scene_ab.json").write_text(json.dumps({"data": data, "samples": samples}))
     listing = {"scene_splits": {"1": {"filenames": ["000150/scene_ab.json", "000151/scene_gone.json"]}}}
@@ -264,7 +268,8 @@ def write_euroc(root):
     for t, stamp in enumerate(stamps):
         save_image(folder / "mav0" / "cam0" / "data" / f"{stamp}.png", rgb(t))
     (folder / "mav0" / "cam0" / "data.csv").write_text(
-        "#timestamp [ns],filename\n" + "\n".join(f"{stamp},{stamp}.png" for stamp in [*stamps, stamps[-1] + 10**9])
+        "#timestamp [ns],filename\n"
+        + "\n".join(f"{stamp},{stamp}.png" for stamp in [*stamps, stamps[-1] + 10**9])
     )
     (folder / "mav0" / "cam0" / "sensor.yaml").write_text(
         "%YAML:1.0\nT_BS:\n  cols: 4\n  rows: 4\n  data: [0, -1, 0, 0.1,\n  1, 0, 0, 0.2,\n  0, 0, 1, 0.3,\n  0, 0, 0, 1]\n"
@@ -305,7 +310,9 @@ def write_colmap(root):
     for t in range(T):
         save_image(root / "images" / f"{t}.png", rgb(t))
     matrix = np.tile([[10.0, 0, 4], [0, 11, 3], [0, 0, 1]], (T, 1, 1))
-    save_colmap(root / "sparse" / "0", ColmapModel([f"{t}.png" for t in range(T)], matrix, [(H, W)] * T, poses()))
+    save_colmap(
+        root / "sparse" / "0", ColmapModel([f"{t}.png" for t in range(T)], matrix, [(H, W)] * T, poses())
+    )
     return root
 
 
@@ -360,7 +367,9 @@ def test_reader_gives_what_was_written(layout, tmp_path):
         for t in range(count):
             found = sequence.depth[t]
             known = np.isfinite(found)
-            assert known.mean() > (0.1 if layout == "diode" else 0.7)  # edges are a large part of 6 x 8 pixels
+            assert known.mean() > (
+                0.1 if layout == "diode" else 0.7
+            )  # edges are a large part of 6 x 8 pixels
             np.testing.assert_allclose(found[known], depth(t)[known], rtol=4e-3)
     if has_poses:
         known = np.isfinite(sequence.c2w).all(axis=(1, 2))
@@ -371,7 +380,17 @@ def test_reader_gives_what_was_written(layout, tmp_path):
         np.testing.assert_allclose(sequence.c2w[known], expected[known], atol=1e-6)
     if layout in WITHOUT_INTRINSICS:
         assert sequence.intrinsics is None
-    elif layout in ("synthetic", "hololens", "sintel", "kitti/raw", "ddad", "pavilion", "nerfstudio", "colmap", "euroc"):
+    elif layout in (
+        "synthetic",
+        "hololens",
+        "sintel",
+        "kitti/raw",
+        "ddad",
+        "pavilion",
+        "nerfstudio",
+        "colmap",
+        "euroc",
+    ):
         np.testing.assert_allclose(sequence.intrinsics[0], [[10, 0, 4], [0, 11, 3], [0, 0, 1]], atol=1e-9)
     if layout not in ("scannet", "gmu-kitchens"):
         np.testing.assert_allclose(sequence.rgb[count - 1], rgb(count - 1) / 255, atol=0.02)

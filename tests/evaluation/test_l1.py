@@ -48,7 +48,12 @@ def test_scale_shift_reaches_the_linear_program(seed, n, noise, weighted, quanti
 def test_levels_of_a_large_problem_agree_with_a_dense_search():
     g = torch.Generator().manual_seed(0)
     x = torch.rand(60_000, generator=g) ** 2 * 60 + 1
-    y = 2.5 * x + 1 + x * 0.2 * torch.randn(60_000, generator=g) + 20 * (torch.rand(60_000, generator=g) < 0.1)
+    y = (
+        2.5 * x
+        + 1
+        + x * 0.2 * torch.randn(60_000, generator=g)
+        + 20 * (torch.rand(60_000, generator=g) < 0.1)
+    )
     scale, shift = fit_scale_shift_l1(x, y)
     best = objective(x, y, scale, shift)
     for delta in (1e-4, 1e-3, 1e-2):

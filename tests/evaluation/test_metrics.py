@@ -170,7 +170,9 @@ def test_scores_equal_evo():
             (PoseRelation.translation_part, ours.rpe_trans),
             (PoseRelation.rotation_angle_deg, ours.rpe_rot_deg),
         ):
-            rpe = evo_rpe.rpe(truth, guess(), relation, delta=1, delta_unit=Unit.frames, all_pairs=True, **common)
+            rpe = evo_rpe.rpe(
+                truth, guess(), relation, delta=1, delta_unit=Unit.frames, all_pairs=True, **common
+            )
             assert value == pytest.approx(rpe.stats["rmse"], rel=1e-6)
 
 
@@ -332,8 +334,12 @@ def _trajectories(folder: Path):
         "evo-kitti00/KITTI_00_ORB": tensors(
             load_kitti_poses(kitti / "KITTI_00_ORB.txt"), load_kitti_poses(kitti / "KITTI_00_gt.txt")
         ),
-        "evo-fr1xyz/rgbdslam": associated(load_tum(folder / "evo-fr1xyz" / "freiburg1_xyz-rgbdslam.txt"), fr1),
-        "evo-fr1xyz/ORB_kf_mono": associated(load_tum(folder / "evo-fr1xyz" / "freiburg1_xyz-ORB_kf_mono.txt"), fr1),
+        "evo-fr1xyz/rgbdslam": associated(
+            load_tum(folder / "evo-fr1xyz" / "freiburg1_xyz-rgbdslam.txt"), fr1
+        ),
+        "evo-fr1xyz/ORB_kf_mono": associated(
+            load_tum(folder / "evo-fr1xyz" / "freiburg1_xyz-ORB_kf_mono.txt"), fr1
+        ),
         "evo-v102": associated(load_tum(folder / "evo-v102" / "V102.txt"), v102),
         "tartanair-tools": tensors(rows_without_stamps("pose_est.txt"), rows_without_stamps("pose_gt.txt")),
     }
@@ -363,7 +369,9 @@ def test_recorded_trajectory_scores():
 def test_a_small_recorded_path():
     """Ten poses of a published keyframe path (TUM fr1/xyz, CC BY 4.0) and their scores by evo 1.38.1."""
     record = json.loads((Path(__file__).parent / "trajectory_case.json").read_text())
-    predicted, reference = (torch.tensor(record[name], dtype=torch.float64) for name in ("predicted", "reference"))
+    predicted, reference = (
+        torch.tensor(record[name], dtype=torch.float64) for name in ("predicted", "reference")
+    )
     scores = pose_scores(predicted, reference)
     for name, value in record["evo_sim3"].items():
         assert getattr(scores, name) == pytest.approx(value, abs=1e-9), name

@@ -23,6 +23,7 @@ from geo4d.datasets.base import (
     same_stems,
 )
 from geo4d.errors import InputError
+from geo4d.formats.arrays import load_npz
 from geo4d.formats.cameras import load_tum
 from geo4d.formats.images import load_exr, load_image
 from geo4d.types import FrameArray
@@ -44,14 +45,24 @@ def load_depth_file(path: Path) -> np.ndarray:
             if name in channels:
                 return channels[name].astype(np.float32)
         raise InputError(f"expected a channel Z in {path}, got {', '.join(channels)}")
+    return load_array(path, "depth")
+
+
+def load_array(path: Path, key: str) -> np.ndarray:
+    """float32 array of an .npy, or of an .npz under ``key``.
+
+    Raises:
+        InputError: damaged, or the key is not there.
+    """
+    if path.suffix == ".npz":
+        arrays = load_npz(path)
+        if key not in arrays:
+            raise InputError(f"expected an array {key!r} in {path}, got {', '.join(arrays)}")
+        return np.asarray(arrays[key], np.float32)
     try:
-        content = np.load(path)
-        values = content["depth"] if path.suffix == ".npz" else content
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(
-            f"expected a depth array in {path}, got: {error}; the file may be truncated"
-        ) from error
-    return np.asarray(values, np.float32)
+        return np.asarray(np.load(path), np.float32)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"expected an array in {path}, got: {error}; the file may be truncated") from error
 
 
 def load_intrinsics(path: Path, num_frames: int) -> np.ndarray:
