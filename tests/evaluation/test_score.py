@@ -1,0 +1,191 @@
+"""Scoring of one sequence: coverage, degenerate parts, units, sizes, and predictors that are wrong in known ways."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from geo4d.evaluation.predicted import Predicted, from_reconstruction
+from geo4d.evaluation.protocols import PROTOCOLS, DepthProtocol, Protocol, geo4d, geometrycrafter
+from geo4d.evaluation.score import aligned_depth, resize_map, score
+from geo4d.types import Reconstruction
+
+
+def truth(sequence, **changes):
+    fields = {
+        "frames": np.arange(sequence.num_frames),
+        "size": sequence.size,
+        "maps": sequence.depth / 3,
+        "intrinsics": sequence.intrinsics,
+        "c2w": sequence.c2w,
+        **changes,
+    }
+    return Predicted(**fields)
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "metric"])
+def test_scaled_truth_is_perfect(plane, name):
+    result = score(truth(plane), plane, PROTOCOLS[name])
+    assert result.metrics["abs_rel"] < 1e-5
+    assert result.metrics["delta_125"] == 1
+    assert result.metrics["coverage"] == 1
+    assert result.metrics["ate"] < 1e-9
+    assert result.metrics["depth_change"] < 0.02  # pixels are followed to the nearest centre
+    assert result.metrics["focal_rel"] < 1e-9
+    assert result.degenerate == {}
+
+
+def test_points_follow_geometrycrafter(plane):
+    result = score(truth(plane), plane, geometrycrafter(max_depth=70, weighted=True))
+    assert result.metrics["point_rel"] < 1e-5
+    assert result.metrics["point_delta"] == 1
+    assert result.metrics["point_scale"] == pytest.approx(3, rel=1e-5)
+    wide = plane.intrinsics * np.array([[0.5], [0.5], [1.0]])
+    wide[:, :2, 2] = plane.intrinsics[:, :2, 2]
+    assert score(truth(plane, intrinsics=wide), plane, geometrycrafter(max_depth=70, weighted=True)).metrics["point_rel"] > 0.1
+
+
+def test_missing_frames_and_pixels_count(plane):
+    whole = score(truth(plane), plane, geo4d())
+    frames = np.arange(0, 12, 2)
+    part = truth(
+        plane, frames=frames, maps=plane.depth[frames] / 3, intrinsics=plane.intrinsics[frames], c2w=plane.c2w[frames]
+    )
+    result = score(part, plane, geo4d())
+    assert result.metrics["coverage"] == pytest.approx(0.5)
+    assert result.metrics["delta_125"] == pytest.approx(0.5)
+    assert result.metrics["pose_coverage"] == pytest.approx(0.5)
+    assert result.metrics["focal_coverage"] == pytest.approx(0.5)
+    assert result.metrics["abs_rel"] == pytest.approx(whole.metrics["abs_rel"], abs=1e-5)
+    assert any("6 of 12 frames have no prediction" in warning for warning in result.warnings)
+
+
+def test_nan_predictions_are_counted_and_stated(plane):
+    maps = plane.depth / 3
+    maps[:, :, :8] = np.nan
+    result = score(truth(plane, maps=maps), plane, geo4d())
+    assert result.metrics["coverage"] == pytest.approx(0.75)
+    assert result.metrics["delta_125"] == pytest.approx(0.75)
+    assert any(f"{12 * 24 * 8} reference-valid pixels" in warning for warning in result.warnings)
+
+
+def test_nothing_predicted_is_all_wrong_not_absent(plane):
+    empty = truth(plane, maps=np.full_like(plane.depth, np.nan), c2w=np.full_like(plane.c2w, np.nan))
+    result = score(empty, plane, geo4d())
+    assert result.metrics["coverage"] == 0
+    assert result.metrics["delta_125"] == 0
+    assert result.metrics["abs_rel"] is None
+    assert result.metrics["pose_coverage"] == 0
+    assert result.metrics["ate"] is None
+    bare = score(truth(plane, maps=None, c2w=None), plane, geo4d())
+    assert bare.metrics["coverage"] == 0
+    assert bare.metrics["pose_coverage"] == 0
+    assert set(bare.degenerate) == {"depth", "poses"}
+
+
+def test_a_constant_prediction_is_scored(plane):
+    result = score(truth(plane, maps=np.ones_like(plane.depth)), plane, geo4d())
+    assert result.metrics["abs_rel"] > 0.05
+    assert result.metrics["coverage"] == 1
+    assert any("constant" in warning for warning in result.warnings)
+
+
+def test_sequence_without_valid_depth_is_degenerate(plane):
+    sky = replace(plane, depth=np.full_like(plane.depth, np.inf))
+    result = score(truth(plane), sky, geo4d())
+    assert "abs_rel" not in result.metrics
+    assert result.degenerate["depth"] == "no valid reference pixel"
+
+
+@pytest.mark.parametrize(
+    ("poses", "reason"), [(np.zeros((12, 3)), "no motion"), (np.arange(12)[:, None] * np.ones((12, 3)), "collinear path")]
+)
+def test_degenerate_paths_are_reported(plane, poses, reason):
+    c2w = plane.c2w.copy()
+    c2w[:, :3, 3] = poses
+    result = score(truth(plane), replace(plane, c2w=c2w), geo4d())
+    assert result.degenerate["poses"] == reason
+    assert result.metrics["ate"] is None
+
+
+def test_one_frame(plane):
+    from geo4d.datasets.base import select
+
+    single = select(plane, slice(0, 1))
+    prediction = truth(plane, frames=np.arange(1), maps=plane.depth[:1], intrinsics=plane.intrinsics[:1], c2w=plane.c2w[:1])
+    result = score(prediction, single, geo4d())
+    assert result.degenerate["poses"] == "one frame"
+    assert result.metrics["abs_rel"] < 1e-5
+    assert result.metrics["ate"] is None
+
+
+@pytest.mark.parametrize(("factor", "kind", "suspicious"), [(1000, "scale", True), (1e-3, "scale", True), (7, "scale", False), (200, "metric", True)])
+def test_wrong_units_are_suspicious(plane, factor, kind, suspicious):
+    result = score(truth(plane, maps=plane.depth * factor, scale_kind=kind), plane, PROTOCOLS["median"])
+    assert any("suspicious units" in warning for warning in result.warnings) == suspicious
+    assert result.metrics["abs_rel"] < 1e-5
+
+
+def test_maps_of_another_size_are_resized(plane):
+    half = plane.depth.reshape(12, 12, 2, 16, 2).mean((2, 4))
+    result = score(truth(plane, maps=half / 3, size=(12, 16)), plane, geo4d())
+    assert result.metrics["coverage"] == 1
+    assert result.metrics["abs_rel"] < 0.01
+
+
+def test_resize_keeps_holes_and_values():
+    values = torch.arange(48.0).reshape(6, 8)
+    assert torch.equal(resize_map(values, (6, 8)), values)
+    values[:, :4] = torch.nan
+    large = resize_map(values, (12, 16))
+    assert torch.isnan(large[:, :7]).all()
+    assert torch.isfinite(large[:, 9:]).all()
+    known = large[torch.isfinite(large)]
+    assert known.min() >= 0
+    assert known.max() <= 60
+
+
+def test_affine_disparity_needs_a_fit_in_disparity(plane):
+    prediction = truth(plane, maps=0.4 / plane.depth + 0.2, quantity="disparity", scale_kind="affine")
+    assert score(prediction, plane, PROTOCOLS["affine-disparity"]).metrics["abs_rel"] < 1e-4
+    with pytest.raises(ValueError, match="disparity"):
+        score(prediction, plane, geo4d())
+
+
+def test_per_frame_alignment_forgives_flicker(plane):
+    flicker = plane.depth * np.linspace(1, 2, 12, dtype=np.float32)[:, None, None]
+    whole = score(truth(plane, maps=flicker), plane, PROTOCOLS["median"])
+    each = score(truth(plane, maps=flicker), plane, PROTOCOLS["median-per-frame"])
+    assert whole.metrics["abs_rel"] > 0.1
+    assert each.metrics["abs_rel"] < 1e-5
+
+
+def test_frames_outside_the_sequence_are_refused(plane):
+    with pytest.raises(ValueError, match="frame 12"):
+        score(truth(plane, frames=np.arange(1, 13)), plane, geo4d())
+
+
+def test_a_reconstruction_is_scored_by_its_source_frames(plane):
+    frames = np.arange(0, 12, 3)
+    reconstruction = Reconstruction(
+        depth=plane.depth[frames] * 2,
+        confidence=np.ones((4, *plane.size), np.float32),
+        intrinsics=plane.intrinsics[frames],
+        times_s=plane.times_s[frames],
+        source_frames=frames,
+        c2w=plane.c2w[frames],
+        scene=np.array([0, 0, 0, 1]),
+    )
+    result = score(reconstruction, plane, geo4d())
+    assert result.metrics["coverage"] == pytest.approx(4 / 12)
+    assert result.metrics["abs_rel"] < 1e-5
+    assert result.metrics["pose_coverage"] == pytest.approx(3 / 12)
+    assert from_reconstruction(reconstruction).warnings
+
+
+def test_error_maps_use_the_scored_alignment(plane):
+    aligned, reference = aligned_depth(truth(plane), plane, geo4d())
+    np.testing.assert_allclose(aligned, reference, rtol=1e-4)
+    capped = Protocol("c", "c", depth=DepthProtocol(max_depth=5.0))
+    assert np.isnan(aligned_depth(truth(plane), plane, capped)[1]).any()
