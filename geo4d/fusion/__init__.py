@@ -3,6 +3,7 @@
 from geo4d.fusion.align import AlignConfig, Alignment, CameraEvidence, align, find_bad_windows
 from geo4d.fusion.dense import iter_dense
 from geo4d.fusion.fuse import dense_reconstruction, fuse
+from geo4d.fusion.upsample import upsample_depth
 
 __all__ = [
     "AlignConfig",
@@ -13,4 +14,5 @@ __all__ = [
     "find_bad_windows",
     "fuse",
     "iter_dense",
+    "upsample_depth",
 ]
