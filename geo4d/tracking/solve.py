@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geo4d.geometry.cameras import centred_intrinsics
-from geo4d.geometry.fit import fit_camera_pose
-from geo4d.geometry.poses import interpolate_rigid, inverse, relative, rigid, rotation_angle
+from geo4d.geometry.fit import fit_camera_pose, fit_similarity_robust
+from geo4d.geometry.poses import interpolate_rigid, inverse, relative, rigid, rotation_angle, similarity_parts
 from geo4d.tracking.bundle import (
     BundleConfig,
     BundleResult,
@@ -56,10 +56,12 @@ class CameraSolveConfig:
             a better prior are given. 0.87 is a field of view of 60 degrees.
         prior_strength: pixels squared of summed cost that one standard deviation of the focal prior is worth.
         zoom: let the focal length change from frame to frame.
-        radial_prior: spread of one radial distortion coefficient that is estimated with an unknown focal length, so that bent
-            lines of a wide lens do not bend the path; the intrinsics returned are of the pinhole camera. 0: no distortion.
+        radial_prior: spread of one radial distortion coefficient that is estimated with an unknown focal length, for
+            wide lenses; the intrinsics returned are of the pinhole camera. 0: no distortion.
         parallax_test: how many times more than noise a translation must improve the fit to be believed.
         min_points: tracks that a pose needs.
+        depth_spread: expected spread of log depth where depth maps are given; re-estimated from the fit.
+        depth_focal_spread: how far the tracks may change the focal length that came with depth maps (logarithm).
     """
 
     pixel_error: float = 0.5
@@ -73,6 +75,8 @@ class CameraSolveConfig:
     radial_prior: float = 0.0
     parallax_test: float = 4.0
     min_points: int = 12
+    depth_spread: float = 0.05
+    depth_focal_spread: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class MotionCameras:
         points: sparse points, world of their shot.
         point_shot: which shot each point belongs to.
         depth_range: per frame (near, far) of the points it sees, unit of ``c2w``; (nan, nan) where unknown.
+        depth_scale: only with given depth maps: the factor that takes each frame's depth to the unit of ``c2w``.
     """
 
     c2w: Float[Tensor, "T 4 4"]
@@ -130,6 +135,7 @@ class MotionCameras:
     points: Float[Tensor, "P 3"]
     point_shot: Int[Tensor, " P"]
     depth_range: Float[Tensor, "T 2"]
+    depth_scale: Float[Tensor, " T"] | None = None
 
     def shot_of(self, frame: int) -> ShotMotion:
         """The shot that holds ``frame``."""
@@ -146,6 +152,8 @@ def fit_cameras(
 ) -> MotionCameras:
     """Cameras of all frames from tracks alone.
 
+    The first camera of every shot is the identity; the median depth of its observations is 1.
+
     Args:
         tracks: see ``track_points``.
         intrinsics: known, [3, 3] or one per frame, pixels of the tracked pictures; None estimates one focal length per
@@ -158,7 +166,91 @@ def fit_cameras(
     Raises:
         ValueError: intrinsics of the wrong length.
     """
-    config = config or CameraSolveConfig()
+    return _solve_shots(tracks, intrinsics, focal_prior, None, False, config or CameraSolveConfig(), progress)
+
+
+def solve_with_depth(
+    tracks: Tracks,
+    depth: Iterable[Float[Tensor, "H W"]],
+    intrinsics: Float[Tensor, "*t 3 3"],
+    *,
+    per_frame_scale: bool = False,
+    config: CameraSolveConfig | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> MotionCameras:
+    """Cameras of all frames from tracks and the depth maps of a predictor.
+
+    Points are unknown; every observation measures its position and, where the depth map is smooth, its log depth. The
+    first camera of every shot is the identity; translations have the unit of ``depth``.
+
+    Args:
+        tracks: see ``track_points``.
+        depth: z-depth of every frame, in order, any size with the shape of the tracked pictures; not finite or not
+            positive where unknown.
+        intrinsics: pixels of the tracked pictures, [3, 3] or one per frame; the focal length is refined by one common
+            factor within ``depth_focal_spread``.
+        per_frame_scale: the depth of every frame has a scale of its own (single-image predictors).
+        config: see ``CameraSolveConfig``.
+        progress: called with the share done.
+    Raises:
+        ValueError: intrinsics or depth of the wrong length.
+    Source: GeometryCrafter, supplement, Eq. (9) and (10), with the depth term that its code leaves out.
+    """
+    log_depth = sample_log_depth(tracks, depth)
+    return _solve_shots(
+        tracks, intrinsics, None, log_depth, per_frame_scale, config or CameraSolveConfig(), progress
+    )
+
+
+def sample_log_depth(
+    tracks: Tracks, depth: Iterable[Float[Tensor, "H W"]], *, edge_ratio: float = 1.15
+) -> Float[Tensor, " O"]:
+    """Log depth at every observation; NaN where unknown or at an edge.
+
+    An edge is where 3x3 pixels differ by ``edge_ratio``, and by twice what they do elsewhere (noisy maps).
+    """
+    spread = torch.full((len(tracks.frame),), torch.nan, dtype=torch.float64)
+    result = torch.full((len(tracks.frame),), torch.nan, dtype=torch.float64)
+    order = tracks.frame.argsort(stable=True)
+    counts = torch.bincount(tracks.frame, minlength=tracks.num_frames).tolist()
+    seen = 0
+    for frame, rows in zip(depth, order.split(counts), strict=False):
+        seen += 1
+        size = (frame.shape[0], frame.shape[1])
+        log_map = torch.where(torch.isfinite(frame) & (frame > 0), frame, torch.nan).double().log()
+        factor = torch.tensor([size[1] / tracks.size[1], size[0] / tracks.size[0]])
+        xy = tracks.xy[rows] * factor - 0.5
+        low = xy.floor().long()
+        share = (xy - low).double()
+        x = (low[:, 0, None] + torch.tensor([0, 1, 0, 1])).clamp(0, size[1] - 1)
+        y = (low[:, 1, None] + torch.tensor([0, 0, 1, 1])).clamp(0, size[0] - 1)
+        corners = log_map[y, x]
+        mix = torch.stack([(1 - share[:, 0]), share[:, 0]], 1).repeat(1, 2)
+        mix = mix * torch.stack([(1 - share[:, 1]), share[:, 1]], 1).repeat_interleave(2, 1)
+        value = (corners * mix).sum(1)
+        centre = xy.round().long()
+        offsets = torch.tensor([-1, 0, 1])
+        around = log_map[
+            (centre[:, 1, None, None] + offsets[:, None]).clamp(0, size[0] - 1),
+            (centre[:, 0, None, None] + offsets).clamp(0, size[1] - 1),
+        ].flatten(1)
+        spread[rows] = around.amax(1) - around.amin(1)
+        result[rows] = value
+    if seen != tracks.num_frames:
+        raise ValueError(f"expected {tracks.num_frames} depth maps, got {seen}")
+    usual = float(torch.nan_to_num(spread.nanmedian(), nan=0.0)) if len(spread) else 0.0
+    return torch.where(spread < max(math.log(edge_ratio), 2 * usual), result, torch.nan)
+
+
+def _solve_shots(
+    tracks: Tracks,
+    intrinsics: Float[Tensor, "*t 3 3"] | None,
+    focal_prior: tuple[float, float] | None,
+    log_depth: Float[Tensor, " O"] | None,
+    per_frame_scale: bool,
+    config: CameraSolveConfig,
+    progress: Callable[[float], None] | None,
+) -> MotionCameras:
     num_frames = tracks.num_frames
     if intrinsics is not None:
         intrinsics = intrinsics.double()
@@ -173,7 +265,10 @@ def fit_cameras(
     solved: list[_ShotSolution] = []
     with single_thread():
         for start, stop in zip(starts, stops, strict=True):
-            solved.append(_Shot(tracks, start, stop, intrinsics, focal_prior, config).solve())
+            shot = _Shot(tracks, start, stop, intrinsics, focal_prior, config)
+            solved.append(
+                shot.solve() if log_depth is None else shot.solve_with_depth(log_depth, per_frame_scale)
+            )
             if progress is not None:
                 progress(stop / num_frames)
     return _assemble(solved, tracks, intrinsics)
@@ -198,6 +293,7 @@ class _ShotSolution:
     confidence: Float[Tensor, " F"]
     points: Float[Tensor, "P 3"]
     depth_range: Float[Tensor, "F 2"]
+    depth_scale: Float[Tensor, " F"] | None = None
 
 
 def _assemble(solved: list[_ShotSolution], tracks: Tracks, known: Tensor | None) -> MotionCameras:
@@ -209,15 +305,22 @@ def _assemble(solved: list[_ShotSolution], tracks: Tracks, known: Tensor | None)
             for s in solved
         ]
     )
+    scales = [s.depth_scale for s in solved if s.depth_scale is not None]
+    matrices = centred_intrinsics(focal, tracks.size)
+    if known is not None:
+        # The solver may have changed the focal length by a common factor (depth maps); the rest stays as given.
+        matrices = known.clone()
+        matrices[:, :2, :2] *= (focal / known[:, 0, 0])[:, None, None]
     return MotionCameras(
         c2w=inverse(torch.cat([s.w2c for s in solved])),
-        intrinsics=centred_intrinsics(focal, tracks.size) if known is None else known.clone(),
+        intrinsics=matrices,
         size=tracks.size,
         confidence=torch.cat([s.confidence for s in solved]).float(),
         shots=tuple(s.motion for s in solved),
         points=torch.cat([s.points for s in solved]).float(),
         point_shot=torch.cat([torch.full((len(s.points),), k) for k, s in enumerate(solved)]),
         depth_range=torch.cat([s.depth_range for s in solved]).float(),
+        depth_scale=torch.cat(scales).float() if scales else None,
     )
 
 
@@ -234,10 +337,12 @@ class _Shot:
         config: CameraSolveConfig,
     ) -> None:
         self.start, self.stop, self.config = start, stop, config
+        self.with_depth = False
         height, width = tracks.size
         self.width, diagonal = width, math.hypot(height, width)
         self.pixel_error = max(0.25, config.pixel_error * diagonal / 800)
         inside = (tracks.frame >= start) & (tracks.frame < stop)
+        self.inside = inside
         self.track = tracks.track[inside]
         self.frame = tracks.frame[inside] - start
         xy = tracks.xy[inside].double()
@@ -274,7 +379,36 @@ class _Shot:
             result = self._grow(start, begin, end)
         else:
             result = self._rotations(start)
-        return self._finish(result, kind, parallax, start)
+        return self._finish(result, kind, parallax, start.scores)
+
+    def solve_with_depth(self, log_depth: Float[Tensor, " O"], per_frame_scale: bool) -> _ShotSolution:
+        """As ``solve``, but points start from depth maps, which also measure them; ``log_depth`` of all observations."""
+        self.with_depth = True
+        solution = self._unknown("too few tracks with depth")
+        scale = torch.ones(self.num_frames, dtype=torch.float64)
+        if self.num_frames < 2 or len(self.keyframes) < 2:
+            return replace(solution, depth_scale=scale)
+        self._collect(log_depth[self.inside])
+        assert self.observations.log_depth is not None
+        if int(torch.isfinite(self.observations.log_depth).sum()) < 2 * self.config.min_points:
+            return replace(solution, depth_scale=scale)
+        result = self._adjust_with_depth(per_frame_scale)
+        parallax = self._parallax_after(self.keyframes.shape[0] // 2)
+        solution = self._finish(result, "parallax", parallax, ())
+        if not per_frame_scale:
+            return replace(solution, depth_scale=scale)
+        scale = self._scale_of_frames(solution, log_depth[self.inside])
+        # The first frame's own scale is as arbitrary as the others': their median becomes the unit.
+        unit = scale.median()
+        w2c = solution.w2c.clone()
+        w2c[:, :3, 3] /= unit
+        return replace(
+            solution,
+            w2c=w2c,
+            points=solution.points / unit,
+            depth_range=solution.depth_range / unit,
+            depth_scale=scale / unit,
+        )
 
     # Keyframes and observations
 
@@ -325,7 +459,7 @@ class _Shot:
             chosen.append(last)
         return chosen
 
-    def _collect(self) -> None:
+    def _collect(self, log_depth: Float[Tensor, " O"] | None = None) -> None:
         """Observations in keyframes: points seen twice, long tracks split."""
         N = len(self.keyframes)
         number = torch.full((self.num_frames,), -1, dtype=torch.long)
@@ -346,6 +480,7 @@ class _Shot:
             renumber[point[keep]],
             self.uv[rows][keep],
             torch.ones(int(keep.sum()), dtype=torch.float64),
+            None if log_depth is None else log_depth[rows][keep],
         )
         self.num_points = int(often.sum())
         self.track_of_point = ids[pieces[often].div(N + 1, rounding_mode="floor")]
@@ -418,6 +553,140 @@ class _Shot:
         turned = rotation_angle(relative_rotations(start.rotation_only.state.w2c)).max()
         moved = float(turned) * float(start.rotation_only.state.log_focal[0].exp())
         return ("rotation" if moved > 2 * self.pixel_error else "static"), parallax
+
+    # Depth maps
+
+    def _scale_of_frames(
+        self, solution: _ShotSolution, log_depth: Float[Tensor, " O"]
+    ) -> Float[Tensor, " F"]:
+        """Per frame, median ratio of the solved depth of its points to the measured one; neighbours' where unknown."""
+        point = self.point_of_track[self.track]
+        rows = ((point >= 0) & torch.isfinite(log_depth)).nonzero()[:, 0]
+        X = self.world_points[point[rows]]
+        depth = (solution.w2c[self.frame[rows], 2] * X).sum(1) / X[:, 3].clamp_min(1e-9)
+        ratio = depth.clamp_min(1e-12).log() - log_depth[rows]
+        scale = torch.full((self.num_frames,), torch.nan, dtype=torch.float64)
+        for f in range(self.num_frames):
+            mine = ratio[(self.frame[rows] == f) & (depth > 0)]
+            if len(mine) >= self.config.min_points:
+                scale[f] = mine.median()
+        known = torch.isfinite(scale).nonzero()[:, 0]
+        if len(known) == 0:
+            return torch.ones_like(scale)
+        nearest = (torch.arange(self.num_frames)[:, None] - known).abs().argmin(1)
+        return scale[known[nearest]].exp()
+
+    def _adjust_with_depth(self, per_frame_scale: bool) -> BundleResult:
+        """All keyframes with measured depths, each with a scale of its own if asked."""
+        obs, N, config = self.observations, len(self.keyframes), self.config
+        assert obs.log_depth is not None
+        assert self.known_focal is not None
+        self.log_focal = self.known_focal[self.keyframes].log()
+        has_depth = torch.isfinite(obs.log_depth)
+        raw = torch.where(has_depth, obs.log_depth, 0.0)
+        log_scale = self._chain_with_depth(has_depth, per_frame_scale)
+        points = self._points_from_depth(has_depth, raw + log_scale[obs.camera])
+        state = BundleState(self.w2c, self.log_focal, points)
+        spread = config.depth_spread
+        settings = BundleConfig(
+            num_iterations=12,
+            robust_width=2 * self.pixel_error,
+            focal="shared" if config.depth_focal_spread > 0 else "fixed",
+            focal_prior=(
+                float(self.known_focal[self.keyframes].log().mean().exp()),
+                config.depth_focal_spread or 1.0,
+            ),
+            prior_strength=config.prior_strength * self.pixel_error**2,
+            tolerance=1e-4,
+        )
+        for turn in range(3):
+            weight = has_depth.double() * (self.pixel_error / spread)
+            measured = replace(obs, log_depth=raw + log_scale[obs.camera], depth_weight=weight)
+            result = bundle_adjust(state, measured, config=settings)
+            state = tidy(result.state)
+            depth = (state.w2c[obs.camera, 2] * state.points[obs.point]).sum(1)
+            depth = depth / state.points[obs.point, 3].clamp_min(1e-6)
+            usable = has_depth & (depth > 0) & (result.error < 8 * self.pixel_error)
+            left = depth.clamp_min(1e-9).log() - raw - log_scale[obs.camera]
+            if per_frame_scale:
+                for c in range(1, N):
+                    mine = left[usable & (obs.camera == c)]
+                    if len(mine) >= config.min_points:
+                        change = mine.median()
+                        log_scale[c] += change
+                        left[obs.camera == c] -= change
+            if bool(usable.any()):
+                spread = float((1.48 * left[usable].abs().median()).clamp(0.003, 0.3))
+            if turn == 1:
+                obs = replace(obs, weight=(result.error < 8 * self.pixel_error).double())
+                settings = replace(settings, robust_width=self.pixel_error, num_iterations=20, tolerance=1e-6)
+        self.final_observations = obs
+        return result
+
+    def _chain_with_depth(self, has_depth: Tensor, per_frame_scale: bool) -> Float[Tensor, " N"]:
+        """Start of ``w2c``: every keyframe aligned to the one before by the lifted points that both see."""
+        obs, N = self.observations, len(self.keyframes)
+        assert obs.log_depth is not None
+        lifted = self._lift(torch.where(has_depth, obs.log_depth, 0.0))
+        w2c = [torch.eye(4, dtype=torch.float64)]
+        log_scale = torch.zeros(N, dtype=torch.float64)
+        row_before = torch.full((self.num_points,), -1, dtype=torch.long)
+        rows = ((obs.camera == 0) & has_depth).nonzero()[:, 0]
+        row_before[obs.point[rows]] = rows
+        for c in range(1, N):
+            rows = ((obs.camera == c) & has_depth).nonzero()[:, 0]
+            shared = rows[row_before[obs.point[rows]] >= 0]
+            motion = torch.eye(4, dtype=torch.float64)
+            log_scale[c] = log_scale[c - 1]
+            if len(shared) >= self.config.min_points:
+                before = lifted[row_before[obs.point[shared]]] * log_scale[c - 1].exp()
+                now = lifted[shared] * log_scale[c - 1].exp()
+                near = 1 / before.norm(dim=1).clamp_min(1e-9)
+                fit = fit_similarity_robust(before, now, near, with_scale=per_frame_scale)
+                scale, R, t = similarity_parts(fit)
+                log_scale[c] -= scale.log() if per_frame_scale else 0.0
+                rays = torch.cat([obs.uv[shared], self.log_focal[c].exp().expand(len(shared), 1)], 1)
+                motion = fit_camera_pose(
+                    before,
+                    rays / rays[:, 2:],
+                    initial_w2c=rigid(R, t / scale),
+                    robust_width=float(2 * self.pixel_error / self.log_focal[c].exp()),
+                )
+            w2c.append(motion @ w2c[-1])
+            row_before.fill_(-1)
+            row_before[obs.point[rows]] = rows
+        self.w2c = torch.stack(w2c)
+        return log_scale
+
+    def _lift(self, log_depth: Float[Tensor, " O"]) -> Float[Tensor, "O 3"]:
+        """Camera-frame points of the observations."""
+        rays = self.observations.uv / self.log_focal[self.observations.camera].exp()[:, None]
+        return torch.cat([rays, torch.ones_like(rays[:, :1])], 1) * log_depth.exp()[:, None]
+
+    def _points_from_depth(self, has_depth: Tensor, log_depth: Tensor) -> Float[Tensor, "P 4"]:
+        """Points from their first observation with depth; the others by triangulation."""
+        obs = self.observations
+        points = triangulate(self.w2c, self.log_focal, obs, self.num_points)
+        first = torch.full((self.num_points,), len(obs.point), dtype=torch.long)
+        rows = has_depth.nonzero()[:, 0]
+        first.scatter_reduce_(0, obs.point[rows], rows, "amin")
+        known = first < len(obs.point)
+        rows = first[known]
+        c2w = inverse(self.w2c)[obs.camera[rows]]
+        world = (c2w[:, :3, :3] @ self._lift(log_depth)[rows][..., None])[..., 0] + c2w[:, :3, 3]
+        found = torch.cat([world, torch.ones_like(world[:, :1])], 1)
+        points[known] = found / found.norm(dim=1, keepdim=True)
+        return points
+
+    def _parallax_after(self, step: int) -> float:
+        """Median motion in pixels, from the first keyframe to ``step`` later, that a rotation does not explain."""
+        for later in range(max(step, 1), 0, -1):
+            _, uv_a, uv_b = shared_points(self.observations, 0, later)
+            if len(uv_a) >= self.config.min_points:
+                focal = float(self.log_focal[0].exp())
+                a, b = bearing(uv_a, focal), bearing(uv_b, focal)
+                return float((b - a @ fit_rotation(a, b).T).norm(dim=1).median()) * focal
+        return 0.0
 
     # Growth
 
@@ -578,20 +847,25 @@ class _Shot:
     # Finish
 
     def _finish(
-        self, result: BundleResult, kind: MotionKind, parallax: float, start: StartResult
+        self,
+        result: BundleResult,
+        kind: MotionKind,
+        parallax: float,
+        starts: tuple[tuple[str, float, float, float], ...],
     ) -> _ShotSolution:
         obs = self.final_observations
         state = tidy(result.state)
-        if kind == "parallax":
+        if kind == "parallax" and not self.with_depth:
             state = self._with_unit_depth(state, obs)
         w2c, focal = self._all_frames(state, kind)
         first = inverse(w2c[:1])
         w2c = w2c @ first
         points = state.points.clone()
         points[:, :3] = points[:, :3] @ inverse(first)[0, :3, :3].T + points[:, 3:] * inverse(first)[0, :3, 3]
+        self.world_points = points
         confidence, depth_range, error = self._reliability(w2c, focal, points, state.radial, kind)
         spread = result.log_focal_spread * self.pixel_error
-        if self.known_focal is not None:
+        if self.known_focal is not None and not self.with_depth:
             spread = 0.0
         positions = torch.zeros(0, 3, dtype=torch.float64)
         if kind == "parallax":
@@ -610,7 +884,7 @@ class _Shot:
             len(positions),
             error,
             self._statement(kind, parallax, spread, planar, len(positions)),
-            start.scores,
+            starts,
         )
         return _ShotSolution(motion, w2c, focal, confidence, positions, depth_range)
 
@@ -646,7 +920,8 @@ class _Shot:
         w2c = interpolate_rigid(state.w2c[left], state.w2c[right], share.clamp(0, 1))
         focal = torch.lerp(state.log_focal[left], state.log_focal[right], share.clamp(0, 1)).exp()
         if self.known_focal is not None:
-            focal = self.known_focal.clone()
+            factor = state.log_focal[0].exp() / self.known_focal[keys[0]]
+            focal = self.known_focal * factor
         w2c[keys] = state.w2c
         self.point_of_track = torch.full((int(self.track.max()) + 1,), -1, dtype=torch.long)
         self.point_of_track[self.track_of_point] = torch.arange(len(self.track_of_point))

@@ -1,0 +1,141 @@
+"""New cameras for a result on disk: read, solve, write a new result. The old one is left as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from geo4d.errors import InputError
+from geo4d.geometry.cameras import resize_intrinsics
+from geo4d.store import MANIFEST, StoreWriter, Workspace, load_result
+from geo4d.tracking.masks import grow, read_masks
+from geo4d.tracking.pose import pose_reconstruction
+from geo4d.types import FrameMaps, Reconstruction
+from geo4d.video.io import Video, fit_size
+
+TRACKING_SIZE = 640
+"""Longest side of the pictures that points are tracked in."""
+
+
+def repose(
+    result: str | Path,
+    output: str | Path,
+    *,
+    mask: str | Path | None = None,
+    mask_radius: float = 0.005,
+    intrinsics: tuple[float, float, float, float] | None = None,
+    trajectory: str | Path | None = None,
+    per_frame_scale: bool = False,
+    overwrite: bool = False,
+) -> Reconstruction:
+    """Solve the cameras of a result anew and write it as a new result.
+
+    Args:
+        result: folder of a result.
+        output: new folder.
+        mask: video or folder of pictures, bright where things move, one frame per frame of the source or of the result.
+        mask_radius: how far masks are grown, share of the picture's diagonal.
+        intrinsics: known fx fy cx cy in pixels of the source, pixel centres at +0.5.
+        trajectory: TUM file of camera to world, one line per frame of the result, in any unit.
+        per_frame_scale: let every frame's depth change by a factor of its own.
+        overwrite: replace an existing output.
+    Raises:
+        InputError: the mask or the trajectory does not fit the result.
+        OutputError: no result there, or the output exists.
+    """
+    before = load_result(result)
+    manifest = json.loads((Path(result) / MANIFEST).read_text())
+    source_size = (manifest["source"]["size"]["height"], manifest["source"]["size"]["width"])
+    frames = list(before.source_frames)
+    known: Tensor | None = None
+    if intrinsics is not None:
+        fx, fy, cx, cy = intrinsics
+        K = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
+        known = resize_intrinsics(K, source_size, before.size)
+    path = None
+    if trajectory is not None:
+        from geo4d.formats.cameras import load_tum
+
+        _, poses = load_tum(trajectory)
+        if len(poses) != before.num_frames:
+            raise InputError(f"{trajectory}: expected {before.num_frames} poses, got {len(poses)}")
+        path = torch.from_numpy(np.asarray(poses, np.float64))
+    pictures = _pictures(manifest, frames)
+    size = before.size if pictures is None else fit_size(source_size, TRACKING_SIZE)
+    masks = None
+    if mask is not None:
+        radius = mask_radius * float(np.hypot(*size))
+        masks = (grow(m, radius) for m in read_masks(mask, [int(f) for f in frames], size))
+    elif before.dynamic is not None:
+        masks = _resized_dynamic(before, size)
+    after = pose_reconstruction(
+        before,
+        frames=pictures,
+        masks=masks,
+        intrinsics=known,
+        trajectory=path,
+        per_frame_scale=per_frame_scale,
+    )
+    return _write(after, manifest, Path(output), overwrite)
+
+
+def _pictures(manifest: dict, frames: list) -> Iterator[Tensor] | None:
+    """The frames of the source at tracking size; None when it is gone and the stored colour must do."""
+    place = manifest["source"].get("path")
+    if place is None or not Path(place).exists():
+        return None
+
+    def read() -> Iterator[Tensor]:
+        with Video(place, stop=int(max(frames)) + 1, allow_partial=True) as video:
+            size = fit_size(video.size, TRACKING_SIZE)
+            for frame in frames:
+                yield video.read([int(frame)], size)[0]
+
+    return read()
+
+
+def _resized_dynamic(reconstruction: Reconstruction, size: tuple[int, int]) -> Iterator[Tensor]:
+    assert reconstruction.dynamic is not None
+    for t in range(reconstruction.num_frames):
+        probability = np.nan_to_num(np.float32(reconstruction.dynamic[t]))
+        yield torch.from_numpy(cv2.resize(probability, (size[1], size[0])) > 0.5)
+
+
+def _write(after: Reconstruction, manifest: dict, output: Path, overwrite: bool) -> Reconstruction:
+    pose = {"posed_by": "tracks with depth", **after.diagnostics["pose"]}
+    with Workspace(output, {"pose": pose}, overwrite=overwrite) as work:
+        precision = manifest["provenance"].get("config", {}).get("precision", "float16")
+        writer = StoreWriter(work.result, after.num_frames, after.size, precision)
+        keep_colour = manifest["source"].get("path") is None and after.rgb is not None
+        for t in range(after.num_frames):
+            maps = FrameMaps(
+                t,
+                torch.from_numpy(np.float32(after.depth[t])),
+                torch.from_numpy(np.float32(after.confidence[t])),
+                None if after.dynamic is None else torch.from_numpy(np.float32(after.dynamic[t])),
+            )
+            rgb = None
+            if keep_colour and after.rgb is not None:
+                rgb = np.round(np.float32(after.rgb[t]) * 255).astype(np.uint8)
+            writer.write(maps, rgb)
+        assert after.c2w is not None
+        per_frame = {
+            "intrinsics": np.float32(after.intrinsics),
+            "times_s": after.times_s,
+            "source_frames": np.asarray(after.source_frames, np.int64),
+            "c2w": np.float32(after.c2w),
+        }
+        if after.scene is not None:
+            per_frame["scene"] = np.asarray(after.scene, np.int64)
+        if after.reliable is not None:
+            per_frame["reliable"] = np.asarray(after.reliable, bool)
+        kept = {k: manifest[k] for k in ("scale_kind", "unit", "source")}
+        provenance = {**manifest["provenance"], "pose": pose}
+        writer.finish(per_frame, {**kept, "has_poses": True, "provenance": provenance}, after.diagnostics)
+        return work.publish()

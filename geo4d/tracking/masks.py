@@ -1,0 +1,275 @@
+"""Dynamic regions: what moves on its own, from motion alone, or masks that the user brings.
+
+A frame is compared by dense flow with frames at several gaps before and after. Where the scene is rigid, every flow
+vector must end on its epipolar segment (between the nearest and the farthest depth of the frame), and all of them must
+agree on one depth. What does not fit is moving.
+
+Axis names: H W pixels of the small pictures in which flow is computed, M neighbouring frames.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geo4d.errors import InputError
+from geo4d.geometry.cameras import resize_intrinsics
+from geo4d.geometry.poses import inverse
+from geo4d.tracking.solve import MotionCameras, single_thread
+from geo4d.video.io import Video
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Settings of the masks from motion.
+
+    Attributes:
+        gaps: frames between compared pictures, both ways.
+        width: columns of the pictures in which flow is computed.
+        noise: least spread of flow, pixels of these pictures.
+        threshold: residual, in spreads, at which the probability is one half.
+        memory: share of the probability that comes from the frame before, carried along the flow.
+        least_area: smaller regions are dropped, share of the picture.
+    """
+
+    gaps: tuple[int, ...] = (1, 2, 4)
+    width: int = 256
+    noise: float = 0.35
+    threshold: float = 3.0
+    memory: float = 0.4
+    least_area: float = 0.002
+
+
+def iter_motion_probability(
+    motion: MotionCameras, frames: Iterable[Float[Tensor, "H W 3"]], config: MaskConfig | None = None
+) -> Iterator[Float[Tensor, "H W"]]:
+    """Probability that a pixel shows something moving, frame by frame; memory bounded by the largest gap.
+
+    Args:
+        motion: cameras of the video; only frames of the same shot are compared.
+        frames: RGB in [0, 1], one per camera, all of one size, which is also the size of the result.
+        config: see ``MaskConfig``.
+    """
+    config = config or MaskConfig()
+    reach = max(config.gaps)
+    pictures: OrderedDict[int, np.ndarray] = OrderedDict()
+    flow = _FlowCache()
+    source = enumerate(frames)
+    size: tuple[int, int] | None = None
+    before: np.ndarray | None = None
+    num_frames = len(motion.c2w)
+    for t in range(num_frames):
+        while not pictures or next(reversed(pictures)) < min(t + reach, num_frames - 1):
+            entry = next(source, None)
+            if entry is None:
+                break
+            frame = entry[1]
+            size = size or (frame.shape[0], frame.shape[1])
+            pictures[entry[0]] = _small_grey(frame, config.width)
+        if t not in pictures or size is None:
+            raise ValueError(f"expected {num_frames} frames, got {t}")
+        shot = motion.shot_of(t)
+        if t == shot.start:
+            before = None
+        if motion.confidence[t] <= 0:
+            current = np.zeros(pictures[t].shape, np.float32)
+        else:
+            with single_thread():
+                current = _probability(t, pictures, motion, flow, config)
+        if before is not None:
+            carried = _carry(before, flow.get(t, t - 1, pictures))
+            current = (1 - config.memory) * current + config.memory * carried
+        before = current
+        yield torch.from_numpy(cv2.resize(current, (size[1], size[0]), interpolation=cv2.INTER_LINEAR))
+        while pictures and next(iter(pictures)) < t + 1 - reach:
+            flow.forget(next(iter(pictures)))
+            pictures.popitem(last=False)
+
+
+def motion_masks(
+    motion: MotionCameras,
+    frames: Iterable[Float[Tensor, "H W 3"]],
+    *,
+    radius: float = 0.0,
+    config: MaskConfig | None = None,
+) -> Iterator[Bool[Tensor, "H W"]]:
+    """True on moving things: the probability of ``iter_motion_probability`` thresholded, tidied and grown.
+
+    Args:
+        radius: how far to grow, pixels of ``frames``.
+    """
+    config = config or MaskConfig()
+    for probability in iter_motion_probability(motion, frames, config):
+        yield grow(tidy_mask(probability > 0.5, config.least_area), radius)
+
+
+def grow(mask: Bool[Tensor, "H W"], radius: float) -> Bool[Tensor, "H W"]:
+    """Every pixel within ``radius`` pixels of the mask."""
+    if radius <= 0 or not bool(mask.any()):
+        return mask
+    distance = cv2.distanceTransform((~mask).numpy().astype(np.uint8), cv2.DIST_L2, 5)
+    return torch.from_numpy(distance <= radius)
+
+
+def tidy_mask(mask: Bool[Tensor, "H W"], least_area: float) -> Bool[Tensor, "H W"]:
+    """Without specks and pinholes smaller than a share of the picture."""
+    limit = least_area * mask.numel()
+
+    def without_specks(m: np.ndarray) -> np.ndarray:
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(m.astype(np.uint8), connectivity=8)
+        keep = stats[:, cv2.CC_STAT_AREA] >= limit
+        keep[0] = False
+        return keep[labels]
+
+    filled = ~without_specks(~without_specks(mask.numpy()))
+    return torch.from_numpy(filled & mask.numpy().any())
+
+
+def mask_iou(predicted: Bool[Tensor, "*b H W"], reference: Bool[Tensor, "*b H W"]) -> float:
+    """Intersection over union of all pixels; 1 where both are empty."""
+    union = (predicted | reference).sum()
+    return float((predicted & reference).sum() / union) if union > 0 else 1.0
+
+
+def read_masks(
+    path: str | Path, frame_numbers: Sequence[int], size: tuple[int, int]
+) -> Iterator[Bool[Tensor, "H W"]]:
+    """Masks from a video or a folder of pictures: True where bright.
+
+    Args:
+        frame_numbers: the frames wanted, numbered in the source video. A mask source with exactly as many frames as are
+            wanted is taken as already cut to them.
+        size: (height, width) of the result.
+    Raises:
+        InputError: too few masks.
+    """
+    with Video(path) as video:
+        numbers = list(frame_numbers)
+        if video.num_frames == len(numbers):
+            numbers = list(range(len(numbers)))
+        if max(numbers) >= video.num_frames:
+            raise InputError(
+                f"{path}: expected masks for {len(frame_numbers)} frames (up to number {max(numbers)}), "
+                f"got {video.num_frames}"
+            )
+        for number in numbers:
+            grey = video.read([number])[0].mean(-1).numpy()
+            yield torch.from_numpy(cv2.resize(grey, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) > 0.5)
+
+
+class _FlowCache:
+    """Dense flow between small pictures, each pair computed once."""
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._known: dict[tuple[int, int], np.ndarray] = {}
+
+    def get(self, source: int, target: int, pictures: OrderedDict[int, np.ndarray]) -> np.ndarray:
+        if (source, target) not in self._known:
+            self._known[source, target] = self._dis.calc(pictures[source], pictures[target], None)
+        return self._known[source, target]
+
+    def forget(self, frame: int) -> None:
+        self._known = {pair: f for pair, f in self._known.items() if frame not in pair}
+
+
+def _small_grey(frame: Float[Tensor, "H W 3"], width: int) -> np.ndarray:
+    rgb = frame.clamp(0, 1).mul(255).to(torch.uint8).numpy()
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    factor = min(1.0, width / grey.shape[1])
+    shape = (max(16, round(grey.shape[1] * factor)), max(16, round(grey.shape[0] * factor)))
+    return cv2.resize(grey, shape, interpolation=cv2.INTER_AREA)
+
+
+def _carry(values: np.ndarray, flow_back: np.ndarray) -> np.ndarray:
+    """Values of the frame before, seen from this one."""
+    height, width = values.shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(
+        values,
+        x + flow_back[..., 0],
+        y + flow_back[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def _probability(
+    t: int,
+    pictures: OrderedDict[int, np.ndarray],
+    motion: MotionCameras,
+    flow: _FlowCache,
+    config: MaskConfig,
+) -> np.ndarray:
+    """Probability of frame ``t`` from its residual to the rigid scene."""
+    shot = motion.shot_of(t)
+    height, width = pictures[t].shape
+    neighbours = [n for g in config.gaps for n in (t - g, t + g)]
+    neighbours = [n for n in neighbours if shot.start <= n < shot.stop and n in pictures]
+    neighbours = [n for n in neighbours if motion.confidence[n] > 0.05]
+    if not neighbours:
+        return np.zeros((height, width), np.float32)
+    K = resize_intrinsics(motion.intrinsics.double(), motion.size, (height, width))
+    rigid = shot.kind == "parallax" and bool(torch.isfinite(motion.depth_range[t]).all())
+    low, high = 0.0, 0.0
+    if rigid:
+        near, far = motion.depth_range[t].double().tolist()
+        low, high = 0.5 / far, 2.0 / near
+    ys, xs = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64) + 0.5,
+        torch.arange(width, dtype=torch.float64) + 0.5,
+        indexing="ij",
+    )
+    pixels = torch.stack([xs, ys, torch.ones_like(xs)], -1)
+    offsets, slopes, trusted = [], [], []
+    for n in neighbours:
+        there = np.asarray(flow.get(t, n, pictures), np.float64)
+        back = _carry_vector(flow.get(n, t, pictures), there)
+        mismatch = torch.from_numpy(np.linalg.norm(there + back, axis=-1))
+        relative = inverse(motion.c2w[n : n + 1].double())[0] @ motion.c2w[t].double()
+        A = K[n] @ relative[:3, :3] @ torch.linalg.inv(K[t])
+        b = K[n] @ relative[:3, 3] if rigid else torch.zeros(3, dtype=torch.float64)
+        base = pixels @ A.T
+        middle = 0.5 * (low + high)
+        # position(d) = (base + d b)_xy / (base + d b)_z, linearised over the segment by its two ends
+        first = base + low * b
+        last = base + high * b
+        p_low = first[..., :2] / first[..., 2:].clamp_min(1e-6)
+        p_high = last[..., :2] / last[..., 2:].clamp_min(1e-6)
+        p = (base + middle * b)[..., :2] / (base + middle * b)[..., 2:].clamp_min(1e-6)
+        slope = (p_high - p_low) / max(high - low, 1e-9)
+        end = pixels[..., :2] + torch.from_numpy(there)
+        inside = (end >= 0).all(-1) & (end[..., 0] < width) & (end[..., 1] < height)
+        offsets.append(end - p)
+        slopes.append(slope)
+        trusted.append(torch.exp(-((mismatch / 1.5) ** 2)) * inside)
+    offset, slope, trust = torch.stack(offsets), torch.stack(slopes), torch.stack(trusted)
+    # one disparity (relative to the middle) for all neighbours, within the segment
+    strength = (trust[..., None] * slope * slope).sum((0, -1))
+    best = (trust[..., None] * slope * offset).sum((0, -1)) / strength.clamp_min(1e-9)
+    half = 0.5 * (high - low)
+    best = best.clamp(-half, half)
+    residual = (offset - best[None, ..., None] * slope).norm(dim=-1)
+    total = trust.sum(0)
+    mean = (trust * residual).sum(0) / total.clamp_min(1e-6)
+    spread = max(config.noise, 1.48 * float(mean[total > 0.5].median()) if bool((total > 0.5).any()) else 0.0)
+    score = (mean / (config.threshold * spread)) ** 2
+    probability = (1 - torch.exp(-0.693 * score)) * (total / (0.3 * len(neighbours))).clamp_max(1)
+    smooth = cv2.GaussianBlur(probability.float().numpy(), (0, 0), 1.5)
+    return np.asarray(smooth, np.float32)
+
+
+def _carry_vector(vectors: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """A vector field of the other picture, read where the flow leads."""
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    at_x, at_y = x + flow[..., 0].astype(np.float32), y + flow[..., 1].astype(np.float32)
+    return cv2.remap(vectors, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
