@@ -13,10 +13,6 @@ EXTRAS: dict[str, dict[str, str]] = {
         "numba": "numba",
     },
     "eval": {"h5py": "h5py", "matplotlib": "matplotlib", "numba": "numba"},
-    "rerun": {"rerun-sdk": "rerun"},
-    "usd": {"usd-core": "pxr"},
-    "ray": {"ray": "ray"},
-    "web": {"fastapi": "fastapi", "gradio": "gradio"},
 }
 """Extra -> package -> the module it installs."""
 
