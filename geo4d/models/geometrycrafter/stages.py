@@ -39,6 +39,7 @@ from geo4d.models.geometrycrafter.windows import (
     sample_window,
     window_starts,
 )
+from geo4d.models.layers import use_channels_last
 
 LATENT_FACTOR = 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -94,6 +95,9 @@ class GeometryCrafter(nn.Module):
         self.image_vae = image_vae.to(DTYPES[config.encoder_dtype])
         self.point_map_vae = point_map_vae
         self.point_map_vae.encoder.to(DTYPES[config.encoder_dtype])
+        if config.encoder_dtype != "float32":
+            use_channels_last(self.image_vae)
+            use_channels_last(self.point_map_vae.encoder)
         self.point_map_vae.decoder.cast(DTYPES[config.decoder_dtype])
         self.eval().requires_grad_(False)
         if not config.offload:

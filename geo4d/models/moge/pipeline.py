@@ -123,9 +123,14 @@ def load(
         dtype: see ``MoGeOptions``; None: float32.
         options: fields of ``MoGeOptions``.
     Raises:
+        ValueError: unknown option.
         CheckpointError: weights are missing, foreign or unsafe.
     """
     file = find_moge(weights)
+    known = {field.name for field in dataclasses.fields(MoGeOptions)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(f"expected options of {sorted(known)}, got also {unknown}")
     settings = MoGeOptions(**{**({"dtype": dtype} if dtype else {}), **options})
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     prior = MoGePrior(load_moge(file), settings, place)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -46,6 +48,29 @@ def test_odd_source_size_and_tiles(variant, make_window, room_prior, golden_fold
     found = system.run(window.rgb, prior.points, prior.mask, (64, 128), noise)
     assert found.point_map.shape == (2, 71, 133, 3)
     assert torch.isfinite(found.point_map).all()
+
+
+def test_sixteen_bits_stay_close(golden, golden_folder, small):
+    """Prior latents, frame latents and decoded maps in bfloat16 against float32."""
+    import copy
+
+    data = golden("pipeline_determ")
+    rgb = data["video_uint8"][:1].float().div(255).movedim(1, -1)
+    points, mask = data["prior_points"][:1], data["prior_mask"][:1]
+    statistics = merge_statistics(frame_records(points, mask))
+    plain = small.make_system(golden_folder, "determ")
+    half = type(plain)(
+        "determ", *(copy.deepcopy(n) for n in (plain.unet, plain.point_map_vae, plain.image_vae, plain.image_encoder)),
+        plain.scheduler, dataclasses.replace(plain.config, encoder_dtype="bfloat16", decoder_dtype="bfloat16"),
+    )  # fmt: skip
+    latents = data["latents_final_unscaled"][:1] * plain.image_vae.config.scaling_factor
+    for name, limit in (("video_latents", 0.05), ("prior_latents", 0.05)):
+        exact, rounded = (
+            getattr(s.encode(rgb, points, mask, statistics, (64, 64)), name) for s in (plain, half)
+        )
+        assert 0 < (rounded - exact).abs().mean() < limit * exact.std()
+    exact, rounded = (next(s.iter_decode(latents, (64, 64))).log_depth for s in (plain, half))
+    assert 0 < (rounded - exact).abs().mean() < 0.05 * exact.std()
 
 
 def test_wrong_network_for_the_variant(golden_folder, small):

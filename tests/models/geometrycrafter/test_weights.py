@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from geo4d.errors import CheckpointError
+from geo4d.errors import CheckpointError, MissingExtraError
 from geo4d.models.geometrycrafter import weights
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig
 from geo4d.models.geometrycrafter.weights import load_system, weights_sha256
@@ -116,6 +116,20 @@ def test_pulled_files_lie_where_they_are_looked_for():
         "moge/model.pt",
     ):
         assert any(entry.startswith(place) for entry in folders)
+
+
+@pytest.mark.parametrize("module", ["unet", "vae"])
+def test_a_missing_library_is_named(module, monkeypatch):
+    import importlib.util
+    import sys
+
+    source = importlib.util.find_spec(f"geo4d.models.geometrycrafter.{module}").origin
+    for name in [name for name in sys.modules if name.partition(".")[0] == "diffusers"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    spec = importlib.util.spec_from_file_location("copy_without_the_library", source)
+    with pytest.raises(MissingExtraError, match=r"geo4d\[geometrycrafter\]"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def test_config_checks_its_values():

@@ -57,6 +57,11 @@ def test_dtype_reaches_the_network(checkpoint):
     assert predictor.info.config["resolution_level"] == 0
 
 
+def test_unknown_options_are_refused(checkpoint):
+    with pytest.raises(ValueError, match="num_steps"):
+        load("moge", weights=checkpoint, num_steps=3)
+
+
 def test_foreign_files_are_named(tmp_path, checkpoint, golden, small_moge):
     with pytest.raises(CheckpointError, match="models pull"):
         find_moge(tmp_path / "nowhere")
