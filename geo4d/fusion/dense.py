@@ -17,7 +17,7 @@ from geo4d.geometry.cameras import camera_rays
 from geo4d.geometry.poses import similarity_parts, transform
 from geo4d.types import FrameMaps, Prediction
 
-CONFIDENCE_HALF = 0.05
+CONFIDENCE_HALF = 0.1
 """Relative depth error at which the confidence is one half."""
 
 DYNAMIC_STEPS = (-8, -3, 3, 8)
