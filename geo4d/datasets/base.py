@@ -114,7 +114,7 @@ class Reader:
 
 _READERS = "geo4d.datasets.readers."
 READERS: dict[str, tuple[str, str]] = {
-    "synthetic": (_READERS + "synthetic", "READER"),
+    "folder": (_READERS + "synthetic", "READER"),
     "tartanair": (_READERS + "tartanair", "READER"),
     "hololens": (_READERS + "hololens", "READER"),
     "iclnuim": (_READERS + "iclnuim", "READER"),

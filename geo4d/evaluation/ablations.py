@@ -1,6 +1,7 @@
 """The papers' ablations for any Geo4D-family model: a variant is settings of the run, or a predictor with a part less."""
 
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from geo4d.evaluation.predicted import Predicted, from_reconstruction
 from geo4d.evaluation.protocols import Protocol
 from geo4d.evaluation.score import SequenceScore, score
 from geo4d.models.base import Predictor, PredictorInfo, load_predictor
-from geo4d.types import Prediction, Reconstruction
+from geo4d.types import Prediction, Reconstruction, Window
 
 STEPS = (1, 5, 10, 25)
 STRIDES = (15, 8, 4, 2)
@@ -59,8 +60,14 @@ class WithoutModalities:
             predictor.info, config={**(predictor.info.config or {}), "ablation": f"only {kept}"}
         )
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._predictor, name)
+    def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        return self._predictor.size_for(source_size)
+
+    def memory_bytes(self, source_size: tuple[int, int]) -> int:
+        return self._predictor.memory_bytes(source_size)
+
+    def prepare(self, windows: Iterable[Window]) -> Mapping[str, Tensor]:
+        return self._predictor.prepare(windows)
 
     def predict(self, *arguments: Any, **keywords: Any) -> Prediction:
         prediction = self._predictor.predict(*arguments, **keywords)

@@ -390,7 +390,7 @@ def _result(plan: _Plan, settings: EvaluationSettings, rows: list[dict[str, Any]
         "format": RESULT_FORMAT,
         "benchmark": plan.benchmark,
         "title": plan.title,
-        "protocol": asdict(plan.protocol),
+        "protocol": json.loads(json.dumps(asdict(plan.protocol))),
         "model": settings.model,
         "predictions": None if settings.predictions is None else settings.predictions.name,
         "weights_sha256": weights[0] if len(weights) == 1 else weights or None,

@@ -272,7 +272,8 @@ def write_euroc(root):
         + "\n".join(f"{stamp},{stamp}.png" for stamp in [*stamps, stamps[-1] + 10**9])
     )
     (folder / "mav0" / "cam0" / "sensor.yaml").write_text(
-        "%YAML:1.0\nT_BS:\n  cols: 4\n  rows: 4\n  data: [0, -1, 0, 0.1,\n  1, 0, 0, 0.2,\n  0, 0, 1, 0.3,\n  0, 0, 0, 1]\n"
+        "%YAML:1.0\nT_BS:\n  cols: 4\n  rows: 4\n  data: [0, -1, 0, 0.1,\n  1, 0, 0, 0.2,\n"
+        "  0, 0, 1, 0.3,\n  0, 0, 0, 1]\n"
         "intrinsics: [10, 11, 3.5, 2.5] #fu, fv, cu, cv\n"
     )
     inverse = poses_to_quaternions(poses()) * [1, -1, -1, -1]  # the quirk: world to camera
@@ -317,7 +318,7 @@ def write_colmap(root):
 
 
 LAYOUTS = {
-    "synthetic": (write_synthetic, True, True),
+    "folder": (write_synthetic, True, True),
     "tartanair": (write_tartanair, True, True),
     "hololens": (write_hololens, True, True),
     "iclnuim": (write_iclnuim, True, True),
@@ -381,7 +382,7 @@ def test_reader_gives_what_was_written(layout, tmp_path):
     if layout in WITHOUT_INTRINSICS:
         assert sequence.intrinsics is None
     elif layout in (
-        "synthetic",
+        "folder",
         "hololens",
         "sintel",
         "kitti/raw",
@@ -417,7 +418,7 @@ def test_wrong_folder_says_what_is_expected_and_where_to_get_it(name, tmp_path):
 @pytest.mark.parametrize(
     ("layout", "victim"),
     [
-        ("synthetic", "depth/000001.npz"),
+        ("folder", "depth/000001.npz"),
         ("tartanair", "depth_left/000006_left_depth.npy"),
         ("hololens", "depth/00005.png"),
         ("sintel", "training/depth/alley_2/frame_0002.dpt"),
@@ -442,7 +443,7 @@ def test_truncated_maps_are_refused(tmp_path):
     clip = write_synthetic(tmp_path)
     file = clip / "depth" / "000001.npz"
     file.write_bytes(file.read_bytes()[:60])
-    sequence = load_only("synthetic", tmp_path)
+    sequence = load_only("folder", tmp_path)
     with pytest.raises(InputError, match="000001"):
         sequence.depth[1]
     sintel = write_sintel(tmp_path / "s")
@@ -456,14 +457,14 @@ def test_maps_of_another_size_are_refused(tmp_path):
     clip = write_synthetic(tmp_path)
     np.savez(clip / "depth" / "000001.npz", depth=np.ones((3, 3), np.float32))
     with pytest.raises(InputError, match="000001"):
-        load_only("synthetic", tmp_path).depth[1]
+        load_only("folder", tmp_path).depth[1]
 
 
 def test_times_that_go_back_are_refused(tmp_path):
     clip = write_synthetic(tmp_path)
     save_tum(clip / "poses.txt", np.array([0.0, 0.2, 0.1]), poses())
     with pytest.raises(InputError, match="increasing times"):
-        load_only("synthetic", tmp_path)
+        load_only("folder", tmp_path)
 
 
 def test_original_euroc_truth_is_of_the_body(tmp_path):

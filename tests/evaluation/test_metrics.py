@@ -126,10 +126,9 @@ def test_point_metrics_and_their_coverage():
 
 def test_similarity_of_the_whole_path_does_not_matter_under_sim3():
     predicted, reference = path()
-    moved = transform_cameras(
-        similarity(torch.tensor(2.5).double(), so3_exp(torch.tensor([0.3, -1.0, 0.2]).double()), torch.tensor([5.0, 1, 2]).double()),
-        predicted,
-    )  # fmt: skip
+    turn = so3_exp(torch.tensor([0.3, -1.0, 0.2]).double())
+    motion = similarity(torch.tensor(2.5).double(), turn, torch.tensor([5.0, 1, 2]).double())
+    moved = transform_cameras(motion, predicted)
     a, b = pose_scores(predicted, reference), pose_scores(moved, reference)
     for name in ("ate", "rpe_trans", "rpe_rot_deg", "rot_deg"):
         assert getattr(a, name) == pytest.approx(getattr(b, name), rel=1e-6), name

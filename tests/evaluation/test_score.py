@@ -43,14 +43,23 @@ def test_points_follow_geometrycrafter(plane):
     assert result.metrics["point_scale"] == pytest.approx(3, rel=1e-5)
     wide = plane.intrinsics * np.array([[0.5], [0.5], [1.0]])
     wide[:, :2, 2] = plane.intrinsics[:, :2, 2]
-    assert score(truth(plane, intrinsics=wide), plane, geometrycrafter(max_depth=70, weighted=True)).metrics["point_rel"] > 0.1
+    assert (
+        score(truth(plane, intrinsics=wide), plane, geometrycrafter(max_depth=70, weighted=True)).metrics[
+            "point_rel"
+        ]
+        > 0.1
+    )
 
 
 def test_missing_frames_and_pixels_count(plane):
     whole = score(truth(plane), plane, geo4d())
     frames = np.arange(0, 12, 2)
     part = truth(
-        plane, frames=frames, maps=plane.depth[frames] / 3, intrinsics=plane.intrinsics[frames], c2w=plane.c2w[frames]
+        plane,
+        frames=frames,
+        maps=plane.depth[frames] / 3,
+        intrinsics=plane.intrinsics[frames],
+        c2w=plane.c2w[frames],
     )
     result = score(part, plane, geo4d())
     assert result.metrics["coverage"] == pytest.approx(0.5)
@@ -99,7 +108,8 @@ def test_sequence_without_valid_depth_is_degenerate(plane):
 
 
 @pytest.mark.parametrize(
-    ("poses", "reason"), [(np.zeros((12, 3)), "no motion"), (np.arange(12)[:, None] * np.ones((12, 3)), "collinear path")]
+    ("poses", "reason"),
+    [(np.zeros((12, 3)), "no motion"), (np.arange(12)[:, None] * np.ones((12, 3)), "collinear path")],
 )
 def test_degenerate_paths_are_reported(plane, poses, reason):
     c2w = plane.c2w.copy()
@@ -113,14 +123,19 @@ def test_one_frame(plane):
     from geo4d.datasets.base import select
 
     single = select(plane, slice(0, 1))
-    prediction = truth(plane, frames=np.arange(1), maps=plane.depth[:1], intrinsics=plane.intrinsics[:1], c2w=plane.c2w[:1])
+    prediction = truth(
+        plane, frames=np.arange(1), maps=plane.depth[:1], intrinsics=plane.intrinsics[:1], c2w=plane.c2w[:1]
+    )
     result = score(prediction, single, geo4d())
     assert result.degenerate["poses"] == "one frame"
     assert result.metrics["abs_rel"] < 1e-5
     assert result.metrics["ate"] is None
 
 
-@pytest.mark.parametrize(("factor", "kind", "suspicious"), [(1000, "scale", True), (1e-3, "scale", True), (7, "scale", False), (200, "metric", True)])
+@pytest.mark.parametrize(
+    ("factor", "kind", "suspicious"),
+    [(1000, "scale", True), (1e-3, "scale", True), (7, "scale", False), (200, "metric", True)],
+)
 def test_wrong_units_are_suspicious(plane, factor, kind, suspicious):
     result = score(truth(plane, maps=plane.depth * factor, scale_kind=kind), plane, PROTOCOLS["median"])
     assert any("suspicious units" in warning for warning in result.warnings) == suspicious

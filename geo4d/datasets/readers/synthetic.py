@@ -136,7 +136,7 @@ def _load(folder: Path, name: str) -> Sequence:
     texts = [folder / text for text in ("clip.json", "poses.txt", "intrinsics.txt")]
     return Sequence(
         name=name,
-        dataset="synthetic",
+        dataset="folder",
         times_s=times,
         size=_size(depth, rgb, folder),
         rgb=rgb,
@@ -152,7 +152,7 @@ def _load(folder: Path, name: str) -> Sequence:
 
 
 READER = Reader(
-    name="synthetic",
+    name="folder",
     title="a folder in the simple layout",
     url="geo4d.synthetic.storage.save_clip writes one; or write your own",
     layout="rgb/*.png (or clip.json alone), depth/*.npz|npy|exr|png, optional dynamic/*.png, "
