@@ -52,9 +52,11 @@ def fit_focals(
     limits: tuple[float, float],
     num_iterations: int = 12,
 ) -> FocalFit:
-    """Focal length and z shift from points in their own camera's axes: focal * x - shift * u = u * z, reweighted.
+    """Focal length and z shift from points in their own camera's axes: x = u (z + shift) / focal, reweighted.
 
-    Where shift and focal cannot be told apart (all points at one depth) the fit leans to the middle of ``limits``.
+    Linear in 1 / focal and shift / focal, with the noisy x as the answer and not among what explains it, so that
+    outliers do not pull the focal length down. Where shift and focal cannot be told apart (all points at one depth) the
+    fit leans to the middle of ``limits``.
 
     Args:
         offset: pixels minus principal point.
@@ -68,26 +70,30 @@ def fit_focals(
     enough = (base > 0).sum(1) >= 8
     known = torch.isfinite(known_shift)
     typical = (limits[0] * limits[1]) ** 0.5
+    near = 0.1 * masked_median(z.abs(), base > 0).nan_to_num(nan=1.0)[:, None] + 1e-3
     row_weight = base
     focal = torch.full_like(base[:, 0], typical)
     shift = torch.zeros_like(focal)
     error = torch.zeros_like(base)
     for _ in range(num_iterations):
-        a11 = (row_weight[:, None] * xy * xy).sum((1, 2))
-        a12 = -(row_weight[:, None] * xy * offset).sum((1, 2))
-        a22 = (row_weight[:, None] * offset * offset).sum((1, 2))
-        b1 = (row_weight[:, None] * xy * offset * z[:, None]).sum((1, 2))
-        b2 = -(row_weight[:, None] * offset * offset * z[:, None]).sum((1, 2))
+        a11 = (row_weight * (offset**2).sum(1) * z * z).sum(1)
+        a12 = (row_weight * (offset**2).sum(1) * z).sum(1)
+        a22 = (row_weight * (offset**2).sum(1)).sum(1)
+        b1 = (row_weight * (xy * offset).sum(1) * z).sum(1)
+        b2 = (row_weight * (xy * offset).sum(1)).sum(1)
         # A breath of prior on the focal length decides the flat scene and nothing else.
-        a11r, b1r = a11 * (1 + 1e-6), b1 + 1e-6 * a11 * typical
-        determinant = (a11r * a22 - a12 * a12).clamp(min=1e-30)
-        free_focal = (b1r * a22 - a12 * b2) / determinant
-        free_focal = torch.where(free_focal.isfinite(), free_focal, typical).clamp(*limits)
-        free_shift = (b2 - a12 * free_focal) / a22.clamp(min=1e-30)
-        fixed_focal = ((b1 - a12 * known_shift) / a11.clamp(min=1e-30)).clamp(*limits)
+        ridge = 1e-6 * a11
+        determinant = ((a11 + ridge) * a22 - a12 * a12).clamp(min=1e-30)
+        slope = ((b1 + ridge / typical) * a22 - a12 * b2) / determinant
+        free_focal = (1 / slope.clamp(min=1e-9)).clamp(*limits)
+        free_shift = (b2 * free_focal - a12) / a22.clamp(min=1e-30)
+        reach = z + known_shift[:, None]
+        power = (row_weight * (offset**2).sum(1) * reach * reach).sum(1)
+        along = (row_weight * (xy * offset).sum(1) * reach).sum(1)
+        fixed_focal = (power / along.clamp(min=1e-30)).clamp(*limits)
         focal = torch.where(known, fixed_focal, free_focal)
         shift = torch.where(known, known_shift, free_shift)
-        distance = (z + shift[:, None]).clamp(min=1e-2)
+        distance = torch.maximum(z + shift[:, None], near)
         error = (focal[:, None, None] * xy / distance[:, None] - offset).norm(dim=1)
         floor = 0.3 * masked_median(error, base > 0).nan_to_num(nan=1.0)
         row_weight = base / (distance * distance * torch.maximum(error, floor[:, None]).clamp(min=1e-6))
@@ -491,7 +497,7 @@ def fit_disparities(
     return (
         torch.where(enough, scale, 1.0),
         torch.where(enough, shift, 0.0),
-        torch.where(enough, median, torch.inf).nan_to_num(nan=torch.inf),
+        torch.where(enough & median.isfinite(), median, torch.inf),
         torch.where(enough, share, 0.0),
     )
 

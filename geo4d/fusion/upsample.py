@@ -10,7 +10,7 @@ NEAR_STEP = 0.05
 
 def upsample_depth(
     depth: Float[Tensor, "h w"],
-    rgb_low: Float[Tensor, "h w 3"],
+    rgb_low: Float[Tensor, "h2 w2 3"],
     rgb_full: Float[Tensor, "H W 3"],
     *,
     colour_width: float = 0.08,
