@@ -445,8 +445,8 @@ class UNet(nn.Module):
         keys = context if isinstance(context, ContextKeys) else self.context_keys(context)
         per_frame = keys.num_tokens == config.text_tokens + config.image_tokens_per_frame * t
 
-        embedding = self.time_embedding(timestep.reshape(-1))
-        embedding = embedding.reshape(b, -1, embedding.shape[-1]) + self.fps_embedding(fps)[:, None]
+        embedding = self.time_embedding(timestep.reshape(-1).float())
+        embedding = embedding.reshape(b, -1, embedding.shape[-1]) + self.fps_embedding(fps.float())[:, None]
         embedding = embedding.expand(b, t, -1).flatten(0, 1)
 
         layers = iter(keys.layers)

@@ -164,7 +164,7 @@ class EncoderAdaptor(nn.Module):
         self.conv_out = nn.Conv2d(width, config.in_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        return x + self.conv_out(F.silu(self.norm_out(self.level(self.conv_in(x)))))
+        return x + self.conv_out(F.silu(self.norm_out(self.level(self.conv_in(x))), inplace=True))
 
 
 class DecoderAdaptor(nn.Module):

@@ -1,0 +1,251 @@
+"""The predictor: determinism, batches, chunks, faults, sizes, loading."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from geo4d.errors import CheckpointError, ResourceError
+from geo4d.models.base import Predictor
+from geo4d.models.checkpoints import write_model_folder
+from geo4d.models.geo4d import pipeline
+from geo4d.models.geo4d.config import Geo4DConfig
+from geo4d.models.geo4d.pipeline import Geo4DOptions, Geo4DPredictor, coarse_rays, is_out_of_memory
+from geo4d.types import Prediction, Window
+
+MakePredictor = Callable[..., Geo4DPredictor]
+MakeWindow = Callable[..., Window]
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+def same(a: Prediction, b: Prediction) -> bool:
+    return all(torch.equal(value, b.tensors()[name]) for name, value in a.tensors().items())
+
+
+def close(a: Prediction, b: Prediction) -> bool:
+    names = ("point_map", "disparity", "ray_map", "point_uncertainty")
+    return all(relative(a.tensors()[n], b.tensors()[n]) < 1e-5 for n in names)
+
+
+def test_prediction_is_complete_and_repeatable(
+    make_predictor: MakePredictor, make_window: MakeWindow
+) -> None:
+    predictor = make_predictor()
+    assert isinstance(predictor, Predictor)
+    window = make_window()
+    first = predictor.predict(window, seed=3)
+    assert first.size == predictor.size_for(window.size) == (64, 64)
+    assert first.num_frames == 16
+    assert first.point_frame == "window"
+    assert first.point_z_offset is None
+    assert first.disparity_scale_kind == "affine"
+    assert first.ray_map is not None
+    assert first.ray_map.shape == (16, 8, 8, 6)
+    assert first.ray_c2w is not None
+    torch.testing.assert_close(first.ray_c2w[0, :3, :3], torch.eye(3), atol=1e-5, rtol=0)
+    assert all(torch.isfinite(v).all() for n, v in first.tensors().items())
+    json.dumps(dict(first.provenance))
+    json.dumps(predictor.info.config)
+    assert same(first, make_predictor().predict(window, seed=3))
+    assert not same(first, predictor.predict(window, seed=4))
+    assert not same(first, predictor.predict(replace(window, index=1), seed=3))
+
+
+def test_batches_and_chunks_do_not_change_results(
+    make_predictor: MakePredictor, make_window: MakeWindow
+) -> None:
+    predictor = make_predictor()
+    windows = [make_window(0), make_window(1, num_frames=5)]
+    apart = [predictor.predict(window, seed=1) for window in windows]
+    together = make_predictor(encode_chunk=7, decode_chunk=5).predict_batch(windows, seed=1)
+    assert all(close(a, b) for a, b in zip(together, apart, strict=True))
+    assert [p.num_frames for p in together] == [16, 5]
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 15])
+def test_short_windows_are_padded_and_trimmed(
+    make_predictor: MakePredictor, make_window: MakeWindow, num_frames: int
+) -> None:
+    prediction = make_predictor(num_steps=1).predict(make_window(num_frames=num_frames), seed=0)
+    assert all(len(v) == num_frames for v in prediction.tensors().values())
+
+
+def test_portrait_and_odd_sizes(make_predictor: MakePredictor, make_window: MakeWindow) -> None:
+    predictor = make_predictor(num_steps=1, max_area=64 * 128)
+    for size, expected in (((97, 49), (128, 64)), ((33, 65), (64, 128))):
+        assert predictor.size_for(size) == expected
+        assert predictor.predict(make_window(num_frames=2, size=size), seed=0).size == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"eta": 1.0},
+        {"guidance": 3.0},
+        {"guidance": 3.0, "image_guidance": 2.0},
+        {"posterior": "mean"},
+        {"clean_end": True},
+        {"fps": 5.0},
+        {"spacing": "uniform"},
+    ],
+)
+def test_options_act(make_predictor: MakePredictor, make_window: MakeWindow, options: dict[str, Any]) -> None:
+    window = make_window(num_frames=2)
+    changed, usual = (
+        make_predictor(**options).predict(window, seed=0),
+        make_predictor().predict(window, seed=0),
+    )
+    assert changed.point_map is not None
+    assert usual.point_map is not None
+    assert torch.isfinite(changed.point_map).all()
+    assert relative(changed.point_map, usual.point_map) > 1e-3
+
+
+def test_fps_comes_from_the_window(make_predictor: MakePredictor, make_window: MakeWindow) -> None:
+    predictor = make_predictor(num_steps=1)
+    window = replace(make_window(num_frames=1), fps=11.9)
+    forced = make_predictor(num_steps=1, fps=11.0).predict(replace(window, fps=60.0), seed=0)
+    assert same(predictor.predict(window, seed=0), forced)
+
+
+def test_per_frame_image_tokens(
+    make_predictor: MakePredictor, make_window: MakeWindow, tiny_config: Geo4DConfig
+) -> None:
+    config = replace(tiny_config, per_frame_image_tokens=True)
+    looking = make_predictor(config, num_steps=1).predict(make_window(), seed=0)
+    blind = make_predictor(num_steps=1).predict(make_window(), seed=0)
+    assert looking.disparity is not None
+    assert blind.disparity is not None
+    assert relative(looking.disparity, blind.disparity) > 1e-4
+    with pytest.raises(ValueError, match="image tower"):
+        Geo4DPredictor(config, *[None] * 4)  # type: ignore[arg-type]
+
+
+def test_nan_is_flagged_and_stays_in_its_window(
+    make_predictor: MakePredictor, make_window: MakeWindow, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = make_predictor(num_steps=1)
+    good, bad = make_window(0), make_window(1)
+    bad.rgb[3, 0, 0, 0] = torch.nan
+    both = predictor.predict_batch([good, bad], seed=0)
+    assert close(both[0], predictor.predict(good, seed=0))
+    assert both[1].provenance["nonfinite"]["point_map"]
+    assert both[1].point_map is not None
+    assert torch.isfinite(both[1].point_map).all()
+    assert both[1].valid is not None
+    assert not both[1].valid.any()
+    assert both[1].ray_c2w is None
+    assert both[1].disparity is None
+    assert "NaN or infinity" in caplog.text
+    assert both[0].provenance["nonfinite"] == {}
+
+
+def test_out_of_memory_is_met_with_smaller_chunks(
+    make_predictor: MakePredictor, make_window: MakeWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = [make_window(0), make_window(1)]
+    usual = make_predictor(num_steps=1).predict_batch(windows, seed=0)
+    predictor = make_predictor(num_steps=1, encode_chunk=8, decode_chunk=8)
+
+    def limited(function: Callable[..., Tensor], limit: int) -> Callable[..., Tensor]:
+        def call(x: Tensor, *rest: Any) -> Tensor:
+            if len(x) > limit:
+                raise torch.OutOfMemoryError("out of memory")
+            return function(x, *rest)
+
+        return call
+
+    monkeypatch.setattr(predictor.vae, "moments", limited(predictor.vae.moments, 3))
+    monkeypatch.setattr(predictor.vae, "decode", limited(predictor.vae.decode, 1))
+    monkeypatch.setattr(predictor, "_denoiser", limited(predictor.unet, 1))
+    assert all(close(a, b) for a, b in zip(predictor.predict_batch(windows, seed=0), usual, strict=True))
+    monkeypatch.setattr(predictor, "_denoiser", limited(predictor.unet, 0))
+    with pytest.raises(ResourceError, match="low-memory"):
+        predictor.predict(windows[0], seed=0)
+    monkeypatch.setattr(
+        predictor, "_denoiser", lambda *a: (_ for _ in ()).throw(RuntimeError("shape mismatch"))
+    )
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        predictor.predict(windows[0], seed=0)
+
+
+def test_out_of_memory_is_recognised() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+    )
+    assert not is_out_of_memory(RuntimeError("size mismatch"))
+
+
+def test_half_precision_and_offload(make_predictor: MakePredictor, make_window: MakeWindow) -> None:
+    window = make_window(num_frames=3)
+    usual = make_predictor(num_steps=1).predict(window, seed=0)
+    offloaded = make_predictor(num_steps=1, offload=True).predict(window, seed=0)
+    assert same(usual, offloaded)
+    half = make_predictor(num_steps=1, dtype=torch.bfloat16).predict(window, seed=0)
+    assert half.disparity is not None
+    assert usual.disparity is not None
+    assert half.disparity.dtype == torch.float32
+    assert relative(half.disparity, usual.disparity) < 5e-2
+
+
+def test_wrong_windows(make_predictor: MakePredictor, make_window: MakeWindow) -> None:
+    predictor = make_predictor()
+    with pytest.raises(ValueError, match="one size"):
+        predictor.predict_batch([make_window(), make_window(size=(64, 64))], seed=0)
+    with pytest.raises(ValueError, match="at most 16 frames, got 17"):
+        predictor.predict(make_window(num_frames=17), seed=0)
+
+
+def test_load_from_a_folder(
+    make_predictor: MakePredictor, make_window: MakeWindow, tiny_config: Geo4DConfig, tmp_path: Path
+) -> None:
+    original = make_predictor(num_steps=1)
+    tensors = {
+        f"{part}.{name}": tensor
+        for part in ("unet", "vae", "point_vae")
+        for name, tensor in getattr(original, part).state_dict().items()
+    } | {f"context.{name}": tensor for name, tensor in vars(original.constants).items()}
+    folder = write_model_folder(
+        tmp_path / "geo4d", tensors, {"family": "geo4d", "network": tiny_config.to_dict()}, ""
+    )
+    loaded = pipeline.load(
+        weights=tmp_path / "geo4d", device="cpu", dtype="float32", num_steps=1, max_area=8192
+    )
+    assert loaded.info.weights_sha256 == folder.sha256
+    window = make_window(num_frames=2)
+    assert same(
+        replace(loaded.predict(window, seed=0), provenance={}),
+        replace(original.predict(window, seed=0), provenance={}),
+    )
+    with pytest.raises(ValueError, match="unknown options"):
+        pipeline.load(weights=tmp_path / "geo4d", steps=3)
+    with pytest.raises(ValueError, match="preset"):
+        pipeline.load(weights=tmp_path / "geo4d", preset="huge")
+    del tensors["unet.conv_in.bias"]
+    write_model_folder(tmp_path / "part", tensors, {"family": "geo4d", "network": tiny_config.to_dict()}, "")
+    with pytest.raises(CheckpointError, match=r"part unet.*conv_in\.bias"):
+        pipeline.load(weights=tmp_path / "part")
+    with pytest.raises(CheckpointError, match="config of a Geo4D network"):
+        Geo4DConfig.from_dict(tiny_config.to_dict() | {"colour": 1})
+
+
+def test_memory_estimate_grows_with_size(make_predictor: MakePredictor) -> None:
+    small, large = make_predictor(max_area=8192), make_predictor(max_area=None)
+    assert small.memory_bytes((480, 640)) < large.memory_bytes((480, 640))
+    assert Geo4DOptions() == Geo4DOptions(**pipeline.PRESETS["default"])
+
+
+def test_coarse_rays_keep_unit_directions() -> None:
+    rays = torch.randn(2, 16, 24, 6)
+    coarse = coarse_rays(rays)
+    assert coarse.shape == (2, 2, 3, 6)
+    torch.testing.assert_close(coarse[..., :3].norm(dim=-1), torch.ones(2, 2, 3))
