@@ -48,7 +48,7 @@ class ExportConfig:
 
     frames: tuple[int, ...] | None = None
     scene: int | None = None
-    min_confidence: float = 0.1
+    min_confidence: float = 0.05
     edge_step: float = 0.1
     voxel_size: float = 0.0
     precision: Literal["half", "float"] = "float"

@@ -47,10 +47,11 @@ def save_report(reconstruction: Reconstruction, path: str | Path, *, num_frames:
 def report_html(reconstruction: Reconstruction, *, num_frames: int = 8) -> str:
     """The page as text; every word of the input is escaped."""
     provenance = dict(reconstruction.provenance)
-    title = f"geo4d report: {Path(str(provenance.get('source', 'video'))).name}"
+    source = provenance.get("source", {})
+    name = source.get("name", "video") if isinstance(source, Mapping) else Path(str(source)).name
+    title = f"geo4d report: {name}"
     diagnostics = dict(reconstruction.diagnostics)
-    windows = diagnostics.pop("windows", None)
-    timings = diagnostics.pop("timings", None)
+    windows = window_rows(diagnostics)
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         _summary(reconstruction),
@@ -61,11 +62,19 @@ def report_html(reconstruction: Reconstruction, *, num_frames: int = 8) -> str:
         sections += ["<h2>Camera path</h2>", _trajectories(reconstruction)]
     sections += ["<h2>Focal length</h2>", _focal(reconstruction)]
     if windows:
-        sections += ["<h2>Windows</h2>", _table(windows) if isinstance(windows, list) else _value(windows)]
-    if timings:
-        sections += ["<h2>Timings</h2>", _value(timings)]
-    if diagnostics:
-        sections += ["<h2>Diagnostics</h2>", _value(diagnostics)]
+        sections += ["<h2>Windows</h2>", _table(windows)]
+    for key, heading in (
+        ("motion", "Motion seen by tracks"),
+        ("terms", "Terms"),
+        ("seconds", "Seconds per stage"),
+    ):
+        if diagnostics.get(key):
+            sections += [f"<h2>{heading}</h2>", _value(diagnostics.pop(key))]
+    rest = {key: value for key, value in diagnostics.items() if key not in ("windows", "scenes")}
+    for number, scene in enumerate(diagnostics.get("scenes", [])):
+        rest[f"scene {number}"] = {k: v for k, v in scene.items() if k not in _PER_WINDOW}
+    if rest:
+        sections += ["<h2>Diagnostics</h2>", _value(rest)]
     sections += [
         "<h2>Provenance</h2>",
         _value(provenance),
@@ -77,6 +86,43 @@ def report_html(reconstruction: Reconstruction, *, num_frames: int = 8) -> str:
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
         f"<style>{_STYLE}</style></head><body>{body}</body></html>\n"
     )
+
+
+_PER_WINDOW = (
+    "windows",
+    "disagreement",
+    "point_residual",
+    "disparity_error",
+    "disparity_share",
+    "window_residual",
+)
+
+
+def window_rows(diagnostics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per window from what the run and the fusion of every scene noted about it."""
+    spans = diagnostics.get("windows", [])
+    rows: dict[int, dict[str, Any]] = {
+        number: {"window": number, "frames": f"{span[0]}-{span[1] - 1}"} for number, span in enumerate(spans)
+    }
+    for scene in diagnostics.get("scenes", []):
+        numbers = scene.get("windows", [])
+        for position, number in enumerate(numbers):
+            row = rows.setdefault(number, {"window": number})
+            for key in _PER_WINDOW[1:]:
+                values = scene.get(key, [])
+                if len(values) == len(numbers):
+                    row[key.replace("_", " ")] = values[position]
+            degrees = scene.get("trajectory_rpe_deg", {}).get(str(position))
+            if degrees is not None:
+                row["trajectory rpe, degrees"] = degrees
+    for entry in diagnostics.get("dropped", []):
+        if entry["window"] in rows:
+            row = rows[entry["window"]]
+            row["dropped"] = "; ".join(filter(None, [row.get("dropped"), f"{entry['what']}: {entry['why']}"]))
+    for number, tries in diagnostics.get("tries", {}).items():
+        if tries and int(number) in rows:
+            rows[int(number)]["sampled again"] = tries
+    return list(rows.values())
 
 
 def _summary(reconstruction: Reconstruction) -> str:

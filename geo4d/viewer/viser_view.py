@@ -130,7 +130,7 @@ class Viewer:
         )
         self.size_slider = gui.add_slider("Point size", min=0.1, max=5.0, step=0.1, initial_value=1.0)
         self.confidence_slider = gui.add_slider(
-            "Confidence at least", min=0.0, max=1.0, step=0.01, initial_value=0.1
+            "Confidence at least", min=0.0, max=1.0, step=0.01, initial_value=0.05
         )
         self.static_box = gui.add_checkbox(
             "Accumulated static points", initial_value=self.reconstruction.has_poses

@@ -13,7 +13,7 @@ from geo4d.viewer.colors import (
     disparity_range,
     ramp,
 )
-from geo4d.viewer.report import report_html, save_report
+from geo4d.viewer.report import report_html, save_report, window_rows
 
 
 @pytest.fixture
@@ -35,10 +35,12 @@ def scene() -> Reconstruction:
         dynamic=np.zeros_like(depth),
         rgb=rng.random((5, 20, 30, 3)).astype(np.float32),
         reliable=np.array([True, True, False, False, True]),
-        provenance={"source": "a <script>alert(1)</script>.mp4", "seed": 3},
+        provenance={"source": {"name": "a <script>alert(1)</script>.mp4"}, "seed": 3},
         diagnostics={
-            "windows": [{"window": 0, "residual": 0.25, "dropped": "noisy <b>"}],
-            "timings": {"predict": 1.5},
+            "windows": [[0, 3], [2, 5]],
+            "scenes": [{"windows": [0, 1], "disagreement": [0.25, 0.5], "trajectory_rpe_deg": {"1": 3.0}}],
+            "dropped": [{"window": 1, "what": "disparity", "why": "noisy <b>"}],
+            "seconds": {"predict": 1.5},
         },
     )
 
@@ -69,6 +71,14 @@ def test_report_is_one_page_that_escapes_and_flags(scene, tmp_path) -> None:
     assert "noisy &lt;b&gt;" in text
     assert "over time" in text
     assert parser.tags.count("svg") == 3
+
+
+def test_window_rows_gather_what_is_known(scene) -> None:
+    first, second = window_rows(scene.diagnostics)
+    assert first == {"window": 0, "frames": "0-2", "disagreement": 0.25}
+    assert second["trajectory rpe, degrees"] == 3.0
+    assert second["dropped"] == "disparity: noisy <b>"
+    assert window_rows({}) == []
 
 
 def test_report_without_poses_colour_or_masks(scene) -> None:

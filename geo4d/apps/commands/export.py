@@ -21,7 +21,7 @@ class ExportOptions:
     """Frames of the reconstruction: 'START:STOP[:STEP]' or '0,5,9'; all if not given."""
     scene: int | None = None
     """Scene number, for videos with shot cuts."""
-    min_confidence: float = 0.1
+    min_confidence: float = 0.05
     """Leave out points below this confidence, in [0, 1]."""
     edge_step: float = 0.1
     """Leave out points at relative depth jumps above this; 0 keeps them."""
