@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from geo4d.types import PriorMaps, Window
 
@@ -90,3 +91,26 @@ def make_window():
         return Window(torch.stack(rgb), indices, indices.double() / 10, index, 10.0)
 
     return make
+
+
+@pytest.fixture
+def checkpoint(tmp_path, golden_folder, small):
+    """A folder in the layout of the model hub, with the small deterministic system."""
+    published = json.loads((golden_folder / "configs.json").read_text())
+    networks = {
+        "unet_determ": (small.make_unet(golden_folder, "determ"), "unet_determ"),
+        "point_map_vae": (small.make_point_map_vae(golden_folder), "point_map_vae"),
+        "svd/vae": (small.make_image_vae(golden_folder), "svd_vae"),
+        "svd/image_encoder": (small.make_image_encoder(golden_folder), "svd_image_encoder"),
+    }
+    for folder, (network, name) in networks.items():
+        path = tmp_path / folder
+        path.mkdir(parents=True)
+        config = {**published[name]["small"], "_class_name": "Anything", "an_unknown_key": 1}
+        (path / "config.json").write_text(json.dumps(config))
+        tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        save_file(tensors, path / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "svd" / "scheduler").mkdir()
+    scheduler = json.dumps(published["svd_scheduler"]["config"])
+    (tmp_path / "svd" / "scheduler" / "scheduler_config.json").write_text(scheduler)
+    return tmp_path

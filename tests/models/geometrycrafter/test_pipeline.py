@@ -3,6 +3,8 @@ import dataclasses
 import pytest
 import torch
 
+from geo4d.errors import CheckpointError
+from geo4d.models.base import Predictor, load_predictor
 from geo4d.models.geometrycrafter.pipeline import GeometryCrafterPredictor, load, network_size
 from geo4d.models.geometrycrafter.prior_maps import frame_records, merge_statistics
 from geo4d.models.geometrycrafter.windows import draw_noise
@@ -157,3 +159,35 @@ def test_unknown_names_and_options_are_refused(tmp_path):
         load("nothing")
     with pytest.raises(ValueError, match="steps_number"):
         load("geometrycrafter", weights=tmp_path, steps_number=3)
+
+
+def test_the_window_before_is_needed_for_its_latents_only(make_predictor, make_window):
+    predictor = make_predictor("diff")
+    windows = [make_window(range(3), SIZE), make_window(range(2, 5), SIZE, 1)]
+    context = predictor.prepare(windows)
+    first = predictor.predict(windows[0], seed=0, context=context)
+    bare = dataclasses.replace(first, point_map=None, valid=None, intrinsics=None)
+    found, expected = (
+        predictor.predict(windows[1], seed=0, context=context, previous=p) for p in (bare, first)
+    )
+    assert torch.equal(found.point_map, expected.point_map)
+
+
+def test_load_from_a_checkpoint_folder(checkpoint, room_prior, make_window, monkeypatch, tmp_path):
+    predictor = load_predictor(
+        "geometrycrafter-determ",
+        weights=checkpoint,
+        device="cpu",
+        prior_model=room_prior,
+        window_length=4,
+        overlap=1,
+    )
+    assert isinstance(predictor, Predictor)
+    assert predictor.info.name == "geometrycrafter-determ"
+    assert predictor.info.config["unet_dtype"] == "float32"  # the default of a CPU
+    assert predictor.info.config["prior"] == "room"
+    found = predictor.predict(make_window(range(1), SIZE), seed=0)
+    assert found.provenance["weights_sha256"] == predictor.info.weights_sha256
+    monkeypatch.setenv("GEO4D_MODELS", str(tmp_path / "empty"))
+    with pytest.raises(CheckpointError, match="MoGe"):
+        load("geometrycrafter-determ", weights=checkpoint, device="cpu", dtype="bfloat16")

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -11,29 +10,6 @@ from geo4d.models.geometrycrafter.config import GeometryCrafterConfig
 from geo4d.models.geometrycrafter.weights import load_system, weights_sha256
 
 CONFIG = GeometryCrafterConfig(unet_dtype="float32")
-
-
-@pytest.fixture
-def checkpoint(tmp_path, golden_folder, small):
-    """A folder in the layout of the model hub, with the small deterministic system."""
-    published = json.loads((golden_folder / "configs.json").read_text())
-    networks = {
-        "unet_determ": (small.make_unet(golden_folder, "determ"), "unet_determ"),
-        "point_map_vae": (small.make_point_map_vae(golden_folder), "point_map_vae"),
-        "svd/vae": (small.make_image_vae(golden_folder), "svd_vae"),
-        "svd/image_encoder": (small.make_image_encoder(golden_folder), "svd_image_encoder"),
-    }
-    for folder, (network, name) in networks.items():
-        path = tmp_path / folder
-        path.mkdir(parents=True)
-        config = {**published[name]["small"], "_class_name": "Anything", "an_unknown_key": 1}
-        (path / "config.json").write_text(json.dumps(config))
-        tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-        save_file(tensors, path / "diffusion_pytorch_model.safetensors")
-    (tmp_path / "svd" / "scheduler").mkdir()
-    scheduler = json.dumps(published["svd_scheduler"]["config"])
-    (tmp_path / "svd" / "scheduler" / "scheduler_config.json").write_text(scheduler)
-    return tmp_path
 
 
 def test_every_tensor_arrives(checkpoint, golden_folder, small):
