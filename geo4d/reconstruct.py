@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from geo4d.config import RunConfig, make_config
 from geo4d.errors import GeometryError
 from geo4d.evidence import WindowPrior, camera_evidence, describe, find_motion
 from geo4d.fusion.align import AlignConfig, Alignment, align, find_bad_windows
 from geo4d.fusion.dense import iter_dense
+from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
 from geo4d.models.base import Predictor, load_predictor
 from geo4d.plan import RunPlan, plan_run, require_space
@@ -220,23 +222,30 @@ def write_maps(
     for maps in iter_dense(alignment, predictions):
         rgb = clip.read([maps.frame_index], writer.size)[0]
         colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
-        writer.write(resize_maps(maps, rgb, alignment), colour)
+        rgb_low = clip.read([maps.frame_index], alignment.size)[0]
+        writer.write(resize_maps(maps, rgb_low, rgb), colour)
         progress("write", maps.frame_index + 1, clip.num_frames)
 
 
-def resize_maps(maps: FrameMaps, rgb: Tensor, alignment: Alignment) -> FrameMaps:
-    import torch.nn.functional as F
+def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Tensor, "H W 3"]) -> FrameMaps:
+    """Maps of one frame from the size of the model to that of the store, along the edges of the picture.
 
-    def scale(values):
-        return F.interpolate(values[None, None].float(), size=tuple(rgb.shape[:2]), mode="nearest-exact")[
-            0, 0
-        ]
+    Args:
+        rgb_low, rgb: colour at both sizes.
+    """
+    if maps.depth.shape == rgb.shape[:2]:
+        return maps
 
-    return replace(
-        maps,
-        depth=scale(maps.depth),
-        confidence=scale(maps.confidence),
-        dynamic=None if maps.dynamic is None else scale(maps.dynamic),
+    def smooth(values: Tensor) -> Tensor:
+        size = (rgb.shape[0], rgb.shape[1])
+        return interpolate(values[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
+
+    depth = upsample_depth(maps.depth, rgb_low, rgb)
+    return FrameMaps(
+        maps.frame_index,
+        depth,
+        torch.where(torch.isnan(depth), 0.0, smooth(maps.confidence)),
+        None if maps.dynamic is None else smooth(maps.dynamic.nan_to_num(nan=0.0)),
     )
 
 

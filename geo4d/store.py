@@ -262,7 +262,11 @@ class Workspace:
                     "repeat them, or start again with --overwrite"
                 )
         else:
-            shutil.rmtree(self.windows, ignore_errors=True)
+            for leftover in self.folder.iterdir():
+                if leftover.is_dir():
+                    shutil.rmtree(leftover)
+                elif leftover.name != "lock":
+                    leftover.unlink()
         self.windows.mkdir(exist_ok=True)
         for leftover in self.windows.glob(".*"):
             leftover.unlink()

@@ -202,6 +202,14 @@ def test_unfinished_run_is_resumed_only_with_the_same_settings(tmp_path):
     assert (output / "windows" / "window_000000_try0.zarr.zip").exists()
 
 
+def test_starting_again_forgets_everything_of_the_unfinished_run(tmp_path):
+    begin(tmp_path / "out")
+    (run_folder(tmp_path / "out") / "motion.zarr.zip").write_text("of other frames")
+    with Workspace(tmp_path / "out", SETTINGS, overwrite=True) as work:
+        assert sorted(path.name for path in work.folder.iterdir()) == ["lock", "settings.json", "windows"]
+        assert list(work.windows.iterdir()) == []
+
+
 def test_a_run_that_finished_no_window_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), Workspace(tmp_path / "out", SETTINGS):
         raise RuntimeError("early")
