@@ -38,7 +38,9 @@ def save_error_maps(
     aligned, reference = aligned_depth(predicted, sequence, protocol)
     chosen = np.unique(np.linspace(0, sequence.num_frames - 1, num_frames).round().astype(int))
     near, far = np.nanpercentile(reference, (2, 98))
-    figure, axes = pyplot.subplots(3, len(chosen), figsize=(3.2 * len(chosen), 7), squeeze=False)
+    figure, axes = pyplot.subplots(
+        3, len(chosen), figsize=(3.2 * len(chosen), 7), squeeze=False, layout="constrained"
+    )
     for column, frame in enumerate(chosen):
         error = np.abs(aligned[frame] - reference[frame]) / reference[frame]
         for row, (image, limits, colours, label) in enumerate(
@@ -51,7 +53,7 @@ def save_error_maps(
             shown = axes[row, column].imshow(image, vmin=limits[0], vmax=limits[1], cmap=colours)
             axes[row, column].set_title(f"{label}, frame {frame}", fontsize=8)
             axes[row, column].axis("off")
-        figure.colorbar(shown, ax=axes[:, column].tolist(), shrink=0.3)
+    figure.colorbar(shown, ax=axes[2, :].tolist(), shrink=0.8)
     figure.suptitle(f"{sequence.name}, protocol {protocol.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
