@@ -40,12 +40,13 @@ def peak_memory() -> int | None:
 
 
 class StageClock:
-    """Wall time per named stage, seconds; inner stages do not count for outer ones."""
+    """Wall time and processor time per named stage, seconds; inner stages do not count for outer ones."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         self._open: list[str] = []
-        self._since = time.perf_counter()
+        self._since = (time.perf_counter(), time.process_time())
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -59,7 +60,9 @@ class StageClock:
 
     def _charge(self) -> None:
         """Add the time since the last change to the innermost stage."""
-        now = time.perf_counter()
+        now = (time.perf_counter(), time.process_time())
         if self._open:
-            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
+            stage = self._open[-1]
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + now[0] - self._since[0]
+            self.cpu_seconds[stage] = self.cpu_seconds.get(stage, 0.0) + now[1] - self._since[1]
         self._since = now

@@ -127,6 +127,7 @@ def reconstruct(
                     "tries": tries,
                     "not_finite": nonfinite_windows(predictions),
                     "seconds": clock.seconds,
+                    "cpu_seconds": clock.cpu_seconds,
                     "peak_memory_bytes": peak_memory(),
                 },
             )

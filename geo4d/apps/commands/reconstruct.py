@@ -1,12 +1,18 @@
 """Reconstruct the 4D geometry of a video: depth, cameras, confidence and what moves, for every frame."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from geo4d.config import RunConfig
+
+if TYPE_CHECKING:
+    from geo4d.datasets.base import Sequence
+    from geo4d.types import Reconstruction
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,13 @@ def run(options: ReconstructOptions) -> int:
         if not options.quiet:
             print("\n".join(plan.lines()), flush=True)
 
+    reference = None
+    if options.ground_truth is not None:
+        from geo4d.datasets.base import load_ground_truth
+
+        reference = load_ground_truth(options.ground_truth)  # a wrong folder is said before the work
+    elif options.json is not None:
+        raise ValueError("expected --ground-truth with --json: scores need something to compare with")
     settings: dict[str, Any] = {f.name: getattr(options.settings, f.name) for f in fields(RunConfig)}
     with StageBars(quiet=options.quiet) as bars:
         result = reconstruct(
@@ -65,4 +78,37 @@ def run(options: ReconstructOptions) -> int:
         if unreliable:
             print(f"{unreliable} of {result.num_frames} frames are not reliable; see 'geo4d report'")
         print(f"look at it: geo4d view {options.output}")
+    if reference is not None:
+        scores = score_result(result, reference)
+        print("\n".join(score_lines(scores)))
+        if options.json is not None:
+            from geo4d.formats.files import new_file
+
+            with new_file(options.json) as temporary:
+                temporary.write_text(json.dumps(scores, indent=1) + "\n")
     return 0
+
+
+def score_result(result: "Reconstruction", reference: "Sequence") -> dict[str, Any]:
+    """Scores against ground truth, depth after one factor per sequence, cameras after a similarity: JSON values."""
+    from geo4d.evaluation.protocols import PROTOCOLS
+    from geo4d.evaluation.score import score
+
+    row = score(result, reference, PROTOCOLS["median"]).to_json()
+    return {"protocol": "median", "sequence": reference.name, "dataset": reference.dataset, **row}
+
+
+def score_lines(scores: Mapping[str, Any]) -> list[str]:
+    """The main scores for people."""
+
+    def text(name: str, unit: str = "") -> str:
+        value = scores.get(name)
+        return "not determined" if value is None else f"{value:.4f}{unit}"
+
+    lines = [
+        f"against {scores['dataset']} {scores['sequence']} (depth scaled by one factor, cameras by a similarity):",
+        f"  depth   AbsRel {text('abs_rel')}, delta<1.25 {text('delta_125')}, coverage {text('coverage')}",
+        f"  camera  ATE {text('ate')}, RPE {text('rpe_trans')} and {text('rpe_rot_deg', ' degrees')}",
+    ]
+    lines += [f"  {part}: {why}" for part, why in scores["degenerate"].items()]
+    return lines + [f"  note: {warning}" for warning in scores["warnings"]]
