@@ -107,8 +107,37 @@ def track_points(
     return builder.finish()
 
 
+def follow_points(
+    frames: Iterable[Float[Tensor, "H W 3"]], points: Float[Tensor, "N 2"], config: TrackConfig | None = None
+) -> tuple[Float[Tensor, "V N 2"], Bool[Tensor, "V N"]]:
+    """Follow given points of the first frame through the others, without starting new ones.
+
+    Args:
+        frames: RGB in [0, 1].
+        points: pixels of the first frame, centres at +0.5.
+        config: see ``TrackConfig``.
+    Returns:
+        positions (0 where lost) and visibility.
+    """
+    builder = TrackBuilder(config)
+    builder.given = points.cpu().numpy().astype(np.float32) - 0.5
+    for frame in frames:
+        builder.add(frame)
+    xy = torch.zeros(len(builder.history), len(points), 2)
+    visible = torch.zeros(xy.shape[:2], dtype=torch.bool)
+    for t, (ids, found) in enumerate(builder.history):
+        xy[t, ids] = torch.from_numpy(found) + 0.5
+        visible[t, ids] = True
+    return xy, visible
+
+
 class TrackBuilder:
-    """Tracks of a stream of frames: ``add`` every frame in order, then ``finish``."""
+    """Tracks of a stream of frames: ``add`` every frame in order, then ``finish``.
+
+    Attributes:
+        history: per frame the numbers of the points seen and their positions (pixel centres at integers).
+        given: points to follow instead of detected corners, or None.
+    """
 
     def __init__(self, config: TrackConfig | None = None) -> None:
         self.config = config or TrackConfig()
@@ -120,7 +149,8 @@ class TrackBuilder:
         self._anchors = np.empty((0, 2), np.float32)
         self._anchored = 0
         self._next_id = 0
-        self._history: list[tuple[np.ndarray, np.ndarray]] = []
+        self.given: np.ndarray | None = None
+        self.history: list[tuple[np.ndarray, np.ndarray]] = []
         self._starts: list[bool] = []
         self._size: tuple[int, int] | None = None
 
@@ -153,7 +183,7 @@ class TrackBuilder:
                 or far
             ):
                 self._restart(grey, blocked)
-        self._history.append((self._ids, self._points))
+        self.history.append((self._ids, self._points))
         self._previous = grey
 
     def finish(self) -> Tracks:
@@ -164,9 +194,9 @@ class TrackBuilder:
         """
         if self._size is None:
             raise ValueError("expected at least one frame, got none")
-        ids = np.concatenate([i for i, _ in self._history])
-        frames = np.repeat(np.arange(len(self._history)), [len(i) for i, _ in self._history])
-        points = np.concatenate([p for _, p in self._history]) + 0.5
+        ids = np.concatenate([i for i, _ in self.history])
+        frames = np.repeat(np.arange(len(self.history)), [len(i) for i, _ in self.history])
+        points = np.concatenate([p for _, p in self.history]) + 0.5
         count = np.bincount(ids, minlength=self._next_id)
         keep = count[ids] >= 2
         order = np.lexsort((frames[keep], ids[keep]))
@@ -175,14 +205,17 @@ class TrackBuilder:
             torch.from_numpy(dense.astype(np.int64).reshape(-1)),
             torch.from_numpy(frames[keep][order].astype(np.int64)),
             torch.from_numpy(points[keep][order].astype(np.float32)),
-            len(self._history),
+            len(self.history),
             self._size,
             torch.tensor(self._starts),
         )
 
     def _restart(self, grey: np.ndarray, blocked: np.ndarray | None) -> None:
         """Make this frame the keyframe and fill up the points."""
-        corners = detect_corners(grey, self._points, self.config, blocked)
+        if self.given is None:
+            corners = detect_corners(grey, self._points, self.config, blocked)
+        else:
+            corners = self.given if not self.history else self.given[:0]
         new_ids = np.arange(self._next_id, self._next_id + len(corners))
         self._next_id += len(corners)
         self._ids = np.concatenate([self._ids, new_ids])

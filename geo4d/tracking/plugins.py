@@ -1,0 +1,299 @@
+"""Trackers and mask finders that the user installs: what they must look like, and what is shown before they run.
+
+The package needs none of them. A tracker turns a window of frames into dense tracks; ``tracks_from_windows`` joins the
+windows. A mask finder turns a window of frames and rough masks into better ones. Both say under which licence their
+weights come, and ``show_licence`` says it to the user, once per name, before the first use.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geo4d.errors import CheckpointError, MissingExtraError
+from geo4d.tracking.tracks import Tracks
+
+log = logging.getLogger(__name__)
+
+_shown: set[str] = set()
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Points followed through the frames of a window.
+
+    Attributes:
+        name: shown to the user.
+        licence: of the weights, shown before the first use.
+    """
+
+    name: str
+    licence: str
+
+    def __call__(
+        self, frames: Float[Tensor, "V H W 3"], queries: Float[Tensor, "N 2"], query_frame: int
+    ) -> tuple[Float[Tensor, "V N 2"], Bool[Tensor, "V N"]]:
+        """Positions (pixels, centres at +0.5) and visibility of the queried points in every frame of the window."""
+        ...
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Interest points of one frame; ``name`` and ``licence`` as for ``Tracker``."""
+
+    name: str
+    licence: str
+
+    def __call__(self, frame: Float[Tensor, "H W 3"]) -> Float[Tensor, "N 2"]:
+        """Positions in pixels, centres at +0.5, best first."""
+        ...
+
+
+@runtime_checkable
+class MaskFinder(Protocol):
+    """Better masks from rough ones; ``name`` and ``licence`` as for ``Tracker``."""
+
+    name: str
+    licence: str
+
+    def __call__(
+        self, frames: Float[Tensor, "V H W 3"], rough: Bool[Tensor, "V H W"]
+    ) -> Bool[Tensor, "V H W"]:
+        """True on moving things."""
+        ...
+
+
+def show_licence(plugin: Tracker | Detector | MaskFinder) -> None:
+    """Tell the user, once, which weights are about to be used and under which licence."""
+    if plugin.name not in _shown:
+        _shown.add(plugin.name)
+        log.warning("%s: its weights come under: %s", plugin.name, plugin.licence)
+
+
+def tracks_from_windows(
+    frames: Iterable[Float[Tensor, "H W 3"]],
+    tracker: Tracker,
+    detector: Detector,
+    *,
+    window: int = 12,
+    stride: int = 6,
+    max_points: int = 512,
+) -> Tracks:
+    """Tracks of a learned tracker: windows with overlap, points queried at the first and the last frame of each.
+
+    Tracks of different windows stay separate; the frames they share tie the windows together. Holds one window.
+
+    Source: GeometryCrafter, supplement, section 4 (windows of 12, stride 6).
+    """
+    show_licence(tracker)
+    show_licence(detector)
+    held: list[Tensor] = []
+    pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    start = count = total = 0
+    size = (0, 0)
+
+    def solve(offset: int) -> None:
+        nonlocal count
+        video = torch.stack(held)
+        for query_frame in {0, len(held) - 1}:
+            queries = detector(video[query_frame])[:max_points]
+            if len(queries) == 0:
+                continue
+            xy, visible = tracker(video, queries, query_frame)
+            inside = (xy >= 0).all(-1) & (xy[..., 0] < size[1]) & (xy[..., 1] < size[0])
+            seen = (visible & inside).T
+            seen &= (seen.sum(1) >= 2)[:, None]
+            track, frame = seen.nonzero(as_tuple=True)
+            pieces.append(
+                ((track + count).numpy(), (frame + offset).numpy(), xy.transpose(0, 1)[seen].float().numpy())
+            )
+            count += len(queries)
+
+    solved_to = 0
+    for frame in frames:
+        size = (frame.shape[0], frame.shape[1])
+        held.append(frame)
+        total += 1
+        if len(held) == window:
+            solve(start)
+            solved_to = total
+            held, start = held[stride:], start + stride
+    if total == 0:
+        raise ValueError("expected at least one frame, got none")
+    if solved_to < total:
+        solve(start)
+    track = np.concatenate([p[0] for p in pieces]) if pieces else np.empty(0, np.int64)
+    frame_of = np.concatenate([p[1] for p in pieces]) if pieces else np.empty(0, np.int64)
+    xy = np.concatenate([p[2] for p in pieces]) if pieces else np.empty((0, 2), np.float32)
+    _, dense = np.unique(track, return_inverse=True)
+    tied = np.zeros(total, bool)
+    for t in range(1, total):
+        before, now = dense[frame_of == t - 1], dense[frame_of == t]
+        tied[t] = len(np.intersect1d(before, now)) > 0
+    return Tracks(
+        torch.from_numpy(dense.reshape(-1).astype(np.int64)),
+        torch.from_numpy(frame_of.astype(np.int64)),
+        torch.from_numpy(xy),
+        total,
+        size,
+        torch.from_numpy(~tied),
+    )
+
+
+class DiskDetector:
+    """DISK interest points through kornia, from weights that the user has placed on this machine."""
+
+    name = "DISK"
+    licence = "Apache-2.0 (DISK weights as distributed with kornia; check the file you installed)"
+
+    def __init__(self, weights: str | Path, *, max_points: int = 1024) -> None:
+        """Args:
+        weights: state dictionary of ``kornia.feature.DISK``.
+        max_points: per frame.
+
+        Raises:
+            MissingExtraError: kornia is not installed.
+            CheckpointError: the weights are missing or do not fit.
+        """
+        try:
+            from kornia.feature import DISK
+        except ImportError as error:
+            raise MissingExtraError("kornia", "learned-tracks", "the DISK detector") from error
+        path = Path(weights)
+        if not path.is_file():
+            raise CheckpointError(f"expected DISK weights at {path}, found nothing")
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        self._model = DISK().eval()
+        try:
+            self._model.load_state_dict(state.get("extractor", state))
+        except (RuntimeError, AttributeError) as error:
+            raise CheckpointError(f"{path} does not hold DISK weights: {error}") from error
+        self._max_points = max_points
+
+    @torch.inference_mode()
+    def __call__(self, frame: Float[Tensor, "H W 3"]) -> Float[Tensor, "N 2"]:
+        found = self._model(frame.permute(2, 0, 1)[None], self._max_points, pad_if_not_divisible=True)[0]
+        order = found.detection_scores.argsort(descending=True)
+        return found.keypoints[order] + 0.5
+
+
+class KltTracker:
+    """The package's own matching in the form of a ``Tracker``, for detectors without a matcher of their own."""
+
+    name = "pyramidal Lucas-Kanade"
+    licence = "none: no weights"
+
+    def __call__(
+        self, frames: Float[Tensor, "V H W 3"], queries: Float[Tensor, "N 2"], query_frame: int
+    ) -> tuple[Float[Tensor, "V N 2"], Bool[Tensor, "V N"]]:
+        from geo4d.tracking.tracks import follow_points
+
+        xy = torch.zeros(len(frames), len(queries), 2)
+        visible = torch.zeros(len(frames), len(queries), dtype=torch.bool)
+        for order in (range(query_frame, len(frames)), range(query_frame, -1, -1)):
+            found, seen = follow_points([frames[t] for t in order], queries)
+            for k, t in enumerate(order):
+                xy[t], visible[t] = found[k], seen[k]
+        return xy, visible
+
+
+def refine_masks(
+    frames: Iterable[Float[Tensor, "H W 3"]],
+    rough: Iterable[Bool[Tensor, "H W"]],
+    finder: MaskFinder,
+    *,
+    window: int = 24,
+) -> Iterator[Bool[Tensor, "H W"]]:
+    """Masks of a learned finder, window after window without overlap."""
+    show_licence(finder)
+    held: list[tuple[Tensor, Tensor]] = []
+
+    def solve() -> Iterator[Tensor]:
+        yield from finder(torch.stack([f for f, _ in held]), torch.stack([m for _, m in held]))
+
+    for pair in zip(frames, rough, strict=True):
+        held.append(pair)
+        if len(held) == window:
+            yield from solve()
+            held = []
+    if held:
+        yield from solve()
+
+
+class Sam2Finder:
+    """SAM 2 through transformers, from weights on this machine; rough masks become box prompts.
+
+    The largest rough regions of the frame that shows most of them are given as boxes and followed both ways.
+    """
+
+    name = "SAM 2"
+    licence = "Apache-2.0 (SAM 2 weights by Meta; check the folder you installed)"
+
+    def __init__(self, weights: str | Path, *, max_objects: int = 4, least_area: float = 0.003) -> None:
+        """Args:
+        weights: local folder of a transformers SAM 2 video model.
+        max_objects: regions followed per window.
+        least_area: smaller regions are left out, share of the picture.
+
+        Raises:
+            MissingExtraError: transformers is not installed or too old.
+            CheckpointError: the folder is missing or holds something else.
+        """
+        try:
+            from transformers import Sam2VideoModel, Sam2VideoProcessor
+        except ImportError as error:
+            raise MissingExtraError("transformers", "geometrycrafter", "SAM 2 masks") from error
+        if not Path(weights).is_dir():
+            raise CheckpointError(f"expected a SAM 2 folder at {weights}, found nothing")
+        try:
+            self._model: Any = Sam2VideoModel.from_pretrained(weights, local_files_only=True).eval()
+            self._processor: Any = Sam2VideoProcessor.from_pretrained(weights, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{weights} does not hold a SAM 2 video model: {error}") from error
+        self._max_objects, self._least_area = max_objects, least_area
+
+    @torch.inference_mode()
+    def __call__(
+        self, frames: Float[Tensor, "V H W 3"], rough: Bool[Tensor, "V H W"]
+    ) -> Bool[Tensor, "V H W"]:
+        seed = int(rough.flatten(1).sum(1).argmax())
+        boxes = region_boxes(rough[seed], self._max_objects, self._least_area)
+        result = torch.zeros_like(rough)
+        if not boxes:
+            return result
+        video = list((frames * 255).round().to(torch.uint8).numpy())
+        session = self._processor.init_video_session(video=video, inference_device="cpu", dtype=torch.float32)
+        self._processor.add_inputs_to_inference_session(
+            inference_session=session,
+            frame_idx=seed,
+            obj_ids=list(range(1, len(boxes) + 1)),
+            input_boxes=[[list(map(float, box)) for box in boxes]],
+        )
+        self._model(inference_session=session, frame_idx=seed)
+        for backwards in (False, True):
+            for output in self._model.propagate_in_video_iterator(
+                session, start_frame_idx=seed, reverse=backwards
+            ):
+                size = [[rough.shape[1], rough.shape[2]]]
+                masks = self._processor.post_process_masks(
+                    [output.pred_masks], original_sizes=size, binarize=True
+                )[0]
+                result[output.frame_idx] |= masks.flatten(0, -3).any(0).cpu()
+        return result
+
+
+def region_boxes(mask: Bool[Tensor, "H W"], count: int, least_area: float) -> list[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) of the largest connected regions."""
+    import cv2
+
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.numpy().astype(np.uint8), connectivity=8)
+    regions = [s for s in stats[1:] if s[cv2.CC_STAT_AREA] >= least_area * mask.numel()]
+    regions.sort(key=lambda s: -int(s[cv2.CC_STAT_AREA]))
+    return [(int(s[0]), int(s[1]), int(s[0] + s[2]), int(s[1] + s[3])) for s in regions[:count]]

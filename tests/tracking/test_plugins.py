@@ -1,0 +1,101 @@
+import logging
+
+import pytest
+import torch
+
+from geo4d.errors import CheckpointError
+from geo4d.tracking.plugins import (
+    Detector,
+    DiskDetector,
+    KltTracker,
+    MaskFinder,
+    Sam2Finder,
+    Tracker,
+    refine_masks,
+    region_boxes,
+    tracks_from_windows,
+)
+from geo4d.tracking.solve import fit_cameras
+
+
+class GridDetector:
+    name = "grid"
+    licence = "none"
+
+    def __call__(self, frame):
+        ys, xs = torch.meshgrid(
+            torch.arange(6, frame.shape[0] - 6, 7), torch.arange(6, frame.shape[1] - 6, 7), indexing="ij"
+        )
+        return torch.stack([xs, ys], -1).reshape(-1, 2) + 0.5
+
+
+class Grower:
+    name = "grower"
+    licence = "test licence"
+
+    def __call__(self, frames, rough):
+        return rough | rough.roll(1, 2)
+
+
+def test_windows_of_a_plugged_in_tracker_give_cameras(make_room, caplog):
+    scene = make_room(num_frames=14, size=(96, 128), focal=100.0, travel=0.8, turn=0.1)
+    assert isinstance(KltTracker(), Tracker)
+    assert isinstance(GridDetector(), Detector)
+    with caplog.at_level(logging.WARNING):
+        tracks = tracks_from_windows(scene.rgb, KltTracker(), GridDetector(), window=8, stride=4)
+    assert "licence" in caplog.text or "weights come under" in caplog.text
+    assert tracks.num_frames == 14
+    assert tracks.starts_shot.tolist() == [True] + [False] * 13
+    assert ((tracks.track[1:] > tracks.track[:-1]) | (tracks.frame[1:] > tracks.frame[:-1])).all()
+    motion = fit_cameras(tracks, intrinsics=scene.intrinsics[0])
+    assert motion.shots[0].kind == "parallax"
+    assert motion.confidence.min() > 0.3
+
+
+def test_short_videos_are_one_window():
+    tracks = tracks_from_windows(torch.rand(1, 32, 32, 3), KltTracker(), GridDetector())
+    assert tracks.num_frames == 1
+    assert tracks.num_tracks == 0
+    with pytest.raises(ValueError, match="at least one frame"):
+        tracks_from_windows([], KltTracker(), GridDetector())
+
+
+def test_masks_are_refined_window_by_window():
+    rough = torch.zeros(5, 6, 6, dtype=torch.bool)
+    rough[:, 2, 2] = True
+    assert isinstance(Grower(), MaskFinder)
+    refined = torch.stack(list(refine_masks(torch.zeros(5, 6, 6, 3), rough, Grower(), window=2)))
+    assert refined.shape == rough.shape
+    assert refined[:, 2, 3].all()
+
+
+def test_regions_become_boxes_largest_first():
+    mask = torch.zeros(20, 30, dtype=torch.bool)
+    mask[2:5, 3:9] = True
+    mask[10:18, 12:25] = True
+    mask[0, 29] = True
+    assert region_boxes(mask, 4, 0.005) == [(12, 10, 25, 18), (3, 2, 9, 5)]
+    assert region_boxes(mask, 1, 0.005) == [(12, 10, 25, 18)]
+
+
+def test_missing_weights_are_named(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(CheckpointError, match="SAM 2"):
+        Sam2Finder(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="SAM 2"):
+        Sam2Finder(tmp_path)
+
+
+def test_disk_points_come_from_the_given_weights(tmp_path):
+    kornia = pytest.importorskip("kornia")
+    torch.manual_seed(0)
+    torch.save({"extractor": kornia.feature.DISK().state_dict()}, tmp_path / "disk.pth")
+    points = DiskDetector(tmp_path / "disk.pth", max_points=50)(torch.rand(48, 64, 3))
+    assert 0 < len(points) <= 50
+    assert (points >= 0).all()
+    assert (points <= torch.tensor([64.0, 48.0])).all()
+    with pytest.raises(CheckpointError, match="DISK"):
+        DiskDetector(tmp_path / "other.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "wrong.pth")
+    with pytest.raises(CheckpointError, match="DISK"):
+        DiskDetector(tmp_path / "wrong.pth")
