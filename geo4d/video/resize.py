@@ -87,7 +87,7 @@ def plan_size(
     known = [*trained, *((w, h) for h, w in trained)]
     areas = [h * w for h, w in trained]
     upper = max(areas) if max_area is None else max_area
-    lower = min(min(areas), upper // 2)
+    lower = min(areas) if upper >= max(areas) else min(min(areas), upper // 2)
     candidates = [
         (h, w)
         for h in range(multiple, upper // multiple + 1, multiple)

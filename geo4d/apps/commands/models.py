@@ -156,10 +156,12 @@ def _verify(options: ModelsOptions) -> int:
     from geo4d.errors import CheckpointError
     from geo4d.models.checkpoints import CONFIG, INDEX, ModelFolder, describe_keys, model_store, read_state
     from geo4d.models.hub import PULLED, verify_pulled
+    from geo4d.models.sources import SOURCES
 
     if options.name is None:
         raise CheckpointError("expected a model, a folder or a weight file to verify")
-    path = Path(options.name) if Path(options.name).exists() else model_store() / options.name
+    # A model's name wins over a file or folder of that name in the current folder.
+    path = model_store() / options.name if options.name in SOURCES else Path(options.name)
     if path.is_file():
         state = read_state(path)
         print(f"{path}: {len(state)} tensors, readable and safe; it looks like {describe_keys(state)}")
