@@ -18,6 +18,21 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False)
+class Tracks:
+    """Surface points followed over all frames.
+
+    Attributes:
+        pixels: [T, N, 2] positions (x, y) in pixels of the maps; anything where not visible.
+        depth: [T, N] z-depth of the points.
+        visible: [T, N] seen in that frame.
+    """
+
+    pixels: np.ndarray
+    depth: np.ndarray
+    visible: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Sequence:
     """Frames and ground truth of one video. Maps are read when sliced.
 
@@ -31,6 +46,7 @@ class Sequence:
         intrinsics: [T, 3, 3] in pixels of ``size``, or None.
         c2w: [T, 4, 4]; NaN for a frame without ground truth; or None.
         dynamic: [T, H, W] bool, True on moving things, or None.
+        tracks: points followed over the frames, moving ones included, or None.
         scale_kind: ``metric`` (metres) or ``scale`` (one unknown factor for depth and translations).
         depth_source: how depth was measured.
         pose_source: how poses were measured.
@@ -47,6 +63,7 @@ class Sequence:
     intrinsics: np.ndarray | None = None
     c2w: np.ndarray | None = None
     dynamic: FrameArray | None = None
+    tracks: Tracks | None = None
     scale_kind: ScaleKind = "metric"
     depth_source: str = "unknown"
     pose_source: str = "unknown"
@@ -337,9 +354,16 @@ def select(sequence: Sequence, frames: np.ndarray | slice) -> Sequence:
         rgb=maps(sequence.rgb),
         depth=maps(sequence.depth),
         dynamic=maps(sequence.dynamic),
+        tracks=_select_tracks(sequence.tracks, chosen),
         intrinsics=None if sequence.intrinsics is None else sequence.intrinsics[chosen],
         c2w=None if sequence.c2w is None else sequence.c2w[chosen],
     )
+
+
+def _select_tracks(tracks: Tracks | None, frames: np.ndarray) -> Tracks | None:
+    if tracks is None:
+        return None
+    return Tracks(tracks.pixels[frames], tracks.depth[frames], tracks.visible[frames])
 
 
 def centre_crop(sequence: Sequence, size: tuple[int, int]) -> Sequence:
@@ -362,6 +386,9 @@ def centre_crop(sequence: Sequence, size: tuple[int, int]) -> Sequence:
         shape = (array.shape[0], *size, *array.shape[3:])
         return LazyFrames(shape, np.dtype(array.dtype), lambda t: np.asarray(array[t])[window])
 
+    tracks = sequence.tracks
+    if tracks is not None:
+        tracks = replace(tracks, pixels=tracks.pixels - np.array([left, top]))
     intrinsics = None
     if sequence.intrinsics is not None:
         intrinsics = sequence.intrinsics.copy()
@@ -373,5 +400,6 @@ def centre_crop(sequence: Sequence, size: tuple[int, int]) -> Sequence:
         rgb=maps(sequence.rgb),
         depth=maps(sequence.depth),
         dynamic=maps(sequence.dynamic),
+        tracks=tracks,
         intrinsics=intrinsics,
     )

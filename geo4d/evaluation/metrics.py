@@ -488,20 +488,19 @@ def depth_change_sums(
 
 
 def track_depth_change_sums(
-    predicted: Float[Tensor, "T H W"],
-    reference_depth: Float[Tensor, "T N"],
-    tracks: Float[Tensor, "T N 2"],
-    visible: Bool[Tensor, "T N"],
+    predicted: Float[Tensor, "2 H W"],
+    reference_depth: Float[Tensor, "2 N"],
+    tracks: Float[Tensor, "2 N 2"],
+    visible: Bool[Tensor, "2 N"],
 ) -> Float[Tensor, " 3"]:
     """``depth_change_sums`` over given tracks (x, y in pixels of ``predicted``) instead of static geometry."""
-    num_frames, height, width = predicted.shape
-    column, row = tracks.floor().long().unbind(-1)
-    inside = visible & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    frame = torch.arange(num_frames)[:, None].expand_as(row)
-    sampled = predicted[frame, row.clamp(0, height - 1), column.clamp(0, width - 1)].double()
-    known = inside & torch.isfinite(reference_depth) & (reference_depth > 0)
-    pair = known[:-1] & known[1:]
-    seen = pair & (torch.isfinite(sampled) & (sampled > 0)).unfold(0, 2, 1).all(-1)
-    p, r = sampled.clamp(min=1e-30).log(), reference_depth.double().clamp(min=1e-30).log()
-    change = (p.diff(dim=0) - r.diff(dim=0)).abs()
-    return torch.stack([pair.double().sum(), seen.double().sum(), torch.where(seen, change, 0.0).sum()])
+    height, width = predicted.shape[-2:]
+    known = torch.isfinite(tracks).all(-1) & torch.isfinite(reference_depth) & (reference_depth > 0)
+    column, row = torch.where(known[..., None], tracks, -1.0).floor().long().unbind(-1)
+    inside = visible & known & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    both = inside.all(0)
+    row, column, truth = row[:, both], column[:, both], reference_depth[:, both].double()
+    sampled = torch.stack([predicted[i, row[i], column[i]] for i in (0, 1)]).double()
+    seen = (torch.isfinite(sampled) & (sampled > 0)).all(0)
+    change = (sampled[1] / sampled[0])[seen].log() - (truth[1] / truth[0])[seen].log()
+    return torch.stack([seen.double().new_tensor(seen.numel()), seen.double().sum(), change.abs().sum()])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geo4d.datasets.base import READERS, Sequence, load_ground_truth, load_reader
+from geo4d.datasets.base import READERS, Sequence, Tracks, load_ground_truth, load_reader
 from geo4d.errors import GeometryError, InputError
 from geo4d.evaluation.benchmarks import (
     BENCHMARKS,
@@ -32,6 +32,7 @@ from geo4d.evaluation.predicted import Predicted, from_reconstruction, load_pred
 from geo4d.evaluation.protocols import PROTOCOLS, Protocol
 from geo4d.evaluation.score import SequenceScore, score
 from geo4d.formats.files import new_file
+from geo4d.geometry.poses import inverse, transform
 
 __all__ = [
     "BENCHMARKS",
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 RESULT_FORMAT = 1
+NUM_TRACKS = 1024
+"""Surface points that the synthetic benchmark follows for ``depth_change``."""
 NOT_AVERAGED = ("num_pixels", "num_frames", "depth_scale", "depth_shift", "point_scale", "pose_scale")
 
 
@@ -239,9 +242,13 @@ def load_sequence(kind: str, path: str, name: str) -> Sequence:
 
 def heldout_sequence(number: int) -> Sequence:
     """One sequence of the frozen procedural set."""
-    from geo4d.synthetic.heldout import heldout_name, iter_heldout
+    from geo4d.synthetic.heldout import SIZE, heldout_configs, heldout_name
+    from geo4d.synthetic.render import make_scene, render_clip
 
-    clip = next(iter(iter_heldout(numbers=[number])))
+    clip = render_clip(make_scene(heldout_configs()[number]), SIZE, num_tracks=NUM_TRACKS)
+    assert clip.tracks is not None
+    from_world = inverse(clip.c2w.double())
+    track_depth = transform(from_world, clip.tracks.points.double().transpose(0, 1))[..., 2]
     depth = torch.where(clip.valid, clip.depth, torch.inf).numpy()
     return Sequence(
         name=heldout_name(number),
@@ -253,6 +260,11 @@ def heldout_sequence(number: int) -> Sequence:
         intrinsics=clip.intrinsics.double().numpy(),
         c2w=clip.c2w.double().numpy(),
         dynamic=clip.dynamic.numpy(),
+        tracks=Tracks(
+            clip.tracks.pixels.transpose(0, 1).numpy(),
+            track_depth.float().numpy(),
+            clip.tracks.visible.transpose(0, 1).numpy(),
+        ),
         depth_source="rendered",
         pose_source="rendered",
     )

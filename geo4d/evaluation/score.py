@@ -21,6 +21,7 @@ from geo4d.evaluation.metrics import (
     point_sums,
     pose_scores,
     static_correspondences,
+    track_depth_change_sums,
 )
 from geo4d.evaluation.predicted import Predicted, from_reconstruction
 from geo4d.evaluation.protocols import (
@@ -300,6 +301,16 @@ def _depth_change(
     second: tuple[Tensor, Tensor],
     settings: DepthProtocol,
 ) -> Tensor:
+    """Over the sequence's own tracks if it has some, else over static pixels that depth and cameras follow."""
+    pair = slice(frame - 1, frame + 1)
+    if sequence.tracks is not None:
+        depth = torch.from_numpy(np.asarray(sequence.tracks.depth[pair], np.float32))
+        return track_depth_change_sums(
+            torch.stack([first[0], second[0]]).float(),
+            torch.where(valid_depth(depth, settings), depth, torch.nan),
+            torch.from_numpy(np.asarray(sequence.tracks.pixels[pair], np.float32)),
+            torch.from_numpy(np.asarray(sequence.tracks.visible[pair], bool)),
+        )
     if (
         sequence.c2w is None
         or sequence.intrinsics is None

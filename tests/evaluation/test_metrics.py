@@ -301,12 +301,16 @@ def test_moving_and_hidden_pixels_are_no_tracks():
 
 
 def test_given_tracks_measure_depth_change():
-    depth = torch.full((3, 4, 4), 2.0)
-    depth[2] = 4.0
-    tracks = torch.full((3, 1, 2), 1.5)
-    truth = torch.full((3, 1), 2.0)
-    sums = track_depth_change_sums(depth, truth, tracks, torch.ones(3, 1, dtype=torch.bool))
-    assert sums.tolist() == pytest.approx([2, 2, math.log(2)])
+    depth = torch.full((2, 4, 4), 2.0)
+    depth[1] = 4.0
+    tracks = torch.tensor([[1.5, 1.5], [3.5, 0.5], [9.0, 1.0], [float("nan"), 1.0]]).expand(2, 4, 2)
+    visible = torch.tensor([[True, True, True, True], [True, False, True, True]])
+    sums = track_depth_change_sums(depth, torch.full((2, 4), 2.0), tracks, visible)
+    assert sums.tolist() == pytest.approx(
+        [1, 1, math.log(2)]
+    )  # hidden, outside and unknown ones are no tracks
+    depth[1] = torch.nan
+    assert track_depth_change_sums(depth, torch.full((2, 4), 2.0), tracks, visible).tolist() == [1, 0, 0]
 
 
 # Published numbers ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from geo4d.datasets.base import Tracks, centre_crop, select
 from geo4d.evaluation.predicted import Predicted, from_reconstruction
 from geo4d.evaluation.protocols import PROTOCOLS, DepthProtocol, Protocol, geo4d, geometrycrafter
 from geo4d.evaluation.score import aligned_depth, resize_map, score
@@ -120,8 +121,6 @@ def test_degenerate_paths_are_reported(plane, poses, reason):
 
 
 def test_one_frame(plane):
-    from geo4d.datasets.base import select
-
     single = select(plane, slice(0, 1))
     prediction = truth(
         plane, frames=np.arange(1), maps=plane.depth[:1], intrinsics=plane.intrinsics[:1], c2w=plane.c2w[:1]
@@ -204,3 +203,22 @@ def test_error_maps_use_the_scored_alignment(plane):
     np.testing.assert_allclose(aligned, reference, rtol=1e-4)
     capped = Protocol("c", "c", depth=DepthProtocol(max_depth=5.0))
     assert np.isnan(aligned_depth(truth(plane), plane, capped)[1]).any()
+
+
+def test_own_tracks_are_used_where_there_are_some(plane):
+    rows, columns = np.meshgrid(np.arange(2, 24, 4), np.arange(2, 32, 4), indexing="ij")
+    rows, columns = rows.ravel(), columns.ravel()
+    tracks = Tracks(
+        np.broadcast_to(np.stack([columns, rows], -1) + 0.5, (12, rows.size, 2)),
+        plane.depth[:, rows, columns],
+        np.ones((12, rows.size), bool),
+    )
+    with_tracks = replace(plane, tracks=tracks)
+    flicker = plane.depth * np.where(np.arange(12) % 2, 1.1, 1.0).astype(np.float32)[:, None, None]
+    assert score(truth(plane), with_tracks, PROTOCOLS["median"]).metrics["depth_change"] < 1e-6
+    result = score(truth(plane, maps=flicker), with_tracks, PROTOCOLS["median"])
+    assert result.metrics["depth_change"] == pytest.approx(np.log(1.1), rel=1e-4)
+    part = select(with_tracks, slice(0, 6, 2))
+    assert part.tracks.depth.shape[0] == 3
+    cropped = centre_crop(with_tracks, (20, 28))
+    np.testing.assert_allclose(cropped.tracks.pixels[0, 0], tracks.pixels[0, 0] - 2)
