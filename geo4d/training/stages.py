@@ -105,14 +105,18 @@ def _joint_stages(seed: int) -> dict[str, Stage]:
             first_clip=1_000, note="two frames of a clip, most scenes per second",
         ),
         "clips": Stage(
-            "diffusion", "pairs", (Stream((64, 112), 8, (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)),), WindowSampling(8, (1,)),
-            LoopConfig(num_steps=3_000, batch=4, learning_rate=7e-4, evaluate_every=250, save_every=100, seed=seed),
-            chunk=128, first_clip=200_000, note="eight frames",
+            "diffusion", "pairs", (Stream((96, 160), 4, SLOW_FPS),), WindowSampling(4, (1,)),
+            LoopConfig(
+                num_steps=6_000, batch=4, learning_rate=7e-4, evaluate_every=500, save_every=200, decay=0.0, seed=seed
+            ),
+            chunk=128, first_clip=200_000, note="four frames at the size of inference",
         ),
         "windows": Stage(
             "diffusion", "clips", (Stream((96, 160), 16),), WindowSampling(16, (1,)),
-            LoopConfig(num_steps=1_000, batch=2, learning_rate=4e-4, evaluate_every=100, save_every=50, seed=seed),
-            chunk=48, first_clip=300_000, note="sixteen frames at the size of inference",
+            LoopConfig(
+                num_steps=1_000, batch=2, learning_rate=4e-4, evaluate_every=200, save_every=50, decay=0.7, seed=seed
+            ),
+            chunk=48, first_clip=300_000, note="sixteen frames",
         ),
         "decoder": Stage(
             "decoder", "windows", (Stream((96, 160), 4, SLOW_FPS),), WindowSampling(4, (1,)),

@@ -31,6 +31,9 @@ from geo4d.training.objectives import (
 from geo4d.training.scores import camera_scores, depth_scores
 from geo4d.training.sources import as_float
 
+MASK_CONFIDENCE = 0.2
+"""Confidence below which evidence does not count at inference (``tracking.prior.MotionConfig.mask_confidence``)."""
+
 
 @dataclass(frozen=True)
 class WindowSampling:
@@ -124,12 +127,22 @@ class EvidenceDropout:
         rotation_only: rotation of the cameras, nothing else: what a pure pan gives.
         cameras_only: cameras, no depth.
         depth_only: depth, no cameras.
+        thinning: evidence below a confidence drawn from this range is taken away, as the mask does at inference.
     """
 
     everything: float = 0.25
     rotation_only: float = 0.12
     cameras_only: float = 0.06
     depth_only: float = 0.04
+    thinning: tuple[float, float] = (0.05, 0.25)
+
+    def thin(self, confidence: Float[Tensor, "B T h w"], samples: Tensor, seed: int) -> Tensor:
+        """Confidence with the lowest values taken away."""
+        bounds = [
+            np.random.default_rng((seed, 19, sample)).uniform(*self.thinning) for sample in samples.tolist()
+        ]
+        bound = torch.tensor(bounds, dtype=confidence.dtype, device=confidence.device)
+        return torch.where(confidence >= bound[:, None, None, None], confidence, 0.0)
 
     def keep(self, samples: Tensor, seed: int) -> Float[Tensor, "3 B"]:
         """1 or 0 for depth, rotation and position of each sample."""
@@ -150,20 +163,25 @@ class EvidenceDropout:
         return torch.tensor(rows).T
 
 
-def batch_evidence(batch: Batch, keep: Float[Tensor, "3 B"] | None = None) -> Evidence:
-    """Evidence channels of a training batch."""
+def batch_evidence(batch: Batch, dropout: EvidenceDropout | None = None, seed: int = 0) -> Evidence:
+    """Evidence channels of a training batch; without ``dropout`` as it is at inference."""
     size = batch.rgb.shape[-2:]
+    confidence = batch.prior_confidence
+    if dropout is None:
+        confidence = torch.where(confidence >= MASK_CONFIDENCE, confidence, 0.0)
+    else:
+        confidence = dropout.thin(confidence, batch.samples, seed)
     evidence = encode_evidence(
         batch.prior_disparity,
-        batch.prior_confidence,
+        confidence,
         (size[0], size[1]),
         batch.prior_intrinsics,
         batch.prior_c2w,
         batch.prior_trust,
     )
-    if keep is None:
+    if dropout is None:
         return evidence
-    depth, rotation, position = keep.to(batch.rgb)[:, :, None, None, None, None]
+    depth, rotation, position = dropout.keep(batch.samples, seed).to(batch.rgb)[:, :, None, None, None, None]
     parts = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1], device=batch.rgb.device)[:, None, None]
     return Evidence(evidence.depth * depth, evidence.cameras * torch.where(parts == 0, rotation, position))
 
@@ -242,7 +260,7 @@ class TinyDiffusion(Task):
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             maps, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
             latent = self.model.codec.encode(maps)
-            evidence = batch_evidence(batch, config.dropout.keep(batch.samples, config.seed))
+            evidence = batch_evidence(batch, config.dropout, config.seed)
             noise, timestep = sample_noise(
                 batch.samples, tuple(latent.shape[1:]), config.seed, config.terminal_share
             )
@@ -306,14 +324,12 @@ class TinyDecoding(Task):
         device = batch.rgb.device
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             maps, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
-            evidence = batch_evidence(batch, self.dropout.keep(batch.samples, self.seed))
+            evidence = batch_evidence(batch, self.dropout, self.seed)
             shape = tuple(self.model.codec.encode(maps).shape[1:])
             noise, _ = sample_noise(batch.samples, shape, self.seed, 1.0)
         with torch.no_grad():
             latent = self.model.sample(batch.rgb, evidence, batch.frames, noise.to(device), 1)
-            with torch.autocast(device.type, enabled=False):
-                linear = self.model.codec.decode(latent.float())
-        decoded = self.model.decoder(linear, latent, batch.rgb, evidence)
+        _, decoded = self.model.decode(latent, batch.rgb, evidence)
         with torch.autocast(device.type, enabled=False):
             sky = ~torch.isfinite(batch.depth)
             surface = (~sky).float()
@@ -380,7 +396,7 @@ def evaluate_model(
                 decoded = model.codec.decode(latent)
                 disparity = decoded.disparity
             if decoder:
-                disparity = model.decoder(decoded, latent, batch.rgb, evidence).disparity
+                disparity = model.decode(latent, batch.rgb, evidence)[1].disparity
             with torch.autocast(batch.rgb.device.type, enabled=False):
                 relative, close = depth_scores(disparity[:, :, 0].float(), batch.depth)
                 add(f"abs_rel{name}", relative)

@@ -6,7 +6,7 @@ import torch
 
 from geo4d.training.data import ClipStream, EveryNth, ReplayPlan, first_uses, stack_clips
 from geo4d.training.sources import as_float
-from geo4d.training.tiny import StreamedBatches, WindowSampling
+from geo4d.training.tiny import EvidenceDropout, StreamedBatches, WindowSampling, batch_evidence
 
 
 def take(iterator, count):
@@ -86,3 +86,33 @@ def test_batches_split_evenly_or_not_at_all(source) -> None:
     assert parts[1].samples.tolist() == [9, 10]
     with pytest.raises(ValueError, match="3 parts"):
         batch.split(3)
+
+
+def test_hidden_evidence_is_hidden_as_often_as_asked_and_repeats() -> None:
+    dropout = EvidenceDropout(everything=0.3, rotation_only=0.2, cameras_only=0.1, depth_only=0.1)
+    samples = torch.arange(4000)
+    kept = dropout.keep(samples, 1)
+    assert torch.equal(kept, dropout.keep(samples, 1))
+    share = {}
+    for combination in kept.T.int().tolist():
+        share[tuple(combination)] = share.get(tuple(combination), 0) + 1 / 4000
+    expected = {(0, 0, 0): 0.3, (0, 1, 0): 0.2, (0, 1, 1): 0.1, (1, 0, 0): 0.1, (1, 1, 1): 0.3}
+    assert share == pytest.approx(expected, abs=0.03)
+    confidence = torch.rand(50, 2, 4, 4)
+    thin = dropout.thin(confidence, torch.arange(50), 0)
+    assert (thin[confidence > 0.25] == confidence[confidence > 0.25]).all()
+    assert (thin[confidence < 0.05] == 0).all()
+
+
+def test_hidden_parts_are_zero_and_the_rest_is_untouched(source) -> None:
+    clips = [as_float(source(i)) for i in range(3)]
+    batch = stack_clips(clips, [torch.arange(4)] * 3, [0, 1, 2])
+    whole = batch_evidence(batch, EvidenceDropout(0, 0, 0, 0, (0.0, 0.0)))
+    assert whole.depth[:, :, 2].max() > 0
+    nothing = batch_evidence(batch, EvidenceDropout(1, 0, 0, 0))
+    assert nothing.depth.abs().max() == 0
+    assert nothing.cameras.abs().max() == 0
+    rotation = batch_evidence(batch, EvidenceDropout(0, 1, 0, 0))
+    assert rotation.depth.abs().max() == 0
+    assert rotation.cameras[:, :, 3:6].abs().max() == 0
+    assert torch.equal(rotation.cameras[:, :, :3], whole.cameras[:, :, :3])

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from geo4d.diffusion.denoiser import denoise_from_v
 from geo4d.diffusion.samplers import sample_ddim
 from geo4d.diffusion.schedules import ScheduleConfig, make_ddim_table, make_schedule
+from geo4d.geometry.maps import ray_map_to_cameras
+from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.codec import LatentCodec
 from geo4d.models.tiny.config import TinyConfig
-from geo4d.models.tiny.decoder import GuidedDecoder
+from geo4d.models.tiny.decoder import DecodedMaps, GuidedDecoder
+from geo4d.models.tiny.modalities import MAX_DISPARITY, NormalisedMaps, expand, restore_disparity, squash
 from geo4d.models.tiny.network import Evidence, TinyUNet
 
 SCHEDULE = ScheduleConfig(dynamic_rescale=False)
@@ -93,6 +96,35 @@ class TinyModel(nn.Module):
         schedule = make_schedule(SCHEDULE)
         denoise = denoise_from_v(predict_v, [condition], schedule.alphas_cumprod)
         return sample_ddim(denoise, noise, make_ddim_table(schedule, num_steps, clean_end=True))
+
+    def decode(
+        self,
+        latent: Float[Tensor, "B T C h w"],
+        rgb: Float[Tensor, "B T 3 H W"],
+        evidence: Evidence,
+        *,
+        anchor: bool = True,
+    ) -> tuple[NormalisedMaps, DecodedMaps]:
+        """Maps as the fixed codec gives them, pulled onto the evidence, and as the learned decoder finishes them."""
+        with torch.autocast(rgb.device.type, enabled=False):
+            maps = self.codec.decode(latent.float())
+            if anchor:
+                maps = anchored(maps, evidence)
+        return maps, self.decoder(maps, latent, rgb, evidence)
+
+
+def anchored(maps: NormalisedMaps, evidence: Evidence) -> NormalisedMaps:
+    """Disparity pulled onto confident evidence, and points moved along their rays by the same factor."""
+    change = log_correction(restore_disparity(maps.disparity), evidence)
+    disparity = 2 * (restore_disparity(maps.disparity) * change.exp()).clamp(max=MAX_DISPARITY) - 1
+    centres = torch.stack([ray_map_to_cameras(rays.permute(0, 2, 3, 1))[:, :3, 3] for rays in maps.rays])
+    centres = centres[:, :, None, None].to(maps.points)
+    points = expand(maps.points.movedim(2, -1))
+    moved = squash(centres + (points - centres) * (-change[:, :, 0, :, :, None]).exp()).movedim(-1, 2)
+    touched = change.abs() > 1e-4
+    return NormalisedMaps(
+        torch.where(touched, disparity, maps.disparity), torch.where(touched, moved, maps.points), maps.rays
+    )
 
 
 def ray_step(evidence: Evidence) -> Float[Tensor, "B T 6 h w"]:

@@ -36,6 +36,7 @@ class TinyPipelineConfig:
         window_length: frames per window.
         window_stride: frames between window starts.
         use_prior: let evidence from motion in.
+        anchor: pull the maps onto confident evidence (``anchor.py``).
     """
 
     num_steps: int = 1
@@ -43,6 +44,7 @@ class TinyPipelineConfig:
     window_length: int = 16
     window_stride: int = 8
     use_prior: bool = True
+    anchor: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_steps <= 1000:
@@ -141,9 +143,8 @@ class TinyPredictor:
                 latent = self.model.sample(
                     rgb, evidence, frames, noise.to(self.device), self.config.num_steps
                 )
-            linear = self.model.codec.decode(latent.float())
             with autocast:
-                decoded = self.model.decoder(linear, latent, rgb, evidence)
+                linear, decoded = self.model.decode(latent, rgb, evidence, anchor=self.config.anchor)
         return self._prediction(window, linear, decoded, seed)
 
     def _prediction(

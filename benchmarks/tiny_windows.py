@@ -1,0 +1,240 @@
+"""The bundled model window by window on held-out scenes, before any fusion: which evidence, how many steps, which spread.
+
+    python benchmarks/tiny_windows.py --cache DIR [--weights FILE] [--numbers 0-63] [--table evidence steps calibration]
+        [--output benchmarks/results/NAME.json]
+
+Frames of the frozen held-out set at half its size rule (96 x 160 pictures for the network, evidence from the whole
+24-frame sequence). Depth is scored after a robust scale and shift of disparity per window, cameras after a similarity.
+The evidence of each sequence is computed once and kept in DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geo4d.geometry.fit import fit_scale_shift
+from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype, resize_pictures
+from geo4d.models.tiny.weights import file_sha256, load_model
+from geo4d.training.scores import camera_scores, depth_scores
+from geo4d.types import PriorMaps, Window
+
+STARTS = (0, 8)
+LENGTH = 16
+
+
+def load_sequence(number: int, cache: Path) -> dict[str, Any]:
+    """Frames, truth and motion evidence of one held-out sequence, computed at first use."""
+    path = cache / f"heldout_{number:02d}.pt"
+    if path.exists():
+        return torch.load(path, weights_only=True)
+    from geo4d.synthetic.heldout import heldout_configs, iter_heldout
+    from geo4d.tracking.prior import fit_motion, iter_prior, prior_for_window
+
+    clip = next(iter_heldout(numbers=[number]))
+    rgb = clip.rgb.float() / 255
+    size = (96, 160)
+    small = resize_pictures(rgb, size).permute(0, 2, 3, 1).contiguous()
+    motion = fit_motion(iter(rgb))
+    maps = list(iter_prior(motion, iter(small)))
+    config = heldout_configs()[number]
+    item: dict[str, Any] = {
+        "rgb": small.half(), "depth": torch.nn.functional.interpolate(clip.depth[:, None], size, mode="nearest")[:, 0],
+        "c2w": clip.c2w, "kind": config.kind, "camera": config.camera,
+        "dynamic": float(clip.dynamic.float().mean()),
+    }  # fmt: skip
+    for start in STARTS:
+        prior = prior_for_window(motion, maps[start : start + LENGTH])
+        for name, value in vars(prior).items():
+            if isinstance(value, Tensor):
+                item[f"{start}/{name}"] = (
+                    value.half() if value.dtype == torch.float32 and value.ndim == 4 else value
+                )
+    cache.mkdir(parents=True, exist_ok=True)
+    torch.save(item, path)
+    return item
+
+
+def windows(item: dict[str, Any]) -> list[tuple[Window, PriorMaps, Tensor, Tensor]]:
+    """(window, evidence, true depth, true cameras) of both windows."""
+    result = []
+    for index, start in enumerate(STARTS):
+        part = slice(start, start + LENGTH)
+        frames = torch.arange(start, start + LENGTH)
+        window = Window(item["rgb"][part].float(), frames, frames / 12.0, index, 12.0)
+        fields = {key.split("/")[1]: value for key, value in item.items() if key.startswith(f"{start}/")}
+        prior = PriorMaps(**{k: v.float() if v.is_floating_point() else v for k, v in fields.items()})
+        result.append((window, prior, item["depth"][part], item["c2w"][part]))
+    return result
+
+
+def only_rotation(prior: PriorMaps) -> PriorMaps:
+    return replace(prior, mask=torch.zeros_like(prior.mask))
+
+
+def only_depth(prior: PriorMaps) -> PriorMaps:
+    return replace(prior, c2w=None, camera_confidence=None)
+
+
+def merged_disparity(prediction: Any, prior: PriorMaps) -> Tensor:
+    """The sweep as one more prediction: fitted to the network's disparity, then weighted by both spreads."""
+    disparity, spread = prediction.disparity, prediction.disparity_uncertainty.clamp(min=1e-4)
+    confidence = torch.where(prior.mask, prior.confidence, 0.0)
+    sweep = torch.where(prior.mask, 1 / prior.points[..., 2].clamp(min=1e-6), 0.0)
+    if float((confidence > 0).float().mean()) < 0.02:
+        return disparity
+    scale, shift = fit_scale_shift(sweep.flatten(), disparity.flatten(), confidence.flatten())
+    fitted = sweep * scale + shift
+    sweep_spread = 0.2 * fitted.clamp(min=0.02) / confidence.clamp(min=1e-3)
+    weight, other = spread**-2, torch.where(confidence > 0, sweep_spread**-2, 0.0)
+    return (disparity * weight + fitted * other) / (weight + other)
+
+
+def score_one(disparity: Tensor, ray_map: Tensor | None, depth: Tensor, c2w: Tensor) -> dict[str, float]:
+    relative, close = depth_scores(disparity[None], depth[None])
+    row = {"abs_rel": float(relative), "delta": float(close)}
+    if ray_map is not None:
+        length = depth[torch.isfinite(depth)].median()[None]
+        scores = camera_scores(ray_map.permute(0, 3, 1, 2)[None], c2w[None], length)
+        row |= {name: float(value) for name, value in scores.items()}
+    return row
+
+
+def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Mean for depth, median for cameras, over windows."""
+    summary = {}
+    for name in rows[0]:
+        values = torch.tensor([row[name] for row in rows])
+        if name in ("abs_rel", "delta"):
+            summary[name] = round(float(values.mean()), 4)
+        else:
+            summary[name] = round(float(values.median()), 4)
+    return summary
+
+
+def evidence_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Ways to use the evidence, on all windows and by kind of camera."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    groups: list[str] = []
+    for item in items:
+        for window, prior, depth, c2w in windows(item):
+            groups.append(str(item["camera"]))
+            base = predictor.predict(window, seed=0)
+            full = predictor.predict(window, seed=0, prior=prior)
+            template = torch.nn.functional.interpolate(
+                predictor.model.codec.template[None, None], depth.shape[-2:]
+            )
+            entries = {
+                "template": (template[0].expand(LENGTH, -1, -1), None),
+                "network alone": (base.disparity, base.ray_map),
+                "conditioning": (full.disparity, full.ray_map),
+                "conditioning, rotation only": (
+                    (p := predictor.predict(window, seed=0, prior=only_rotation(prior))).disparity, p.ray_map,
+                ),
+                "conditioning, depth only": (
+                    (p := predictor.predict(window, seed=0, prior=only_depth(prior))).disparity, p.ray_map,
+                ),
+                "extra prediction": (merged_disparity(base, prior), None),
+                "both": (merged_disparity(full, prior), full.ray_map),
+            }  # fmt: skip
+            for name, (disparity, rays) in entries.items():
+                rows.setdefault(name, []).append(score_one(disparity, rays, depth, c2w))
+    table: dict[str, Any] = {"all": {name: summarise(found) for name, found in rows.items()}}
+    for camera in sorted(set(groups)):
+        chosen = [i for i, group in enumerate(groups) if group == camera]
+        table[f"camera {camera} ({len(chosen)} windows)"] = {
+            name: summarise([found[i] for i in chosen]) for name, found in rows.items()
+        }
+    return table
+
+
+def steps_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[str, Any]:
+    table = {}
+    for num_steps in (1, 5, 10, 25):
+        config = replace(predictor.config, num_steps=num_steps)
+        other = TinyPredictor(predictor.model, "", config, dtype=predictor.dtype)
+        rows = []
+        for item in items:
+            window, prior, depth, c2w = windows(item)[0]
+            answer = other.predict(window, seed=0, prior=prior)
+            rows.append(score_one(answer.disparity, answer.ray_map, depth, c2w))
+        table[f"{num_steps} steps"] = summarise(rows)
+    return table
+
+
+def calibration_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Error of the disparity and of the points against the predicted spread, by decile of the spread."""
+    spreads: dict[str, list[Tensor]] = {"disparity": [], "points": []}
+    errors: dict[str, list[Tensor]] = {"disparity": [], "points": []}
+    for item in items:
+        window, prior, depth, _ = windows(item)[0]
+        answer = predictor.predict(window, seed=0, prior=prior)
+        finite = torch.isfinite(depth)
+        truth = torch.where(finite, 1 / depth, 0.0)
+        scale, shift = fit_scale_shift(truth[finite], answer.disparity[finite])
+        spreads["disparity"].append(answer.disparity_uncertainty[finite][::7])
+        errors["disparity"].append((answer.disparity - (truth * scale + shift)).abs()[finite][::7])
+        own = answer.point_map[..., 2]
+        factor = (own[:1][finite[:1]].median() / depth[:1][finite[:1]].median()) if finite[:1].any() else 1.0
+        first = finite.clone()
+        first[1:] = False
+        spreads["points"].append(answer.point_uncertainty[first])
+        errors["points"].append((own - depth * factor).abs()[first])
+    table: dict[str, Any] = {}
+    for name in spreads:
+        spread, error = torch.cat(spreads[name]), torch.cat(errors[name])
+        order = spread.argsort()
+        deciles = []
+        for part in order.chunk(10):
+            deciles.append(
+                {"spread": round(float(spread[part].mean()), 5), "error": round(float(error[part].mean()), 5)}
+            )
+        rank = torch.stack([spread.argsort().argsort().double(), error.argsort().argsort().double()])
+        table[name] = {"deciles": deciles, "rank correlation": round(float(torch.corrcoef(rank)[0, 1]), 3)}
+    return table
+
+
+TABLES = {"evidence": evidence_table, "steps": steps_table, "calibration": calibration_table}
+
+
+def parse_numbers(text: str) -> list[int]:
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, rest = part.partition("-")
+        last, _, step = rest.partition(":")
+        numbers += range(int(first), int(last or first) + 1, int(step or 1))
+    return numbers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--numbers", default="0-63", help="for example 0-63:3 or 1,5,9")
+    parser.add_argument("--table", nargs="*", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    items = [load_sequence(number, options.cache) for number in parse_numbers(options.numbers)]
+    result: dict[str, Any] = {"sequences": options.numbers, "torch": torch.__version__}
+    if options.table:
+        dtype = default_dtype("cpu")
+        model = load_model(options.weights)
+        predictor = TinyPredictor(model, "", TinyPipelineConfig(), dtype=dtype)
+        result |= {"weights_sha256": file_sha256(options.weights), "dtype": dtype}
+        for name in options.table:
+            result[name] = TABLES[name](predictor, items)
+            print(name, json.dumps(result[name], indent=1))
+    if options.output is not None:
+        options.output.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
