@@ -225,7 +225,6 @@ def align(
         progress: called with a stage's name and the share done.
     Raises:
         ValueError: no predictions, maps of several sizes, frames out of range, or mixed kinds of predictions.
-        GeometryError: the predictions carry neither points nor anything else to start from.
     """
     config = config or AlignConfig.corrected()
     if len(predictions) == 0:
@@ -316,8 +315,8 @@ def align_samples(
 ) -> Alignment:
     """``align`` after the reading: one solve per group of windows that hang together."""
     num_windows = samples.num_windows
-    if not bool((samples.weight > 0).any()) and not bool((samples.disparity_mask > 0).any()):
-        log.warning("no window has a valid point or disparity: all frames are marked unreliable")
+    if not bool((samples.weight > 0).any()):
+        log.warning("no window has a valid point: all frames are marked unreliable, and there is no depth")
     report("registering windows", 0.0)
     registration = register_windows(samples)
     valid_points = torch.zeros(num_windows, device=samples.weight.device).index_add_(

@@ -35,7 +35,7 @@ def fuse(
         with_dynamic: also give a dynamic probability.
         The others are those of ``align``.
     Raises:
-        ValueError, GeometryError: as ``align``.
+        ValueError: as ``align``.
     """
     alignment = align(
         predictions,
