@@ -311,7 +311,8 @@ def run_sequence(plan: _Plan, settings: EvaluationSettings, name: str) -> dict[s
         row["failed"] = failure
     row["dataset_notes"] = list(sequence.notes)
     row["depth_source"], row["pose_source"] = sequence.depth_source, sequence.pose_source
-    row["weights_sha256"] = predicted.provenance.get("weights_sha256")
+    maker = predicted.provenance.get("model")
+    row["weights_sha256"] = maker.get("weights_sha256") if isinstance(maker, Mapping) else None
     row["files"] = hash_files(sequence)
     if plan.benchmark == "synthetic":
         row["trivial"] = _trivial(sequence, plan.protocol)

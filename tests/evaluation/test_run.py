@@ -157,7 +157,7 @@ def fake_reconstruct(plane, fail=False):
             times_s=plane.times_s,
             source_frames=np.arange(len(frames)),
             c2w=plane.c2w,
-            provenance={"weights_sha256": "ab" * 32},
+            provenance={"model": {"name": "fake", "weights_sha256": "ab" * 32}},
         )
 
     return reconstruct

@@ -68,7 +68,12 @@ def test_wrong_input_is_one_line_and_an_exit_code(folders, tmp_path, capsys):
     assert main(["evaluate", "folder", "--root", str(root), "--predictions", str(tmp_path / "none")]) == 3
     assert "docs/protocols.md" in capsys.readouterr().err
     assert main(["evaluate", "nothing", "--root", str(root)]) == 2
-    assert main(["evaluate", "folder", "--root", str(root), "--model", "tiny", "--predictions", str(predictions)]) == 2
+    assert (
+        main(
+            ["evaluate", "folder", "--root", str(root), "--model", "tiny", "--predictions", str(predictions)]
+        )
+        == 2
+    )
     both = ["evaluate", "folder", "--root", str(root), "--predictions", str(predictions), "--ablate", "steps"]
     assert main(both) == 2
 
