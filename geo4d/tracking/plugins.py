@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 _shown: set[str] = set()
 
+_IMAGE_MEAN = torch.tensor([0.485, 0.456, 0.406])
+_IMAGE_SPREAD = torch.tensor([0.229, 0.224, 0.225])
+
 
 @runtime_checkable
 class Tracker(Protocol):
@@ -71,7 +74,7 @@ class MaskFinder(Protocol):
 
 
 def show_licence(plugin: Tracker | Detector | MaskFinder) -> None:
-    """Tell the user, once, which weights are about to be used and under which licence."""
+    """Tell the user, once per name, which weights are about to be used and under which licence."""
     if plugin.name not in _shown:
         _shown.add(plugin.name)
         log.warning("%s: its weights come under: %s", plugin.name, plugin.licence)
@@ -247,14 +250,13 @@ class Sam2Finder:
             CheckpointError: the folder is missing or holds something else.
         """
         try:
-            from transformers import Sam2VideoModel, Sam2VideoProcessor
+            from transformers import Sam2VideoModel
         except ImportError as error:
             raise MissingExtraError("transformers", "geometrycrafter", "SAM 2 masks") from error
         if not Path(weights).is_dir():
             raise CheckpointError(f"expected a SAM 2 folder at {weights}, found nothing")
         try:
             self._model: Any = Sam2VideoModel.from_pretrained(weights, local_files_only=True).eval()
-            self._processor: Any = Sam2VideoProcessor.from_pretrained(weights, local_files_only=True)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{weights} does not hold a SAM 2 video model: {error}") from error
         self._max_objects, self._least_area = max_objects, least_area
@@ -268,24 +270,36 @@ class Sam2Finder:
         result = torch.zeros_like(rough)
         if not boxes:
             return result
-        video = list((frames * 255).round().to(torch.uint8).numpy())
-        session = self._processor.init_video_session(video=video, inference_device="cpu", dtype=torch.float32)
-        self._processor.add_inputs_to_inference_session(
-            inference_session=session,
-            frame_idx=seed,
-            obj_ids=list(range(1, len(boxes) + 1)),
-            input_boxes=[[list(map(float, box)) for box in boxes]],
+        from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
+
+        height, width = rough.shape[1:]
+        side = int(self._model.config.image_size)
+        # The library's processor needs torchvision; it does no more than this and the scaling of the boxes below.
+        pixels = torch.nn.functional.interpolate(
+            frames.permute(0, 3, 1, 2), (side, side), mode="bilinear", antialias=True
         )
+        pixels = (pixels - _IMAGE_MEAN[:, None, None]) / _IMAGE_SPREAD[:, None, None]
+        session = Sam2VideoInferenceSession(
+            video=pixels, video_height=height, video_width=width, dtype=torch.float32
+        )
+        scale = torch.tensor([side / width, side / height])
+        names = list(range(1, len(boxes) + 1))
+        for name, box in zip(names, boxes, strict=True):
+            corners = torch.tensor(box, dtype=torch.float32).reshape(1, 1, 2, 2) * scale
+            labels = torch.tensor([[[2, 3]]], dtype=torch.int32)  # top left and bottom right of a box
+            session.add_point_inputs(
+                session.obj_id_to_idx(name), seed, {"point_coords": corners, "point_labels": labels}
+            )
+        session.obj_with_new_inputs = names
         self._model(inference_session=session, frame_idx=seed)
         for backwards in (False, True):
             for output in self._model.propagate_in_video_iterator(
                 session, start_frame_idx=seed, reverse=backwards
             ):
-                size = [[rough.shape[1], rough.shape[2]]]
-                masks = self._processor.post_process_masks(
-                    [output.pred_masks], original_sizes=size, binarize=True
-                )[0]
-                result[output.frame_idx] |= masks.flatten(0, -3).any(0).cpu()
+                logits = torch.nn.functional.interpolate(
+                    output.pred_masks.float(), (height, width), mode="bilinear"
+                )
+                result[output.frame_idx] |= (logits > 0).flatten(0, 1).any(0)
         return result
 
 

@@ -1,0 +1,105 @@
+"""A result on disk gets new cameras: of a textured wall seen by a camera that moves sideways."""
+
+import numpy as np
+import pytest
+import torch
+
+from geo4d.apps.cli import main
+from geo4d.errors import InputError
+from geo4d.formats.cameras import save_tum
+from geo4d.formats.images import save_image
+from geo4d.repose import repose
+from geo4d.store import StoreWriter, Workspace, load_result
+from geo4d.types import FrameMaps
+
+SIZE, FOCAL, STEP, NUM = (96, 128), 110.0, 0.05, 7
+
+
+def wall(t):
+    """Two slanted walls: depth and colour as functions of the world, so that views agree."""
+    ys, xs = torch.meshgrid(torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5, indexing="ij")
+    u, v = (xs - SIZE[1] / 2) / FOCAL, (ys - SIZE[0] / 2) / FOCAL
+    # plane z = 2 + 0.5 x above the middle line, z = 1.5 - 0.3 x below, camera at (STEP t, 0, 0)
+    slope = torch.where(v < 0, 0.5, -0.3)
+    base = torch.where(v < 0, 2.0, 1.5)
+    depth = (base + slope * STEP * t) / (1 - slope * u)
+    x, y = u * depth + STEP * t, v * depth
+    generator = torch.Generator().manual_seed(0)
+    waves = torch.randn(24, 2, generator=generator) * torch.logspace(0.6, 1.5, 24)[:, None]
+    phase = torch.rand(24, generator=generator) * 6.3
+    value = torch.sin(x[..., None] * waves[:, 0] + y[..., None] * waves[:, 1] + phase).sum(-1)
+    return depth, (0.5 + 0.5 * torch.tanh(value / 4))[..., None].expand(-1, -1, 3)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    output = tmp_path_factory.mktemp("results") / "before"
+    with Workspace(output, {"test": 1}) as work:
+        writer = StoreWriter(work.result, NUM, SIZE, "float32")
+        for t in range(NUM):
+            depth, rgb = wall(t)
+            writer.write(FrameMaps(t, depth, torch.ones(SIZE)), (rgb.numpy() * 255).round().astype(np.uint8))
+        K = np.array([[FOCAL, 0, SIZE[1] / 2], [0, FOCAL, SIZE[0] / 2], [0, 0, 1]], np.float32)
+        per_frame = {
+            "intrinsics": np.tile(K, (NUM, 1, 1)),
+            "times_s": np.arange(NUM) / 10,
+            "source_frames": np.arange(NUM),
+        }
+        source = {
+            "name": "wall",
+            "sha256": None,
+            "size": {"height": SIZE[0], "width": SIZE[1]},
+            "damage": None,
+        }
+        manifest = {
+            "scale_kind": "scale",
+            "has_poses": False,
+            "unit": "up to scale",
+            "source": source,
+            "provenance": {"config": {"precision": "float32"}},
+        }
+        writer.finish(per_frame, manifest, {"windows": 1})
+        work.publish()
+    return output
+
+
+def test_the_command_adds_poses_and_leaves_the_old_result(result, tmp_path, capsys):
+    assert main(["pose", str(result), "-o", str(tmp_path / "after")]) == 0
+    said = capsys.readouterr().out
+    assert "parallax" in said
+    assert "wrote" in said
+    before, after = load_result(result), load_result(tmp_path / "after")
+    assert before.c2w is None
+    x = after.c2w[:, 0, 3]
+    np.testing.assert_allclose(x - x[0], STEP * np.arange(NUM), atol=0.01)
+    np.testing.assert_array_equal(after.depth[2], before.depth[2])
+    np.testing.assert_allclose(after.rgb[2], before.rgb[2])
+    assert after.diagnostics["windows"] == 1
+    assert after.provenance["pose"]["posed_by"] == "tracks with depth"
+    assert after.reliable.all()
+    assert main(["pose", str(result), "-o", str(tmp_path / "after")]) == 4
+
+
+def test_mask_intrinsics_and_trajectory_of_the_user(result, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for t in range(NUM):
+        mask = np.zeros((*SIZE, 3), np.float32)
+        mask[: SIZE[0] // 2] = t % 2
+        save_image(tmp_path / "masks" / f"{t:03d}.png", mask)
+    masked = repose(
+        result,
+        tmp_path / "masked",
+        mask=tmp_path / "masks",
+        intrinsics=(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2),
+    )
+    np.testing.assert_allclose(masked.intrinsics[:, 0, 0], FOCAL)
+    assert abs(masked.c2w[-1, 0, 3] - STEP * (NUM - 1)) < 0.03
+
+    poses = np.tile(np.eye(4), (NUM, 1, 1))
+    poses[:, 0, 3] = 10 * STEP * np.arange(NUM)
+    save_tum(tmp_path / "path.txt", np.arange(NUM) / 10, poses)
+    scaled = repose(result, tmp_path / "scaled", trajectory=tmp_path / "path.txt")
+    assert scaled.diagnostics["pose"]["trajectory_scale"] == pytest.approx(0.1, rel=0.05)
+    save_tum(tmp_path / "short.txt", np.arange(2) / 10, poses[:2])
+    with pytest.raises(InputError, match="expected 7 poses"):
+        repose(result, tmp_path / "short", trajectory=tmp_path / "short.txt")
