@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 RAY_GRID = 40
 """Longest side of stored ray maps: rays of a pinhole camera are smooth."""
 
-CACHE_BYTES = 192 * 2**20
-"""Decoded predictions that are kept for neighbouring reads."""
+KEPT = 2
+"""Decoded predictions that are kept; the fusion holds those that it still needs itself."""
 
 _HALVED = ("point_map", "point_uncertainty", "disparity", "disparity_uncertainty")
 _MASKS = ("valid", "sky")
@@ -121,8 +121,7 @@ class SpooledPredictions(Sequence[Prediction]):
                 prediction, frame_indices=prediction.frame_indices - self._first_frame
             )
         self._cache[position] = prediction
-        size = sum(value.nbytes for value in prediction.tensors().values())
-        while len(self._cache) > 2 and len(self._cache) * size > CACHE_BYTES:
+        while len(self._cache) > KEPT:
             self._cache.popitem(last=False)
         return prediction
 

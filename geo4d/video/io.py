@@ -23,7 +23,10 @@ from geo4d.video.frames import check_image, list_frames, load_frame, sniff_image
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 64 * 2**20
-"""Decoded frames that are kept for windows that overlap."""
+"""Decoded frames that are kept for windows that overlap, at most."""
+
+CACHE_FRAMES = 160
+"""More than any overlap."""
 
 
 @runtime_checkable
@@ -112,6 +115,7 @@ class Video:
         self.source_size = self._source.size
         self.size = fit_size(self.source_size, max_size)
         self._cache: OrderedDict[tuple[int, tuple[int, int]], np.ndarray] = OrderedDict()
+        self._cached_bytes = 0
 
     def _open(self, source: str | Path | np.ndarray | Tensor, stop: int | None) -> _Source:
         if isinstance(source, np.ndarray | Tensor):
@@ -184,6 +188,7 @@ class Video:
     def close(self) -> None:
         self._source.close()
         self._cache.clear()
+        self._cached_bytes = 0
 
     def __enter__(self) -> "Video":
         return self
@@ -201,8 +206,9 @@ class Video:
             return self._cache[key]
         frame = _resized(self._source.read(int(self.source_frames[t])), size)
         self._cache[key] = frame
-        while len(self._cache) > 1 and len(self._cache) * frame.nbytes > CACHE_BYTES:
-            self._cache.popitem(last=False)
+        self._cached_bytes += frame.nbytes
+        while len(self._cache) > 1 and (len(self._cache) > CACHE_FRAMES or self._cached_bytes > CACHE_BYTES):
+            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return frame
 
 
