@@ -375,14 +375,15 @@ def check_ddim(file: Path, reference: Path) -> list[Comparison]:
         ddim_conditions(data),
         schedule.alphas_cumprod,
         scale=settings["scale"],
-        partial_scale=settings.get("cfg_img"),
+        # With a scale of 1 the published sampler evaluates no other branch.
+        partial_scale=None if settings["scale"] == 1.0 else settings.get("cfg_img"),
         rescale=settings["guidance_rescale"],
     )
     noise: Callable[[int], Tensor] | None = None
     if "step_noise" in data:
         noise = data["step_noise"].__getitem__
     states = list(iter_ddim(denoise, data["x_T"], table, noise))
-    limit = "latent" if settings["scale"] == 1.0 and settings.get("cfg_img") is None else "guided_latent"
+    limit = "latent" if settings["scale"] == 1.0 else "guided_latent"
     comparisons = [
         compare("timesteps", table.timesteps.sort().values, data["timesteps"].sort().values, "exact"),
         compare("first_model_output", outputs[0], data["first_model_output"], "module"),
@@ -447,7 +448,7 @@ def make_predictor(data: Data, token_ids: Tensor) -> Geo4DPredictor:
             spacing=settings["spacing"],
             eta=settings["eta"],
             guidance=settings["scale"],
-            image_guidance=settings.get("cfg_img"),
+            image_guidance=None if settings["scale"] == 1.0 else settings.get("cfg_img"),
             guidance_rescale=settings["guidance_rescale"],
             sky_tolerance=settings["sky_eps"],
         ),

@@ -199,7 +199,7 @@ class Geo4DPredictor:
         weights = sum(p.numel() * p.element_size() for m in self._modules() for p in m.parameters())
         pixels = height * width
         frames_per_call = max(self.options.encode_chunk, self.options.decode_chunk)
-        unet = pixels * WINDOW_LENGTH * self.config.unet.model_channels * self.dtype.itemsize // 64 * 40
+        unet = pixels * WINDOW_LENGTH * self.config.unet.model_channels * self.dtype.itemsize // 64 * 70
         codec = pixels * frames_per_call * self.config.vae.channels * self.dtype.itemsize * 10
         return weights + max(unet, codec) + 12 * 4 * pixels * WINDOW_LENGTH
 
