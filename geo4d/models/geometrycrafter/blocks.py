@@ -43,6 +43,15 @@ def time_conv(x: Float[Tensor, "B C T pixels"], conv: nn.Conv3d) -> Float[Tensor
     return F.conv2d(x, conv.weight[..., 0], conv.bias, padding=(1, 0))
 
 
+def in_parts(
+    layer: nn.Module, x: Float[Tensor, "N C H W"], at_once: int | None
+) -> Float[Tensor, "N c H2 W2"]:
+    """``layer(x)`` of a layer that treats every frame by itself, ``at_once`` frames at a time: less memory."""
+    if at_once is None or len(x) <= at_once:
+        return layer(x)
+    return torch.cat([layer(part) for part in x.split(at_once)])
+
+
 class SpatialBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -90,8 +99,10 @@ class SpaceTimeBlock(nn.Module):
         self.temporal_res_block = TemporalBlock(out_channels)
         self.time_mixer = Mixer()
 
-    def forward(self, x: Float[Tensor, "N C H W"], num_frames: int) -> Float[Tensor, "N c H W"]:
-        spatial = self.spatial_res_block(x)
+    def forward(
+        self, x: Float[Tensor, "N C H W"], num_frames: int, at_once: int | None = None
+    ) -> Float[Tensor, "N c H W"]:
+        spatial = in_parts(self.spatial_res_block, x, at_once)
         added = self.temporal_res_block(over_time(spatial, num_frames))
         # (1 - a) * spatial + a * (spatial + added), written with one pass over the features.
         share = (
@@ -127,11 +138,13 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([Attention(channels)])
         self.resnets = nn.ModuleList(SpaceTimeBlock(channels, channels) for _ in range(num_layers))
 
-    def forward(self, x: Float[Tensor, "N C H W"], num_frames: int) -> Float[Tensor, "N C H W"]:
-        x = self.resnets[0](x, num_frames)
+    def forward(
+        self, x: Float[Tensor, "N C H W"], num_frames: int, at_once: int | None = None
+    ) -> Float[Tensor, "N C H W"]:
+        x = self.resnets[0](x, num_frames, at_once)
         # One attention whatever the depth: the published block pairs layers and attentions until one runs out.
         for block, attention in zip(list(self.resnets)[1:], self.attentions, strict=False):
-            x = block(attention(x), num_frames)
+            x = block(in_parts(attention, x, at_once), num_frames, at_once)
         return x
 
 
@@ -153,7 +166,9 @@ class UpBlock(nn.Module):
         if upsample:
             self.upsamplers = nn.ModuleList([Upsampler(out_channels)])
 
-    def forward(self, x: Float[Tensor, "N C H W"], num_frames: int) -> Float[Tensor, "N c H2 W2"]:
+    def forward(
+        self, x: Float[Tensor, "N C H W"], num_frames: int, at_once: int | None = None
+    ) -> Float[Tensor, "N c H2 W2"]:
         for block in self.resnets:
-            x = block(x, num_frames)
-        return self.upsamplers[0](x) if hasattr(self, "upsamplers") else x
+            x = block(x, num_frames, at_once)
+        return in_parts(self.upsamplers[0], x, at_once) if hasattr(self, "upsamplers") else x

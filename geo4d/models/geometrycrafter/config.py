@@ -113,6 +113,8 @@ class GeometryCrafterConfig:
         decode_chunk: frames that the decoder sees at once. Its temporal layers end at the chunk, so this changes the
             result a little, unless ``decode_overlap`` is used.
         decode_overlap: frames that neighbouring decode chunks share and cross-fade over; 0 as published.
+        decode_frames_at_once: frames of a chunk that the decoder's spatial layers treat together; None: all. Lowers the
+            memory that a chunk needs and changes nothing else.
         encode_chunk: frames that go through prior and encoders together; changes memory, not the result.
         decode_tile: edge in pixels of the square tiles that the decoder sees; None: the whole frame, as published.
         encode_tile: the same for the two encoders.
@@ -138,6 +140,7 @@ class GeometryCrafterConfig:
     overlap: int = 25
     decode_chunk: int = 8
     decode_overlap: int = 0
+    decode_frames_at_once: int | None = None
     encode_chunk: int = 8
     decode_tile: int | None = None
     encode_tile: int | None = None
@@ -174,6 +177,8 @@ class GeometryCrafterConfig:
             )
         if not 0 <= self.tile_overlap <= 0.5:
             raise ValueError(f"expected tile_overlap in [0, 0.5], got {self.tile_overlap}")
+        if self.decode_frames_at_once is not None and self.decode_frames_at_once < 1:
+            raise ValueError(f"expected decode_frames_at_once >= 1 or None, got {self.decode_frames_at_once}")
         for name in ("decode_tile", "encode_tile"):
             tile = getattr(self, name)
             if tile is not None and (tile < 64 or tile % 8):

@@ -99,6 +99,7 @@ class GeometryCrafter(nn.Module):
             use_channels_last(self.image_vae)
             use_channels_last(self.point_map_vae.encoder)
         self.point_map_vae.decoder.cast(DTYPES[config.decoder_dtype])
+        self.point_map_vae.decoder.frames_at_once = config.decode_frames_at_once
         self.eval().requires_grad_(False)
         if not config.offload:
             self.to(self.device)

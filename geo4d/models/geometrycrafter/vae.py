@@ -89,14 +89,25 @@ class PointMapHead(nn.ModuleDict):
             }
         )
 
-    def forward(self, features: Float[Tensor, "N C H W"], num_frames: int) -> Float[Tensor, "N c H W"]:
-        hidden = F.relu(normalise(features, cast(nn.GroupNorm, self["0"]), activation=False))
-        hidden = F.relu(self["3"](self["2"](hidden), num_frames))
-        return self["5"](hidden.float())
+    def forward(
+        self, features: Float[Tensor, "N C H W"], num_frames: int, at_once: int | None = None
+    ) -> Float[Tensor, "N c H W"]:
+        norm = cast(nn.GroupNorm, self["0"])
+        parts = features.split(at_once or len(features))
+        hidden = torch.cat([self["2"](F.relu(normalise(part, norm, activation=False))) for part in parts])
+        hidden = F.relu(self["3"](hidden, num_frames, at_once))
+        return torch.cat([self["5"](part.float()) for part in hidden.split(at_once or len(hidden))])
 
 
 class PointMapDecoder(nn.Module):
-    """SVD's temporal decoder trunk with three heads: theta (intrinsic), log depth, mask."""
+    """SVD's temporal decoder trunk with three heads: theta (intrinsic), log depth, mask.
+
+    Attributes:
+        frames_at_once: frames that the layers without memory of time treat together; None: all. Changes the memory
+            that is needed, not the result.
+    """
+
+    frames_at_once: int | None = None
 
     def __init__(self, config: PointMapVAEConfig) -> None:
         super().__init__()
@@ -139,12 +150,13 @@ class PointMapDecoder(nn.Module):
             theta (tangent of half the diagonal field of view), log depth, mask (positive: valid); float32.
         """
         latent = latent.to(self.conv_in.weight.dtype, memory_format=torch.channels_last)
-        features = self.mid_block(self.conv_in(latent), num_frames)
+        at_once = self.frames_at_once
+        features = self.mid_block(self.conv_in(latent), num_frames, at_once)
         for block in self.up_blocks:
-            features = block(features, num_frames)
+            features = block(features, num_frames, at_once)
         maps = []
         for head, mix in zip(self.out_blocks, self.time_conv_outs, strict=True):
-            clips = over_time(head(features, num_frames), num_frames)
+            clips = over_time(head(features, num_frames, at_once), num_frames)
             mixed = time_conv(clips, cast(nn.Conv3d, mix))
             maps.append(mixed.transpose(1, 2).reshape(len(latent), -1, *features.shape[-2:]))
         theta, log_depth, mask = maps

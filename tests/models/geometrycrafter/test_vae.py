@@ -49,6 +49,17 @@ def test_memory_layout_changes_nothing_and_bfloat16_little():
             assert (found - reference).abs().max() < limit * reference.abs().max().clamp(min=1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frames_at_once_change_nothing(dtype):
+    decoder, latent = tiny_decoder().cast(dtype), torch.randn(5, 4, 4, 6)
+    expected = decoder(latent, 5)
+    for decoder.frames_at_once in (1, 2, 8):
+        for reference, found in zip(expected, decoder(latent, 5), strict=True):
+            torch.testing.assert_close(
+                found, reference, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=1e-5
+            )
+
+
 def test_same_result_and_gradient_when_trained():
     decoder, latent = tiny_decoder(), torch.randn(2, 4, 4, 4)
     expected = decoder(latent, 2)

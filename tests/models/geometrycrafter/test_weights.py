@@ -111,7 +111,7 @@ def test_a_missing_library_is_named(module, monkeypatch):
 def test_config_checks_its_values():
     for wrong in (
         {"num_steps": 0}, {"overlap": 110}, {"decode_overlap": 8}, {"decode_tile": 60}, {"height": 64},
-        {"height": 65, "width": 64}, {"tile_overlap": 0.6},
+        {"height": 65, "width": 64}, {"tile_overlap": 0.6}, {"decode_frames_at_once": 0},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="expected"):
             dataclasses.replace(CONFIG, **wrong)
