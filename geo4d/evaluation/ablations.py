@@ -20,7 +20,13 @@ from geo4d.types import Prediction, Reconstruction, Window
 
 STEPS = (1, 5, 10, 25)
 STRIDES = (15, 8, 4, 2)
-MODALITIES = {"points": ("point_map",), "disparity": ("disparity",), "rays": ("ray_map",), "all": None}
+MODALITIES = {
+    "points": ("point_map",),
+    "disparity": ("disparity",),
+    "rays": ("ray_map", "disparity"),
+    "all": None,
+}
+"""What the fusion gets to see. Rays alone hold no surface, so disparity stays beside them: cameras come from rays only."""
 VAES = {"image decoder for points": "plain-point-decoder", "fine-tuned point decoder": None}
 
 _FIELDS = {
@@ -42,7 +48,8 @@ def variants(kind: str, settings: dict[str, Any]) -> dict[str, tuple[dict[str, A
         return {f"stride {n}": ({**settings, "window_stride": n}, None) for n in STRIDES}
     if kind == "modalities":
         return {
-            name: (settings, None if kept is None else f"only-{kept[0]}") for name, kept in MODALITIES.items()
+            name: (settings, None if kept is None else f"only-{'+'.join(kept)}")
+            for name, kept in MODALITIES.items()
         }
     if kind == "vae":
         return {name: (settings, part) for name, part in VAES.items()}
@@ -50,12 +57,13 @@ def variants(kind: str, settings: dict[str, Any]) -> dict[str, tuple[dict[str, A
 
 
 class WithoutModalities:
-    """A predictor whose predictions keep one modality."""
+    """A predictor whose predictions keep some of the modalities: names joined by ``+``."""
 
     def __init__(self, predictor: Predictor, kept: str) -> None:
-        if kept not in _FIELDS:
-            raise ValueError(f"expected one of {', '.join(_FIELDS)} to keep, got {kept!r}")
-        self._predictor, self._kept = predictor, kept
+        names = kept.split("+")
+        if not set(names) <= set(_FIELDS):
+            raise ValueError(f"expected some of {', '.join(_FIELDS)} to keep, joined by +, got {kept!r}")
+        self._predictor, self._kept = predictor, names
         self.info: PredictorInfo = replace(
             predictor.info, config={**(predictor.info.config or {}), "ablation": f"only {kept}"}
         )
@@ -71,10 +79,11 @@ class WithoutModalities:
 
     def predict(self, *arguments: Any, **keywords: Any) -> Prediction:
         prediction = self._predictor.predict(*arguments, **keywords)
-        if getattr(prediction, self._kept) is None:
-            raise ValueError(f"expected a model that predicts {self._kept}, {self.info.name} does not")
+        absent = [name for name in self._kept if getattr(prediction, name) is None]
+        if absent:
+            raise ValueError(f"expected a model that predicts {', '.join(absent)}, {self.info.name} does not")
         changes: dict[str, Any] = {
-            field: None for name, fields in _FIELDS.items() if name != self._kept for field in fields
+            field: None for name, fields in _FIELDS.items() if name not in self._kept for field in fields
         }
         return replace(prediction, **changes)
 

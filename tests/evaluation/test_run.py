@@ -285,6 +285,10 @@ def test_a_modality_can_be_kept_alone():
     assert kept.ray_map is None
     assert only.size_for((3, 4)) == (3, 4)
     assert only.info.config == {"ablation": "only disparity"}
+    rays = WithoutModalities(predictor, "ray_map+disparity").predict(None, seed=0)
+    assert rays.point_map is None
+    assert rays.ray_c2w is not None
+    assert rays.size == (4, 4)
     with pytest.raises(ValueError, match="keep"):
         WithoutModalities(predictor, "colour")
     without = SimpleNamespace(predict=lambda *_, **__: replace(prediction(), disparity=None), **common)
