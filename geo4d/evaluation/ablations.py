@@ -26,7 +26,7 @@ MODALITIES = {
     "rays": ("ray_map", "disparity"),
     "all": None,
 }
-"""What the fusion gets to see. Rays alone hold no surface, so disparity stays beside them: cameras come from rays only."""
+"""What the fusion sees. Rays hold no surface, so disparity stays beside them: there, cameras come from rays only."""
 VAES = {"image decoder for points": "plain-point-decoder", "fine-tuned point decoder": None}
 
 _FIELDS = {
