@@ -262,7 +262,7 @@ def fuse_frame(
         rays[2] = 1
     points, weights, aligned, disparity_weights = [], [], [], []
     sky_votes = torch.zeros(num_pixels, device=device)
-    spread = []
+    precisions = []
     for window, local, prediction in views:
         window_weight = float(alignment.window_weight[window])
         valid = None if prediction.valid is None else prediction.valid[local].to(device)
@@ -284,7 +284,11 @@ def fuse_frame(
             ).reshape(-1)
             q = _to_camera(alignment, frame, window, torch.nan_to_num(raw).reshape(-1, 3))
         scale, _, _ = similarity_parts(alignment.window_similarity[window])
-        spread.append(0.5 * float(scale * alignment.point_unit[window]))
+        if prediction.point_uncertainty is None or not config.use_points:
+            precisions.append(torch.zeros(num_pixels, device=device))
+        else:
+            sigma = float(scale) * prediction.point_uncertainty[local].to(device).float().reshape(-1)
+            precisions.append(torch.where(weight > 0, 1 / sigma.clamp(min=1e-9), 0.0))
         points.append(q)
         weights.append(weight * window_weight)
         kept = float(alignment.disparity_weight[window])
@@ -327,9 +331,7 @@ def fuse_frame(
     is_sky = (sky_votes > votes.sum(0)) if config.mask_sky else (sky_votes > 0) & ~seen & ~by_disparity
     depth = torch.where(seen | by_disparity, depth, torch.nan)
     depth = torch.where(is_sky, torch.inf, depth)
-    confidence = _confidence(
-        depth, distance, weight, torch.tensor(spread, device=device), seen, is_sky, sky_votes, votes.sum(0)
-    )
+    confidence = _confidence(depth, distance, torch.stack(precisions), seen, is_sky, sky_votes, votes.sum(0))
     return FrameMaps(frame, depth.reshape(height, width), confidence.reshape(height, width))
 
 
@@ -350,8 +352,7 @@ def _to_camera(alignment: Alignment, frame: int, window: int, raw: Tensor) -> Te
 def _confidence(
     depth: Tensor,
     distance: Tensor,
-    weight: Tensor,
-    spread: Tensor,
+    precision: Float[Tensor, "M P"],
     seen: Bool[Tensor, " P"],
     is_sky: Bool[Tensor, " P"],
     sky_votes: Tensor,
@@ -359,10 +360,11 @@ def _confidence(
 ) -> Tensor:
     """In [0, 1]: falls with the relative spread that the windows report and with their disagreement.
 
-    Sky: the share of windows that call it sky.
+    Sky: the share of windows that call it sky. Disparity alone: 0.05.
     """
-    # A window that reports w has a spread of spread / w; windows combine like the mean of their precisions.
-    reported = weight.shape[0] / (weight / spread[:, None]).sum(0).clamp(min=1e-9)
+    # Mean precision of the windows that report one; a predictor that reports none is taken at its disagreement.
+    reporting = (precision > 0).sum(0)
+    reported = torch.where(reporting > 0, reporting / precision.sum(0).clamp(min=1e-9), 0.0)
     relative = torch.sqrt(reported**2 + distance**2) / depth.clamp(min=1e-6)
     confidence = 1 / (1 + (relative / CONFIDENCE_HALF) ** 2)
     confidence = torch.where(seen, confidence, 0.05)

@@ -107,8 +107,9 @@ def stitch(
         ValueError: a prediction is not in camera axes, maps of several sizes, or frames out of range.
     """
     evidence_maps = _EvidenceMaps(known_c2w is not None or motion is not None, len(predictions))
+    checked = _Checked(predictions, evidence_maps)
     samples = take_samples(
-        _Checked(predictions, evidence_maps),
+        checked,
         num_frames=num_frames,
         size=size,
         num_samples=config.num_samples,
@@ -118,6 +119,9 @@ def stitch(
         seed=config.seed,
         progress=progress,
     )
+    if checked.foreign:
+        index, frame = next(iter(checked.foreign.items()))
+        raise ValueError(f"expected camera-frame points in all windows, got {frame!r} in window {index}")
     num_windows = samples.num_windows
     metric = bool(samples.metric.all())
     factor, alone, disagreement = window_scales(samples)
@@ -208,10 +212,11 @@ class _EvidenceMaps:
 
 
 class _Checked(Sequence[Prediction]):
-    """The predictions, each checked to be in camera axes and shown to the evidence maps as it passes."""
+    """The predictions; notes those that are not in camera axes and shows each to the evidence maps as it passes."""
 
     def __init__(self, predictions: Sequence[Prediction], evidence: _EvidenceMaps) -> None:
         self.predictions, self.evidence = predictions, evidence
+        self.foreign: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -219,9 +224,7 @@ class _Checked(Sequence[Prediction]):
     def __getitem__(self, index: Any) -> Any:
         prediction = self.predictions[index]
         if prediction.point_map is not None and prediction.point_frame != "camera":
-            raise ValueError(
-                f"expected camera-frame points in all windows, got {prediction.point_frame!r} in window {index}"
-            )
+            self.foreign[index] = prediction.point_frame
         self.evidence.see(index, prediction)
         return prediction
 
