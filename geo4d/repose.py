@@ -68,7 +68,7 @@ def repose(
         path = torch.from_numpy(np.asarray(poses, np.float64))
     pictures = _pictures(manifest, frames)
     size = before.size if pictures is None else fit_size(source_size, TRACKING_SIZE)
-    masks = None
+    masks: Iterator[Tensor] | None = None
     if mask is not None:
         radius = mask_radius * float(np.hypot(*size))
         masks = (grow(m, radius) for m in read_masks(mask, [int(f) for f in frames], size))
@@ -103,7 +103,7 @@ def _pictures(manifest: dict, frames: list) -> Iterator[Tensor] | None:
 def _resized_dynamic(reconstruction: Reconstruction, size: tuple[int, int]) -> Iterator[Tensor]:
     assert reconstruction.dynamic is not None
     for t in range(reconstruction.num_frames):
-        probability = np.nan_to_num(np.float32(reconstruction.dynamic[t]))
+        probability = np.nan_to_num(np.asarray(reconstruction.dynamic[t], np.float32))
         yield torch.from_numpy(cv2.resize(probability, (size[1], size[0])) > 0.5)
 
 
@@ -120,16 +120,16 @@ def _write(after: Reconstruction, manifest: dict, output: Path, overwrite: bool)
                 torch.from_numpy(np.float32(after.confidence[t])),
                 None if after.dynamic is None else torch.from_numpy(np.float32(after.dynamic[t])),
             )
-            rgb = None
+            rgb: np.ndarray | None = None
             if keep_colour and after.rgb is not None:
-                rgb = np.round(np.float32(after.rgb[t]) * 255).astype(np.uint8)
+                rgb = np.round(np.asarray(after.rgb[t], np.float32) * 255).astype(np.uint8)
             writer.write(maps, rgb)
         assert after.c2w is not None
         per_frame = {
-            "intrinsics": np.float32(after.intrinsics),
+            "intrinsics": np.asarray(after.intrinsics, np.float32),
             "times_s": after.times_s,
             "source_frames": np.asarray(after.source_frames, np.int64),
-            "c2w": np.float32(after.c2w),
+            "c2w": np.asarray(after.c2w, np.float32),
         }
         if after.scene is not None:
             per_frame["scene"] = np.asarray(after.scene, np.int64)

@@ -529,7 +529,7 @@ def _solve_block_tridiagonal(
     """Solve a symmetric positive definite block-tridiagonal system; None when it is not positive definite."""
     num, width, _ = diagonal.shape
     rows = right.reshape(num, width, -1).clone()
-    factors = []
+    factors: list[Tensor] = []
     for k in range(num):
         D = diagonal[k]
         if k:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,7 +81,7 @@ def iter_motion_probability(
         if t == shot.start:
             before = None
         if motion.confidence[t] <= 0:
-            current = np.zeros(pictures[t].shape, np.float32)
+            current: np.ndarray = np.zeros(pictures[t].shape, np.float32)
         else:
             with single_thread():
                 current = _probability(t, pictures, motion, flow, config)
@@ -169,7 +170,7 @@ class _FlowCache:
     """Dense flow between small pictures, each pair computed once."""
 
     def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._known: dict[tuple[int, int], np.ndarray] = {}
 
     def get(self, source: int, target: int, pictures: OrderedDict[int, np.ndarray]) -> np.ndarray:

@@ -314,7 +314,7 @@ def _cost_volume(
                     best[k] = torch.maximum(best[k], score)
                     if k + 1 < keep:
                         score = lower
-            total, seen = best[0].clamp_min(0), 1.0
+            total, seen = best[0].clamp_min(0), torch.ones_like(best[0])
             if keep > 1:
                 present = [(b > _INVALID).to(grey) for b in best]
                 seen = torch.stack(present).sum(0).clamp_min(1)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+_cv2: Any = cv2
+"""The same module where its type stubs are narrower than its functions."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class TrackBuilder:
 
     def __init__(self, config: TrackConfig | None = None) -> None:
         self.config = config or TrackConfig()
-        self._dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._dense: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._previous: np.ndarray | None = None
         self._keyframe: np.ndarray | None = None
         self._ids = np.empty(0, np.int64)
@@ -252,16 +256,16 @@ class TrackBuilder:
             "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
         }
         guess = guess.astype(np.float32)
-        step, _, _ = cv2.calcOpticalFlowPyrLK(
+        step, _, _ = _cv2.calcOpticalFlowPyrLK(
             self._previous, grey, self._points, guess, maxLevel=2, **settings
         )
-        point, found, _ = cv2.calcOpticalFlowPyrLK(
+        point, found, _ = _cv2.calcOpticalFlowPyrLK(
             self._keyframe, grey, self._anchors, step.copy(), maxLevel=0, **settings
         )
         # Where the keyframe's patch leads elsewhere the picture has changed too much: trust the last step.
         strayed = (np.linalg.norm(point - step, axis=1) > 2.0) | (found[:, 0] == 0)
         point = np.where(strayed[:, None], step, point).astype(np.float32)
-        back, found, _ = cv2.calcOpticalFlowPyrLK(
+        back, found, _ = _cv2.calcOpticalFlowPyrLK(
             grey, self._previous, point, self._points.copy(), maxLevel=1, **settings
         )
         height, width = grey.shape
@@ -316,7 +320,7 @@ def patch_correlation(
 
 def matched_guess(first: np.ndarray, second: np.ndarray, points: np.ndarray) -> np.ndarray | None:
     """Where points of the first picture should be in the second, from matched descriptors; None where they disagree."""
-    orb = cv2.ORB_create(1500, fastThreshold=7)
+    orb = _cv2.ORB_create(1500, fastThreshold=7)
     keys_a, described_a = orb.detectAndCompute(first, None)
     keys_b, described_b = orb.detectAndCompute(second, None)
     if described_a is None or described_b is None or min(len(keys_a), len(keys_b)) < 12:
@@ -324,10 +328,10 @@ def matched_guess(first: np.ndarray, second: np.ndarray, points: np.ndarray) -> 
     matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(described_a, described_b)
     if len(matches) < 12:
         return None
-    source = np.float32([keys_a[m.queryIdx].pt for m in matches])
-    target = np.float32([keys_b[m.trainIdx].pt for m in matches])
+    source = np.array([keys_a[m.queryIdx].pt for m in matches], np.float32)
+    target = np.array([keys_b[m.trainIdx].pt for m in matches], np.float32)
     cv2.setRNGSeed(0)
-    H, inlier = cv2.findHomography(source, target, cv2.RANSAC, 0.02 * max(first.shape))
+    H, inlier = _cv2.findHomography(source, target, cv2.RANSAC, 0.02 * max(first.shape))
     if H is None or inlier.sum() < 12:
         return None
     return cv2.perspectiveTransform(points[:, None].astype(np.float64), H)[:, 0].astype(np.float32)
@@ -342,7 +346,7 @@ def detect_corners(
     if room <= 0 or min(height, width) < 16:
         return np.empty((0, 2), np.float32)
     picture = grey.astype(np.float32) / 255
-    strength = cv2.cornerMinEigenVal(picture, 5, 3)
+    strength = _cv2.cornerMinEigenVal(picture, 5, 3)
     spacing = max(3, round(config.spacing * float(np.hypot(height, width))))
     kernel = np.ones((2 * spacing + 1, 2 * spacing + 1), np.uint8)
     peak = (strength >= cv2.dilate(strength, kernel)) & (strength > config.min_corner)
