@@ -121,12 +121,13 @@ def test_per_frame_image_tokens(
 ) -> None:
     config = replace(tiny_config, per_frame_image_tokens=True)
     looking = make_predictor(config, num_steps=1).predict(make_window(), seed=0)
-    blind = make_predictor(num_steps=1).predict(make_window(), seed=0)
+    plain = make_predictor(num_steps=1)
+    blind = plain.predict(make_window(), seed=0)
     assert looking.disparity is not None
     assert blind.disparity is not None
     assert relative(looking.disparity, blind.disparity) > 1e-4
     with pytest.raises(ValueError, match="image tower"):
-        Geo4DPredictor(config, *[None] * 4)  # type: ignore[arg-type]
+        Geo4DPredictor(config, plain.unet, plain.vae, plain.point_vae, plain.constants)
 
 
 def test_nan_is_flagged_and_stays_in_its_window(
