@@ -17,10 +17,10 @@ from geo4d.video.windows import plan_windows
 MAX_SOURCE_SIZE = 1024
 """Longest side of stored maps when the output size is ``source``."""
 
-BASE_MEMORY = 700 * 2**20
+BASE_MEMORY = 450 * 2**20
 """Process with its libraries, frame cache and spool cache; measured, see docs/reconstruct.md."""
 
-WORK = {"tiny": (60.0, 12.0)}
+WORK = {"tiny": (300.0, 70.0)}
 """Model -> work of a window and of a frame's other stages, in units of 1e9 float32 matrix operations."""
 
 
@@ -153,7 +153,7 @@ def matrix_speed() -> float:
     a = torch.ones(512, 512)
     a @ a
     times = []
-    for _ in range(5):
+    for _ in range(20):
         start = time.perf_counter()
         a @ a
         times.append(time.perf_counter() - start)
