@@ -82,6 +82,7 @@ class TruthPredictor:
         length, stride: of windows.
         spoilt: window numbers that come out wrong with ``spoilt_seed`` and right with any other seed.
         nan_windows: window numbers whose values are NaN.
+        gives_poses: False leaves only points in each frame's own camera.
         carries: hand a state from window to window, and depend on it.
     """
 
@@ -92,6 +93,7 @@ class TruthPredictor:
     spoilt: tuple[int, ...] = ()
     spoilt_seed: int = 0
     nan_windows: tuple[int, ...] = ()
+    gives_poses: bool = True
     carries: bool = False
 
     @property
@@ -103,6 +105,7 @@ class TruthPredictor:
             weights_sha256="0" * 64,
             window_length=self.length,
             window_stride=self.stride,
+            gives_poses=self.gives_poses,
             config={"noise": self.noise},
         )
 
@@ -159,6 +162,21 @@ class TruthPredictor:
         ray_map = cameras_to_ray_map(intrinsics, poses, (max(height // 8, 2), max(width // 8, 2)))
         if window.index in self.nan_windows:
             points = torch.full_like(points, torch.nan)
+        if not self.gives_poses:
+            own = [
+                camera_rays(k, (height, width)) * d[..., None] for k, d in zip(intrinsics, noisy, strict=True)
+            ]
+            return Prediction(
+                frame_indices=window.frame_indices,
+                times_s=window.times_s,
+                window_index=window.index,
+                point_map=torch.stack(own) * unit,
+                point_frame="camera",
+                point_z_offset=0.0,
+                intrinsics=intrinsics,
+                valid=torch.ones_like(depth, dtype=torch.bool),
+                seed=seed,
+            )
         return Prediction(
             frame_indices=window.frame_indices,
             times_s=window.times_s,

@@ -4,8 +4,8 @@ The predictor gets it as its ``prior``; the fusion gets the cameras as one more 
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.formats.arrays import load_arrays, save_arrays
-from geo4d.fusion.align import CameraEvidence
+from geo4d.fusion.align import Alignment, CameraEvidence
+from geo4d.fusion.dense import iter_depth
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.tracking.prior import MotionPrior, first_frame_needed, fit_motion, iter_prior
-from geo4d.tracking.solve import MotionCameras, ShotMotion
-from geo4d.types import PriorMaps, Window
+from geo4d.tracking.solve import CameraSolveConfig, MotionCameras, ShotMotion
+from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.io import Video, fit_size
 
 TRACKING_SIZE = 640
@@ -103,6 +104,58 @@ def camera_evidence(
         intrinsics=resize_intrinsics(motion.intrinsics.double(), motion.size, size),
         confidence=confidence.double(),
     )
+
+
+def place_cameras(
+    alignment: Alignment,
+    predictions: Sequence[Prediction],
+    clip: Video,
+    *,
+    intrinsics_known: bool,
+    per_frame_scale: bool,
+    progress: Callable[[str, int, int], None],
+) -> tuple[Alignment, MotionCameras]:
+    """Cameras for predictions that have none: tracked points, lifted by the aligned depth.
+
+    Args:
+        alignment: of camera-frame predictions; its intrinsics start the solve.
+        intrinsics_known: keep them.
+        per_frame_scale: let every frame's depth change by a factor, for models that see one picture at a time (each
+            window is one frame).
+    """
+    from geo4d.tracking.pose import RELIABLE, pose_frames
+
+    size = fit_size(clip.size, TRACKING_SIZE)
+
+    def frames() -> Iterator[Tensor]:
+        for t, frame in enumerate(clip.frames(size)):
+            progress("track points", t + 1, clip.num_frames)
+            yield frame
+
+    motion = pose_frames(
+        frames(),
+        (
+            torch.where(torch.isfinite(m.depth), m.depth, torch.nan)
+            for m in iter_depth(alignment, predictions)
+        ),
+        resize_intrinsics(alignment.intrinsics, alignment.size, size),
+        scene=alignment.scene.tolist(),
+        per_frame_scale=per_frame_scale,
+        config=CameraSolveConfig(depth_focal_spread=0.0) if intrinsics_known else None,
+    )
+    similarity = alignment.window_similarity
+    if per_frame_scale and motion.depth_scale is not None:
+        similarity = similarity.clone()
+        for window, seen in enumerate(alignment.window_frames):
+            similarity[window, :3, :3] *= float(motion.depth_scale[int(seen[0])])
+    placed = replace(
+        alignment,
+        c2w=motion.c2w.double(),
+        intrinsics=resize_intrinsics(motion.intrinsics.double(), motion.size, alignment.size),
+        window_similarity=similarity,
+        reliable=alignment.reliable & (motion.confidence >= RELIABLE),
+    )
+    return placed, motion
 
 
 def describe(motion: MotionCameras) -> list[dict[str, object]]:

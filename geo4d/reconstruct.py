@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from geo4d.config import RunConfig, make_config
 from geo4d.errors import GeometryError
-from geo4d.evidence import WindowPrior, camera_evidence, describe, find_motion
+from geo4d.evidence import WindowPrior, camera_evidence, describe, find_motion, place_cameras
 from geo4d.fusion.align import AlignConfig, Alignment, align, find_bad_windows
 from geo4d.fusion.dense import iter_dense
 from geo4d.fusion.upsample import upsample_depth
@@ -106,14 +106,24 @@ def reconstruct(
             motion = None
             if config.motion and predictor.info.prior == "motion":
                 with clock("motion"):
-                    motion = find_motion(clip, _known_matrix(clip.size, clip, config), work.folder, progress)
+                    motion = find_motion(clip, _known_matrix(clip.size, clip, config), work.windows, progress)
                 prior = WindowPrior(motion, clip, plan.model_size, predictor.info.window_length)
                 source = replace(source, prior=prior)
             with clock("predict"):
-                source = prepare(source, work.folder)
+                source = prepare(source, work.windows)
                 predict_windows(source, spool, progress)
             with clock("align"):
                 alignment, predictions, tries = align_windows(source, spool, motion, config, progress)
+            if alignment.c2w is None:
+                with clock("motion"):
+                    alignment, motion = place_cameras(
+                        alignment,
+                        predictions,
+                        clip,
+                        intrinsics_known=source.intrinsics is not None,
+                        per_frame_scale=predictor.info.window_length == 1,
+                        progress=progress,
+                    )
             with clock("write"):
                 writer = StoreWriter(work.result, clip.num_frames, plan.map_size, config.precision)
                 write_maps(writer, alignment, predictions, clip, progress)

@@ -255,3 +255,16 @@ def test_existing_output_is_refused_before_any_work(tmp_path):
     geo4d.reconstruct(clip(3), tmp_path / "out", model=predictor())
     with pytest.raises(OutputError, match="--overwrite"):
         geo4d.reconstruct("nothing.mp4", tmp_path / "out", model=predictor())
+
+
+def test_model_without_poses_gets_them_from_tracks():
+    frames = clip(17, (96, 160))
+    result = geo4d.reconstruct(frames, model=predictor(gives_poses=False), output_size="model")
+    assert result.has_poses
+    world = BoxWorld(SMALL)
+    assert depth_error(result) < 0.03
+    truth = torch.stack([world.c2w(t) for t in range(17)])
+    travelled = float((truth[-1, :3, 3] - truth[0, :3, 3]).norm())
+    _, _, error = _fit(result.c2w[:, :3, 3], truth[:, :3, 3].numpy())
+    assert error < 0.1 * travelled
+    assert result.diagnostics["motion"][0]["kind"] == "parallax"
