@@ -21,12 +21,28 @@ from geo4d.types import Prediction, Reconstruction, Window
 STEPS = (1, 5, 10, 25)
 STRIDES = (15, 8, 4, 2)
 MODALITIES = {
-    "points": ("point_map",),
-    "disparity": ("disparity",),
-    "rays": ("ray_map", "disparity"),
+    "points": "only-point_map",
+    "disparity": "windows-disparity",
+    "rays": "windows-rays",
     "all": None,
 }
-"""What the fusion sees. Rays hold no surface, so disparity stays beside them: there, cameras come from rays only."""
+"""Row -> part. The fusion needs points; disparity and rays alone are scored window by window, unfused."""
+WINDOW_PARTS = {
+    "windows-disparity": (
+        "abs_rel",
+        "sq_rel",
+        "rmse",
+        "silog",
+        "log10",
+        "irmse",
+        "delta",
+        "coverage",
+        "depth_",
+        "num_",
+    ),
+    "windows-rays": ("ate", "rpe", "rot", "auc", "pose"),
+}
+"""Part -> beginnings of the metrics that it answers."""
 VAES = {"image decoder for points": "plain-point-decoder", "fine-tuned point decoder": None}
 
 _FIELDS = {
@@ -47,10 +63,7 @@ def variants(kind: str, settings: dict[str, Any]) -> dict[str, tuple[dict[str, A
     if kind == "stride":
         return {f"stride {n}": ({**settings, "window_stride": n}, None) for n in STRIDES}
     if kind == "modalities":
-        return {
-            name: (settings, None if kept is None else f"only-{'+'.join(kept)}")
-            for name, kept in MODALITIES.items()
-        }
+        return {name: (settings, part) for name, part in MODALITIES.items()}
     if kind == "vae":
         return {name: (settings, part) for name, part in VAES.items()}
     raise ValueError(f"expected steps, modalities, stride or vae as the ablation, got {kind!r}")

@@ -9,7 +9,7 @@ import logging
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -331,7 +331,7 @@ def _nothing(sequence: Sequence) -> Predicted:
 def _predict(
     sequence: Sequence, settings: EvaluationSettings, protocol: Protocol
 ) -> tuple[Predicted, list[SequenceScore] | None]:
-    from geo4d.evaluation.ablations import ablated_predictor, score_windows
+    from geo4d.evaluation.ablations import WINDOW_PARTS, ablated_predictor, score_windows
     from geo4d.reconstruct import reconstruct
 
     assert settings.model is not None
@@ -344,15 +344,25 @@ def _predict(
     fps = float(1 / np.median(steps)) if steps.size else 24.0
     run_settings = {"fps": fps, "split_shots": False, **settings.model_settings}
     model: Any = settings.model
-    if settings.ablate is not None:
+    by_window = settings.ablate in WINDOW_PARTS
+    if settings.ablate is not None and not by_window:
         model = ablated_predictor(
             settings.model, settings.ablate, dict(settings.model_options), dict(settings.model_settings)
         )
     options: dict[str, Any] = (
-        {} if settings.ablate is not None else {"model_options": dict(settings.model_options)}
+        {"model_options": dict(settings.model_options)} if isinstance(model, str) else {}
     )
-    if settings.network_only:
-        return score_windows(sequence, frames, model, run_settings, options, protocol)
+    if settings.network_only or by_window:
+        whole, windows = score_windows(sequence, frames, model, run_settings, options, protocol)
+        if by_window:
+            kept = WINDOW_PARTS[str(settings.ablate)]
+            windows = [
+                replace(
+                    w, metrics={name: value for name, value in w.metrics.items() if name.startswith(kept)}
+                )
+                for w in windows
+            ]
+        return whole, windows
     reconstruction = reconstruct(frames, model=model, **options, **run_settings)
     return from_reconstruction(reconstruction), None
 
