@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geo4d.models.layers import GroupNorm
+from geo4d.models.layers import GroupNorm, use_channels_last
 from geo4d.models.moge.backbone import PATCH, DinoV2, LayerScale
 from geo4d.models.moge.config import ENCODERS, MoGeConfig
 
@@ -130,6 +130,7 @@ class MoGe(nn.Module):
                 isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and module not in last
             ) or isinstance(module, LayerScale):
                 module.to(dtype)
+        use_channels_last(self.head)  # the layout of tokens, and of the fast 16-bit convolutions
         return self
 
     def features(
