@@ -6,6 +6,7 @@ from dataclasses import dataclass
 EXTRAS: dict[str, dict[str, str]] = {
     "geometrycrafter": {"diffusers": "diffusers", "transformers": "transformers"},
     "synthetic": {"numba": "numba"},
+    "learned-tracks": {"kornia": "kornia"},
     "train": {
         "accelerate": "accelerate",
         "tensorboard": "tensorboard",
