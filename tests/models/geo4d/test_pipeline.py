@@ -85,6 +85,12 @@ def test_portrait_and_odd_sizes(make_predictor: MakePredictor, make_window: Make
         assert predictor.predict(make_window(num_frames=2, size=size), seed=0).size == expected
 
 
+@pytest.fixture(scope="module")
+def remembered() -> dict[str, Prediction]:
+    """The prediction with default options, made once for all tests that compare with it."""
+    return {}
+
+
 @pytest.mark.parametrize(
     "options",
     [
