@@ -44,7 +44,7 @@ def adam(
         optimiser.zero_grad()
         (scale * predicted + shift - reference).abs().sum().backward()
         optimiser.step()
-    return float(scale), float(shift)
+    return float(scale.detach()), float(shift.detach())
 
 
 def main() -> None:
