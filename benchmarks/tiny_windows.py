@@ -20,12 +20,15 @@ import torch
 from torch import Tensor
 
 from geo4d.geometry.fit import fit_scale_shift
+from geo4d.models.tiny.anchor import log_correction
+from geo4d.models.tiny.conditioning import encode_prior
 from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype, resize_pictures
 from geo4d.models.tiny.weights import file_sha256, load_model
 from geo4d.training.scores import camera_scores, depth_scores
 from geo4d.types import PriorMaps, Window
 
-STARTS = (0, 8)
+STARTS = (0,)
+ALL_STARTS = (0, 8)
 LENGTH = 16
 
 
@@ -49,7 +52,7 @@ def load_sequence(number: int, cache: Path) -> dict[str, Any]:
         "c2w": clip.c2w, "kind": config.kind, "camera": config.camera,
         "dynamic": float(clip.dynamic.float().mean()),
     }  # fmt: skip
-    for start in STARTS:
+    for start in ALL_STARTS:
         prior = prior_for_window(motion, maps[start : start + LENGTH])
         for name, value in vars(prior).items():
             if isinstance(value, Tensor):
@@ -76,10 +79,6 @@ def windows(item: dict[str, Any]) -> list[tuple[Window, PriorMaps, Tensor, Tenso
 
 def only_rotation(prior: PriorMaps) -> PriorMaps:
     return replace(prior, mask=torch.zeros_like(prior.mask))
-
-
-def only_depth(prior: PriorMaps) -> PriorMaps:
-    return replace(prior, c2w=None, camera_confidence=None)
 
 
 def merged_disparity(prediction: Any, prior: PriorMaps) -> Tensor:
@@ -118,31 +117,37 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
     return summary
 
 
+def anchored_afterwards(prediction: Any, prior: PriorMaps) -> Tensor:
+    """The network without evidence, its answer pulled onto the sweep."""
+    evidence = encode_prior(prior, (prediction.disparity.shape[1], prediction.disparity.shape[2]))
+    change = log_correction(prediction.disparity[None, :, None], evidence)[0, :, 0]
+    return prediction.disparity * change.exp()
+
+
 def evidence_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[str, Any]:
     """Ways to use the evidence, on all windows and by kind of camera."""
+    loose = TinyPredictor(predictor.model, "", replace(predictor.config, anchor=False), dtype=predictor.dtype)
+    template = predictor.model.codec.template[None, None]
     rows: dict[str, list[dict[str, float]]] = {}
     groups: list[str] = []
     for item in items:
         for window, prior, depth, c2w in windows(item):
             groups.append(str(item["camera"]))
-            base = predictor.predict(window, seed=0)
+            alone = predictor.predict(window, seed=0)
+            condition = loose.predict(window, seed=0, prior=prior)
             full = predictor.predict(window, seed=0, prior=prior)
-            template = torch.nn.functional.interpolate(
-                predictor.model.codec.template[None, None], depth.shape[-2:]
-            )
+            rotation = predictor.predict(window, seed=0, prior=only_rotation(prior))
+            flat = torch.nn.functional.interpolate(template, depth.shape[-2:], mode="bilinear")
             entries = {
-                "template": (template[0].expand(LENGTH, -1, -1), None),
-                "network alone": (base.disparity, base.ray_map),
-                "conditioning": (full.disparity, full.ray_map),
-                "conditioning, rotation only": (
-                    (p := predictor.predict(window, seed=0, prior=only_rotation(prior))).disparity, p.ray_map,
-                ),
-                "conditioning, depth only": (
-                    (p := predictor.predict(window, seed=0, prior=only_depth(prior))).disparity, p.ray_map,
-                ),
-                "extra prediction": (merged_disparity(base, prior), None),
-                "both": (merged_disparity(full, prior), full.ray_map),
-            }  # fmt: skip
+                "template, static camera": (flat[0].expand(LENGTH, -1, -1), None),
+                "network alone": (alone.disparity, alone.ray_map),
+                "extra prediction": (merged_disparity(alone, prior), None),
+                "anchor alone": (anchored_afterwards(alone, prior), None),
+                "condition": (condition.disparity, condition.ray_map),
+                "condition and extra prediction": (merged_disparity(condition, prior), condition.ray_map),
+                "condition and anchor (default)": (full.disparity, full.ray_map),
+                "rotation only": (rotation.disparity, rotation.ray_map),
+            }
             for name, (disparity, rays) in entries.items():
                 rows.setdefault(name, []).append(score_one(disparity, rays, depth, c2w))
     table: dict[str, Any] = {"all": {name: summarise(found) for name, found in rows.items()}}

@@ -12,7 +12,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -61,7 +63,7 @@ class LoopConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
     ema_decay: float = 0.999
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    precision: Literal["no", "bf16"] = "bf16"
     checkpointing: bool = False
     log_every: int = 50
     evaluate_every: int = 1000
@@ -190,7 +192,9 @@ def train(
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=device == "cpu")
+    # Autocast is ours: accelerate's is fixed for the life of the process, but stages may follow each other in one.
+    accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu")
+    autocast = partial(torch.autocast, accelerator.device.type, torch.bfloat16, config.precision == "bf16")
     processes = accelerator.num_processes
     if config.batch % (processes * config.accumulate):
         raise ValueError(
@@ -243,8 +247,9 @@ def train(
         pieces = batch.split(config.accumulate)
         for index, piece in enumerate(pieces):
             last = index == len(pieces) - 1
-            with accelerator.no_sync(wrapped) if not last else _nothing(), accelerator.autocast():
-                loss, parts = wrapped(piece)
+            with accelerator.no_sync(wrapped) if not last else nullcontext():
+                with autocast():
+                    loss, parts = wrapped(piece)
                 accelerator.backward(loss / len(pieces))
             for name, value in {"loss": loss, **parts}.items():
                 part = value.detach().float() / len(pieces)
@@ -279,7 +284,14 @@ def train(
             _write(folder, writer, progress, means)
         if over or (config.evaluate_every and progress.step % config.evaluate_every == 0):
             _evaluate(
-                accelerator, accelerator.unwrap_model(wrapped), average, parameters, folder, writer, progress
+                accelerator,
+                autocast,
+                accelerator.unwrap_model(wrapped),
+                average,
+                parameters,
+                folder,
+                writer,
+                progress,
             )
         if over or (config.save_every and progress.step % config.save_every == 0):
             _save(accelerator, folder)
@@ -289,12 +301,6 @@ def train(
         writer.close()
     accelerator.wait_for_everyone()
     return progress
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *unused: object) -> None: ...
 
 
 def _write(folder: Path, writer: Any, progress: Progress, values: Mapping[str, float]) -> None:
@@ -312,6 +318,7 @@ def _write(folder: Path, writer: Any, progress: Progress, values: Mapping[str, f
 
 def _evaluate(
     accelerator: Any,
+    autocast: Callable[[], Any],
     task: Task,
     average: MovingAverage,
     parameters: Mapping[str, nn.Parameter],
@@ -323,7 +330,7 @@ def _evaluate(
     if accelerator.is_main_process:
         average.swap(parameters)
         task.eval()
-        with torch.no_grad(), accelerator.autocast():
+        with torch.no_grad(), autocast():
             scores, panels = task.evaluate()
         partial = folder / "weights.partial"
         shutil.rmtree(partial, ignore_errors=True)

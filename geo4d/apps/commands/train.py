@@ -41,7 +41,7 @@ class TrainOptions:
     """In place of the preset's."""
     decay: float | None = None
     """Share of the steps at the end over which the rate falls."""
-    precision: Literal["no", "bf16", "fp16"] | None = None
+    precision: Literal["no", "bf16"] | None = None
     """Number format of the network's arithmetic."""
     threads: int | None = None
     """Threads of each process."""
