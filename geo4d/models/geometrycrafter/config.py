@@ -128,7 +128,8 @@ class GeometryCrafterConfig:
         size_multiple: what the planned sides are multiples of; the networks need 64.
         fps, motion_bucket, noise_augmentation: constants of the conditioning.
         unet_dtype, encoder_dtype, decoder_dtype, prior_dtype: type of the weights and activations of the UNet and the
-            image embedding, the encoders, the decoder, and the per-frame prior. Norms and last layers stay float32.
+            image embedding, the encoders, the decoder, and the per-frame prior. Decoder and prior keep
+            norms and last layers in float32.
         offload: keep a network on the device only while its stage runs.
         prior_cache_bytes: maps of the per-frame prior kept between the first pass over the video and the
             windows; what does not fit is computed again (same values).
