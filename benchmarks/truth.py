@@ -6,6 +6,7 @@ For tests and benchmarks of everything around a predictor. Nothing in the packag
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -82,6 +83,8 @@ class TruthPredictor:
         length, stride: of windows.
         spoilt: window numbers that come out wrong with ``spoilt_seed`` and right with any other seed.
         nan_windows: window numbers whose values are NaN.
+        sees_motion: False places all frames of a window at its first camera, as a network does that learnt no motion.
+        prior: ask the run for evidence from motion.
         gives_poses: False leaves only points in each frame's own camera.
         carries: hand a state from window to window, and depend on it.
     """
@@ -93,6 +96,8 @@ class TruthPredictor:
     spoilt: tuple[int, ...] = ()
     spoilt_seed: int = 0
     nan_windows: tuple[int, ...] = ()
+    sees_motion: bool = True
+    prior: Literal["motion"] | None = None
     gives_poses: bool = True
     carries: bool = False
 
@@ -105,6 +110,7 @@ class TruthPredictor:
             weights_sha256="0" * 64,
             window_length=self.length,
             window_stride=self.stride,
+            prior=self.prior,
             gives_poses=self.gives_poses,
             config={"noise": self.noise},
         )
@@ -138,6 +144,8 @@ class TruthPredictor:
         c2w = torch.stack([self.world.c2w(t) for t in frames])
         intrinsics = self.world.intrinsics().expand(len(frames), 3, 3)
         to_window = inverse(c2w[0]) @ c2w
+        if not self.sees_motion:
+            to_window = torch.eye(4).expand(len(frames), 4, 4).clone()
         # A factor per frame and one per coarse cell: errors of a network are smooth, not white.
         coarse = noise(len(frames), 1, 6, 8)
         smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[:, 0]

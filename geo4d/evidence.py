@@ -17,6 +17,9 @@ from geo4d.formats.arrays import load_arrays, save_arrays
 from geo4d.fusion.align import Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_depth
 from geo4d.geometry.cameras import resize_intrinsics
+from geo4d.geometry.poses import inverse, transform
+from geo4d.predict import mask_nonfinite
+from geo4d.spool import EVIDENCE, Spool
 from geo4d.tracking.prior import MotionPrior, first_frame_needed, fit_motion, iter_prior
 from geo4d.tracking.solve import CameraSolveConfig, MotionCameras, ShotMotion
 from geo4d.types import Prediction, PriorMaps, Window
@@ -24,6 +27,9 @@ from geo4d.video.io import Video, fit_size
 
 TRACKING_SIZE = 640
 """Longest side of the pictures that points are tracked in."""
+
+MATCH_ERROR = 0.3
+"""Error of a match of the plane sweep, pixels of the maps."""
 
 _ARRAYS = ("c2w", "intrinsics", "confidence", "points", "point_shot", "depth_range")
 
@@ -65,8 +71,19 @@ def find_motion(
 class WindowPrior:
     """Evidence about any window of a clip; cheapest when windows come in order."""
 
-    def __init__(self, motion: MotionCameras, clip: Video, size: tuple[int, int], window_length: int) -> None:
-        self._motion, self._clip, self._size = motion, clip, size
+    def __init__(
+        self,
+        motion: MotionCameras,
+        clip: Video,
+        size: tuple[int, int],
+        window_length: int,
+        spool: Spool | None = None,
+    ) -> None:
+        """Args:
+        size: (height, width) of the maps.
+        spool: also keeps what motion says as predictions for the fusion.
+        """
+        self._motion, self._clip, self._size, self._spool = motion, clip, size, spool
         self._keep = max(64, 2 * window_length)
         self._prior: MotionPrior | None = None
         self._reached = 0
@@ -79,7 +96,44 @@ class WindowPrior:
             maps = iter_prior(self._motion, frames, first_frame=first)
             self._prior = MotionPrior(self._motion, maps, keep=self._keep)
         self._reached = start
-        return self._prior(window)
+        maps = self._prior(window)
+        if self._spool is not None and not self._spool.path(window.index, EVIDENCE).is_file():
+            prediction = evidence_prediction(window, maps, self._motion)
+            if prediction is not None:
+                self._spool.write(mask_nonfinite(prediction), EVIDENCE)
+        return maps
+
+
+def evidence_prediction(window: Window, maps: PriorMaps, motion: MotionCameras) -> Prediction | None:
+    """What motion says about a window as one more prediction for the fusion; None where it says nothing about depth.
+
+    The spread of a depth is what ``MATCH_ERROR`` pixels are worth at the parallax of the shot, more where the sweep is
+    not sure: with little parallax the evidence hardly counts against the network, with much it leads.
+    """
+    first, last = int(window.frame_indices.min()), int(window.frame_indices.max())
+    shot = motion.shot_of(first)
+    if shot.kind != "parallax" or last >= shot.stop or maps.c2w is None or maps.confidence is None:
+        return None
+    parallax = shot.parallax * maps.points.shape[2] / motion.size[1]
+    c2w = maps.c2w.double()
+    to_window = (inverse(c2w[:1]) @ c2w).float()
+    depth = maps.points[..., 2]
+    spread = depth * (MATCH_ERROR / max(parallax, 1e-3)) * (1 + 4 * (1 - maps.confidence))
+    return Prediction(
+        frame_indices=window.frame_indices,
+        times_s=window.times_s,
+        window_index=window.index,
+        point_map=torch.stack(
+            [transform(pose, points) for pose, points in zip(to_window, maps.points, strict=True)]
+        ),
+        point_frame="window",
+        point_z_offset=0.0,
+        point_uncertainty=spread,
+        ray_c2w=to_window,
+        intrinsics=maps.intrinsics,
+        valid=maps.mask & torch.isfinite(depth),
+        provenance={"predictor": "motion"},
+    )
 
 
 def camera_evidence(

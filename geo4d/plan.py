@@ -106,6 +106,8 @@ def plan_run(
     else:
         map_size = wanted
     spool = sum(window_bytes(b - a, model_size, config.precision) for a, b in windows)
+    if info.prior == "motion" and config.motion:
+        spool *= 2  # the evidence waits there, too
     work = WORK.get(info.name)
     seconds = None
     if work is not None and device == "cpu":

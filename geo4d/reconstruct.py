@@ -5,7 +5,7 @@ predictor and the fusion, and maps go to the store frame by frame, so nothing ho
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from geo4d.predict import (
     prepare,
 )
 from geo4d.provenance import StageClock, machine, peak_memory, versions
-from geo4d.spool import Spool, SpooledPredictions
+from geo4d.spool import EVIDENCE, Spool, SpooledPredictions
 from geo4d.store import StoreWriter, Workspace, check_output, load_result
 from geo4d.tracking.solve import MotionCameras
 from geo4d.types import FrameMaps, Reconstruction
@@ -107,7 +107,7 @@ def reconstruct(
             if config.motion and predictor.info.prior == "motion":
                 with clock("motion"):
                     motion = find_motion(clip, _known_matrix(clip.size, clip, config), work.windows, progress)
-                prior = WindowPrior(motion, clip, plan.model_size, predictor.info.window_length)
+                prior = WindowPrior(motion, clip, plan.model_size, predictor.info.window_length, spool)
                 source = replace(source, prior=prior)
             with clock("predict"):
                 source = prepare(source, work.windows)
@@ -184,8 +184,8 @@ def align_windows(
     evidence = None if motion is None else camera_evidence(motion, plan.scenes, plan.model_size)
     chosen = dict.fromkeys(range(count), 0)
 
-    def solve() -> tuple[Alignment, SpooledPredictions]:
-        predictions = spool.sequence(list(chosen.items()))
+    def solve(further: Sequence[tuple[int, int]] = ()) -> tuple[Alignment, SpooledPredictions]:
+        predictions = spool.sequence([*chosen.items(), *further])
         settings = AlignConfig.published() if config.fusion == "published" else AlignConfig.corrected()
         alignment = align(
             predictions,
@@ -214,6 +214,10 @@ def align_windows(
         if not changed:
             break
         alignment, predictions = solve()
+    # Windows are judged among themselves first; then the evidence joins as predictions of its own.
+    further = [(index, EVIDENCE) for index in range(count) if spool.path(index, EVIDENCE).is_file()]
+    if further:
+        alignment, predictions = solve(further)
     if not bool(alignment.reliable.any()):
         raise GeometryError(
             "no window gave usable geometry; look at the frames (black, all sky, fog?), or try another --seed or --model"

@@ -30,6 +30,9 @@ RAY_GRID = 40
 KEPT = 2
 """Decoded predictions that are kept; the fusion holds those that it still needs itself."""
 
+EVIDENCE = -1
+"""In place of a try: what motion says about the window, as one more prediction."""
+
 _HALVED = ("point_map", "point_uncertainty", "disparity", "disparity_uncertainty")
 _MASKS = ("valid", "sky")
 _CARRY = "carry."
@@ -57,7 +60,8 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, window: int, attempt: int = 0) -> Path:
-        return self.folder / f"window_{window:06d}_try{attempt}.zarr.zip"
+        name = f"evidence_{window:06d}" if attempt == EVIDENCE else f"window_{window:06d}_try{attempt}"
+        return self.folder / f"{name}.zarr.zip"
 
     def write(self, prediction: Prediction, attempt: int = 0) -> int:
         """Store a prediction; returns its size in bytes.
@@ -84,7 +88,7 @@ class Spool:
         return SpooledPredictions(self, windows, first_frame)
 
     def size_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob("window_*.zarr.zip"))
+        return sum(path.stat().st_size for path in self.folder.glob("*_*.zarr.zip"))
 
 
 class SpooledPredictions(Sequence[Prediction]):

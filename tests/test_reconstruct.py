@@ -268,3 +268,18 @@ def test_model_without_poses_gets_them_from_tracks():
     _, _, error = _fit(result.c2w[:, :3, 3], truth[:, :3, 3].numpy())
     assert error < 0.1 * travelled
     assert result.diagnostics["motion"][0]["kind"] == "parallax"
+
+
+def test_evidence_from_motion_takes_part(tmp_path):
+    frames = clip(17, (96, 160))
+    rough = {"sees_motion": False, "prior": "motion"}
+    alone = geo4d.reconstruct(frames, model=predictor(**rough), output_size="model", motion=False)
+    helped = geo4d.reconstruct(
+        frames, tmp_path / "out", model=predictor(**rough), output_size="model", keep_windows=True
+    )
+    names = sorted(path.name for path in (tmp_path / "out" / "windows").iterdir())
+    assert names[0] == "evidence_000000.zarr.zip"
+    assert "motion.zarr.zip" in names
+    truth = torch.stack([BoxWorld(SMALL).c2w(t) for t in range(17)])[:, :3, 3].numpy()
+    assert _fit(helped.c2w[:, :3, 3], truth)[2] < 0.7 * _fit(alone.c2w[:, :3, 3], truth)[2]
+    assert depth_error(helped) < depth_error(alone) + 0.01
