@@ -93,8 +93,8 @@ class WindowPrior:
         if self._prior is None or start < self._reached or start > self._reached + self._keep:
             first = first_frame_needed(start)
             frames = (self._clip.read([t], self._size)[0] for t in range(first, self._clip.num_frames))
-            maps = iter_prior(self._motion, frames, first_frame=first)
-            self._prior = MotionPrior(self._motion, maps, keep=self._keep)
+            swept = iter_prior(self._motion, frames, first_frame=first)
+            self._prior = MotionPrior(self._motion, swept, keep=self._keep)
         self._reached = start
         maps = self._prior(window)
         if self._spool is not None and not self._spool.path(window.index, EVIDENCE).is_file():
