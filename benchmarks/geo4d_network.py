@@ -126,6 +126,7 @@ def run_variant(name: str, height: int, width: int, output: Path) -> dict[str, A
         "cpu_seconds": round(cpu / calls, 2),
         "wall_seconds": round(wall / calls, 2),
         "per": "call" if part == "unet" else "frame",
+        "threads": torch.get_num_threads(),
         "weights_mb": round(weights_mb),
         "peak_rss_mb": round(rss_mb()),
         "above_start_mb": round(rss_mb() - before_mb),
@@ -153,10 +154,12 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each run")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--keep", type=Path, default=None, help="folder for outputs; a later run adds to it")
     parser.add_argument("--child", nargs=2, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.child is not None:
         name, output = options.child
         print(json.dumps(run_variant(name, options.height, options.width, Path(output))))
@@ -166,7 +169,14 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for name in options.only:
             command = [sys.executable, __file__, "--child", name, str(folder / f"{name}.pt")]
-            command += ["--height", str(options.height), "--width", str(options.width)]
+            command += [
+                "--height",
+                str(options.height),
+                "--width",
+                str(options.width),
+                "--threads",
+                str(options.threads),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             (folder / f"{name}.json").write_text(done.stdout.splitlines()[-1])
         rows = [
@@ -181,7 +191,6 @@ def main() -> int:
         "size": [options.height, options.width],
         "frames": FRAMES,
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "rows": rows,
     }
