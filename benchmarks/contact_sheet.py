@@ -114,7 +114,7 @@ def main() -> None:
                 clip,
                 Path(folder) / "result",
                 model=options.model,
-                end=options.max_frames,
+                stop=options.max_frames,
                 output_size="model",
             )
             used = resource.getrusage(resource.RUSAGE_SELF).ru_utime - started

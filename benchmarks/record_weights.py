@@ -19,7 +19,9 @@ def story(runs: list[Path]) -> list[dict[str, Any]]:
     """Steps and minutes of every stage, in order."""
     rows = []
     for run in runs:
-        last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+        # Weights are written at evaluations; later steps of an interrupted run are not in them.
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        last = [row for row in lines if any(name.startswith("eval/") for name in row)][-1]
         config = json.loads((run / "config.json").read_text())
         rows.append(
             {

@@ -126,7 +126,9 @@ def anchored_afterwards(prediction: Any, prior: PriorMaps) -> Tensor:
 
 def evidence_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[str, Any]:
     """Ways to use the evidence, on all windows and by kind of camera."""
-    loose = TinyPredictor(predictor.model, "", replace(predictor.config, anchor=False), dtype=predictor.dtype)
+    plain = replace(predictor.config, anchor=False, doubt=False)
+    loose = TinyPredictor(predictor.model, "", plain, dtype=predictor.dtype)
+    credulous = TinyPredictor(predictor.model, "", replace(plain, anchor=True), dtype=predictor.dtype)
     template = predictor.model.codec.template[None, None]
     rows: dict[str, list[dict[str, float]]] = {}
     groups: list[str] = []
@@ -136,6 +138,7 @@ def evidence_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dic
             alone = predictor.predict(window, seed=0)
             condition = loose.predict(window, seed=0, prior=prior)
             full = predictor.predict(window, seed=0, prior=prior)
+            trusting = credulous.predict(window, seed=0, prior=prior)
             rotation = predictor.predict(window, seed=0, prior=only_rotation(prior))
             flat = torch.nn.functional.interpolate(template, depth.shape[-2:], mode="bilinear")
             entries = {
@@ -145,7 +148,8 @@ def evidence_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dic
                 "anchor alone": (anchored_afterwards(alone, prior), None),
                 "condition": (condition.disparity, condition.ray_map),
                 "condition and extra prediction": (merged_disparity(condition, prior), condition.ray_map),
-                "condition and anchor (default)": (full.disparity, full.ray_map),
+                "condition and anchor": (trusting.disparity, trusting.ray_map),
+                "condition, anchor and doubt (default)": (full.disparity, full.ray_map),
                 "rotation only": (rotation.disparity, rotation.ray_map),
             }
             for name, (disparity, rays) in entries.items():

@@ -18,8 +18,10 @@ from geo4d.models.base import PredictorInfo
 from geo4d.models.tiny.conditioning import encode_prior, no_evidence
 from geo4d.models.tiny.config import BLOCK, SIZE_MULTIPLE
 from geo4d.models.tiny.decoder import DecodedMaps
+from geo4d.models.tiny.doubt import believed
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, expansion_rate, restore_disparity
 from geo4d.models.tiny.model import TinyModel
+from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.weights import BUNDLED, file_sha256, load_model
 from geo4d.types import Prediction, PriorMaps, Window
 
@@ -37,6 +39,7 @@ class TinyPipelineConfig:
         window_stride: frames between window starts.
         use_prior: let evidence from motion in.
         anchor: pull the maps onto confident evidence (``anchor.py``).
+        doubt: leave out evidence that contradicts the pictures (``doubt.py``); one network pass more.
     """
 
     num_steps: int = 1
@@ -45,6 +48,7 @@ class TinyPipelineConfig:
     window_stride: int = 8
     use_prior: bool = True
     anchor: bool = True
+    doubt: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_steps <= 1000:
@@ -140,12 +144,23 @@ class TinyPredictor:
         )
         with torch.no_grad():
             with autocast:
+                if self.config.doubt and bool((evidence.depth[:, :, 2] > 0).any()):
+                    evidence = self._believed(rgb, evidence, frames, noise.to(self.device))
                 latent = self.model.sample(
                     rgb, evidence, frames, noise.to(self.device), self.config.num_steps
                 )
             with autocast:
                 linear, decoded = self.model.decode(latent, rgb, evidence, anchor=self.config.anchor)
         return self._prediction(window, linear, decoded, seed)
+
+    def _believed(self, rgb: Tensor, evidence: Evidence, frames: Tensor, noise: Tensor) -> Evidence:
+        """Evidence that does not contradict the answer without it (``doubt.py``)."""
+        size = (rgb.shape[-2], rgb.shape[-1])
+        nothing = no_evidence(rgb.shape[0], rgb.shape[1], size, rgb)
+        latent = self.model.sample(rgb, nothing, frames, noise, 1)
+        with torch.autocast(self.device.type, enabled=False):
+            witness = restore_disparity(self.model.codec.decode(latent.float()).disparity)
+            return believed(witness, evidence)
 
     def _prediction(
         self, window: Window, linear: NormalisedMaps, decoded: DecodedMaps, seed: int
