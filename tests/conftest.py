@@ -1,6 +1,10 @@
 """Shared fixtures."""
 
 import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 from pathlib import Path
 
 import numpy as np

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 another expected failure; 2 wrong usage; 3 input; 4 output
 """
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit code.
     """
+    # Before torch is loaded: threads that wait must sleep. By default they spin, and on a machine that does anything else
+    # at the same time two spinning threads take ten times as long as one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
