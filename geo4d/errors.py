@@ -37,7 +37,9 @@ class MissingExtraError(Geo4DError):
     exit_code = 6
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package '{package}'; install it with: pip install 'geo4d[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package '{package}'; install it with: pip install 'geo4d[{extra}]'"
+        )
 
 
 class ResourceError(Geo4DError):

@@ -42,7 +42,9 @@ class PointCloud:
 
     def select(self, keep: np.ndarray) -> "PointCloud":
         """The points that ``keep`` (mask or indices) names."""
-        fields: dict[str, Any] = {n: None if value is None else value[keep] for n, value in vars(self).items()}
+        fields: dict[str, Any] = {
+            n: None if value is None else value[keep] for n, value in vars(self).items()
+        }
         return PointCloud(**fields)
 
 
