@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.fit import fit_scale_shift
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.conditioning import encode_prior
@@ -49,6 +50,7 @@ def load_sequence(number: int, cache: Path) -> dict[str, Any]:
     config = heldout_configs()[number]
     item: dict[str, Any] = {
         "rgb": small.half(), "depth": torch.nn.functional.interpolate(clip.depth[:, None], size, mode="nearest")[:, 0],
+        "intrinsics": resize_intrinsics(clip.intrinsics, clip.size, size),
         "c2w": clip.c2w, "kind": config.kind, "camera": config.camera,
         "dynamic": float(clip.dynamic.float().mean()),
     }  # fmt: skip
@@ -209,7 +211,45 @@ def calibration_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> 
     return table
 
 
-TABLES = {"evidence": evidence_table, "steps": steps_table, "calibration": calibration_table}
+def decoder_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[str, Any]:
+    """The learned decoder against the maps it starts from (linear codec, pulled onto the evidence)."""
+    from geo4d.models.tiny.modalities import normalise
+
+    rows: dict[str, list[dict[str, float]]] = {}
+    model = predictor.model
+    for item in items:
+        window, prior, depth, c2w = windows(item)[0]
+        size = (depth.shape[-2], depth.shape[-1])
+        rgb = window.rgb.permute(0, 3, 1, 2)[None] * 2 - 1
+        evidence = encode_prior(prior, size)
+        maps, _ = normalise(depth[None], item["intrinsics"][:LENGTH][None], c2w[None])
+        noise = torch.randn(
+            (1, LENGTH, model.config.latent_channels, size[0] // 8, size[1] // 8),
+            generator=torch.Generator().manual_seed(0),
+        )
+        positions = window.frame_indices[None].float()
+        enabled = predictor.dtype != "float32"
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled):
+            latent = model.sample(rgb, evidence, positions, noise, 1)
+            plain, learned = model.decode(latent, rgb, evidence)
+        surface = torch.isfinite(depth)[None]
+        for share in (0.0, 0.25, 0.5, 1.0):
+            disparity = torch.lerp(plain.disparity, learned.disparity.float(), share)
+            points = torch.lerp(plain.points, learned.points.float(), share)
+            row = score_one(disparity[0, :, 0], None, depth, c2w)
+            row["point_error"] = float((points - maps.points).norm(dim=2)[surface].mean())
+            rows.setdefault(f"{share:.0%} of the learned correction", []).append(row)
+    return {
+        name: {k: sum(r[k] for r in found) / len(found) for k in found[0]} for name, found in rows.items()
+    }
+
+
+TABLES = {
+    "evidence": evidence_table,
+    "steps": steps_table,
+    "calibration": calibration_table,
+    "decoder": decoder_table,
+}
 
 
 def parse_numbers(text: str) -> list[int]:
