@@ -6,15 +6,43 @@ Legend of shape letters: B clips, T frames, C channels, h w latent size, D token
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError
 
 try:
+    from diffusers.models.attention_processor import Attention
     from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 except ImportError as error:
     raise MissingExtraError("diffusers", "geometrycrafter", "GeometryCrafter") from error
+
+
+class TimeConv(nn.Conv3d):
+    """A (3, 1, 1) convolution run as a 2-D one over (frame, pixel): on a CPU the 3-D kernels of 16-bit types are slow."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        frames = F.conv2d(input.flatten(3), self.weight[..., 0], self.bias, padding=(1, 0))
+        return frames.unflatten(3, tuple(input.shape[3:]))
+
+
+class OneTokenAttention:
+    """Cross-attention to a single token: its weight is 1 whatever the query, so the value is the answer.
+
+    The library's processor would project queries and keys for nothing, and for a token that is broadcast over all pixels
+    it copies the projection's weights once per pixel.
+    """
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **unused: Any
+    ) -> Tensor:
+        if encoder_hidden_states.shape[1] != 1:
+            raise ValueError(f"expected one token per sequence, got {encoder_hidden_states.shape[1]}")
+        token = encoder_hidden_states[:, 0]
+        if token.stride(0) == 0:
+            token = token[:1]
+        return attn.to_out[0](attn.to_v(token))[:, None].expand_as(hidden_states)
 
 
 class FrameTokenUNet(UNetSpatioTemporalConditionModel):
@@ -23,6 +51,15 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
     The spatial cross-attention of frame t sees the token of frame t alone; the temporal cross-attention sees the token
     of the window's first frame alone.
     """
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        for module in self.modules():
+            if type(module) is nn.Conv3d and module.kernel_size == (3, 1, 1):
+                module.__class__ = TimeConv
+        for name, module in self.named_modules():
+            if isinstance(module, Attention) and name.endswith("attn2"):
+                module.set_processor(OneTokenAttention())  # type: ignore[arg-type]
 
     def forward(  # type: ignore[override]
         self,

@@ -16,3 +16,35 @@ def test_latent_sides_must_be_multiples_of_eight(golden_folder, small):
     unet = small.make_unet(golden_folder, "determ")
     with pytest.raises(ValueError, match="multiples of 8"):
         unet(torch.zeros(1, 1, 8, 8, 12), 1.0, torch.zeros(1, 1, 48), torch.zeros(1, 3))
+
+
+def test_convolution_over_time_equals_the_library_layer():
+    from geo4d.models.geometrycrafter.unet import TimeConv
+
+    layer = torch.nn.Conv3d(8, 6, (3, 1, 1), padding=(1, 0, 0)).requires_grad_(False)
+    x = torch.randn(2, 8, 5, 3, 4)
+    expected = layer(x)
+    layer.__class__ = TimeConv
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_convolution_over_time_is_replaced(golden_folder, small):
+    unet = small.make_unet(golden_folder, "determ")
+    kinds = {type(module).__name__ for module in unet.modules() if isinstance(module, torch.nn.Conv3d)}
+    assert kinds == {"TimeConv"}
+
+
+@pytest.mark.parametrize("broadcast", [False, True])
+def test_one_token_attention_equals_the_library_one(broadcast):
+    from diffusers.models.attention_processor import Attention
+
+    from geo4d.models.geometrycrafter.unet import OneTokenAttention
+
+    attention = Attention(query_dim=16, cross_attention_dim=12, heads=2, dim_head=8).requires_grad_(False)
+    x = torch.randn(6, 5, 16)
+    token = torch.randn(1, 1, 12).expand(6, 1, 12) if broadcast else torch.randn(6, 1, 12)
+    expected = attention(x, encoder_hidden_states=token)
+    attention.set_processor(OneTokenAttention())
+    torch.testing.assert_close(attention(x, encoder_hidden_states=token), expected, atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="one token"):
+        attention(x, encoder_hidden_states=torch.randn(6, 2, 12))
