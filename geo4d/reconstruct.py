@@ -43,6 +43,9 @@ from geo4d.video.shots import find_shots
 
 log = logging.getLogger(__name__)
 
+TOTAL_SAMPLES, LEAST_SAMPLES = 150_000, 64
+"""Sampled pixels of a whole video, and of a frame at least; measured in docs/reconstruct.md."""
+
 DECIDE_NO_WINDOW = ("tries", "fusion", "focal", "output_size", "keep_windows", "allow_partial")
 """Settings that may change when a run is resumed: they come after the windows."""
 
@@ -190,7 +193,12 @@ def align_windows(
         alignment = align(
             predictions,
             num_frames=source.clip.num_frames,
-            config=replace(settings, focal=config.focal, seed=config.seed),
+            config=replace(
+                settings,
+                focal=config.focal,
+                seed=config.seed,
+                num_samples=samples_per_frame(source.clip.num_frames, settings.num_samples),
+            ),
             known_intrinsics=source.intrinsics,
             motion=evidence,
             device=plan.device,
@@ -223,6 +231,11 @@ def align_windows(
             "no window gave usable geometry; look at the frames (black, all sky, fog?), or try another --seed or --model"
         )
     return alignment, predictions, {window: attempt for window, attempt in chosen.items() if attempt}
+
+
+def samples_per_frame(num_frames: int, most: int) -> int:
+    """Pixels per frame that the alignment sees: fewer in long videos, so that its memory stays the same."""
+    return max(min(most, TOTAL_SAMPLES // num_frames), LEAST_SAMPLES)
 
 
 def write_maps(
