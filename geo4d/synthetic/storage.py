@@ -79,7 +79,7 @@ def _save(
             if with_rgb:
                 save_image(folder / "rgb" / f"{name}.png", frame.rgb.numpy())
             save_npz(folder / "depth" / f"{name}.npz", {"depth": frame.depth.numpy().astype(dtype)})
-            save_png16(folder / "dynamic" / f"{name}.png", frame.dynamic.numpy() * 255.0)
+            save_png16(folder / "dynamic" / f"{name}.png", frame.dynamic.numpy() * 65535.0)
             matrix = frame.intrinsics.double().numpy()
             intrinsics.append([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
             c2w.append(frame.c2w.double().numpy())

@@ -2,7 +2,7 @@
 
 ``rgb/*.png`` (may be left out where ``clip.json`` and depth are there: the pictures are then those of a video),
 ``depth/*.npz`` (key ``depth``; or .npy, .exr with channel Z, 16-bit .png in millimetres), optional
-``dynamic/*.png`` (white moves), ``intrinsics.txt`` (rows fx fy cx cy, one or one per frame, centres at +0.5) and
+``dynamic/*.png`` (not 0 moves), ``intrinsics.txt`` (rows fx fy cx cy, one or one per frame, centres at +0.5) and
 ``poses.txt`` (TUM rows, ``c2w``); ``clip.json`` may hold facts about the clip.
 """
 
@@ -122,7 +122,7 @@ def _load(folder: Path, name: str) -> Sequence:
     dynamic = None
     if dynamic_files:
         same_stems(frames, dynamic_files, READER, folder, "dynamic masks")
-        dynamic = map_frames(dynamic_files, lambda path: load_image(path)[..., 0] > 0.5, bool)
+        dynamic = map_frames(dynamic_files, lambda path: load_image(path)[..., 0] > 0, bool)
     rgb = rgb_frames(pictures) if pictures else None
     times = np.arange(len(frames)) / float(facts.get("fps", 1.0))
     c2w = None
