@@ -187,7 +187,9 @@ def align_windows(
     evidence = None if motion is None else camera_evidence(motion, plan.scenes, plan.model_size)
     chosen = dict.fromkeys(range(count), 0)
 
-    def solve(further: Sequence[tuple[int, int]] = ()) -> tuple[Alignment, SpooledPredictions]:
+    def solve(
+        further: Sequence[tuple[int, int]] = (), bad: tuple[int, ...] | None = None
+    ) -> tuple[Alignment, SpooledPredictions]:
         predictions = spool.sequence([*chosen.items(), *further])
         settings = AlignConfig.published() if config.fusion == "published" else AlignConfig.corrected()
         alignment = align(
@@ -198,6 +200,7 @@ def align_windows(
                 focal=config.focal,
                 seed=config.seed,
                 num_samples=samples_per_frame(source.clip.num_frames, settings.num_samples),
+                force_bad_windows=bad,
             ),
             known_intrinsics=source.intrinsics,
             motion=evidence,
@@ -222,10 +225,11 @@ def align_windows(
         if not changed:
             break
         alignment, predictions = solve()
-    # Windows are judged among themselves first; then the evidence joins as predictions of its own.
+    # Windows are judged among themselves first; then the evidence joins as predictions of its own. Its windows come from
+    # one set of cameras and agree far better with each other than any network's do: no new judgement by distances.
     further = [(index, EVIDENCE) for index in range(count) if spool.path(index, EVIDENCE).is_file()]
     if further:
-        alignment, predictions = solve(further)
+        alignment, predictions = solve(further, tuple(find_bad_windows(alignment)))
     if not bool(alignment.reliable.any()):
         raise GeometryError(
             "no window gave usable geometry; look at the frames (black, all sky, fog?), or try another --seed or --model"

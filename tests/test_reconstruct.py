@@ -285,3 +285,6 @@ def test_evidence_from_motion_takes_part(tmp_path):
     truth = torch.stack([BoxWorld(SMALL).c2w(t) for t in range(17)])[:, :3, 3].numpy()
     assert _fit(helped.c2w[:, :3, 3], truth)[2] < 0.7 * _fit(alone.c2w[:, :3, 3], truth)[2]
     assert depth_error(helped) < depth_error(alone) + 0.01
+    # The evidence agrees with itself better than any network does; that must not make the network's windows bad.
+    assert helped.diagnostics["dropped"] == []
+    assert helped.reliable.all()

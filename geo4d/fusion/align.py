@@ -67,6 +67,8 @@ class AlignConfig:
         max_trajectory_deg: trajectories with a larger rotation error between neighbours are dropped, degrees.
         max_disagreement: pairs of windows whose distance exceeds this many times what windows reach with their best
             partner disagree (see ``init.disagreeing_windows``); None turns the rule off.
+        force_bad_windows: the windows to take for bad, by position, instead of judging them; for predictions of different
+            kinds, whose distances do not compare, that were judged kind by kind before.
         bad_disagreement: median distance, in depth ranges of a window, above which a window is bad in any company.
         bad_weight: weight of the points of a bad window, so that frames that only it sees still get a camera.
         steps_points, steps_all: Gauss-Newton steps of the two stages.
@@ -101,6 +103,7 @@ class AlignConfig:
     steps_all: int = 10
     force_dropped_disparity: tuple[int, ...] | None = None
     force_kept_trajectory: tuple[int, ...] | None = None
+    force_bad_windows: tuple[int, ...] | None = None
     seed: int = 0
 
     @staticmethod
@@ -335,6 +338,9 @@ def align_samples(
     bad = disagreeing_windows(
         registration, ratio=config.max_disagreement, floor=2e-3, ceiling=config.bad_disagreement
     )
+    if config.force_bad_windows is not None:
+        bad = torch.zeros_like(bad)
+        bad[list(config.force_bad_windows)] = True
     component = _number_by_time(component, middle)
     scene_of_frame = _scene_of_frames(samples, component)
     parts = []
@@ -560,7 +566,8 @@ def _align_scene(
     report("aligning disparity and trajectories", 0.0)
     depth = variables.log_depth.exp()
     point_residual = _window_residual(samples, view.distance) / variables.window_scale.cpu()
-    if config.max_disagreement is not None and int((~bad).sum()) > 2:
+    judge = config.max_disagreement is not None and config.force_bad_windows is None
+    if judge and config.max_disagreement is not None and int((~bad).sum()) > 2:
         typical = float(point_residual[~bad].nanmedian())
         worse = point_residual > config.max_disagreement * max(typical, 2e-3)
         bad |= worse.nan_to_num(nan=0).bool()
@@ -656,7 +663,15 @@ def _align_scene(
         }
         for g in torch.nonzero(bad)[:, 0].tolist()
     ]
-    diagnostics["dropped"] += [{"window": w, "what": "disparity", "why": why} for w, why in why_d.items()]
+    with_disparity = torch.zeros(num_windows).index_add_(
+        0, samples.window.cpu(), samples.disparity_mask.cpu().float().sum(1)
+    )
+    numbers = window_numbers.tolist()
+    diagnostics["dropped"] += [
+        {"window": w, "what": "disparity", "why": why}
+        for w, why in why_d.items()
+        if with_disparity[numbers.index(w)] > 0
+    ]
     diagnostics["dropped"] += [{"window": w, "what": "trajectory", "why": why} for w, why in why_t.items()]
     unit = (
         np.ones(num_windows)

@@ -77,6 +77,13 @@ def test_a_forced_window_list_is_taken(make_wall):
     assert {d["window"] for d in alignment.diagnostics["dropped"] if d["what"] == "trajectory"} == {1, 2}
 
 
+@pytest.mark.parametrize("forced", [(), (1,), (0, 2)])
+def test_windows_judged_before_are_not_judged_again(make_wall, forced):
+    wall = make_wall(num_frames=20, noise=0.01, bad=(2,))
+    config = replace(AlignConfig.corrected(), force_bad_windows=forced)
+    assert find_bad_windows(align(wall.predictions, num_frames=20, config=config)) == list(forced)
+
+
 def test_the_result_is_the_same_every_time(make_wall):
     wall = make_wall(noise=0.01)
     first, second = (align(wall.predictions, num_frames=16) for _ in range(2))
