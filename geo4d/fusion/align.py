@@ -36,7 +36,7 @@ from geo4d.types import Cameras, Prediction, ScaleKind
 
 log = logging.getLogger(__name__)
 
-NO_POINTS = "no valid points"
+NO_POINTS = "no valid points, or none in common with the windows that its frames belong to"
 DISAGREES = "disagrees with the windows that overlap it"
 
 CALIBRATION_FRAMES = 50
@@ -325,16 +325,17 @@ def align_samples(
     valid_points = torch.zeros(num_windows, device=samples.weight.device).index_add_(
         0, samples.window, (samples.weight > 0).sum(1).float()
     )
-    empty = (valid_points < 24).cpu()
     middle = torch.tensor([float(frames.double().mean()) for frames in samples.window_frames])
-    component = registration.component.clone()
-    if bool(empty.any()) and bool((~empty).any()):
-        # A window without valid points hangs on the nearest one that has some.
-        full = torch.nonzero(~empty)[:, 0]
-        nearest = (middle[:, None] - middle[full]).abs().argmin(1)
-        component = torch.where(empty, component[full[nearest]], component)
-    elif bool(empty.all()):
-        component = torch.zeros_like(component)
+    empty = (valid_points < 24).cpu()
+    component = _attach(registration.component, empty, middle)
+    # Windows whose every frame belongs to another group share nothing that could place them there: they are no scene.
+    alone = ~torch.isin(component, _scene_of_frames(samples, component))
+    while bool(alone.any()):
+        empty = empty | alone
+        weight = torch.where(alone.to(samples.window.device)[samples.window][:, None], 0.0, samples.weight)
+        samples = replace(samples, weight=weight)
+        component = _attach(registration.component, empty, middle)
+        alone = ~torch.isin(component, _scene_of_frames(samples, component)) & ~empty
     bad = disagreeing_windows(
         registration, ratio=config.max_disagreement, floor=2e-3, ceiling=config.bad_disagreement
     )
@@ -370,6 +371,15 @@ def align_samples(
             )
         )
     return _merge_scenes(samples, component, scene_of_frame, parts, registration.agreement, config)
+
+
+def _attach(component: Tensor, empty: Tensor, middle: Tensor) -> Tensor:
+    """Group of each window: that of the registration; one without valid points joins the nearest that has some."""
+    if bool(empty.all()):
+        return torch.zeros_like(component)
+    full = torch.nonzero(~empty)[:, 0]
+    nearest = (middle[:, None] - middle[full]).abs().argmin(1)
+    return torch.where(empty, component[full[nearest]], component)
 
 
 def _number_by_time(component: Tensor, middle: Tensor) -> Tensor:

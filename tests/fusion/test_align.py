@@ -77,6 +77,18 @@ def test_a_forced_window_list_is_taken(make_wall):
     assert {d["window"] for d in alignment.diagnostics["dropped"] if d["what"] == "trajectory"} == {1, 2}
 
 
+def test_a_window_that_shares_no_valid_pixel_with_the_others_is_no_scene_of_its_own(make_wall):
+    wall = make_wall(num_frames=20, noise=0.01)
+    rest = torch.zeros_like(wall.predictions[0].valid)
+    rest[..., : rest.shape[-1] // 3] = True
+    network = [replace(p, valid=p.valid & ~rest[: p.num_frames]) for p in wall.predictions]
+    lonely = replace(wall.predictions[0], valid=wall.predictions[0].valid & rest, window_index=len(network))
+    alignment = align([*network, lonely], num_frames=20)
+    assert find_bad_windows(alignment) == [len(network)]
+    assert alignment.reliable.all()
+    assert len(alignment.diagnostics["scenes"]) == 1
+
+
 @pytest.mark.parametrize("forced", [(), (1,), (0, 2)])
 def test_windows_judged_before_are_not_judged_again(make_wall, forced):
     wall = make_wall(num_frames=20, noise=0.01, bad=(2,))
