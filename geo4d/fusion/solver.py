@@ -54,9 +54,12 @@ class BorderedBandSystem:
     def _positions(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which entries of the pieces are kept (lower triangle), and where each goes in the flat store."""
         band, border, width = self.num_band, self.num_border, self.width
+        # Four bytes where they do: these indices are the largest thing here in long videos.
+        columns = columns.astype(np.int32 if self._size < 2**31 else np.int64)
         row = np.broadcast_to(columns[:, :, None], (*columns.shape, columns.shape[1])).reshape(-1)
         column = np.broadcast_to(columns[:, None, :], (*columns.shape, columns.shape[1])).reshape(-1)
         kept = np.nonzero((row < self.total) & (column < self.total) & ((column <= row) | (row >= band)))[0]
+        kept = kept.astype(columns.dtype)
         row, column = row[kept], column[kept]
         inside = row < band
         block_row, block_column = row // width, column // width
@@ -73,14 +76,13 @@ class BorderedBandSystem:
 
     def assemble(self, blocks: Sequence[Blocks]) -> None:
         """Sum the pieces, given in the order of the patterns."""
-        store = np.zeros(self._size)
+        whole = torch.zeros(self._size, dtype=torch.float64)
         gradient = np.zeros(self.total + 1)
         for block, (kept, place), rows in zip(blocks, self.positions, self.gradient_positions, strict=True):
-            values = block.hessian.detach().to("cpu", torch.float64).numpy().reshape(-1)[kept]
-            store += np.bincount(place, weights=values, minlength=self._size)
+            values = block.hessian.detach().to("cpu", torch.float64).reshape(-1)[torch.from_numpy(kept)]
+            whole.index_add_(0, torch.from_numpy(place), values)
             values = block.gradient.detach().to("cpu", torch.float64).numpy().reshape(-1)
             gradient += np.bincount(rows, weights=values, minlength=self.total + 1)
-        whole = torch.from_numpy(store)
         shape = (self.num_blocks, self.width, self.width)
         self.diagonal = whole[: self._diagonal_size].view(shape)
         self.below = whole[self._diagonal_size : 2 * self._diagonal_size].view(shape)
@@ -104,7 +106,8 @@ class BorderedBandSystem:
         corner_main = self.corner.diagonal()
         largest = max(float(main.max()), float(corner_main.max()) if self.num_border else 0.0)
         floor = 1e-12 * largest + 1e-300
-        damped = self.diagonal + torch.diag_embed(damping * main + floor)
+        damped = self.diagonal.clone()
+        damped.diagonal(dim1=1, dim2=2).add_(damping * main + floor)
         corner = self.corner + torch.diag(damping * corner_main + floor)
         sides = [self.gradient] if constraint is None else [self.gradient, constraint]
         right = torch.from_numpy(np.stack(sides, 1))
@@ -140,25 +143,25 @@ def _solve_block_tridiagonal(
     """Block Cholesky, forward and backward substitution; None where the matrix is not positive.
 
     Args:
-        diagonal: only the lower triangles are read.
+        diagonal: only the lower triangles are read; the factors take their place.
         below: entry k couples block k + 1 (rows) with block k (columns).
     """
     num_blocks = len(diagonal)
-    factors: list[Tensor] = []
+    factors = diagonal
     couplings: list[Tensor] = []
     forward: list[Tensor] = []
     for k in range(num_blocks):
         block, side = diagonal[k], right[k]
         if k:
             # L21 = below L11^-T
-            coupling = torch.linalg.solve_triangular(factors[-1], below[k - 1].T, upper=False).T
+            coupling = torch.linalg.solve_triangular(factors[k - 1], below[k - 1].T, upper=False).T
             couplings.append(coupling)
             block = block - coupling @ coupling.T
             side = side - coupling @ forward[-1]
         factor, failed = torch.linalg.cholesky_ex(block)
         if int(failed):
             return None
-        factors.append(factor)
+        factors[k] = factor
         forward.append(torch.linalg.solve_triangular(factor, side, upper=False))
     solution = torch.empty_like(right)
     for k in reversed(range(num_blocks)):
