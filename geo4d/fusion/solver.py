@@ -81,8 +81,8 @@ class BorderedBandSystem:
         for block, (kept, place), rows in zip(blocks, self.positions, self.gradient_positions, strict=True):
             values = block.hessian.detach().to("cpu", torch.float64).reshape(-1)[torch.from_numpy(kept)]
             whole.index_add_(0, torch.from_numpy(place), values)
-            values = block.gradient.detach().to("cpu", torch.float64).numpy().reshape(-1)
-            gradient += np.bincount(rows, weights=values, minlength=self.total + 1)
+            slope = block.gradient.detach().to("cpu", torch.float64).numpy().reshape(-1)
+            gradient += np.bincount(rows, weights=slope, minlength=self.total + 1)
         shape = (self.num_blocks, self.width, self.width)
         self.diagonal = whole[: self._diagonal_size].view(shape)
         self.below = whole[self._diagonal_size : 2 * self._diagonal_size].view(shape)
