@@ -102,10 +102,9 @@ def colmap(rgb: torch.Tensor, truth: torch.Tensor, focal_share: float) -> dict[s
             bgr = (frame.numpy()[..., ::-1] * 255).round().astype(np.uint8)
             cv2.imwrite(str(pictures / f"{t:05d}.png"), bgr)
         reading = time.process_time() - begin
-        height, width = rgb.shape[1:3]
         options = pycolmap.ImageReaderOptions()
         options.camera_model = "SIMPLE_RADIAL"
-        options.camera_params = f"{focal_share * width},{width / 2},{height / 2},0"
+        options.default_focal_length_factor = focal_share  # a start, not a prior: the focal length stays unknown
         pycolmap.extract_features(
             database, pictures, camera_mode=pycolmap.CameraMode.SINGLE, reader_options=options
         )
