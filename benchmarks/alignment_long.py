@@ -28,6 +28,7 @@ from alignment import cpu_seconds, resident_mb  # noqa: E402
 from alignment_scenarios import umeyama  # noqa: E402
 
 from geo4d.fusion import align, iter_dense  # noqa: E402
+from geo4d.fusion.align import AlignConfig  # noqa: E402
 from geo4d.synthetic.predictions import TruthSource  # noqa: E402
 from geo4d.synthetic.render import make_scene  # noqa: E402
 from geo4d.synthetic.scene import SceneConfig  # noqa: E402
@@ -122,6 +123,7 @@ def run(
     stride: int,
     size: tuple[int, int],
     dense: bool,
+    num_samples: int | None = None,
 ) -> dict[str, Any]:
     """One video, in this process."""
     torch.set_num_threads(1)
@@ -139,7 +141,8 @@ def run(
     predictions[0]  # compiles the ray caster
     predictions.seconds, predictions.reads = 0.0, 0
     before, start = resident_mb(), cpu_seconds()
-    alignment = align(predictions, num_frames=num_frames)
+    config = AlignConfig() if num_samples is None else AlignConfig(num_samples=num_samples)
+    alignment = align(predictions, num_frames=num_frames, config=config)
     spent = cpu_seconds() - start - predictions.seconds
     record: dict[str, Any] = {
         "num_frames": num_frames,
@@ -147,6 +150,7 @@ def run(
         "scene": f"{kind}/{camera}/{seed}",
         "extra_windows": extra,
         "size": list(size),
+        "samples_per_frame": config.num_samples,
         "align_cpu_seconds": round(spent, 3),
         "reads_per_window": predictions.reads / len(windows),
     }
@@ -190,6 +194,7 @@ def main() -> int:
     parser.add_argument("--stride", type=int, default=4)
     parser.add_argument("--size", nargs=2, type=int, default=[48, 80])
     parser.add_argument("--extra", nargs="*", default=[])
+    parser.add_argument("--samples", type=int, default=None, help="pixels per frame that the solver sees")
     parser.add_argument("--dense", action="store_true")
     parser.add_argument("--json", default=None)
     options = parser.parse_args()
@@ -204,6 +209,7 @@ def main() -> int:
             options.stride,
             size,
             options.dense,
+            options.samples,
         )
         print(json.dumps(record))
         return 0

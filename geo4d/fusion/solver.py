@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_AT_ONCE = 2**17
+"""Entries of the pieces that are added at once."""
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -49,6 +52,7 @@ class BorderedBandSystem:
         self._border_size = self.num_border * self.num_blocks * self.width
         self._size = 2 * self._diagonal_size + self._border_size + self.num_border**2
         self.positions = [self._positions(columns.cpu().numpy()) for columns in patterns]
+        self._store = torch.zeros(self._size, dtype=torch.float64)
         self.gradient_positions = [columns.cpu().numpy().reshape(-1) for columns in patterns]
 
     def _positions(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,11 +80,13 @@ class BorderedBandSystem:
 
     def assemble(self, blocks: Sequence[Blocks]) -> None:
         """Sum the pieces, given in the order of the patterns."""
-        whole = torch.zeros(self._size, dtype=torch.float64)
+        whole = self._store.zero_()
         gradient = np.zeros(self.total + 1)
         for block, (kept, place), rows in zip(blocks, self.positions, self.gradient_positions, strict=True):
-            values = block.hessian.detach().to("cpu", torch.float64).reshape(-1)[torch.from_numpy(kept)]
-            whole.index_add_(0, torch.from_numpy(place), values)
+            flat = block.hessian.detach().to("cpu", torch.float64).reshape(-1)
+            for start in range(0, len(kept), _AT_ONCE):  # no temporary as large as the pieces
+                part = slice(start, start + _AT_ONCE)
+                whole.index_add_(0, torch.from_numpy(place[part]), flat[torch.from_numpy(kept[part])])
             slope = block.gradient.detach().to("cpu", torch.float64).numpy().reshape(-1)
             gradient += np.bincount(rows, weights=slope, minlength=self.total + 1)
         shape = (self.num_blocks, self.width, self.width)
