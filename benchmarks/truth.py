@@ -111,6 +111,7 @@ class TruthPredictor:
             window_length=self.length,
             window_stride=self.stride,
             prior=self.prior,
+            takes_gaps=not self.carries,
             gives_poses=self.gives_poses,
             config={"noise": self.noise},
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Precision = Literal["float16", "float32"]
+Wide = Literal["dilated", "keyframes", "loops"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class RunConfig:
         dtype: compute type of the network; none picks by device.
         num_steps: sampling steps of a diffusion model; none takes the model's default.
         window_stride: frames between window starts; none takes the model's default.
+        wide_windows: further windows against drift in long videos: dilated (every 2nd and every 3rd frame), keyframes
+            (every 12th), loops (half of the frames from each of two visits to a place).
         fusion: how windows are aligned: corrected (default) or published, the objective of the paper's code.
         focal: one focal length for each shot, or one per frame that changes smoothly (zoom).
         motion: use cameras and disparity from tracked points, for models that take them.
@@ -50,6 +53,7 @@ class RunConfig:
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     num_steps: int | None = None
     window_stride: int | None = None
+    wide_windows: tuple[Wide, ...] = ()
     fusion: Literal["corrected", "published"] = "corrected"
     focal: Literal["shared", "per_frame"] = "shared"
     motion: bool = True

@@ -20,7 +20,14 @@ from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.poses import inverse, transform
 from geo4d.predict import mask_nonfinite
 from geo4d.spool import EVIDENCE, Spool
-from geo4d.tracking.prior import MotionPrior, first_frame_needed, fit_motion, iter_prior
+from geo4d.tracking.prior import (
+    FramePrior,
+    MotionPrior,
+    first_frame_needed,
+    fit_motion,
+    iter_prior,
+    prior_for_window,
+)
 from geo4d.tracking.solve import CameraSolveConfig, MotionCameras, ShotMotion
 from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.io import Video, fit_size
@@ -30,6 +37,9 @@ TRACKING_SIZE = 640
 
 MATCH_ERROR = 0.3
 """Error of a match of the plane sweep, pixels of the maps."""
+
+LEAP = 40
+"""Frames that are worth sweeping, though no window wants them, rather than starting again behind them."""
 
 _ARRAYS = ("c2w", "intrinsics", "confidence", "points", "point_shot", "depth_range")
 
@@ -69,39 +79,56 @@ def find_motion(
 
 
 class WindowPrior:
-    """Evidence about any window of a clip; cheapest when windows come in order."""
+    """Evidence about any window of a clip; cheapest when windows come in the order of their last frames."""
 
     def __init__(
         self,
         motion: MotionCameras,
         clip: Video,
         size: tuple[int, int],
-        window_length: int,
+        windows: Sequence[Sequence[int]],
         spool: Spool | None = None,
     ) -> None:
         """Args:
         size: (height, width) of the maps.
+        windows: frames of the windows of the run.
         spool: also keeps what motion says as predictions for the fusion.
         """
         self._motion, self._clip, self._size, self._spool = motion, clip, size, spool
-        self._keep = max(64, 2 * window_length)
+        longest = max((run[-1] - run[0] + 1 for window in windows for run in stretches(window)), default=1)
+        self._keep = max(64, 2 * longest)
         self._prior: MotionPrior | None = None
-        self._reached = 0
 
     def __call__(self, window: Window) -> PriorMaps:
-        start = int(window.frame_indices.min())
-        if self._prior is None or start < self._reached or start > self._reached + self._keep:
-            first = first_frame_needed(start)
-            frames = (self._clip.read([t], self._size)[0] for t in range(first, self._clip.num_frames))
-            swept = iter_prior(self._motion, frames, first_frame=first)
-            self._prior = MotionPrior(self._motion, swept, keep=self._keep)
-        self._reached = start
-        maps = self._prior(window)
+        runs = stretches(window.frame_indices.tolist())
+        maps = prior_for_window(self._motion, [found for run in runs for found in self._frames(run)])
+        if len(window.frame_indices) > 1 and int(window.frame_indices.diff().max()) > 1:
+            return maps  # the same depth and cameras as in the plain windows: nothing new for the fusion
         if self._spool is not None and not self._spool.path(window.index, EVIDENCE).is_file():
             prediction = evidence_prediction(window, maps, self._motion)
             if prediction is not None:
                 self._spool.write(mask_nonfinite(prediction), EVIDENCE)
         return maps
+
+    def _frames(self, run: Sequence[int]) -> list[FramePrior]:
+        """Evidence about frames that lie near each other; sweeps from where it stands, or anew from before them."""
+        if self._prior is None or not self._prior.reaches(run[0], LEAP):
+            first = first_frame_needed(run[0])
+            frames = (self._clip.read([t], self._size)[0] for t in range(first, self._clip.num_frames))
+            swept = iter_prior(self._motion, frames, first_frame=first)
+            self._prior = MotionPrior(self._motion, swept, keep=self._keep)
+        return self._prior.frames(run)
+
+
+def stretches(frames: Sequence[int]) -> list[list[int]]:
+    """Frames of a window, cut where it leaps over more than ``LEAP`` frames."""
+    runs: list[list[int]] = []
+    for t in frames:
+        if runs and 0 < t - runs[-1][-1] <= LEAP:
+            runs[-1].append(t)
+        else:
+            runs.append([t])
+    return runs
 
 
 def evidence_prediction(window: Window, maps: PriorMaps, motion: MotionCameras) -> Prediction | None:

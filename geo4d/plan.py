@@ -8,17 +8,25 @@ from pathlib import Path
 
 from geo4d.config import RunConfig, parse_size
 from geo4d.errors import OutputError
+from geo4d.fusion.align import AlignConfig
 from geo4d.models.base import Predictor, PredictorInfo
 from geo4d.spool import window_bytes
 from geo4d.store import frame_bytes
 from geo4d.video.io import Video, fit_size
-from geo4d.video.windows import plan_windows
+from geo4d.video.revisits import FrameLooks
+from geo4d.video.windows import plan_windows, wide_windows
 
 MAX_SOURCE_SIZE = 1024
 """Longest side of stored maps when the output size is ``source``."""
 
-BASE_MEMORY = 450 * 2**20
+BASE_MEMORY = 400 * 2**20
 """Process with its libraries, frame cache and spool cache; measured, see docs/reconstruct.md."""
+
+FULL_SAMPLING, LEAST_SAMPLES = 300, 40
+"""Frames up to which the alignment samples as many pixels per frame as it likes, and the fewest in longer videos."""
+
+WIDE_STEPS = {"dilated": (2, 3), "keyframes": (12,)}
+"""Frames between neighbours in wide windows; how they hold drift is measured in benchmarks/alignment_long.py."""
 
 WORK = {"tiny": (300.0, 70.0)}
 """Model -> work of a window and of a frame's other stages, in units of 1e9 float32 matrix operations."""
@@ -34,7 +42,7 @@ class RunPlan:
         duration_s: from the first to the last of them, seconds.
         source_size, model_size, map_size: (height, width) of the frames, of the network's pictures, of the result.
         scenes: [start, end) of each shot.
-        windows: [start, end) of each window; no window crosses a cut.
+        windows: frames of each window, ordered by their last frames; no window crosses a cut.
         model: what will predict.
         device: torch device.
         dtype: compute type.
@@ -51,7 +59,7 @@ class RunPlan:
     model_size: tuple[int, int]
     map_size: tuple[int, int]
     scenes: tuple[tuple[int, int], ...]
-    windows: tuple[tuple[int, int], ...]
+    windows: tuple[tuple[int, ...], ...]
     model: PredictorInfo
     device: str
     dtype: str
@@ -63,6 +71,8 @@ class RunPlan:
     def lines(self) -> list[str]:
         """The plan for people, one fact per line."""
         scenes = f" in {len(self.scenes)} shots" if len(self.scenes) > 1 else ""
+        count = sum(window[-1] - window[0] >= len(window) for window in self.windows)
+        wide = f", {count} of them wide" if count else ""
         time = "not known for this model; shown after the first window"
         if self.seconds is not None:
             time = f"about {_duration(self.seconds)}"
@@ -71,7 +81,7 @@ class RunPlan:
             f"{_size(self.source_size)}",
             f"model    {self.model.name}: {self.model.description} [{self.model.licence}]",
             f"device   {self.device}, {self.dtype}, {os.cpu_count()} CPU cores",
-            f"windows  {len(self.windows)} of up to {self.model.window_length} frames at {_size(self.model_size)}",
+            f"windows  {len(self.windows)} of up to {self.model.window_length} frames at {_size(self.model_size)}{wide}",
             f"result   maps {_size(self.map_size)}, at most {_bytes(self.result_bytes)}; "
             f"while running {_bytes(self.spool_bytes)} more on disk",
             f"needs    about {_bytes(self.memory_bytes)} of memory; time {time}",
@@ -85,19 +95,18 @@ def plan_run(
     *,
     scenes: Sequence[tuple[int, int]],
     device: str,
+    looks: FrameLooks | None = None,
 ) -> RunPlan:
     """Plan windows and estimate what the run takes.
 
     Args:
         scenes: [start, end) of each shot.
+        looks: the frames' looks, for loop windows.
+    Raises:
+        ValueError: wide windows for a predictor that takes consecutive frames only.
     """
     info, model_size = predictor.info, predictor.size_for(video.size)
-    stride = config.window_stride or info.window_stride
-    windows = tuple(
-        (start + a, start + b)
-        for start, end in scenes
-        for a, b in plan_windows(end - start, info.window_length, min(stride, info.window_length))
-    )
+    windows = list_windows(info, config, scenes, looks)
     wanted = parse_size(config.output_size)
     if wanted == "model":
         map_size = model_size
@@ -105,7 +114,7 @@ def plan_run(
         map_size = fit_size(video.size, MAX_SOURCE_SIZE)
     else:
         map_size = wanted
-    spool = sum(window_bytes(b - a, model_size, config.precision) for a, b in windows)
+    spool = sum(window_bytes(len(window), model_size, config.precision) for window in windows)
     if info.prior == "motion" and config.motion:
         spool *= 2  # the evidence waits there, too
     work = WORK.get(info.name)
@@ -124,11 +133,55 @@ def plan_run(
         model=info,
         device=device,
         dtype=config.dtype or "the model's own type",
-        memory_bytes=BASE_MEMORY + predictor.memory_bytes(video.size),
+        memory_bytes=BASE_MEMORY
+        + max(predictor.memory_bytes(video.size), align_bytes(windows, video.num_frames)),
         seconds=seconds,
         spool_bytes=spool,
         result_bytes=video.num_frames * frame_bytes(map_size, config.precision, with_rgb=video.path is None),
     )
+
+
+def list_windows(
+    info: PredictorInfo, config: RunConfig, scenes: Sequence[tuple[int, int]], looks: FrameLooks | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Frames of every window of a run, ordered by their last frames.
+
+    Raises:
+        ValueError: wide windows for a predictor that takes consecutive frames only.
+    """
+    if config.wide_windows and not info.takes_gaps:
+        raise ValueError(
+            f"the model {info.name} takes consecutive frames only; leave out --wide-windows, or use tiny or geo4d"
+        )
+    length, stride = info.window_length, config.window_stride or info.window_stride
+    windows: set[tuple[int, ...]] = set()
+    for start, end in scenes:
+        plain = plan_windows(end - start, length, min(stride, length))
+        windows |= {tuple(range(start + a, start + b)) for a, b in plain}
+        for kind in config.wide_windows:
+            for step in WIDE_STEPS.get(kind, ()):
+                windows |= {
+                    tuple(start + t for t in wide) for wide in wide_windows(end - start, length, step)
+                }
+        if "loops" in config.wide_windows and looks is not None:
+            windows |= {first + second for first, second in looks.revisits(start, end, length // 2)}
+    return tuple(sorted(windows, key=lambda frames: (frames[-1], frames)))
+
+
+def align_bytes(windows: Sequence[Sequence[int]], num_frames: int) -> int:
+    """Memory of the alignment above the idle process, fitted to benchmarks/alignment_long.py."""
+    per_window_and_frame = 40_000 + 210 * samples_per_frame(num_frames, AlignConfig.num_samples)
+    return sum(len(window) for window in windows) * per_window_and_frame
+
+
+def samples_per_frame(num_frames: int, most: int) -> int:
+    """Pixels per frame that the alignment sees.
+
+    Fewer in long videos, a little faster than in proportion, so that its memory hardly grows with the video; the windows
+    tie the frames together, and accuracy does not suffer (measured in benchmarks/alignment_long.py).
+    """
+    share = min(1.0, (FULL_SAMPLING / num_frames) ** 1.25)
+    return max(round(most * share), min(LEAST_SAMPLES, most))
 
 
 def require_space(folder: Path, needed: int) -> None:

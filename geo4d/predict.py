@@ -1,7 +1,7 @@
 """The windows of a clip through a predictor, each once, onto the spool."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,18 +50,19 @@ class WindowSource:
 
     def window(self, index: int) -> Window:
         """Frames of a window at the model's size."""
-        start, end = self.plan.windows[index]
-        return self.frames(start, end, index)
+        return self.frames(self.plan.windows[index], index)
 
-    def frames(self, start: int, end: int, index: int) -> Window:
-        indices = torch.arange(start, end)
+    def frames(self, frames: Sequence[int], index: int) -> Window:
+        """Any frames of the clip as a window."""
+        indices = torch.tensor(frames)
+        step = max(int(indices.diff().median()), 1) if len(frames) > 1 else 1
         return Window(
             rgb=self.clip.read(indices, self.plan.model_size),
             frame_indices=indices,
-            times_s=torch.from_numpy(self.clip.times_s[start:end]),
+            times_s=torch.from_numpy(self.clip.times_s[indices.numpy()]),
             index=index,
-            fps=self.clip.fps,
-            intrinsics=None if self.intrinsics is None else self.intrinsics[start:end],
+            fps=self.clip.fps / step,
+            intrinsics=None if self.intrinsics is None else self.intrinsics[indices],
         )
 
     def predict(self, index: int, attempt: int, previous: Prediction | None) -> Prediction:
@@ -84,7 +85,9 @@ def prepare(source: WindowSource, folder: Path) -> WindowSource:
     path = folder / "context.zarr.zip"
     if not path.is_file():
         length, total = source.plan.model.window_length, source.clip.num_frames
-        disjoint = (source.frames(a, min(a + length, total), a // length) for a in range(0, total, length))
+        disjoint = (
+            source.frames(range(a, min(a + length, total)), a // length) for a in range(0, total, length)
+        )
         context = source.predictor.prepare(disjoint)
         save_arrays(path, {name: value.cpu().numpy() for name, value in context.items()}, {})
     arrays, _ = load_arrays(path)
@@ -129,8 +132,7 @@ def _before(plan: RunPlan, index: int, previous: Prediction | None) -> Predictio
     """The prediction that the next one may go on from: with something to carry, and of the same shot."""
     if previous is None or previous.carry is None:
         return None
-    start = plan.windows[index][0]
-    shares_scene = any(a <= plan.windows[index - 1][0] and start < b for a, b in plan.scenes)
+    shares_scene = any(a <= plan.windows[index - 1][0] and plan.windows[index][0] < b for a, b in plan.scenes)
     return previous if shares_scene else None
 
 

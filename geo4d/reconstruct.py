@@ -24,7 +24,7 @@ from geo4d.fusion.dense import iter_dense
 from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
 from geo4d.models.base import Predictor, load_predictor
-from geo4d.plan import RunPlan, plan_run, require_space
+from geo4d.plan import RunPlan, plan_run, require_space, samples_per_frame
 from geo4d.predict import (
     Progress,
     WindowSource,
@@ -39,12 +39,10 @@ from geo4d.store import StoreWriter, Workspace, check_output, load_result
 from geo4d.tracking.solve import MotionCameras
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import Video, fit_size
+from geo4d.video.revisits import FrameLooks
 from geo4d.video.shots import find_shots
 
 log = logging.getLogger(__name__)
-
-TOTAL_SAMPLES, LEAST_SAMPLES = 150_000, 64
-"""Sampled pixels of a whole video, and of a frame at least; measured in docs/reconstruct.md."""
 
 DECIDE_NO_WINDOW = ("tries", "fusion", "focal", "output_size", "keep_windows", "allow_partial")
 """Settings that may change when a run is resumed: they come after the windows."""
@@ -97,8 +95,9 @@ def reconstruct(
             device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
             predictor = _load(model, model_options, config, device)
         with clock("plan"):
-            scenes = find_scenes(clip, config, progress)
-            plan = plan_run(clip, predictor, config, scenes=scenes, device=device)
+            looks = FrameLooks() if "loops" in config.wide_windows else None
+            scenes = find_scenes(clip, config, progress, looks)
+            plan = plan_run(clip, predictor, config, scenes=scenes, device=device, looks=looks)
             inputs = _inputs(clip, predictor, plan, config)
         if on_plan is not None:
             on_plan(plan)
@@ -110,7 +109,7 @@ def reconstruct(
             if config.motion and predictor.info.prior == "motion":
                 with clock("motion"):
                     motion = find_motion(clip, _known_matrix(clip.size, clip, config), work.windows, progress)
-                prior = WindowPrior(motion, clip, plan.model_size, predictor.info.window_length, spool)
+                prior = WindowPrior(motion, clip, plan.model_size, plan.windows, spool)
                 source = replace(source, prior=prior)
             with clock("predict"):
                 source = prepare(source, work.windows)
@@ -156,17 +155,25 @@ def load(path: str | Path) -> Reconstruction:
     return load_result(path)
 
 
-def find_scenes(clip: Video, config: RunConfig, progress: Progress) -> list[tuple[int, int]]:
-    """[start, end) of every shot."""
-    if not config.split_shots or clip.num_frames < 2:
-        return [(0, clip.num_frames)]
+def find_scenes(
+    clip: Video, config: RunConfig, progress: Progress, looks: FrameLooks | None = None
+) -> list[tuple[int, int]]:
+    """[start, end) of every shot.
+
+    Args:
+        looks: remembers the look of every frame on the way.
+    """
+    whole = [(0, clip.num_frames)]
+    if looks is None and (not config.split_shots or clip.num_frames < 2):
+        return whole
 
     def frames() -> Iterator[Tensor]:
         for t, frame in enumerate(clip.frames(fit_size(clip.size, 128))):
             progress("find shots", t + 1, clip.num_frames)
             yield frame
 
-    return find_shots(frames())
+    shots = find_shots(frames() if looks is None else looks.watch(frames()))
+    return shots if config.split_shots else whole
 
 
 def align_windows(
@@ -237,11 +244,6 @@ def align_windows(
     return alignment, predictions, {window: attempt for window, attempt in chosen.items() if attempt}
 
 
-def samples_per_frame(num_frames: int, most: int) -> int:
-    """Pixels per frame that the alignment sees: fewer in long videos, so that its memory stays the same."""
-    return max(min(most, TOTAL_SAMPLES // num_frames), LEAST_SAMPLES)
-
-
 def write_maps(
     writer: StoreWriter,
     alignment: Alignment,
@@ -301,7 +303,14 @@ def _load(
     chosen = dict(options or {})
     if config.num_steps is not None:
         chosen["num_steps"] = config.num_steps
-    return load_predictor(model, weights=config.weights, device=device, dtype=config.dtype, **chosen)
+    try:
+        return load_predictor(model, weights=config.weights, device=device, dtype=config.dtype, **chosen)
+    except TypeError as error:
+        if not options:
+            raise
+        raise ValueError(
+            f"expected model options of the right types, got {dict(options)}: {error}"
+        ) from error
 
 
 def _known_intrinsics(clip: Video, plan: RunPlan, config: RunConfig) -> Float[Tensor, "T 3 3"] | None:

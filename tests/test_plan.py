@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from benchmarks.truth import BoxWorld, TruthPredictor
@@ -9,8 +10,6 @@ from geo4d.video.io import Video
 
 
 def plan(num_frames=40, size=(48, 80), scenes=None, **settings):
-    import numpy as np
-
     video = Video(np.zeros((num_frames, *size, 3), np.uint8))
     predictor = TruthPredictor(BoxWorld((24, 40)))
     return plan_run(video, predictor, RunConfig(**settings), scenes=scenes or [(0, num_frames)], device="cpu")
@@ -18,9 +17,32 @@ def plan(num_frames=40, size=(48, 80), scenes=None, **settings):
 
 def test_windows_cover_every_frame_and_cross_no_cut():
     planned = plan(scenes=[(0, 18), (18, 40)])
-    assert {t for start, end in planned.windows for t in range(start, end)} == set(range(40))
-    assert all(end <= 18 or start >= 18 for start, end in planned.windows)
-    assert plan(window_stride=16).windows == ((0, 16), (16, 32), (24, 40))
+    assert {t for window in planned.windows for t in window} == set(range(40))
+    assert all(window[-1] < 18 or window[0] >= 18 for window in planned.windows)
+    starts = [(window[0], window[-1]) for window in plan(window_stride=16).windows]
+    assert starts == [(0, 15), (16, 31), (24, 39)]
+
+
+def test_wide_windows_stay_in_their_shot_and_end_in_order():
+    planned = plan(300, scenes=[(0, 100), (100, 300)], wide_windows=("dilated", "keyframes"))
+    plain = plan(300, scenes=[(0, 100), (100, 300)])
+    assert set(plain.windows) < set(planned.windows)
+    steps = {tuple(np.diff(window)) for window in planned.windows}
+    assert steps == {(step,) * 15 for step in (1, 2, 3, 12)}
+    assert all(window[-1] < 100 or window[0] >= 100 for window in planned.windows)
+    ends = [window[-1] for window in planned.windows]
+    assert ends == sorted(ends)
+    assert "wide" in "".join(planned.lines())
+    assert "wide" not in "".join(plain.lines())
+
+
+def test_wide_windows_need_a_model_that_takes_them():
+    video = Video(np.zeros((40, 48, 80, 3), np.uint8))
+    config = RunConfig(wide_windows=("dilated",))
+    with pytest.raises(ValueError, match="consecutive frames only"):
+        plan_run(
+            video, TruthPredictor(BoxWorld((24, 40)), carries=True), config, scenes=[(0, 40)], device="cpu"
+        )
 
 
 @pytest.mark.parametrize(("text", "size"), [("source", (48, 80)), ("model", (24, 40)), ("30x20", (20, 30))])

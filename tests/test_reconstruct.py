@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_video_in_geometry_out(tmp_path):
     _, _, similarity = _fit(result.c2w[:, :3, 3], truth[:, :3, 3].numpy())
     assert similarity < 0.02
     assert {("predict", True), ("align", True), ("write", True)} <= stages
-    assert plans[0].windows == ((0, 8), (4, 12), (8, 16), (9, 17))
+    assert [(w[0], w[-1]) for w in plans[0].windows] == [(0, 7), (4, 11), (8, 15), (9, 16)]
     assert any("17 frames" in line for line in plans[0].lines())
     assert np.allclose(result.rgb[3], clip(17)[3].numpy(), atol=1 / 255)
     assert result.provenance["model"]["name"] == "truth"
@@ -101,6 +102,48 @@ def _parts(similarity):
     from geo4d.geometry.poses import similarity_parts
 
     return similarity_parts(similarity)
+
+
+def test_wide_windows_go_through_the_whole_flow():
+    plans = []
+    result = geo4d.reconstruct(
+        clip(60),
+        model=predictor(prior="motion"),
+        output_size="model",
+        wide_windows=("dilated", "loops"),
+        on_plan=plans.append,
+    )
+    gaps = [max(np.diff(window)) for window in plans[0].windows]
+    assert {1, 2, 3} <= set(gaps)
+    assert result.diagnostics["windows"] == [list(window) for window in plans[0].windows]
+    assert depth_error(result) < 0.02
+
+
+def test_loop_window_where_the_video_comes_back():
+    forth = clip(100)
+    plans = []
+    result = geo4d.reconstruct(
+        torch.cat([forth, forth[:40]]),
+        model=RepeatingPredictor(BoxWorld(SMALL), length=8, stride=4, noise=0.005),
+        output_size="model",
+        wide_windows=("loops",),
+        split_shots=False,
+        on_plan=plans.append,
+    )
+    loops = [window for window in plans[0].windows if max(np.diff(window)) > 1]
+    assert loops
+    for window in loops:
+        assert [t % 100 for t in window[4:]] == list(window[:4])
+    first, again = result.c2w[10], result.c2w[110]
+    assert np.abs(first - again).max() < 0.05 * np.ptp(result.c2w[:, :3, 3], axis=0).max()
+
+
+class RepeatingPredictor(TruthPredictor):
+    """Truth of a video whose frame 100 + t is frame t again."""
+
+    def predict(self, window, **options):
+        again = replace(window, frame_indices=window.frame_indices % 100)
+        return replace(super().predict(again, **options), frame_indices=window.frame_indices)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 7])

@@ -30,6 +30,7 @@ class PredictorInfo:
         window_stride: frames between window starts.
         prior: which evidence ``predict`` wants as ``prior``: ``motion`` (cameras from tracks and plane sweep) or none.
         needs_prepare: True if ``prepare`` must see the whole video before the first window.
+        takes_gaps: True if the frames of a window need not be consecutive: dilated, keyframe and loop windows.
         gives_poses: True if predictions carry enough to place the cameras in one world.
         scale_kind: of the depth that comes out.
         config: resolved configuration, JSON values.
@@ -43,6 +44,7 @@ class PredictorInfo:
     window_stride: int
     prior: Literal["motion"] | None = None
     needs_prepare: bool = False
+    takes_gaps: bool = False
     gives_poses: bool = True
     scale_kind: Literal["metric", "scale"] = "scale"
     config: Mapping[str, Any] | None = None

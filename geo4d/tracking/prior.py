@@ -7,7 +7,7 @@ more for the depth. Every frame is swept once, however many windows want it; ``M
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -254,12 +254,25 @@ class MotionPrior:
         self._ready: OrderedDict[int, FramePrior] = OrderedDict()
 
     def __call__(self, window: Window) -> PriorMaps:
-        """Evidence about the window's frames.
+        """Evidence about the window's frames; raises as ``frames`` does."""
+        return prior_for_window(
+            self.motion,
+            self.frames(window.frame_indices.tolist()),
+            mask_confidence=self.config.mask_confidence,
+        )
+
+    def reaches(self, frame: int, leap: int) -> bool:
+        """Whether a frame is kept, or at most ``leap`` frames ahead of the newest one."""
+        if not self._ready:
+            return True
+        return frame in self._ready or 0 < frame - next(reversed(self._ready)) <= leap
+
+    def frames(self, wanted: Sequence[int]) -> list[FramePrior]:
+        """Evidence about some frames, in their order.
 
         Raises:
             ValueError: a frame lies before those still kept, or after the end of the video.
         """
-        wanted = window.frame_indices.tolist()
         while not self._ready or next(reversed(self._ready)) < max(wanted):
             maps = next(self._maps, None)
             if maps is None:
@@ -273,6 +286,4 @@ class MotionPrior:
                 f"expected windows in order within the video, got one with frames {missing} that are no longer "
                 "(or not) there; raise keep, or feed the frames from first_frame_needed on"
             )
-        return prior_for_window(
-            self.motion, [self._ready[i] for i in wanted], mask_confidence=self.config.mask_confidence
-        )
+        return [self._ready[i] for i in wanted]

@@ -1,7 +1,5 @@
 """Frames -> overlapping windows."""
 
-from collections.abc import Sequence
-
 
 def published_windows(num_frames: int, length: int = 16, stride: int = 4) -> list[tuple[int, int]]:
     """The window list of Geo4D's released scripts, as [start, end) pairs.
@@ -37,6 +35,22 @@ def plan_windows(num_frames: int, length: int = 16, stride: int = 4) -> list[tup
     return sorted(set(published_windows(num_frames, length, stride)))
 
 
+def wide_windows(num_frames: int, length: int, step: int) -> list[range]:
+    """Windows over every ``step``-th frame, each overlapping the next by half; they tie distant frames together.
+
+    Only whole windows: none in clips shorter than one. Frames at the end that no window reaches are in the plain ones.
+
+    Raises:
+        ValueError: a number below one.
+    """
+    if min(num_frames, length, step) < 1:
+        raise ValueError(
+            f"expected positive frame count, window length and step, got {num_frames}, {length}, {step}"
+        )
+    span = (length - 1) * step + 1
+    return [range(start, start + span, step) for start in range(0, num_frames - span + 1, span // 2 + 1)]
+
+
 def padded_indices(num_frames: int, length: int) -> list[int]:
     """Positions that fill a window of ``length`` from ``num_frames`` frames by playing them forth and back.
 
@@ -48,11 +62,6 @@ def padded_indices(num_frames: int, length: int) -> list[int]:
         raise ValueError(f"expected 1 <= frames <= window length, got {num_frames} and {length}")
     period = [*range(num_frames), *range(num_frames - 2, 0, -1)]
     return [period[i % len(period)] for i in range(length)]
-
-
-def covering_windows(windows: Sequence[tuple[int, int]], frame: int) -> list[int]:
-    """Positions in ``windows`` of those that contain ``frame``."""
-    return [index for index, (start, end) in enumerate(windows) if start <= frame < end]
 
 
 def _check(num_frames: int, length: int, stride: int) -> None:

@@ -102,7 +102,7 @@ def window_rows(diagnostics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per window from what the run and the fusion of every scene noted about it."""
     spans = diagnostics.get("windows", [])
     rows: dict[int, dict[str, Any]] = {
-        number: {"window": number, "frames": f"{span[0]}-{span[1] - 1}"} for number, span in enumerate(spans)
+        number: {"window": number, "frames": _frames(span)} for number, span in enumerate(spans)
     }
     for scene in diagnostics.get("scenes", []):
         numbers = scene.get("windows", [])
@@ -141,6 +141,14 @@ def _summary(reconstruction: Reconstruction) -> str:
         bad = np.flatnonzero(~np.asarray(reconstruction.reliable))
         text += f"<p class='bad'>{len(bad)} of {reconstruction.num_frames} frames are unreliable: {_ranges(bad)}</p>"
     return text
+
+
+def _frames(frames: Sequence[int]) -> str:
+    """'0-15', '0-30, one in 2', or the ranges of a window with leaps."""
+    steps = set(np.diff(frames).tolist())
+    if len(steps) == 1 and (step := steps.pop()) > 1:
+        return f"{frames[0]}-{frames[-1]}, one in {step}"
+    return _ranges(frames)
 
 
 def _ranges(numbers: Sequence[int] | np.ndarray) -> str:

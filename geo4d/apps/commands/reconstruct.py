@@ -1,7 +1,7 @@
 """Reconstruct the 4D geometry of a video: depth, cameras, confidence and what moves, for every frame."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ import tyro
 from geo4d.config import RunConfig
 
 if TYPE_CHECKING:
-    from geo4d.datasets.base import Sequence
+    from geo4d.datasets import base
     from geo4d.types import Reconstruction
 
 
@@ -25,6 +25,8 @@ class ReconstructOptions:
     """Folder for the result."""
     model: str = "tiny"
     """Predictor: tiny (bundled), geo4d, geometrycrafter, geometrycrafter-determ, moge."""
+    model_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for the model's own pipeline, such as correction=0 or compile=true; may be given several times."""
     overwrite: bool = False
     """Replace an existing result, or forget an unfinished run."""
     resume: bool = False
@@ -61,6 +63,7 @@ def run(options: ReconstructOptions) -> int:
             options.video,
             options.output,
             model=options.model,
+            model_options=parse_options(options.model_option),
             overwrite=options.overwrite,
             resume=options.resume,
             on_plan=show,
@@ -89,7 +92,26 @@ def run(options: ReconstructOptions) -> int:
     return 0
 
 
-def score_result(result: "Reconstruction", reference: "Sequence") -> dict[str, Any]:
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE texts as a dict; values are JSON, or else plain text.
+
+    Raises:
+        ValueError: no equals sign, or a name twice.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name or name in options:
+            raise ValueError(f"expected --model-option NAME=VALUE with every name once, got {text!r}")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+def score_result(result: "Reconstruction", reference: "base.Sequence") -> dict[str, Any]:
     """Scores against ground truth, depth after one factor per sequence, cameras after a similarity: JSON values."""
     from geo4d.evaluation.protocols import PROTOCOLS
     from geo4d.evaluation.score import score

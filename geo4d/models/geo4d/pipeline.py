@@ -177,6 +177,7 @@ class Geo4DPredictor:
             weights_sha256=weights_sha256,
             window_length=WINDOW_LENGTH,
             window_stride=self.options.window_stride,
+            takes_gaps=True,
             config={
                 "network": config.to_dict(),
                 "options": asdict(self.options),

@@ -89,6 +89,7 @@ class TinyPredictor:
             window_length=self.config.window_length,
             window_stride=self.config.window_stride,
             prior="motion" if self.config.use_prior else None,
+            takes_gaps=True,
             scale_kind="scale",
             config={**asdict(self.config), "dtype": dtype},
         )
