@@ -1,13 +1,18 @@
 """Where training clips come from: the seeded generator, or packed shards."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from geo4d.training.data import TrainingClip
 from geo4d.training.evidence import EvidenceConfig, simulate_evidence
+
+if TYPE_CHECKING:
+    from geo4d.synthetic.render import SyntheticClip
+    from geo4d.synthetic.scene import Scene
 
 VALIDATION_OFFSET = 1_000_003
 """Added to a training seed for the clips that check a run while it trains."""
@@ -24,6 +29,9 @@ class SyntheticSource:
         fps: frame rates to draw from, or None for the generator's own.
         supersample: rays per pixel and axis.
         still: factors on the weight of cameras without parallax; hidden evidence already looks like theirs.
+        indoor: factor on the weight of rooms.
+        open_rooms: share kept of the rooms that show the sky where a wall is missing.
+        blank: share of clips whose walls are mostly without texture (``synthetic.blank``).
         evidence: how evidence is simulated.
     """
 
@@ -33,20 +41,13 @@ class SyntheticSource:
     fps: tuple[float, ...] | None = None
     supersample: int = 1
     still: Mapping[str, float] = field(default_factory=lambda: {"static": 0.5, "pan": 0.65})
+    indoor: float = 1.0
+    open_rooms: float = 1.0
+    blank: float = 0.0
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
 
     def __call__(self, index: int) -> TrainingClip:
-        from geo4d.synthetic.render import iter_clips
-        from geo4d.synthetic.scene import CAMERAS, SceneMix
-
-        cameras = {
-            kind: {name: weight * self.still.get(name, 1.0) for name, weight in weights.items()}
-            for kind, weights in CAMERAS.items()
-        }
-        mix = SceneMix(cameras=cameras) if self.fps is None else SceneMix(cameras=cameras, fps=self.fps)
-        clip = next(
-            iter_clips(self.seed, self.size, self.num_frames, mix, start=index, supersample=self.supersample)
-        )
+        clip = self.clip(index)
         rng = np.random.default_rng((self.seed, 41, index))
         evidence = simulate_evidence(
             clip.rgb.float() / 255, clip.depth, clip.intrinsics, clip.c2w, self.evidence, rng
@@ -62,6 +63,37 @@ class SyntheticSource:
             prior_c2w=evidence.c2w,
             prior_trust=evidence.trust,
         )
+
+    def clip(self, index: int) -> "SyntheticClip":
+        """The rendered clip itself, with its truth and without evidence."""
+        from geo4d.synthetic.blank import blank_surfaces
+        from geo4d.synthetic.render import clip_seed, make_scene, render_clip
+        from geo4d.synthetic.scene import CAMERAS, SceneMix, sample_config
+
+        cameras = {
+            kind: {name: weight * self.still.get(name, 1.0) for name, weight in weights.items()}
+            for kind, weights in CAMERAS.items()
+        }
+        mix = SceneMix(cameras=cameras) if self.fps is None else SceneMix(cameras=cameras, fps=self.fps)
+        mix = replace(mix, kinds={**mix.kinds, "room": mix.kinds["room"] * self.indoor})
+        config = sample_config(clip_seed(self.seed, index), self.num_frames, self.size[0] / self.size[1], mix)
+        scene = make_scene(config)
+        rng = np.random.default_rng((self.seed, 43, index))
+        blank = rng.random() < self.blank
+        if config.kind == "room" and rng.random() >= self.open_rooms:
+            while _shows_sky(scene):
+                config = replace(config, seed=int(rng.integers(1 << 62)))
+                scene = make_scene(config)
+        if blank:
+            scene = blank_surfaces(scene)
+        return render_clip(scene, self.size, self.supersample)
+
+
+def _shows_sky(scene: "Scene") -> bool:
+    from geo4d.synthetic.render import cast_depth
+
+    frames = (0, scene.num_frames // 2, scene.num_frames - 1)
+    return any(bool((~cast_depth(scene, (15, 25), frame)[0].isfinite()).any()) for frame in frames)
 
 
 def as_float(clip: TrainingClip) -> TrainingClip:

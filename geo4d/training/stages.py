@@ -40,13 +40,31 @@ class Stream:
         size: (height, width).
         clip_frames: frames per clip.
         fps: frame rates of the generator.
+        indoor: factor on the weight of rooms.
+        open_rooms: share kept of the rooms that show the sky where a wall is missing.
+        blank: share of clips with walls mostly without texture.
         ratio: weight among the streams of a stage.
     """
 
     size: tuple[int, int]
     clip_frames: int
     fps: tuple[float, ...] = WINDOW_FPS
+    indoor: float = 2.0
+    open_rooms: float = 0.25
+    blank: float = 0.4
     ratio: float = 1.0
+
+    def source(self, seed: int) -> SyntheticSource:
+        """The generator of these clips."""
+        return SyntheticSource(
+            seed,
+            self.size,
+            self.clip_frames,
+            self.fps,
+            indoor=self.indoor,
+            open_rooms=self.open_rooms,
+            blank=self.blank,
+        )
 
 
 @dataclass(frozen=True)
@@ -289,7 +307,7 @@ def stage_batches(
         raise InputError("expected a stage of one size with packed clips; this one mixes several sizes")
     parts = []
     for number, stream in enumerate(stage.streams):
-        source: ClipSource = SyntheticSource(seed + number, stream.size, stream.clip_frames, stream.fps)
+        source: ClipSource = stream.source(seed + number)
         first = stage.first_clip
         if shards is not None:
             source, first = ShardSource(shards), 0
@@ -309,6 +327,7 @@ def run_stage(
     loop: LoopConfig | None = None,
     num_workers: int = 1,
     num_validation: int = 64,
+    first_clip: int | None = None,
     resume: bool = False,
     device: str | None = None,
 ) -> Progress:
@@ -321,6 +340,7 @@ def run_stage(
         loop: in place of the preset's (see ``override``).
         num_workers: processes that make clips.
         num_validation: windows that check the run; from scenes of their own.
+        first_clip: in place of the stage's, so that a run that goes on from finished weights sees new scenes.
         resume: go on from the run's saved state.
         device: see ``train``.
     Raises:
@@ -330,6 +350,8 @@ def run_stage(
     preset, stage = find_stage(preset_name, stage_name)
     if loop is not None:
         stage = replace(stage, loop=loop)
+    if first_clip is not None:
+        stage = replace(stage, first_clip=first_clip)
     torch.manual_seed(stage.loop.seed)
     if preset.family == "geo4d":
         from geo4d.training.full import make_full_task

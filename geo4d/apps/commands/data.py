@@ -34,12 +34,11 @@ class DataOptions:
 def run(options: DataOptions) -> int:
     """Pack the clips."""
     from geo4d.training.shards import pack_clips
-    from geo4d.training.sources import SyntheticSource
     from geo4d.training.stages import find_stage
 
     preset, stage = find_stage(options.preset, options.stage)
     stream = stage.streams[0]
-    source = SyntheticSource(preset.seed, stream.size, stream.clip_frames, stream.fps)
+    source = stream.source(preset.seed)
     pack_clips(
         source,
         options.output,

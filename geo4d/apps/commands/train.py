@@ -47,6 +47,8 @@ class TrainOptions:
     """Threads of each process."""
     workers: int = 1
     """Processes that make clips."""
+    first_clip: int | None = None
+    """Number of the first clip: one beyond those already shown, when training goes on from finished weights."""
     validation: int = 64
     """Windows that check the run while it trains; 0 for none."""
     device: Literal["cpu"] | None = None
@@ -80,6 +82,7 @@ def run(options: TrainOptions) -> int:
         loop=loop,
         num_workers=options.workers,
         num_validation=options.validation,
+        first_clip=options.first_clip,
         resume=options.resume,
         device=options.device,
     )
