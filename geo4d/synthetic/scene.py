@@ -4,7 +4,7 @@ A scene does not depend on the size of the picture except for its aspect ratio; 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
@@ -334,6 +334,28 @@ def _freeze(
         cloud_level=cloud_level,
         cloud_contrast=cloud_contrast,
         development=development,
+    )
+
+
+def without_movers(scene: Scene) -> Scene:
+    """The same scene and camera with everything that moves taken out; objects are numbered anew."""
+    keep = ~scene.dynamic
+    owners, object_of = np.unique(scene.object_of[keep], return_inverse=True)
+    object_of = object_of.reshape(-1) + 1
+    numbers = {int(owner): number for number, owner in enumerate(owners, start=1)}
+    rows = {
+        name: getattr(scene, name)[keep]
+        for name in ("shape", "size", "offset", "tint", "texture", "texture_scale", "cutout", "specular",
+                     "emission", "shadow", "dynamic")
+    }  # fmt: skip
+    return replace(
+        scene,
+        **rows,
+        l2w=np.ascontiguousarray(scene.l2w[:, keep]),
+        w2l=np.ascontiguousarray(scene.w2l[:, keep]),
+        object_of=object_of,
+        object_first=np.searchsorted(object_of, np.arange(1, len(owners) + 2)),
+        subjects=tuple(numbers[number] for number in scene.subjects if number in numbers),
     )
 
 

@@ -11,7 +11,7 @@ from geo4d.errors import MissingExtraError
 from geo4d.synthetic import render
 from geo4d.synthetic.objects import BOX, CONE, CYLINDER, SPHERE
 from geo4d.synthetic.render import clip_seed, iter_clips, iter_frames, make_scene, render_clip, track_points
-from geo4d.synthetic.scene import SCENE_KINDS, SceneConfig, SceneMix
+from geo4d.synthetic.scene import SCENE_KINDS, SceneConfig, SceneMix, without_movers
 
 SIZE = (36, 60)
 
@@ -210,6 +210,15 @@ def test_masks(scene_and_clip):
     if scene.subjects:
         share = torch.isin(clip.object_id, torch.tensor(scene.subjects)).float().mean()
         assert 0.02 < share < 0.8
+
+
+def test_movers_can_be_taken_out(scene_and_clip):
+    scene, clip = scene_and_clip
+    still = render_clip(without_movers(scene), SIZE)
+    torch.testing.assert_close(still.c2w, clip.c2w)
+    assert not still.dynamic.any()
+    assert torch.equal(still.depth[~clip.dynamic], clip.depth[~clip.dynamic])
+    assert (still.depth[clip.dynamic] > clip.depth[clip.dynamic]).all()
 
 
 def test_picture_is_exposed_and_not_flat(scene_and_clip):
