@@ -27,8 +27,7 @@ import torch  # noqa: E402
 from alignment import cpu_seconds, resident_mb  # noqa: E402
 from alignment_scenarios import umeyama  # noqa: E402
 
-from geo4d.fusion import align, iter_dense  # noqa: E402
-from geo4d.fusion.align import AlignConfig  # noqa: E402
+from geo4d.fusion import AlignConfig, align, iter_dense  # noqa: E402
 from geo4d.synthetic.predictions import TruthSource  # noqa: E402
 from geo4d.synthetic.render import make_scene  # noqa: E402
 from geo4d.synthetic.scene import SceneConfig  # noqa: E402

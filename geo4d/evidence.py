@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.formats.arrays import load_arrays, save_arrays
-from geo4d.fusion.align import Alignment, CameraEvidence
+from geo4d.fusion.alignment import Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_depth
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.poses import inverse, transform

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geo4d.config import RunConfig, parse_size
 from geo4d.errors import OutputError
-from geo4d.fusion.align import AlignConfig
+from geo4d.fusion.alignment import AlignConfig
 from geo4d.models.base import Predictor, PredictorInfo
 from geo4d.spool import window_bytes
 from geo4d.store import frame_bytes

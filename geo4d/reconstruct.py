@@ -19,7 +19,8 @@ from torch.nn.functional import interpolate
 from geo4d.config import RunConfig, make_config
 from geo4d.errors import GeometryError
 from geo4d.evidence import WindowPrior, camera_evidence, describe, find_motion, place_cameras
-from geo4d.fusion.align import AlignConfig, Alignment, align, find_bad_windows
+from geo4d.fusion.align import align
+from geo4d.fusion.alignment import AlignConfig, Alignment, find_bad_windows
 from geo4d.fusion.dense import iter_dense
 from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geo4d.fusion.align import Alignment
+from geo4d.fusion.alignment import Alignment
 from geo4d.fusion.dynamic import flow_probability, free_space_probability, rigid_flow, seen_through
 from geo4d.fusion.samples import point_weight
 from geo4d.geometry.cameras import camera_rays

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.fusion.align import AlignConfig, Alignment, CameraEvidence, align
+from geo4d.fusion.align import align
+from geo4d.fusion.alignment import AlignConfig, Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_dense
 from geo4d.types import Prediction, Reconstruction
 

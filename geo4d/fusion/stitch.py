@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.fusion.align import DISAGREES, NO_POINTS, AlignConfig, Alignment, CameraEvidence
+from geo4d.fusion.alignment import DISAGREES, NO_POINTS, AlignConfig, Alignment, CameraEvidence
 from geo4d.fusion.dynamic import rigid_flow
 from geo4d.fusion.init import fit_focals, overlapping_pairs
 from geo4d.fusion.samples import Samples, take_samples

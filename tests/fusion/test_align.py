@@ -7,7 +7,8 @@ import torch
 
 from geo4d.errors import GeometryError
 from geo4d.fusion import AlignConfig, CameraEvidence, align, find_bad_windows, fuse, iter_dense
-from geo4d.fusion.align import objective_on_all_pixels, require_usable
+from geo4d.fusion.align import objective_on_all_pixels
+from geo4d.fusion.alignment import require_usable
 from geo4d.synthetic.predictions import without
 from geo4d.types import Prediction, Reconstruction
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from geo4d.fusion.align import AlignConfig
+from geo4d.fusion.alignment import AlignConfig
 from geo4d.fusion.objective import Optics, SampledObjective, Weights, evaluate_objective
 from geo4d.fusion.samples import take_samples
 from geo4d.fusion.variables import Variables, number_columns, retract, scale_world
