@@ -105,7 +105,7 @@ def create_frames(group: Any, name: str, shape: tuple[int, ...], dtype: Any, fil
 def _compressors() -> list[Any]:
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    return [BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec()]
+    return [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()]
 
 
 def _whole(shape: tuple[int, ...]) -> tuple[int, ...]:

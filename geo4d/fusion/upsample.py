@@ -14,7 +14,7 @@ def upsample_depth(
     rgb_full: Float[Tensor, "H W 3"],
     *,
     colour_width: float = 0.08,
-    rows_at_once: int = 64,
+    rows_at_once: int = 32,
 ) -> Float[Tensor, "H W"]:
     """Joint bilateral upsampling: each fine pixel takes the surface of the coarse neighbour that looks like it.
 
@@ -40,28 +40,43 @@ def upsample_depth(
     low_height, low_width = depth.shape
     height, width = rgb_full.shape[:2]
     disparity = torch.where(torch.isnan(depth), torch.nan, 1 / depth)
+    coarse = torch.cat([rgb_low.movedim(-1, 0).to(depth), disparity[None]])
+    fine = rgb_full.movedim(-1, 0).to(depth)
     result = torch.empty(height, width, dtype=depth.dtype, device=depth.device)
-    x = (torch.arange(width, device=depth.device) + 0.5) * low_width / width - 0.5
+    columns = _neighbours(0, width, width, low_width, depth)
     for first in range(0, height, rows_at_once):
         last = min(height, first + rows_at_once)
-        y = (torch.arange(first, last, device=depth.device) + 0.5) * low_height / height - 0.5
-        colour = rgb_full[first:last]
+        colour = fine[:, first:last].contiguous()
         values, weights = [], []
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                row = (y.round().long() + dy).clamp(0, low_height - 1)
-                column = (x.round().long() + dx).clamp(0, low_width - 1)
-                squared = (y - row)[:, None] ** 2 + (x - column)[None, :] ** 2
-                difference = (rgb_low[row[:, None], column[None, :]] - colour).square().sum(-1)
-                values.append(disparity[row[:, None], column[None, :]])
-                weights.append(
-                    torch.exp(-squared - difference / (2 * colour_width**2)) + 1e-12 * torch.exp(-squared)
-                )
-        value, weight = torch.stack(values), torch.stack(weights).to(depth.dtype)
-        chosen = value.gather(0, weight.argmax(0, keepdim=True))
-        same = (value - chosen).abs() <= NEAR_STEP * chosen.abs()
-        weight = torch.where(same, weight, 0.0)
-        total = weight.sum(0)
-        mean = (weight * value.nan_to_num(nan=0.0)).sum(0) / total.clamp(min=1e-30)
+        for row, down in _neighbours(first, last, height, low_height, depth):
+            band = coarse[:, row]
+            for column, across in columns:
+                look = band[:, :, column]
+                difference = (look[0] - colour[0]).square_()
+                for channel in (1, 2):
+                    step = look[channel] - colour[channel]
+                    difference.addcmul_(step, step)
+                likeness = difference.mul_(-0.5 / colour_width**2).exp_().add_(1e-12)
+                values.append(look[3])
+                weights.append(likeness.mul_(down[:, None]).mul_(across))
+        chosen, largest = values[0].clone(), weights[0].clone()
+        for value, weight in zip(values[1:], weights[1:], strict=True):
+            chosen = torch.where(weight > largest, value, chosen)
+            torch.maximum(largest, weight, out=largest)
+        limit = NEAR_STEP * chosen.abs()
+        total, mean = torch.zeros_like(chosen), torch.zeros_like(chosen)
+        for value, weight in zip(values, weights, strict=True):
+            offset = value - chosen  # averaged as differences: the sky, disparity 0, stays exactly 0
+            weight = torch.where(offset.abs() <= limit, weight, 0.0)
+            total += weight
+            mean += torch.where(weight > 0, weight * offset, 0.0)
+        mean = chosen + mean / total.clamp(min=1e-30)
         result[first:last] = torch.where(total > 0, 1 / mean, torch.nan)
     return result
+
+
+def _neighbours(first: int, last: int, fine: int, coarse: int, like: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Along one axis: the three coarse cells around each fine one, and their weight by distance."""
+    place = (torch.arange(first, last, device=like.device) + 0.5) * coarse / fine - 0.5
+    cells = [(place.round().long() + step).clamp(0, coarse - 1) for step in (-1, 0, 1)]
+    return [(cell, torch.exp(-((place - cell) ** 2)).to(like)) for cell in cells]
