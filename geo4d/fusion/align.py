@@ -426,7 +426,8 @@ def _align_scene(
     seen_well = torch.zeros_like(variables.log_depth).index_add_(0, samples.frame, confident) > 0
     usable = seen_well[samples.frame] & (samples.disparity_mask > 0)
     scale_d, shift_d, error_d, share_d = (value.cpu() for value in fit_disparities(samples, depth, usable))
-    kept_d, why_d = _usable_disparities(scale_d, error_d, share_d, config)
+    kept_d, why_local = _usable_disparities(scale_d, error_d, share_d, config)
+    why_d = {int(window_numbers[window]): why for window, why in why_local.items()}
     if config.force_dropped_disparity is not None:
         forced = set(config.force_dropped_disparity)
         kept_d = torch.tensor([int(w) not in forced for w in window_numbers])

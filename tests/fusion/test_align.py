@@ -290,6 +290,17 @@ def test_windows_that_do_not_overlap_become_scenes(make_wall):
         assert np.std(part) / np.mean(part) < 0.01
 
 
+def test_what_is_dropped_in_a_later_scene_is_named_by_its_number_in_the_video(make_wall):
+    windows = [list(range(0, 8)), list(range(4, 12)), list(range(12, 20)), list(range(16, 24))]
+    wall = make_wall(num_frames=24, windows=windows, noise=0.01, bad=(2,))
+    alignment = align(wall.predictions, num_frames=24)
+    assert alignment.scene.tolist() == [0] * 12 + [1] * 12
+    dropped = {(d["window"], d["what"]) for d in alignment.diagnostics["dropped"]}
+    assert {(2, "disparity"), (2, "trajectory")} <= dropped
+    assert {window for window, _ in dropped} <= {2, 3}
+    assert (alignment.disparity_weight > 0).tolist() == [True, True, False, True]
+
+
 def test_frames_that_no_window_sees(make_wall):
     wall = make_wall(num_frames=20, windows=[list(range(0, 8)), list(range(4, 12))])
     result = fuse(wall.predictions, num_frames=20)
