@@ -35,6 +35,8 @@ class MotionConfig:
         near_margin: the nearest plane is this share of the nearest point of the frame.
         far_margin: the farthest plane is this many times the farthest point.
         mask_confidence: maps say True where the confidence reaches this.
+        low_confidence: in its place in windows where much evidence is sure (see ``usable_pixels``).
+        sure_share: share of such pixels in a window that makes ``low_confidence`` count.
     """
 
     tracks: TrackConfig = field(default_factory=TrackConfig)
@@ -46,6 +48,8 @@ class MotionConfig:
     near_margin: float = 0.7
     far_margin: float = 3.0
     mask_confidence: float = 0.2
+    low_confidence: float = 0.05
+    sure_share: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -200,25 +204,36 @@ def _plane_ranges(
     return torch.stack([1 / far.clamp_min(1.01 * near), 1 / near], 1)
 
 
+def usable_pixels(
+    confidence: Float[Tensor, "*b V H W"], config: MotionConfig | None = None
+) -> Bool[Tensor, "*b V H W"]:
+    """Where the evidence of a window may be used.
+
+    Where much of it is sure, the cameras are right, and then less sure pixels are mostly right, too; where little is
+    sure, the less sure ones are mostly wrong.
+    """
+    config = config or MotionConfig()
+    sure = confidence >= config.mask_confidence
+    many = sure.flatten(-3).float().mean(-1) >= config.sure_share
+    return sure | (many[..., None, None, None] & (confidence >= config.low_confidence))
+
+
 def prior_for_window(
-    motion: MotionCameras,
-    maps: Iterable[FramePrior],
-    *,
-    mask_confidence: float = MotionConfig.mask_confidence,
+    motion: MotionCameras, maps: Iterable[FramePrior], *, config: MotionConfig | None = None
 ) -> PriorMaps:
     """Join the evidence of some frames into what a predictor takes.
 
     Args:
         motion: cameras of the video.
         maps: the frames of the window, in its order.
-        mask_confidence: the mask is True from this confidence on.
+        config: decides which pixels may be used.
     """
     chosen = list(maps)
     indices = torch.tensor([m.frame_index for m in chosen])
     confidence = torch.stack([m.confidence for m in chosen])
     return PriorMaps(
         points=torch.stack([m.points() for m in chosen]),
-        mask=confidence >= mask_confidence,
+        mask=usable_pixels(confidence, config),
         scale_kind="scale",
         confidence=confidence,
         intrinsics=torch.stack([m.intrinsics for m in chosen]),
@@ -258,7 +273,7 @@ class MotionPrior:
         return prior_for_window(
             self.motion,
             self.frames(window.frame_indices.tolist()),
-            mask_confidence=self.config.mask_confidence,
+            config=self.config,
         )
 
     def reaches(self, frame: int, leap: int) -> bool:

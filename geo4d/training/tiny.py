@@ -19,6 +19,7 @@ from geo4d.models.tiny.modalities import NormalisedMaps, normalise
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.weights import save_model
+from geo4d.tracking.prior import usable_pixels
 from geo4d.training.data import Batch, ClipSource, ClipStream, EveryNth, ReplayPlan, TrainingClip, stack_clips
 from geo4d.training.loop import Task
 from geo4d.training.objectives import (
@@ -30,9 +31,6 @@ from geo4d.training.objectives import (
 )
 from geo4d.training.scores import camera_scores, depth_scores
 from geo4d.training.sources import as_float
-
-MASK_CONFIDENCE = 0.2
-"""Confidence below which evidence does not count at inference (``tracking.prior.MotionConfig.mask_confidence``)."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ def batch_evidence(batch: Batch, dropout: EvidenceDropout | None = None, seed: i
     size = batch.rgb.shape[-2:]
     confidence = batch.prior_confidence
     if dropout is None:
-        confidence = torch.where(confidence >= MASK_CONFIDENCE, confidence, 0.0)
+        confidence = torch.where(usable_pixels(confidence), confidence, 0.0)
     else:
         confidence = dropout.thin(confidence, batch.samples, seed)
     evidence = encode_evidence(

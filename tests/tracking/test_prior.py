@@ -8,6 +8,7 @@ from geo4d.tracking.prior import (
     fit_motion,
     iter_prior,
     prior_for_window,
+    usable_pixels,
 )
 from geo4d.types import Prior, Window
 
@@ -62,7 +63,7 @@ def test_windows_get_their_maps_in_order(room_motion):
         found = prior(window(frames))
         expected = prior_for_window(motion, [maps[f] for f in frames])
         assert torch.equal(found.points, expected.points)
-        assert torch.equal(found.mask, found.confidence >= 0.2)
+        assert torch.equal(found.mask, usable_pixels(found.confidence))
         assert torch.isfinite(found.points).all()
         torch.testing.assert_close(found.points[..., 2], 1 / torch.stack([maps[f].disparity for f in frames]))
     with pytest.raises(ValueError, match="in order"):
@@ -89,3 +90,14 @@ def test_a_black_video_passes_through():
     assert not prior.mask.any()
     assert prior.camera_confidence.max() == 0
     assert all("placeholder" in s.statement for s in motion.shots)
+
+
+def test_less_sure_pixels_count_only_among_many_sure_ones():
+    confidence = torch.full((2, 10, 10), 0.01)
+    confidence[:, :4] = 0.1
+    few, many = confidence.clone(), confidence.clone()
+    few[:, 5] = 0.3
+    many[:, 5:8] = 0.3
+    assert torch.equal(usable_pixels(few), few >= 0.2)
+    assert torch.equal(usable_pixels(many), many >= 0.05)
+    assert torch.equal(usable_pixels(torch.stack([few, many])), torch.stack([few >= 0.2, many >= 0.05]))
