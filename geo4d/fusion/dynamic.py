@@ -14,6 +14,10 @@ from geo4d.geometry.cameras import pixel_grid, project, unproject
 from geo4d.geometry.poses import relative, transform
 
 
+FAR_SHARE = 0.98
+"""Share of the finite depths of a frame that lie nearer than what stands in for the sky."""
+
+
 def rigid_flow(
     depth: Float[Tensor, "H W"],
     intrinsics: Float[Tensor, "3 3"],
@@ -46,7 +50,8 @@ def seen_through(
     """How far the other frame sees past a point, relative to the point's depth there.
 
     The nearest of the four pixels around the landing place counts, so that edges do not alarm. Positive where the
-    static point would have to be transparent; NaN where it leaves the image or nothing is known.
+    static point would have to be transparent; NaN where it leaves the image or nothing is known. Sky counts as the far end
+    of what the other frame sees: a hill that is taken for sky once has not moved, a bird in front of it has.
     """
     height, width = other_depth.shape
     place = flow + pixel_grid((depth.shape[0], depth.shape[1]), device=depth.device, dtype=depth.dtype) - 0.5
@@ -61,13 +66,15 @@ def seen_through(
         corner[..., 0].clamp(max=width - 2 if width > 1 else 0),
         corner[..., 1].clamp(max=height - 2 if height > 1 else 0),
     )
-    known = torch.where(torch.isnan(other_depth), -torch.inf, other_depth)
+    finite = other_depth[torch.isfinite(other_depth)]
+    far = torch.quantile(finite.float(), FAR_SHARE).to(z) if finite.numel() else torch.tensor(torch.nan).to(z)
+    known = torch.where(torch.isposinf(other_depth), far, other_depth).nan_to_num(nan=-torch.inf)
     nearest = torch.full_like(z, torch.inf)
     for dx in (0, 1):
         for dy in (0, 1):
             column, row = (x + dx).clamp(max=width - 1), (y + dy).clamp(max=height - 1)
             nearest = torch.minimum(nearest, known[row, column])
-    excess = (nearest.clamp(max=1e6) - z) / z
+    excess = (nearest - z) / z
     return torch.where(inside & (nearest > 0), excess, torch.nan)
 
 

@@ -35,6 +35,22 @@ def test_a_static_wall_is_not_seen_through_and_a_vanished_box_is():
     assert (through < 0.5).all()
 
 
+def test_sky_is_no_farther_than_the_farthest_thing():
+    intrinsics, camera, _ = two_cameras()
+    hill = torch.linspace(2, 50, 30)[:, None].expand(30, 40).flip(0).clone()  # the far end on top
+    flow, z = rigid_flow(hill, intrinsics, camera, intrinsics, camera)
+    sky_above = hill.clone()
+    sky_above[:6] = torch.inf  # once taken for sky
+    assert (free_space_probability([seen_through(hill, flow, z, sky_above)]) < 0.5).all()
+    bird = hill.clone()
+    bird[1:4, 10:14] = 5.0
+    flow, z = rigid_flow(bird, intrinsics, camera, intrinsics, camera)
+    moving = free_space_probability([seen_through(bird, flow, z, sky_above)])
+    assert (moving[1:4, 10:14] > 0.5).all()
+    nothing = seen_through(hill, flow, z, torch.full((30, 40), torch.inf))
+    assert torch.isnan(nothing).all()
+
+
 def test_unknown_depth_says_nothing():
     intrinsics, first, second = two_cameras()
     depth = torch.full((30, 40), torch.nan)
