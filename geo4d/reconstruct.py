@@ -136,6 +136,7 @@ def reconstruct(
                 {
                     **alignment.diagnostics,
                     "windows": plan.windows,
+                    "evidence_windows": spool.evidence_windows(),
                     "motion": None if motion is None else describe(motion),
                     "tries": tries,
                     "not_finite": nonfinite_windows(predictions),
@@ -235,7 +236,7 @@ def align_windows(
         alignment, predictions = solve()
     # Windows are judged among themselves first; then the evidence joins as predictions of its own. Its windows come from
     # one set of cameras and agree far better with each other than any network's do: no new judgement by distances.
-    further = [(index, EVIDENCE) for index in range(count) if spool.path(index, EVIDENCE).is_file()]
+    further = [(index, EVIDENCE) for index in spool.evidence_windows()]
     if further:
         alignment, predictions = solve(further, tuple(find_bad_windows(alignment)))
     if not bool(alignment.reliable.any()):

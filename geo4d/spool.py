@@ -83,6 +83,12 @@ class Spool:
             log.warning("%s; the window is computed again", error)
             return None
 
+    def evidence_windows(self) -> list[int]:
+        """Numbers of the windows that motion says something about, in order."""
+        return sorted(
+            int(path.name.split("_")[1].split(".")[0]) for path in self.folder.glob("evidence_*.zarr.zip")
+        )
+
     def sequence(self, windows: Sequence[tuple[int, int]], first_frame: int = 0) -> "SpooledPredictions":
         """Chosen (window, try) pairs as a lazy sequence; frame indices count from ``first_frame``."""
         return SpooledPredictions(self, windows, first_frame)

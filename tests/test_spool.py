@@ -1,7 +1,7 @@
 import torch
 
 from benchmarks.truth import BoxWorld, TruthPredictor
-from geo4d.spool import RAY_GRID, Spool, window_bytes
+from geo4d.spool import EVIDENCE, RAY_GRID, Spool, window_bytes
 from geo4d.types import Prediction, Window
 
 
@@ -102,3 +102,13 @@ def test_sequence_is_lazy_counts_from_its_first_frame_and_takes_tries(tmp_path):
     assert not torch.equal(sequence[1].point_map, spool.read(1, 0).point_map)
     assert sequence[-1].window_index == 2
     assert [p.window_index for p in sequence[1:]] == [1, 2]
+
+
+def test_evidence_has_files_of_its_own(tmp_path):
+    spool = Spool(tmp_path)
+    assert spool.evidence_windows() == []
+    for index in (12, 3):
+        spool.write(predict(index))
+        spool.write(predict(index), EVIDENCE)
+    spool.write(predict(4))
+    assert spool.evidence_windows() == [3, 12]

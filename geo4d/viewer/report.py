@@ -70,7 +70,11 @@ def report_html(reconstruction: Reconstruction, *, num_frames: int = 8) -> str:
     ):
         if diagnostics.get(key):
             sections += [f"<h2>{heading}</h2>", _value(diagnostics.pop(key))]
-    rest = {key: value for key, value in diagnostics.items() if key not in ("windows", "scenes")}
+    rest = {
+        key: value
+        for key, value in diagnostics.items()
+        if key not in ("windows", "evidence_windows", "scenes")
+    }
     for number, scene in enumerate(diagnostics.get("scenes", [])):
         rest[f"scene {number}"] = {k: v for k, v in scene.items() if k not in _PER_WINDOW}
     if rest:
@@ -104,6 +108,9 @@ def window_rows(diagnostics: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {
         number: {"window": number, "frames": _frames(span)} for number, span in enumerate(spans)
     }
+    for position, index in enumerate(diagnostics.get("evidence_windows", [])):
+        number = len(spans) + position
+        rows[number] = {"window": number, "frames": f"{_frames(spans[index])} (motion)"}
     for scene in diagnostics.get("scenes", []):
         numbers = scene.get("windows", [])
         for position, number in enumerate(numbers):

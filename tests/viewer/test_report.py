@@ -38,6 +38,7 @@ def scene() -> Reconstruction:
         provenance={"source": {"name": "a <script>alert(1)</script>.mp4"}, "seed": 3},
         diagnostics={
             "windows": [[0, 1, 2], [2, 3, 4], [0, 2, 4], [0, 1, 4]],
+            "evidence_windows": [1],
             "scenes": [{"windows": [0, 1], "disagreement": [0.25, 0.5], "trajectory_rpe_deg": {"1": 3.0}}],
             "dropped": [{"window": 1, "what": "disparity", "why": "noisy <b>"}],
             "seconds": {"predict": 1.5},
@@ -75,7 +76,13 @@ def test_report_is_one_page_that_escapes_and_flags(scene, tmp_path) -> None:
 
 def test_window_rows_gather_what_is_known(scene) -> None:
     first, second, *wide = window_rows(scene.diagnostics)
-    assert [row["frames"] for row in (first, second, *wide)] == ["0-2", "2-4", "0-4, one in 2", "0-1, 4"]
+    assert [row["frames"] for row in (first, second, *wide)] == [
+        "0-2",
+        "2-4",
+        "0-4, one in 2",
+        "0-1, 4",
+        "2-4 (motion)",
+    ]
     assert first == {"window": 0, "frames": "0-2", "disagreement": 0.25}
     assert second["trajectory rpe, degrees"] == 3.0
     assert second["dropped"] == "disparity: noisy <b>"
