@@ -22,10 +22,12 @@ from torch import Tensor
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.fit import fit_scale_shift
 from geo4d.models.tiny.anchor import log_correction
+from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.conditioning import encode_prior
 from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype, resize_pictures
 from geo4d.models.tiny.weights import file_sha256, load_model
-from geo4d.training.scores import camera_scores, depth_scores
+from geo4d.tracking.prior import usable_pixels
+from geo4d.training.scores import camera_scores, depth_scores, spreads_and_errors
 from geo4d.types import PriorMaps, Window
 
 STARTS = (0,)
@@ -75,6 +77,8 @@ def windows(item: dict[str, Any]) -> list[tuple[Window, PriorMaps, Tensor, Tenso
         window = Window(item["rgb"][part].float(), frames, frames / 12.0, index, 12.0)
         fields = {key.split("/")[1]: value for key, value in item.items() if key.startswith(f"{start}/")}
         prior = PriorMaps(**{k: v.float() if v.is_floating_point() else v for k, v in fields.items()})
+        assert prior.confidence is not None
+        prior = replace(prior, mask=usable_pixels(prior.confidence))
         result.append((window, prior, item["depth"][part], item["c2w"][part]))
     return result
 
@@ -180,23 +184,25 @@ def steps_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[s
 
 
 def calibration_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Error of the disparity and of the points against the predicted spread, by decile of the spread."""
+    """Error of the disparity and of the points against the spread, by its decile: as predicted, and calibrated."""
+    model = predictor.model
+    fitted, table = model.calibration, {}
+    for name, calibration in (("as predicted", Calibration()), ("calibrated", fitted)):
+        model.calibration = calibration
+        table[name] = spread_table(predictor, items)
+    model.calibration = fitted
+    return table
+
+
+def spread_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[str, Any]:
     spreads: dict[str, list[Tensor]] = {"disparity": [], "points": []}
     errors: dict[str, list[Tensor]] = {"disparity": [], "points": []}
     for item in items:
         window, prior, depth, _ = windows(item)[0]
         answer = predictor.predict(window, seed=0, prior=prior)
-        finite = torch.isfinite(depth)
-        truth = torch.where(finite, 1 / depth, 0.0)
-        scale, shift = fit_scale_shift(truth[finite], answer.disparity[finite])
-        spreads["disparity"].append(answer.disparity_uncertainty[finite][::7])
-        errors["disparity"].append((answer.disparity - (truth * scale + shift)).abs()[finite][::7])
-        own = answer.point_map[..., 2]
-        factor = (own[:1][finite[:1]].median() / depth[:1][finite[:1]].median()) if finite[:1].any() else 1.0
-        first = finite.clone()
-        first[1:] = False
-        spreads["points"].append(answer.point_uncertainty[first])
-        errors["points"].append((own - depth * factor).abs()[first])
+        for name, (spread, error) in spreads_and_errors(answer, depth).items():
+            spreads[name].append(spread)
+            errors[name].append(error)
     table: dict[str, Any] = {}
     for name in spreads:
         spread, error = torch.cat(spreads[name]), torch.cat(errors[name])

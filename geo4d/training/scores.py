@@ -8,6 +8,7 @@ from geo4d.geometry.fit import fit_scale_shift, fit_similarity
 from geo4d.geometry.maps import ray_map_to_cameras
 from geo4d.geometry.poses import rotation_angle
 from geo4d.models.tiny.modalities import relative_to_first
+from geo4d.types import Prediction
 
 MAX_DEPTH = 70.0
 
@@ -60,3 +61,33 @@ def camera_scores(
         moved = guess @ motion[:3, :3].mT + motion[:3, 3]
         results["ate"].append(100 * (moved - path).square().sum(-1).mean().sqrt())
     return {name: torch.stack(values).float() for name, values in results.items()}
+
+
+def spreads_and_errors(
+    prediction: Prediction, depth: Float[Tensor, "T H W"]
+) -> dict[str, tuple[Float[Tensor, " n"], Float[Tensor, " n"]]]:
+    """Predicted spreads of one window with the errors seen there, on surfaces: ``disparity`` and ``points``.
+
+    Disparity is compared after the best scale and shift of the truth, every seventh pixel of all frames; points by their
+    depth in the window's first frame, after one factor of medians.
+
+    Args:
+        prediction: with spreads of both.
+        depth: true depth, +inf in the sky.
+    """
+    assert prediction.disparity is not None
+    assert prediction.disparity_uncertainty is not None
+    assert prediction.point_map is not None
+    assert prediction.point_uncertainty is not None
+    surface = torch.isfinite(depth)
+    truth = torch.where(surface, 1 / depth, 0.0)
+    if int(surface[0].sum()) < 10:
+        return {}
+    scale, shift = fit_scale_shift(truth[surface], prediction.disparity[surface])
+    error = (prediction.disparity - (truth * scale + shift)).abs()
+    first, own = surface[0], prediction.point_map[0, ..., 2]
+    factor = own[first].median() / depth[0][first].median()
+    return {
+        "disparity": (prediction.disparity_uncertainty[surface][::7], error[surface][::7]),
+        "points": (prediction.point_uncertainty[0][first], (own - depth[0] * factor).abs()[first]),
+    }

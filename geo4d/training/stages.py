@@ -24,7 +24,7 @@ from geo4d.training.shards import ShardSource
 from geo4d.training.sources import VALIDATION_OFFSET, SyntheticSource
 from geo4d.training.tiny import DiffusionConfig, StreamedBatches, WindowSampling
 
-Kind = Literal["codec", "diffusion", "decoder"]
+Kind = Literal["codec", "diffusion", "decoder", "calibration"]
 PresetName = Literal["tiny", "smallest", "full"]
 
 SLOW_FPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -140,6 +140,10 @@ def _joint_stages(seed: int) -> dict[str, Stage]:
             "decoder", "windows", (Stream((96, 160), 4, SLOW_FPS),), WindowSampling(4, (1,)),
             LoopConfig(num_steps=2_000, batch=4, learning_rate=2e-3, evaluate_every=250, save_every=100, seed=seed),
             chunk=96, first_clip=400_000, note="edges, spread and sky, on latents the network predicts",
+        ),
+        "calibration": Stage(
+            "calibration", "decoder", (Stream((96, 160), 16),), WindowSampling(16, (1,)), chunk=48, first_clip=450_000,
+            note="from the predicted spread to the error seen there, in closed form",
         ),
     }  # fmt: skip
 
@@ -365,6 +369,8 @@ def run_stage(
         if stage.kind == "codec":
             return _fit_codec(preset, stage, folder, shards)
         assert start is not None
+        if stage.kind == "calibration":
+            return _fit_calibration(preset, stage, start, folder, shards)
         task = _tiny_task(preset, stage, start, num_validation)
     batches = stage_batches(stage, preset.seed, shards=shards, num_workers=num_workers)
     return train(task, batches, stage.loop, folder, resume=resume, device=device)
@@ -387,6 +393,24 @@ def _fit_codec(preset: Preset, stage: Stage, folder: Path, shards: Path | None) 
     fit_codec(model.codec, source, stage.chunk)
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     save_model(model, folder / "weights" / "model.safetensors", {"stage": "codec", "clips": stage.chunk})
+    return Progress()
+
+
+def _fit_calibration(
+    preset: Preset, stage: Stage, start: Path, folder: Path, shards: Path | None
+) -> Progress:
+    from geo4d.models.tiny.weights import load_model, read_record, save_model
+    from geo4d.training.calibrate import fit_calibration
+
+    source: ClipSource = stage.streams[0].source(preset.seed)
+    first = stage.first_clip
+    if shards is not None:
+        source, first = ShardSource(shards), 0
+    file = _weight_file(start)
+    model = load_model(file)
+    model.calibration = fit_calibration(model, source, range(first, first + stage.chunk))
+    (folder / "weights").mkdir(parents=True, exist_ok=True)
+    save_model(model, folder / "weights" / "model.safetensors", read_record(file))
     return Progress()
 
 

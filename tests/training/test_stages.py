@@ -11,6 +11,9 @@ from geo4d.training.stages import PRESETS, MixedBatches, find_stage, override, r
 
 pytest.importorskip("numba")
 
+CLOSED = ("codec", "calibration")
+"""Stages in closed form: no steps."""
+
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_every_stage_starts_from_a_stage_that_exists(preset: str) -> None:
@@ -86,14 +89,16 @@ def test_streams_of_several_sizes_take_turns_and_resume(source) -> None:
 @pytest.mark.slow
 def test_the_whole_recipe_runs_in_small(tmp_path) -> None:
     start = None
-    for name in ("codec", "pairs", "clips", "windows", "decoder"):
+    for name in ("codec", "pairs", "clips", "windows", "decoder", "calibration"):
         folder = tmp_path / name
         progress = run_stage(
             "smallest", name, folder, start=start, num_workers=0, num_validation=2, device="cpu",
-            loop=None if name == "codec" else override(find_stage("smallest", name)[1].loop, num_steps=2),
+            loop=None if name in CLOSED else override(find_stage("smallest", name)[1].loop, num_steps=2),
         )  # fmt: skip
-        assert progress.step == (0 if name == "codec" else 2)
+        assert progress.step == (0 if name in CLOSED else 2)
         start = folder / "weights"
-        load_model(start / "model.safetensors")
+        model = load_model(start / "model.safetensors")
+    assert model.calibration.points.predicted
+    assert model.calibration.disparity.seen
     rows = [json.loads(line) for line in (tmp_path / "decoder/log.jsonl").read_text().splitlines()]
     assert any("eval/abs_rel" in row for row in rows)

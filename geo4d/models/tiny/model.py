@@ -11,6 +11,7 @@ from geo4d.diffusion.samplers import sample_ddim
 from geo4d.diffusion.schedules import ScheduleConfig, make_ddim_table, make_schedule
 from geo4d.geometry.maps import ray_map_to_cameras
 from geo4d.models.tiny.anchor import log_correction
+from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.codec import LatentCodec
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.decoder import DecodedMaps, GuidedDecoder
@@ -43,6 +44,9 @@ class TinyModel(nn.Module):
 
     The network answers relative to the cameras of the evidence: their motion is added to the rays it predicts, so it
     need not learn to copy them, only to correct them and to fill in where there are none.
+
+    Attributes:
+        calibration: of the decoder's spreads; plain numbers, kept in the weight file's metadata.
     """
 
     alphas_cumprod: Tensor
@@ -53,6 +57,7 @@ class TinyModel(nn.Module):
         self.network = TinyUNet(config)
         self.codec = LatentCodec(config)
         self.decoder = GuidedDecoder(config)
+        self.calibration = Calibration()
         power = make_schedule(SCHEDULE).alphas_cumprod.float()
         self.register_buffer("alphas_cumprod", power, persistent=False)
 

@@ -42,6 +42,8 @@ class TinyPipelineConfig:
         doubt: leave out evidence that contradicts the pictures (``doubt.py``); one network pass more.
         correction: share of the learned decoder's correction that is applied, 0 to 1. Chosen on validation clips: all
             of it follows unknown textures too far. Spread and sky are always the decoder's.
+        sky_disparity: where the decoder sees sky, its own disparity must also lie below this share of the window's top.
+            A bare wall that looks like sky keeps its depth. Chosen on validation clips.
     """
 
     num_steps: int = 1
@@ -52,6 +54,7 @@ class TinyPipelineConfig:
     anchor: bool = True
     doubt: bool = True
     correction: float = 0.25
+    sky_disparity: float = 0.1
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_steps <= 1000:
@@ -62,6 +65,8 @@ class TinyPipelineConfig:
             )
         if not 0 <= self.correction <= 1:
             raise ValueError(f"expected a correction of 0 to 1, got {self.correction}")
+        if not self.sky_disparity > 0:
+            raise ValueError(f"expected a positive disparity of the sky, got {self.sky_disparity}")
         if self.num_pixels < SIZE_MULTIPLE**2:
             raise ValueError(f"expected at least {SIZE_MULTIPLE**2} pixels, got {self.num_pixels}")
 
@@ -172,13 +177,16 @@ class TinyPredictor:
         self, window: Window, linear: NormalisedMaps, decoded: DecodedMaps, seed: int
     ) -> Prediction:
         share = self.config.correction
-        sky = decoded.sky_logit[0, :, 0] > 0
-        normalised = torch.lerp(linear.disparity[0, :, 0], decoded.disparity[0, :, 0].float(), share)
+        own = decoded.disparity[0, :, 0].float()
+        sky = (decoded.sky_logit[0, :, 0] > 0) & (restore_disparity(own) < self.config.sky_disparity)
+        normalised = torch.lerp(linear.disparity[0, :, 0], own, share)
         disparity = torch.where(sky, 0.0, restore_disparity(normalised))
         squashed = torch.lerp(linear.points[0], decoded.points[0].float(), share).movedim(1, -1)
         # sigma -> mean absolute error of one coordinate; the disparity map runs over [-1, 1] for [0, 1].
         disparity_error = decoded.disparity_sigma[0, :, 0].float() / math.sqrt(2) / 2
         point_error = decoded.point_sigma[0, :, 0].float() / (3 * math.sqrt(2)) * expansion_rate(squashed)
+        calibration = self.model.calibration
+        disparity_error, point_error = calibration.disparity(disparity_error), calibration.points(point_error)
         rays = linear.rays[0].float().movedim(1, -1)
         ray_map = torch.cat([F.normalize(rays[..., :3], dim=-1), rays[..., 3:]], -1)
         cameras = ray_map_to_cameras(ray_map)

@@ -1,4 +1,4 @@
-"""The weight file of the bundled model: fp16 safetensors with the sizes and the training record in its metadata."""
+"""The weight file of the bundled model: fp16 safetensors; sizes, calibration and training record in its metadata."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from geo4d.errors import CheckpointError
+from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.model import TinyModel
 
@@ -29,7 +30,11 @@ def save_model(model: TinyModel, path: Path, record: dict[str, Any] | None = Non
         .cpu()
         for name, value in model.state_dict().items()
     }
-    metadata = {"config": json.dumps(asdict(model.config)), "record": json.dumps(record or {})}
+    metadata = {
+        "config": json.dumps(asdict(model.config)),
+        "calibration": json.dumps(asdict(model.calibration)),
+        "record": json.dumps(record or {}),
+    }
     save_file(tensors, str(path), metadata)
 
 
@@ -62,6 +67,10 @@ def load_model(path: Path | None = None) -> TinyModel:
     missing, foreign = model.load_state_dict(tensors, strict=False)
     if missing or foreign:
         raise CheckpointError(f"{path}: missing {sorted(missing)[:5]}, not ours {sorted(foreign)[:5]}")
+    try:
+        model.calibration = Calibration.from_dict(json.loads(metadata.get("calibration", "{}")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: the calibration of the spreads cannot be read: {error}") from error
     return model.eval()
 
 
@@ -84,3 +93,4 @@ def copy_matching(model: TinyModel, other: TinyModel) -> None:
     """Take over all weights of ``other``, of the same sizes."""
     with torch.no_grad():
         model.load_state_dict(other.state_dict())
+    model.calibration = other.calibration

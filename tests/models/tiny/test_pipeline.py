@@ -9,6 +9,7 @@ from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.maps import cameras_to_ray_map
 from geo4d.geometry.poses import se3_exp
 from geo4d.models.base import Predictor
+from geo4d.models.tiny.calibration import Calibration, SpreadMap
 from geo4d.models.tiny.config import smallest_preset
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, intrinsics_from_rays, load
@@ -67,6 +68,34 @@ def test_evidence_is_used_unless_switched_off(predictor: TinyPredictor) -> None:
     assert not torch.equal(without.point_map, with_prior.point_map)
     deaf = TinyPredictor(predictor.model, "", dataclasses.replace(predictor.config, use_prior=False))
     assert torch.equal(deaf.predict(asked, seed=1, prior=prior).point_map, without.point_map)
+
+
+def test_sky_is_far_in_the_answer_too(predictor: TinyPredictor) -> None:
+    anywhere = dataclasses.replace(predictor.config, sky_disparity=10.0)
+    loose = TinyPredictor(predictor.model, "", anywhere).predict(window(), seed=1)
+    strict = predictor.predict(window(), seed=1)
+    assert loose.sky is not None
+    assert strict.sky is not None
+    assert bool(loose.sky.any())
+    assert int(strict.sky.sum()) < int(loose.sky.sum())
+    assert bool((loose.sky | ~strict.sky).all())
+    kept = loose.sky & ~strict.sky
+    assert strict.disparity is not None
+    assert bool((strict.disparity[kept] > 0).any())
+    assert bool(strict.valid[kept].all())
+
+
+def test_spreads_are_calibrated(predictor: TinyPredictor) -> None:
+    raw = predictor.predict(window(), seed=1)
+    model = predictor.model
+    model.calibration = Calibration(points=SpreadMap((1.0,), (3.0,)), disparity=SpreadMap((1.0,), (0.5,)))
+    try:
+        answer = predictor.predict(window(), seed=1)
+    finally:
+        model.calibration = Calibration()
+    torch.testing.assert_close(answer.point_uncertainty, raw.point_uncertainty * 3)
+    torch.testing.assert_close(answer.disparity_uncertainty, raw.disparity_uncertainty * 0.5)
+    assert torch.equal(answer.point_map, raw.point_map)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 16, 17])
