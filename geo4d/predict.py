@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,19 @@ class WindowSource:
             intrinsics=None if self.intrinsics is None else self.intrinsics[indices],
         )
 
-    def predict(self, index: int, attempt: int, previous: Prediction | None) -> Prediction:
-        """One window, with its non-finite values masked and reported."""
+    def inputs(self, index: int) -> tuple[Window, PriorMaps | None]:
+        """Frames of a window and the evidence about them."""
         window = self.window(index)
+        return window, None if self.prior is None else self.prior(window)
+
+    def predict(
+        self, window: Window, prior: PriorMaps | None, attempt: int, previous: Prediction | None
+    ) -> Prediction:
+        """One window, with its non-finite values masked and reported."""
         prediction = self.predictor.predict(
             window,
             seed=self.seed + attempt * NEXT_TRY,
-            prior=None if self.prior is None else self.prior(window),
+            prior=prior,
             context=self.context,
             previous=previous,
         )
@@ -95,18 +102,35 @@ def prepare(source: WindowSource, folder: Path) -> WindowSource:
 
 
 def predict_windows(source: WindowSource, spool: Spool, progress: Progress) -> None:
-    """Predict every window that the spool does not hold yet, in order."""
+    """Predict every window that the spool does not hold yet, in order.
+
+    Frames and evidence of the next window are made beside the prediction of this one, in one thread that alone touches
+    the clip.
+    """
     total = len(source.plan.windows)
     previous: Prediction | None = None
-    for index in range(total):
-        prediction = spool.read(index)
-        if prediction is None:
-            spool.write(source.predict(index, 0, _before(source.plan, index, previous)))
-            prediction = spool.read(index)  # as it came back from disk: a resumed run sees the same
+    missing = iter([index for index in range(total) if not spool.path(index).is_file()])
+    with ThreadPoolExecutor(1) as beside:
+        ahead: dict[int, Future[tuple[Window, PriorMaps | None]]] = {}
+
+        def prepare_next() -> None:
+            index = next(missing, None)
+            if index is not None:
+                ahead[index] = beside.submit(source.inputs, index)
+
+        prepare_next()
+        for index in range(total):
+            prediction = spool.read(index)
             if prediction is None:
-                raise AssertionError(f"window {index} was written but cannot be read")
-        previous = prediction
-        progress("predict", index + 1, total)
+                inputs = ahead.pop(index, None) or beside.submit(source.inputs, index)  # the file was damaged
+                window, prior = inputs.result()
+                prepare_next()
+                spool.write(source.predict(window, prior, 0, _before(source.plan, index, previous)))
+                prediction = spool.read(index)  # as it came back from disk: a resumed run sees the same
+                if prediction is None:
+                    raise AssertionError(f"window {index} was written but cannot be read")
+            previous = prediction
+            progress("predict", index + 1, total)
 
 
 def predict_again(source: WindowSource, spool: Spool, index: int, attempt: int) -> bool:
@@ -117,7 +141,7 @@ def predict_again(source: WindowSource, spool: Spool, index: int, attempt: int) 
     """
     if spool.read(index, attempt) is None:
         previous = _before(source.plan, index, spool.read(index - 1) if index else None)
-        spool.write(source.predict(index, attempt, previous), attempt)
+        spool.write(source.predict(*source.inputs(index), attempt, previous), attempt)
     new, old = spool.read(index, attempt), spool.read(index, attempt - 1)
     if new is None or old is None:
         raise AssertionError(f"window {index} was written but cannot be read")

@@ -5,7 +5,10 @@ predictor and the fusion, and maps go to the store frame by frame, so nothing ho
 """
 
 import logging
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,9 @@ from geo4d.video.revisits import FrameLooks
 from geo4d.video.shots import find_shots
 
 log = logging.getLogger(__name__)
+
+MOST_WORKERS = 4
+"""Frames that are enlarged beside each other; each takes about 60 bytes per pixel."""
 
 DECIDE_NO_WINDOW = ("tries", "fusion", "focal", "output_size", "keep_windows", "allow_partial")
 """Settings that may change when a run is resumed: they come after the windows."""
@@ -253,14 +259,27 @@ def write_maps(
     clip: Video,
     progress: Progress,
 ) -> None:
-    """Dense maps of every frame, at the size of the store, one at a time."""
+    """Dense maps of every frame, at the size of the store; a few frames are enlarged beside each other."""
     keeps_colour = clip.path is None  # an array cannot be read again later
-    for maps in iter_dense(alignment, predictions):
-        rgb = clip.read([maps.frame_index], writer.size)[0]
-        colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
-        rgb_low = clip.read([maps.frame_index], alignment.size)[0]
-        writer.write(resize_maps(maps, rgb_low, rgb), colour)
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    waiting: deque[tuple[Future[FrameMaps], np.ndarray | None]] = deque()
+
+    def write_one() -> None:
+        enlarged, colour = waiting.popleft()
+        maps = enlarged.result()
+        writer.write(maps, colour)
         progress("write", maps.frame_index + 1, clip.num_frames)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for maps in iter_dense(alignment, predictions):
+            rgb = clip.read([maps.frame_index], writer.size)[0]
+            colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
+            rgb_low = clip.read([maps.frame_index], alignment.size)[0]
+            waiting.append((pool.submit(resize_maps, maps, rgb_low, rgb), colour))
+            if len(waiting) > workers:
+                write_one()
+        while waiting:
+            write_one()
 
 
 def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Tensor, "H W 3"]) -> FrameMaps:
