@@ -419,6 +419,7 @@ def _tiny_task(preset: Preset, stage: Stage, start: Path, num_validation: int) -
     from geo4d.training.tiny import TinyDecoding, TinyDiffusion, validation_batches
 
     model = load_model(_weight_file(start)).train()
+    model.network.checkpointing = model.decoder.checkpointing = stage.loop.checkpointing
     validation = []
     if num_validation:
         stream = stage.streams[0]

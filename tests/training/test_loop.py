@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from geo4d.errors import OutputError
 from geo4d.models.tiny.config import smallest_preset
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.weights import load_model
-from geo4d.training.data import ReplayPlan
+from geo4d.training.data import ReplayPlan, stack_clips
 from geo4d.training.loop import LoopConfig, MovingAverage, train
+from geo4d.training.sources import as_float
 from geo4d.training.tiny import DiffusionConfig, StreamedBatches, TinyDiffusion, WindowSampling, fit_codec
 
 LOOP = LoopConfig(num_steps=6, batch=4, warmup=2, precision="no", log_every=1, evaluate_every=0, save_every=3)
@@ -73,6 +75,44 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(source) -> None:
     parts = [p.grad for p in ours.trained().values() if p.grad is not None]
     for a, b in zip(whole, parts, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_accumulation_takes_the_steps_of_the_whole_batch(source, tmp_path) -> None:
+    """The loop itself, with the optimiser: two micro-batches of two against one batch of four."""
+    for folder, accumulate in (("one", 1), ("two", 2)):
+        ours = task(source)
+        ours.config = replace(ours.config, terminal_share=1.0)
+        train(ours, batches(source), replace(LOOP, accumulate=accumulate), tmp_path / folder, device="cpu")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=2e-3)
+
+
+def test_half_precision_follows_full_precision(source, tmp_path) -> None:
+    for folder, precision in (("full", "no"), ("half", "bf16")):
+        loop = replace(LOOP, precision=precision)
+        train(task(source), batches(source), loop, tmp_path / folder, device="cpu")
+    full, half = losses(tmp_path / "full"), losses(tmp_path / "half")
+    assert half != full
+    assert half == pytest.approx(full, rel=0.03)
+    state = load_file(tmp_path / "half/state/model.safetensors")
+    assert all(value.dtype == torch.float32 for value in state.values())
+
+
+def test_tensorboard_shows_losses_scores_and_pictures(source, tmp_path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ours = task(source)
+    clips = [as_float(source(number)) for number in (50, 51)]
+    ours.validation = [stack_clips(clips, [torch.arange(2)] * 2, [0, 1])]
+    train(ours, batches(source), replace(LOOP, num_steps=4, evaluate_every=2), tmp_path, device="cpu")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"loss", "latent", "rate", "gradient_norm", "eval/abs_rel", "eval/delta"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [event.step for event in events.Scalars("eval/abs_rel")] == [2, 4]
+    pictures = events.Images("window_0")
+    assert [picture.step for picture in pictures] == [2, 4]
+    # frame, truth, answer with evidence and without, side by side
+    assert (pictures[0].height, pictures[0].width) == (32, 4 * 48)
 
 
 def test_a_batch_must_divide(source, tmp_path) -> None:

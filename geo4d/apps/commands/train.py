@@ -43,6 +43,8 @@ class TrainOptions:
     """Share of the steps at the end over which the rate falls."""
     precision: Literal["no", "bf16"] | None = None
     """Number format of the network's arithmetic."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     threads: int | None = None
     """Threads of each process."""
     workers: int = 1
@@ -71,6 +73,7 @@ def run(options: TrainOptions) -> int:
         learning_rate=options.learning_rate,
         decay=options.decay,
         precision=options.precision,
+        checkpointing=options.checkpointing or None,
         threads=options.threads,
     )
     run_stage(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.modalities import NormalisedMaps
-from geo4d.models.tiny.network import Evidence, ResidualBlock
+from geo4d.models.tiny.network import Evidence, ResidualBlock, recomputed
 
 MIN_SIGMA = 1e-3
 START_SIGMA = 0.15
@@ -44,6 +44,7 @@ class GuidedDecoder(nn.Module):
         self.out = nn.Conv2d(width, 4 * 7, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.checkpointing = False
 
     def forward(
         self,
@@ -61,7 +62,7 @@ class GuidedDecoder(nn.Module):
             self.latent_in(latent.flatten(0, 1)), scale_factor=4.0, mode="bilinear", align_corners=False
         )
         for block in self.blocks:
-            x = block(x)
+            x = recomputed(self.checkpointing, block, x)
         out = F.pixel_shuffle(self.out(x).float(), 2).unflatten(0, (batch, num_frames))
         sigma = MIN_SIGMA + START_SIGMA * torch.exp(out[:, :, 4:6].clamp(-5, 3))
         sky = out[:, :, 6:7]

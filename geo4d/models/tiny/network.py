@@ -8,11 +8,13 @@ kernel, and the same elsewhere.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from geo4d.models.tiny.config import TinyConfig
 
@@ -82,6 +84,7 @@ class TinyUNet(nn.Module):
         self.latent_out = nn.Conv2d(width, config.latent_channels, 3, padding=1)
         nn.init.zeros_(self.latent_out.weight)
         nn.init.zeros_(self.latent_out.bias)  # type: ignore[arg-type]
+        self.checkpointing = False
 
     def encode_condition(
         self, rgb: Float[Tensor, "B T 3 H W"], evidence: Evidence
@@ -115,16 +118,17 @@ class TinyUNet(nn.Module):
         x = self.latent_in(x) + condition
         embedding = self._embedding(timestep, frames).flatten(0, 1)
         for block in self.outer_down:
-            x = block(x, embedding)
+            x = recomputed(self.checkpointing, block, x, embedding)
         x = self.down_mix(x, num_frames)
         skip = x
         x = self.down(x)
         for conv, transformer in zip(self.inner_convs, self.inner_transformers, strict=True):
-            x = transformer(conv(x, embedding), embedding, num_frames)
+            x = recomputed(self.checkpointing, conv, x, embedding)
+            x = recomputed(self.checkpointing, transformer, x, embedding, num_frames)
         x = F.pixel_shuffle(self.up(x), 2).contiguous(memory_format=torch.channels_last)
         x = torch.cat([x, skip], dim=1)
         for block in self.outer_up:
-            x = block(x, embedding)
+            x = recomputed(self.checkpointing, block, x, embedding)
         x = self.up_mix(x, num_frames)
         v = self.latent_out(F.silu(self.norm_out(x)))
         return v.float().unflatten(0, (batch, num_frames))
@@ -134,6 +138,13 @@ class TinyUNet(nn.Module):
         noise = _sinusoid(timestep.float()[:, None].expand_as(frames), 2 * half, 1e4)
         place = _sinusoid(frames, half, 64.0)
         return self.embed(torch.cat([noise, place, (frames == 0).to(noise)[..., None]], dim=-1))
+
+
+def recomputed(enabled: bool, module: nn.Module, *arguments: Any) -> Tensor:
+    """``module(*arguments)``; if ``enabled`` its activations are recomputed in the backward pass, not kept."""
+    if enabled and torch.is_grad_enabled():
+        return checkpoint(module, *arguments, use_reentrant=False)
+    return module(*arguments)
 
 
 def _norm(channels: int) -> nn.GroupNorm:

@@ -102,3 +102,23 @@ def test_sizes_are_checked() -> None:
         TinyConfig(ray_channels=4)
     with pytest.raises(ValueError, match="divisible"):
         TinyConfig(inner_width=100, num_heads=3)
+
+
+def test_checkpointing_gives_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    model = TinyModel(smallest_preset())
+    for parameter in model.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    rgb, latent, frames = inputs()
+    nothing = no_evidence(2, 3, (32, 48), rgb)
+    gradients = []
+    for enabled in (False, True):
+        model.zero_grad()
+        model.network.checkpointing = model.decoder.checkpointing = enabled
+        v = run(model.network, rgb, latent, frames)
+        _, decoded = model.decode(v, rgb, nothing)
+        (v.square().mean() + decoded.points.square().mean() + decoded.sky_logit.square().mean()).backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert len(gradients[0]) > 50
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
