@@ -20,6 +20,9 @@ from geo4d.types import Reconstruction
 
 logger = logging.getLogger(__name__)
 
+FRUSTA = 16
+"""Cameras drawn along the trajectory at most."""
+
 _STATIC_COLOUR = (150, 150, 150)
 
 
@@ -161,7 +164,7 @@ class Viewer:
                     thickness_units="screen",
                 )
             )
-        step = max(1, len(self.frames) // 40)
+        step = max(1, -(-len(self.frames) // FRUSTA))
         for number in range(0, len(self.frames), step):
             handle = self._add_frustum(f"/cameras/{number}", self.frames[number], 0.04, (120, 120, 200))
             self._camera_handles.append(handle)
@@ -181,6 +184,8 @@ class Viewer:
             fov=float(fov_from_focal(focal, height)),
             aspect=width / height,
             scale=size * self.unit,
+            thickness=1.5,  # in pixels: the unit of the world is arbitrary
+            thickness_units="screen",
             color=colour,
             wxyz=matrix_to_quaternion(torch.from_numpy(pose[:3, :3])).numpy(),
             position=pose[:3, 3],
