@@ -360,7 +360,7 @@ def _confidence(
 ) -> Tensor:
     """In [0, 1]: falls with the relative spread that the windows report and with their disagreement.
 
-    Sky: the share of windows that call it sky. Disparity alone: 0.05.
+    Sky: votes for it of all votes and one more, so that a single window never makes it certain. Disparity alone: 0.05.
     """
     # Mean precision of the windows that report one; a predictor that reports none is taken at its disagreement.
     reporting = (precision > 0).sum(0)
@@ -368,5 +368,5 @@ def _confidence(
     relative = torch.sqrt(reported**2 + distance**2) / depth.clamp(min=1e-6)
     confidence = 1 / (1 + (relative / CONFIDENCE_HALF) ** 2)
     confidence = torch.where(seen, confidence, 0.05)
-    confidence = torch.where(is_sky, sky_votes / (sky_votes + valid_votes).clamp(min=1e-9), confidence)
+    confidence = torch.where(is_sky, sky_votes / (sky_votes + valid_votes + 1), confidence)
     return torch.where(torch.isnan(depth), 0.0, confidence).clamp(0, 1).nan_to_num(nan=0.0)
