@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -12,6 +13,9 @@ from geo4d.types import Cameras, ScaleKind
 
 NO_POINTS = "no valid points, or none in common with the windows that its frames belong to"
 DISAGREES = "disagrees with the windows that overlap it"
+
+MIN_VALID_SAMPLES = 24
+"""A window with fewer valid sampled points is empty."""
 
 CALIBRATION_FRAMES = 50
 """Video length at which per-frame means weigh as much as the published sums."""
@@ -103,6 +107,20 @@ class AlignConfig:
             weight_limit=30.0, disparity_weight=3.0, trajectory_weight=0.02, smoothness_weight=0.008
         )
 
+    def window_weight(self, bad: Bool[Tensor, " G"]) -> Float[Tensor, " G"]:
+        """Weight of each window's points."""
+        return torch.where(bad, self.bad_weight, 1.0).double()
+
+    def per_frame_factor(self, num_frames: int) -> float:
+        """What the weights of trajectory and smoothness are multiplied by."""
+        return CALIBRATION_FRAMES / num_frames if self.average_per_frame else 1.0
+
+    def focal_limits(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Shortest and longest focal length, pixels of maps of (height, width) ``size``."""
+        narrow, wide = np.radians(self.fov_limits_deg)
+        half = 0.5 * float(max(size))
+        return float(half / np.tan(0.5 * wide)), float(half / np.tan(0.5 * narrow))
+
 
 @dataclass(frozen=True)
 class CameraEvidence:
@@ -117,6 +135,10 @@ class CameraEvidence:
     c2w: Float[Tensor, "T 4 4"]
     intrinsics: Float[Tensor, "T 3 3"]
     confidence: Float[Tensor, " T"]
+
+    def at(self, frames: Int[Tensor, " n"]) -> "CameraEvidence":
+        """The cameras of some frames."""
+        return CameraEvidence(self.c2w[frames], self.intrinsics[frames], self.confidence[frames])
 
 
 @dataclass(frozen=True)

@@ -457,15 +457,29 @@ def fill_missing_cameras(c2w: Float[Tensor, "N 4 4"], known: Bool[Tensor, " N"])
     return c2w[torch.where(closer, where[left], where[right])]
 
 
+@dataclass(frozen=True)
+class DisparityFits:
+    """Alignment of every window's disparity with the current depths.
+
+    Attributes:
+        scale, shift: see ``Variables``; 1 and 0 for windows without usable samples.
+        error: median, in the window's own unit; infinite without usable samples.
+        share: of usable samples within a factor of 1.25; 0 without any.
+    """
+
+    scale: Float[Tensor, " G"]
+    shift: Float[Tensor, " G"]
+    error: Float[Tensor, " G"]
+    share: Float[Tensor, " G"]
+
+    def cpu(self) -> "DisparityFits":
+        return DisparityFits(self.scale.cpu(), self.shift.cpu(), self.error.cpu(), self.share.cpu())
+
+
 def fit_disparities(
     samples: Samples, depth: Float[Tensor, "N P"], usable: Bool[Tensor, "O P"], *, num_iterations: int = 25
-) -> tuple[Float[Tensor, " G"], Float[Tensor, " G"], Float[Tensor, " G"], Float[Tensor, " G"]]:
-    """Scale and shift of every window's disparity by least absolute deviations (reweighted).
-
-    Returns:
-        scale, shift (unit of the world's disparity), median error in the window's own unit, and the share of samples
-        within a factor of 1.25. Windows without usable samples: scale 1, shift 0, error infinite, share 0.
-    """
+) -> DisparityFits:
+    """Scale and shift of every window's disparity by least absolute deviations (reweighted)."""
     device = samples.points.device
     rows, inside = _rows_by_window(samples)
     num_windows = samples.num_windows
@@ -494,7 +508,7 @@ def fit_disparities(
     share = (base * (ratio < 1.25)).sum(1) / count.clamp(min=1)
     median = masked_median(error, base > 0) / scale.abs().clamp(min=1e-9)
     enough = count >= 8
-    return (
+    return DisparityFits(
         torch.where(enough, scale, 1.0),
         torch.where(enough, shift, 0.0),
         torch.where(enough & median.isfinite(), median, torch.inf),

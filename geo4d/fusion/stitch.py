@@ -15,7 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.fusion.alignment import DISAGREES, NO_POINTS, AlignConfig, Alignment, CameraEvidence
+from geo4d.fusion.alignment import (
+    DISAGREES,
+    MIN_VALID_SAMPLES,
+    NO_POINTS,
+    AlignConfig,
+    Alignment,
+    CameraEvidence,
+)
 from geo4d.fusion.dynamic import rigid_flow
 from geo4d.fusion.init import fit_focals, overlapping_pairs
 from geo4d.fusion.samples import Samples, take_samples
@@ -146,8 +153,8 @@ def stitch(
     typical = float(disagreement.nanmedian().nan_to_num(nan=0.0))
     bad = disagreement > max((config.max_disagreement or 1e9) * max(typical, 0.01), 0.0)
     valid = torch.zeros(num_windows).index_add_(0, samples.window, (samples.weight > 0).sum(1).float())
-    bad |= valid < 24
-    weight = torch.where(bad, config.bad_weight, 1.0).double()
+    bad |= valid < MIN_VALID_SAMPLES
+    weight = config.window_weight(bad)
     good = torch.zeros(num_frames).index_add_(0, samples.frame, (weight[samples.window] >= 0.5).float())
     window_similarity = torch.eye(4, dtype=torch.float64).repeat(num_windows, 1, 1)
     window_similarity[:, :3, :3] *= factor[:, None, None]
@@ -160,7 +167,7 @@ def stitch(
             {
                 "window": int(g),
                 "what": "points",
-                "why": NO_POINTS if valid[g] < 24 else DISAGREES,
+                "why": NO_POINTS if valid[g] < MIN_VALID_SAMPLES else DISAGREES,
             }
             for g in torch.nonzero(bad)[:, 0].tolist()
         ],
@@ -245,17 +252,17 @@ def _intrinsics(
     else:
         rows = torch.nonzero(samples.local == 0)[:, 0]
         offset = samples.pixels - torch.tensor(point, dtype=torch.float32)[:, None]
-        longer = float(max(height, width))
-        limits = [0.5 * longer / np.tan(0.5 * np.radians(fov)) for fov in reversed(config.fov_limits_deg)]
         fits = fit_focals(
             samples.points[rows],
             offset[samples.frame[rows]],
             samples.weight[rows],
             torch.zeros(len(rows), dtype=torch.float64),
-            limits=(float(limits[0]), float(limits[1])),
+            limits=config.focal_limits(samples.size),
         )
         found = fits.focal[fits.focal.isfinite()]
-        fx = fy = found.median() if len(found) else torch.tensor(longer, dtype=torch.float64)
+        fx = fy = (
+            found.median() if len(found) else torch.tensor(float(max(height, width)), dtype=torch.float64)
+        )
     ones = torch.ones(samples.num_frames, dtype=torch.float64)
     return intrinsics_matrix(fx * ones, fy * ones, point[0] * ones, point[1] * ones)
 

@@ -124,16 +124,16 @@ def test_disparities_by_least_absolute_deviations(make_wall):
     )
     depth = wall.depth.flatten(1).float()
     usable = samples.disparity_mask > 0
-    scale, shift, _, share = fit_disparities(samples, depth, usable)
+    fits = fit_disparities(samples, depth, usable)
     clean = wall.predictions[1].disparity[0, 0, 20:].double()
-    aligned = scale[1] * clean + shift[1]
+    aligned = fits.scale[1] * clean + fits.shift[1]
     assert torch.allclose(aligned, 1 / wall.depth[4, 0, 20:], rtol=1e-3)
     clean = wall.predictions[0].disparity[0, 0, 20:].double()
-    assert torch.allclose(scale[0] * clean + shift[0], 1 / wall.depth[0, 0, 20:], rtol=2e-2)
-    assert float(share[1]) == 1
+    assert torch.allclose(fits.scale[0] * clean + fits.shift[0], 1 / wall.depth[0, 0, 20:], rtol=2e-2)
+    assert float(fits.share[1]) == 1
     nothing = fit_disparities(samples, depth, torch.zeros_like(usable))
-    assert nothing[0].tolist() == [1.0, 1.0]
-    assert torch.isinf(nothing[2]).all()
+    assert nothing.scale.tolist() == [1.0, 1.0]
+    assert torch.isinf(nothing.error).all()
 
 
 def test_trajectories_of_any_length_are_aligned():
