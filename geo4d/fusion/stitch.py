@@ -27,7 +27,7 @@ from geo4d.fusion.dynamic import rigid_flow
 from geo4d.fusion.init import fit_focals, overlapping_pairs
 from geo4d.fusion.samples import Samples, take_samples
 from geo4d.geometry.cameras import intrinsics_matrix, pixel_grid
-from geo4d.types import Prediction, ScaleKind
+from geo4d.types import Prediction
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,6 @@ def stitch(
         log.warning("%d windows overlap no other: they keep the predictor's own scale", len(alone))
     intrinsics = _intrinsics(samples, config, known_intrinsics, motion)
     c2w = known_c2w.double() if known_c2w is not None else None if motion is None else motion.c2w.double()
-    scale_kind: ScaleKind = "metric" if metric else "scale"
     evidence_scale = None
     if c2w is not None:
         evidence_scale = _evidence_scale(evidence_maps.pairs, factor, intrinsics, c2w)
@@ -150,12 +149,11 @@ def stitch(
             c2w[:, :3, 3] /= evidence_scale
         else:
             factor = factor * evidence_scale
-    typical = float(disagreement.nanmedian().nan_to_num(nan=0.0))
-    bad = disagreement > max((config.max_disagreement or 1e9) * max(typical, 0.01), 0.0)
-    valid = torch.zeros(num_windows).index_add_(0, samples.window, (samples.weight > 0).sum(1).float())
-    bad |= valid < MIN_VALID_SAMPLES
-    weight = config.window_weight(bad)
-    good = torch.zeros(num_frames).index_add_(0, samples.frame, (weight[samples.window] >= 0.5).float())
+    why_bad = _bad_windows(samples, disagreement, config)
+    window_weight = config.window_weight(torch.tensor([window in why_bad for window in range(num_windows)]))
+    good = window_weight[samples.window] >= 0.5
+    reliable = torch.zeros(num_frames, dtype=torch.bool)
+    reliable[samples.frame[good]] = True
     window_similarity = torch.eye(4, dtype=torch.float64).repeat(num_windows, 1, 1)
     window_similarity[:, :3, :3] *= factor[:, None, None]
     diagnostics: dict[str, Any] = {
@@ -163,22 +161,15 @@ def stitch(
         "disagreement": [round(float(d), 6) if np.isfinite(d) else None for d in disagreement],
         "windows_without_overlap": alone,
         "evidence_scale": evidence_scale,
-        "dropped": [
-            {
-                "window": int(g),
-                "what": "points",
-                "why": NO_POINTS if valid[g] < MIN_VALID_SAMPLES else DISAGREES,
-            }
-            for g in torch.nonzero(bad)[:, 0].tolist()
-        ],
-        "num_unreliable_frames": int((good == 0).sum()),
+        "dropped": [{"window": window, "what": "points", "why": why} for window, why in why_bad.items()],
+        "num_unreliable_frames": int((~reliable).sum()),
     }
     zeros = torch.zeros(num_windows, dtype=torch.float64)
     return Alignment(
         intrinsics=intrinsics,
         c2w=c2w,
         window_similarity=window_similarity,
-        window_weight=weight,
+        window_weight=window_weight,
         disparity_scale=torch.ones_like(zeros),
         disparity_shift=zeros,
         disparity_weight=zeros,
@@ -186,14 +177,30 @@ def stitch(
         trajectory_window=torch.zeros(0, dtype=torch.long),
         trajectory_similarity=torch.zeros(0, 4, 4, dtype=torch.float64),
         window_frames=samples.window_frames,
-        reliable=good > 0,
+        reliable=reliable,
         scene=torch.zeros(num_frames, dtype=torch.long),
         point_frame="camera",
-        scale_kind=scale_kind,
+        scale_kind="metric" if metric else "scale",
         size=samples.size,
         config=config,
         diagnostics=diagnostics,
     )
+
+
+def _bad_windows(samples: Samples, disagreement: Tensor, config: AlignConfig) -> dict[int, str]:
+    """Windows whose points hardly count, and why."""
+    typical = float(disagreement.nanmedian().nan_to_num(nan=0.0))
+    limit = (config.max_disagreement or 1e9) * max(typical, 0.01)
+    valid = torch.zeros(samples.num_windows).index_add_(
+        0, samples.window, (samples.weight > 0).sum(1).float()
+    )
+    why = {}
+    for window in range(samples.num_windows):
+        if valid[window] < MIN_VALID_SAMPLES:
+            why[window] = NO_POINTS
+        elif disagreement[window] > limit:
+            why[window] = DISAGREES
+    return why
 
 
 class _EvidenceMaps:
