@@ -41,7 +41,7 @@ class EvidenceConfig:
     focal_error: float = 0.12
     rotation_drift: float = 0.15
     position_drift: float = 0.08
-    hopeless: float = 0.06
+    hopeless: float = 0.13
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def disturb_cameras(
     estimated[:, 0, 0] *= factor
     estimated[:, 1, 1] *= factor
     # An estimator knows roughly, not exactly, when it failed.
-    trust = np.clip((0.25 if hopeless else 0.85 - 0.2 * min(strength, 1.0)) + rng.normal(0, 0.15), 0.05, 1.0)
+    believed = rng.uniform(0.1, 0.6) if hopeless else 0.85 - 0.2 * min(strength, 1.0)
+    trust = np.clip(believed + rng.normal(0, 0.15), 0.05, 1.0)
     pose = rigid(so3_exp(vectors), positions).to(c2w)
     return estimated, pose, torch.full((num_frames,), float(trust))
 
