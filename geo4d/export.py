@@ -5,6 +5,7 @@ the format has room, and in a ``README.txt`` beside the files of a folder.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,14 @@ from geo4d.formats.points import PointCloud, VoxelFilter, save_glb, save_ply
 from geo4d.geometry.maps import depth_edges
 from geo4d.types import Reconstruction
 
+log = logging.getLogger(__name__)
+
+COLMAP_POINTS = 200_000
+"""Points of a COLMAP export at most."""
+
+COLMAP_REACH = 10
+"""A point of a COLMAP export is looked for in so many frames before and after its own."""
+
 FormatName = Literal["npz", "exr", "png", "ply", "glb", "tum", "kitti", "colmap", "nerfstudio", "preview"]
 
 
@@ -41,8 +50,9 @@ class ExportConfig:
         min_confidence: points below are left out, in [0, 1].
         edge_step: points at depth jumps above this relative step are left out; 0 keeps them.
         voxel_size: keep one point per cube of this edge, in the unit of the points; 0 keeps all.
+        max_points: of a PLY or GLB file that holds all frames; more are thinned at random; 0 keeps all.
         precision: of EXR and npz values.
-        points_per_frame: points sampled per frame for COLMAP.
+        points_per_frame: points sampled per frame for COLMAP; fewer in long videos, see ``COLMAP_POINTS``.
         seed: of that sampling.
     """
 
@@ -51,9 +61,16 @@ class ExportConfig:
     min_confidence: float = 0.05
     edge_step: float = 0.1
     voxel_size: float = 0.0
+    max_points: int = 5_000_000
     precision: Literal["half", "float"] = "float"
     points_per_frame: int = 2000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_points < 0 or self.points_per_frame < 1:
+            raise ValueError(
+                f"expected max_points >= 0 and points_per_frame >= 1, got {self.max_points} and {self.points_per_frame}"
+            )
 
 
 def save(
@@ -322,6 +339,23 @@ def iter_point_clouds(
         yield voxels(cloud) if voxels else cloud
 
 
+def _thinned(clouds: Iterator[PointCloud], num_frames: int, config: ExportConfig) -> Iterator[PointCloud]:
+    """The clouds with at most ``max_points`` points together; says once that it thins."""
+    limit = max(config.max_points // num_frames, 1) if config.max_points else 0
+    rng = np.random.default_rng(config.seed)
+    said = False
+    for cloud in clouds:
+        if 0 < limit < cloud.num_points:
+            if not said:
+                log.warning(
+                    "thinned to %d points in all; --max-points 0 keeps every point, --voxel-size thins evenly in space",
+                    config.max_points,
+                )
+                said = True
+            cloud = cloud.select(np.sort(rng.choice(cloud.num_points, limit, replace=False)))
+        yield cloud
+
+
 def save_points_ply(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
     """Binary PLY: one file with all frames, or a folder with one file a frame."""
     single = _is_file(path, ".ply")
@@ -337,9 +371,10 @@ def save_points_ply(reconstruction: Reconstruction, path: Path, config: ExportCo
         )
         save_ply(
             path,
-            iter_point_clouds(reconstruction, frames, config),
-            [*words, f"frame:source_frame:time_s {listed}"],
-        )
+            _thinned(iter_point_clouds(reconstruction, frames, config), len(frames), config),
+            [*words, f"at most {config.max_points} points" if config.max_points else "all points",
+             f"frame:source_frame:time_s {listed}"],
+        )  # fmt: skip
         return [path]
     with new_folder(path) as folder:
         for frame, cloud in zip(frames, iter_point_clouds(reconstruction, frames, config), strict=True):
@@ -362,7 +397,7 @@ def save_points_glb(reconstruction: Reconstruction, path: Path, config: ExportCo
         "axes_of_this_file": "glTF: +x right, +y up, +z backward",
     }
     if single:
-        clouds = list(iter_point_clouds(reconstruction, frames, config))
+        clouds = list(_thinned(iter_point_clouds(reconstruction, frames, config), len(frames), config))
         merged = PointCloud(
             positions=np.concatenate([cloud.positions for cloud in clouds]),
             colours=None
@@ -430,8 +465,8 @@ def _require_rgb(reconstruction: Reconstruction, what: str) -> Any:
 def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
     """COLMAP folder: ``images/`` and ``sparse/0/`` (binary and text) with points and their observations.
 
-    Points are sampled from static, confident pixels of every frame and observed in every frame whose depth agrees
-    within 3 %, so that tracks, errors and colours are what COLMAP-based trainers expect.
+    Points are sampled from static, confident pixels of every frame and observed in those of the ``COLMAP_REACH`` frames
+    before and after whose depth agrees within 3 %, so that tracks and colours are what COLMAP-based trainers expect.
     """
     frames = chosen_frames(reconstruction, config, one_world=True)
     rgb = _require_rgb(reconstruction, "the COLMAP export")
@@ -441,6 +476,7 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
     intrinsics = np.asarray(reconstruction.intrinsics, np.float64)[frames]
     c2w = _poses(reconstruction, frames)
     w2c = invert_poses(c2w)
+    per_frame = min(config.points_per_frame, -(-COLMAP_POINTS // len(frames)))
     with new_folder(path) as folder:
         points, colours, owners = [], [], []
         for row, frame in enumerate(frames):
@@ -448,17 +484,18 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
             save_image(folder / "images" / names[row], picture)
             keep = _static_and_sharp(reconstruction, frame, config)
             pixels = np.flatnonzero(keep)
-            pixels = rng.choice(pixels, min(config.points_per_frame, len(pixels)), replace=False)
+            pixels = rng.choice(pixels, min(per_frame, len(pixels)), replace=False)
             depth = np.asarray(reconstruction.depth[frame], np.float64).reshape(-1)[pixels]
             xy = np.stack([pixels % width + 0.5, pixels // width + 0.5, np.ones(len(pixels))], axis=1)
             camera = (xy @ np.linalg.inv(intrinsics[row]).T) * depth[:, None]
             points.append(camera @ c2w[row, :3, :3].T + c2w[row, :3, 3])
             colours.append(np.round(255 * np.clip(picture.reshape(-1, 3)[pixels], 0, 1)).astype(np.uint8))
             owners.append(np.full(len(pixels), row))
-        world = np.concatenate(points)
+        world, owner = np.concatenate(points), np.concatenate(owners)
         seen_points, seen_images, seen_pixels = [], [], []
         for row, frame in enumerate(frames):
-            camera = world @ w2c[row, :3, :3].T + w2c[row, :3, 3]
+            near = slice(*np.searchsorted(owner, [row - COLMAP_REACH, row + COLMAP_REACH + 1]))
+            camera = world[near] @ w2c[row, :3, :3].T + w2c[row, :3, 3]
             z = np.where(camera[:, 2] > 0, camera[:, 2], np.nan)
             homogeneous = camera @ intrinsics[row].T
             x, y = homogeneous[:, 0] / z, homogeneous[:, 1] / z
@@ -468,9 +505,9 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
                 y[index].astype(int), x[index].astype(int)
             ]
             agrees = np.abs(depth - z[index]) <= 0.03 * z[index]
-            agrees |= np.concatenate(owners)[index] == row
+            agrees |= owner[near][index] == row
             index = index[agrees]
-            seen_points.append(index)
+            seen_points.append(index + near.start)
             seen_images.append(np.full(len(index), row))
             seen_pixels.append(np.stack([x[index], y[index]], axis=1))
         model = ColmapModel(

@@ -114,6 +114,24 @@ def test_filters_leave_out_points(tmp_path, scene) -> None:
     assert count("d.ply", dataclasses.replace(KEEP_ALL, voxel_size=0.3)) < everything / 5
 
 
+def test_merged_clouds_are_thinned_and_say_so(tmp_path, scene, caplog) -> None:
+    few = dataclasses.replace(KEEP_ALL, max_points=100)
+    save(scene, tmp_path / "few.ply", "ply", few)
+    assert "--max-points 0" in caplog.text
+    assert caplog.text.count("thinned") == 1
+    cloud = load_ply(tmp_path / "few.ply")
+    assert cloud.num_points == 100
+    assert np.bincount(cloud.frames).tolist() == [25] * 4
+    save(scene, tmp_path / "few.glb", "glb", few)
+    assert load_glb(tmp_path / "few.glb").num_points == 100
+    save(scene, tmp_path / "all.ply", "ply", dataclasses.replace(KEEP_ALL, max_points=0))
+    assert load_ply(tmp_path / "all.ply").num_points == np.isfinite(scene.depth).sum()
+    save(scene, tmp_path / "single", "ply", few)  # a file per frame is never thinned
+    assert load_ply(tmp_path / "single/points_000000.ply").num_points == np.isfinite(scene.depth[0]).sum()
+    with pytest.raises(ValueError, match="max_points"):
+        ExportConfig(max_points=-1)
+
+
 def test_glb(tmp_path, scene) -> None:
     save(scene, tmp_path / "a.glb", "glb", dataclasses.replace(KEEP_ALL, frames=(2,)))
     valid = np.isfinite(scene.depth[2])

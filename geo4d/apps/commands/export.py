@@ -27,10 +27,12 @@ class ExportOptions:
     """Leave out points at relative depth jumps above this; 0 keeps them."""
     voxel_size: float = 0.0
     """Keep one point per cube of this edge, in the unit of the reconstruction; 0 keeps all."""
+    max_points: int = 5_000_000
+    """Points of a PLY or GLB file that holds all frames; more are thinned at random, 0 keeps all."""
     precision: Literal["half", "float"] = "float"
     """Of EXR and npz values."""
     points_per_frame: int = 2000
-    """Points sampled per frame for COLMAP."""
+    """Points sampled per frame for COLMAP; fewer in videos of more than 100 frames."""
 
 
 def parse_frames(text: str, num_frames: int) -> tuple[int, ...]:
@@ -60,6 +62,7 @@ def run(options: ExportOptions) -> int:
         min_confidence=options.min_confidence,
         edge_step=options.edge_step,
         voxel_size=options.voxel_size,
+        max_points=options.max_points,
         precision=options.precision,
         points_per_frame=options.points_per_frame,
     )
