@@ -100,8 +100,8 @@ def _optics(
 
 
 def _first_observations(samples: Samples) -> Tensor:
-    """Observation of each window's first frame, [G]."""
-    rows = torch.zeros(samples.num_windows, dtype=torch.long, device=samples.points.device)
+    """Observation of each window's first frame, [G]; -1 where that frame belongs to another scene."""
+    rows = torch.full((samples.num_windows,), -1, device=samples.points.device)
     is_first = samples.local == 0
     rows[samples.window[is_first]] = torch.nonzero(is_first)[:, 0]
     return rows
@@ -113,12 +113,13 @@ def _offset(samples: Samples, optics: Optics) -> Tensor:
 
 
 def _fit_first_frames(samples: Samples, first: Tensor, optics: Optics, config: AlignConfig) -> FocalFit:
+    """Windows without their first frame have no points in that frame's camera, hence no fit."""
     offset = _offset(samples, optics)[samples.frame[first]]
     offset[:, 1] /= optics.aspect.to(samples.pixels)[samples.frame[first], None]
     return fit_focals(
         samples.points[first],
         offset,
-        samples.weight[first],
+        torch.where((first >= 0)[:, None], samples.weight[first], 0.0),
         samples.z_offset.to(samples.points.device),
         limits=config.focal_limits(samples.size),
     )

@@ -301,6 +301,20 @@ def test_what_is_dropped_in_a_later_scene_is_named_by_its_number_in_the_video(ma
     assert (alignment.disparity_weight > 0).tolist() == [True, True, False, True]
 
 
+def test_a_window_whose_first_frames_belong_to_another_scene_does_not_start_its_focal_length(make_wall):
+    windows = [list(range(0, 8)), list(range(4, 12)), list(range(10, 18)), list(range(14, 24))]
+    wall = make_wall(num_frames=24, windows=windows, noise=0.01)
+    second, third = wall.predictions[1:3]
+    left, right = second.valid.clone(), third.valid.clone()
+    left[-2:, :, 18:] = False
+    right[:2, :, :18] = False  # no pixel of the two shared frames is valid in both
+    wall.predictions[1:3] = replace(second, valid=left), replace(third, valid=right)
+    alignment = align(wall.predictions, num_frames=24)
+    assert alignment.scene.tolist() == [0] * 12 + [1] * 12
+    for scene in alignment.diagnostics["scenes"]:
+        assert scene["focal_start"][0] == pytest.approx(36, rel=0.05)
+
+
 def test_frames_that_no_window_sees(make_wall):
     wall = make_wall(num_frames=20, windows=[list(range(0, 8)), list(range(4, 12))])
     result = fuse(wall.predictions, num_frames=20)
