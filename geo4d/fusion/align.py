@@ -200,15 +200,15 @@ def _partition(samples: Samples, registration: Registration) -> _Partition:
     empty = (valid_points < MIN_VALID_SAMPLES).cpu()
     component = _attach(registration.component, empty, middle)
     # Windows whose every frame belongs to another group share nothing that could place them there: they are no scene.
-    alone = ~torch.isin(component, _scene_of_frames(samples, component))
+    alone = ~torch.isin(component, _scene_of_frames(samples, component, empty))
     while bool(alone.any()):
         empty = empty | alone
         weight = torch.where(alone.to(samples.window.device)[samples.window][:, None], 0.0, samples.weight)
         samples = replace(samples, weight=weight)
         component = _attach(registration.component, empty, middle)
-        alone = ~torch.isin(component, _scene_of_frames(samples, component)) & ~empty
+        alone = ~torch.isin(component, _scene_of_frames(samples, component, empty)) & ~empty
     component = _number_by_time(component, middle)
-    return _Partition(samples, empty, component, _scene_of_frames(samples, component))
+    return _Partition(samples, empty, component, _scene_of_frames(samples, component, empty))
 
 
 def _attach(component: Tensor, empty: Tensor, middle: Tensor) -> Tensor:
@@ -229,14 +229,14 @@ def _number_by_time(component: Tensor, middle: Tensor) -> Tensor:
     return rank[torch.searchsorted(values, component)]
 
 
-def _scene_of_frames(samples: Samples, component: Tensor) -> Tensor:
-    """Scene of each frame: that of most of its windows; unseen frames take that of the nearest seen frame."""
+def _scene_of_frames(samples: Samples, component: Tensor, empty: Tensor) -> Tensor:
+    """Scene of each frame: that of most of its windows; unseen frames take that of the nearest seen frame.
+
+    Empty windows have a say only where no other window sees the frame.
+    """
+    frame, window = samples.frame.cpu(), samples.window.cpu()
     votes = torch.zeros(samples.num_frames, int(component.max()) + 1)
-    votes.index_put_(
-        (samples.frame.cpu(), component[samples.window.cpu()]),
-        torch.ones(len(samples.frame)),
-        accumulate=True,
-    )
+    votes.index_put_((frame, component[window]), torch.where(empty[window], 1e-6, 1.0), accumulate=True)
     seen = votes.sum(1) > 0
     scene = votes.argmax(1)
     if not bool(seen.all()):

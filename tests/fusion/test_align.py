@@ -315,6 +315,25 @@ def test_a_window_whose_first_frames_belong_to_another_scene_does_not_start_its_
         assert scene["focal_start"][0] == pytest.approx(36, rel=0.05)
 
 
+def test_an_empty_window_takes_no_frames_from_the_others(make_wall):
+    windows = [list(range(0, 8)), list(range(4, 12)), list(range(8, 16)), list(range(12, 20))]
+    wall = make_wall(num_frames=20, windows=windows, noise=0.01)
+    wall.predictions[1] = without_surface(wall.predictions[1])
+    alignment = align(wall.predictions, num_frames=20)
+    assert alignment.scene.tolist() == [0] * 8 + [1] * 12
+    assert alignment.reliable.all()
+    assert find_bad_windows(alignment) == [1]
+
+
+def test_an_empty_window_may_own_no_frame(make_wall):
+    wall = make_wall(num_frames=24, windows=[list(range(0, 8)), list(range(8, 24)), [8, 9]], noise=0.01)
+    wall.predictions[2] = without_surface(wall.predictions[2])
+    result = fuse(wall.predictions, num_frames=24)
+    assert is_finite(result)
+    assert result.scene.tolist() == [0] * 8 + [1] * 16
+    assert result.reliable.all()
+
+
 def test_frames_that_no_window_sees(make_wall):
     wall = make_wall(num_frames=20, windows=[list(range(0, 8)), list(range(4, 12))])
     result = fuse(wall.predictions, num_frames=20)
