@@ -104,7 +104,9 @@ def colmap(rgb: torch.Tensor, truth: torch.Tensor, focal_share: float) -> dict[s
         reading = time.process_time() - begin
         options = pycolmap.ImageReaderOptions()
         options.camera_model = "SIMPLE_RADIAL"
-        options.default_focal_length_factor = focal_share  # a start, not a prior: the focal length stays unknown
+        options.default_focal_length_factor = (
+            focal_share  # a start, not a prior: the focal length stays unknown
+        )
         pycolmap.extract_features(
             database, pictures, camera_mode=pycolmap.CameraMode.SINGLE, reader_options=options
         )

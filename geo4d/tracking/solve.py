@@ -33,7 +33,20 @@ from geo4d.tracking.bundle import (
     tidy,
     triangulate,
 )
-from geo4d.tracking.start import StartResult, bearing, find_start, fit_rotation, shared_points
+from geo4d.tracking.start import (
+    LEAST_NOISE,
+    MOVER_LIMIT,
+    SOME_MOVE,
+    StartResult,
+    bearing,
+    find_start,
+    fit_rotation,
+    noise_level,
+    point_error,
+    renew_points,
+    shared_points,
+    static_points,
+)
 from geo4d.tracking.tracks import Tracks
 
 MotionKind = Literal["parallax", "rotation", "static", "unknown"]
@@ -64,7 +77,7 @@ class CameraSolveConfig:
         depth_focal_spread: how far the tracks may change the focal length that came with depth maps (logarithm).
     """
 
-    pixel_error: float = 0.5
+    pixel_error: float = 0.3
     window: int = 12
     overlap: int = 6
     keyframe_motion: float = 0.02
@@ -528,7 +541,7 @@ class _Shot:
         sub, chosen = self._restricted(begin, end)
         self.window_points = chosen
         self.window_observations = sub
-        return find_start(
+        start = find_start(
             sub,
             end - begin,
             len(chosen),
@@ -538,13 +551,17 @@ class _Shot:
             prior=self.prior,
             prior_strength=self.config.prior_strength * self.pixel_error**2,
         )
+        self.moving = torch.zeros(self.num_points, dtype=torch.bool)
+        self.moving[chosen] = ~start.static
+        return start
 
     def _judge(self, start: StartResult, begin: int, end: int) -> tuple[MotionKind, float]:
         """Does a translation explain the tracks so much better than a rotation that it must be real?"""
         sub = self.window_observations
         error = reprojection_error(start.rotation_only.state, sub)
-        parallax = float(error.median())
-        cameras, points, measured = end - begin, len(self.window_points), 2 * len(sub.point)
+        rows = start.static[sub.point]
+        parallax = float(error[rows].median()) if bool(rows.any()) else 0.0
+        cameras, points, measured = end - begin, int(start.static.sum()), 2 * int(rows.sum())
         spare = max(measured - 3 * points - 6 * cameras, 1)
         noise = max(start.bundle.cost / spare, (0.1 * self.pixel_error) ** 2)
         gain = (start.rotation_only.cost - start.bundle.cost) / (points + 3 * cameras) / noise
@@ -722,7 +739,7 @@ class _Shot:
         turn = fit_rotation(bearing(uv_a, focal), bearing(uv_b, focal))
         guess = rigid(turn @ self.w2c[before, :3, :3], turn @ self.w2c[before, :3, 3])
         mine = obs.camera == c
-        rows = (mine & self.has_point[obs.point]).nonzero()[:, 0]
+        rows = (mine & (self.has_point & ~self.moving)[obs.point]).nonzero()[:, 0]
         if len(rows) >= self.config.min_points:
             X = self.points[obs.point[rows]]
             near = X[:, 3] > 1e-3 * X[:, :3].norm(dim=1)
@@ -751,7 +768,7 @@ class _Shot:
         begin, end = (low - overlap, high + 1) if direction > 0 else (low, high + 1 + overlap)
         begin, end = max(begin, 0), min(end, len(self.keyframes))
         sub, chosen = self._restricted(begin, end)
-        known = self.has_point[chosen]
+        known = (self.has_point & ~self.moving)[chosen]
         keep = known[sub.point]
         renumber = torch.cumsum(known, 0) - 1
         sub = sub.select(keep, renumber[sub.point[keep]])
@@ -769,6 +786,9 @@ class _Shot:
         result = bundle_adjust(state, sub, fixed=fixed, config=settings)
         self.w2c[begin:end] = result.state.w2c
         self.points[chosen] = result.state.points
+        # What is new here and far off moves; what was believed before is judged again at the end.
+        error = point_error(result.error, sub, len(chosen))
+        self.moving[chosen] = error > 3 * MOVER_LIMIT * self.pixel_error
 
     def _adjust_globally(self) -> BundleResult:
         """All keyframes and points; outliers are dropped between two rounds."""
@@ -787,23 +807,36 @@ class _Shot:
             radial_prior=0.0 if self.known_focal is not None else self.config.radial_prior,
             tolerance=1e-4,
         )
-        result = bundle_adjust(state, obs, config=settings)
+        trusted = ~self.moving[known]
+        result = bundle_adjust(state, replace(obs, weight=trusted[obs.point].double()), config=settings)
         # A wrong point is often a good track with a bad start: points are made anew from the adjusted cameras.
-        again = triangulate(result.state.w2c, result.state.log_focal, obs, len(result.state.points))
-        fresh = replace(result.state, points=again)
-        old_error = _mean_per_point(robust(result.error, self.pixel_error), obs)
-        new_error = _mean_per_point(robust(reprojection_error(fresh, obs), self.pixel_error), obs)
-        points = torch.where((new_error < old_error)[:, None], again, result.state.points)
-        state = replace(tidy(result.state), points=points)
-        error = reprojection_error(state, obs)
-        weight = torch.where(error < 8 * self.pixel_error, 1.0, 0.0).double()
-        obs = replace(obs, weight=weight)
-        self.final_observations = obs
-        return bundle_adjust(
-            state,
-            obs,
-            config=replace(settings, robust_width=self.pixel_error, num_iterations=15, tolerance=1e-5),
+        doubtful = torch.ones(len(state.points), dtype=torch.bool)
+        state, error = renew_points(tidy(result.state), obs, doubtful)
+        moving = self._moving_points(error, obs)
+        if float(moving.double().mean()) > SOME_MOVE:
+            for _ in range(2):
+                result = self._adjust_without(
+                    moving, state, obs, replace(settings, robust_width=self.pixel_error)
+                )
+                state, error = renew_points(tidy(result.state), obs, moving)
+                moving = self._moving_points(error, obs)
+        else:
+            moving = torch.zeros_like(moving)
+        return self._adjust_without(
+            moving, state, obs, replace(settings, robust_width=self.pixel_error, tolerance=1e-5)
         )
+
+    def _moving_points(self, error: Float[Tensor, " P"], obs: Observations) -> Bool[Tensor, " P"]:
+        limit = MOVER_LIMIT * noise_level(error, obs, LEAST_NOISE * self.pixel_error)
+        return ~static_points(error, limit, obs)
+
+    def _adjust_without(
+        self, moving: Bool[Tensor, " P"], state: BundleState, obs: Observations, settings: BundleConfig
+    ) -> BundleResult:
+        """One adjustment of everything but the moving points and single observations that are far off."""
+        keep = (reprojection_error(state, obs) < 8 * self.pixel_error) & ~moving[obs.point]
+        self.final_observations = replace(obs, weight=keep.double())
+        return bundle_adjust(state, self.final_observations, config=settings)
 
     def _focal_mode(self) -> Literal["fixed", "shared", "per_frame"]:
         if self.known_focal is not None:
@@ -857,7 +890,9 @@ class _Shot:
         state = tidy(result.state)
         if kind == "parallax" and not self.with_depth:
             state = self._with_unit_depth(state, obs)
-        w2c, focal = self._all_frames(state, kind)
+        explained = torch.zeros(len(state.points), dtype=torch.bool)
+        explained[obs.point[obs.weight > 0]] = True
+        w2c, focal = self._all_frames(state, kind, explained)
         first = inverse(w2c[:1])
         w2c = w2c @ first
         points = state.points.clone()
@@ -909,8 +944,10 @@ class _Shot:
             return state
         return rescale(state, float(1 / (p[usable, 2] / w[usable]).median()))
 
-    def _all_frames(self, state: BundleState, kind: MotionKind) -> tuple[Tensor, Tensor]:
-        """Poses of the frames between the keyframes: interpolated, then fitted to the points they see."""
+    def _all_frames(
+        self, state: BundleState, kind: MotionKind, explained: Bool[Tensor, " P"]
+    ) -> tuple[Tensor, Tensor]:
+        """Poses of the frames between the keyframes: interpolated, then fitted to the explained points they see."""
         F, keys = self.num_frames, self.keyframes
         w2c = torch.empty(F, 4, 4, dtype=torch.float64)
         frames = torch.arange(F)
@@ -928,6 +965,7 @@ class _Shot:
         between = torch.ones(F, dtype=torch.bool)
         between[keys] = False
         point = self.point_of_track[self.track]
+        point = torch.where(explained[point.clamp_min(0)], point, -1)
         for f in between.nonzero()[:, 0].tolist():
             rows = ((self.frame == f) & (point >= 0)).nonzero()[:, 0]
             if len(rows) < self.config.min_points:
@@ -961,7 +999,7 @@ class _Shot:
         )
         state = BundleState(w2c, focal.log(), points, radial)
         error = reprojection_error(state, everything)
-        good = error < 4 * self.pixel_error
+        good = error < 6 * self.pixel_error
         seen = torch.bincount(self.frame, minlength=F).double()
         explained = torch.bincount(everything.camera[good], minlength=F).double()
         enough = (explained / (3 * self.config.min_points)).clamp_max(1)
@@ -1004,11 +1042,6 @@ class _Shot:
 def relative_rotations(w2c: Float[Tensor, "N 4 4"]) -> Float[Tensor, "N 3 3"]:
     """Rotations from the first camera to each."""
     return relative(inverse(w2c[:1]).expand_as(w2c), inverse(w2c))[:, :3, :3]
-
-
-def robust(error: Float[Tensor, " O"], width: float) -> Float[Tensor, " O"]:
-    """Cauchy cost of errors in units of ``width``, finite for infinite errors."""
-    return torch.log1p((error / width).clamp_max(1e6).square())
 
 
 def _mean_per_point(value: Float[Tensor, " O"], observations: Observations) -> Float[Tensor, " P"]:

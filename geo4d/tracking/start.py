@@ -9,12 +9,12 @@ Axis names: N cameras, P points, O observations, S shared points of two views.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.geometry.fit import fit_camera_pose
@@ -27,6 +27,7 @@ from geo4d.tracking.bundle import (
     bundle_adjust,
     reprojection_error,
     rescale,
+    robust_cost,
     triangulate,
 )
 
@@ -39,11 +40,15 @@ class StartResult:
         bundle: the winner.
         rotation_only: the best solution without translation.
         scores: (start, focal at the start, focal found, robust cost per observation) of every start.
+        candidates: the solutions of all starts, best first.
+        static: points that the winner explains; the others move, or were tracked badly.
     """
 
     bundle: BundleResult
     rotation_only: BundleResult
     scores: tuple[tuple[str, float, float, float], ...]
+    candidates: tuple[BundleResult, ...]
+    static: Bool[Tensor, " P"]
 
 
 def bearing(uv: Float[Tensor, "S 2"], focal: float) -> Float[Tensor, "S 3"]:
@@ -274,6 +279,7 @@ def find_start(
     scores: list[tuple[str, float, float, float]] = []
     results: list[tuple[float, BundleResult]] = []
     rotation_only: BundleResult | None = None
+    raw: list[BundleState] = []
 
     def judge(name: str, begin: float, result: BundleResult) -> None:
         total = result.cost
@@ -293,15 +299,142 @@ def find_start(
         two_view = two_view_start(observations, num_cameras, num_points, begin, pixel_error, pair)
         if two_view is not None:
             two_view = normalise_scale(two_view, observations)
+            raw.append(two_view)
             judge("two views", begin, bundle_adjust(two_view, observations, config=settings))
     best = min(results, key=lambda r: r[0])[1]
     twin = mirrored(normalise_scale(best.state, observations))
     judge(
         "mirrored", float(best.state.log_focal[0].exp()), bundle_adjust(twin, observations, config=settings)
     )
-    best = min(results, key=lambda r: r[0])[1]
+    ordered = [result for _, result in sorted(results, key=lambda r: r[0])]
     assert rotation_only is not None
-    return StartResult(best, rotation_only, tuple(scores))
+    everything = torch.ones(num_points, dtype=torch.bool)
+    start = StartResult(ordered[0], rotation_only, tuple(scores), tuple(ordered), everything)
+    return settle_movers(start, raw, observations, num_points, pixel_error, settings)
+
+
+def point_error(
+    error: Float[Tensor, " O"], observations: Observations, num_points: int
+) -> Float[Tensor, " P"]:
+    """Error of every point as a standard deviation per coordinate: its own three unknowns are accounted for.
+
+    Single errors are cut at 100 pixels; infinite for points seen less than twice.
+    """
+    count = torch.bincount(observations.point, minlength=num_points).double()
+    total = torch.zeros(num_points, dtype=torch.float64)
+    total.index_add_(0, observations.point, error.clamp_max(100.0).square())
+    return torch.where(count > 1, (total / (2 * count - 3).clamp_min(1)).sqrt(), torch.inf)
+
+
+def static_points(
+    error: Float[Tensor, " P"], limit: float, observations: Observations, num_neighbours: int = 8
+) -> Bool[Tensor, " P"]:
+    """Points below the limit, among neighbours that are mostly below it, too: moving things are regions."""
+    num_points = len(error)
+    count = torch.bincount(observations.point, minlength=num_points).double()
+    place = torch.zeros(num_points, 3, dtype=torch.float64)
+    spread = float(observations.uv.std()) if len(observations.uv) > 1 else 1.0
+    last = float(observations.camera.max()) + 1 if len(observations.camera) else 1.0
+    row = torch.cat([observations.uv, (2 * spread / last * observations.camera)[:, None]], 1)
+    place.index_add_(0, observations.point, row)
+    place = place / count.clamp_min(1)[:, None]
+    below = error < limit
+    if num_points <= num_neighbours:
+        return below
+    near = torch.cdist(place, place).topk(num_neighbours + 1, largest=False).indices
+    return below & (below[near].double().mean(1) > 0.5)
+
+
+def noise_level(
+    error: Float[Tensor, " P"], observations: Observations, floor: float, share: float = 0.25
+) -> float:
+    """Error of a good point: a low quantile over the points seen at least three times, as half of them may move."""
+    count = torch.bincount(observations.point, minlength=len(error))
+    often = error[(count >= 3) & torch.isfinite(error)]
+    return max(floor, float(torch.quantile(often, share))) if len(often) else floor
+
+
+def renew_points(
+    state: BundleState, observations: Observations, doubtful: Bool[Tensor, " P"]
+) -> tuple[BundleState, Float[Tensor, " P"]]:
+    """Doubtful points triangulated anew where that explains them better; and the error of every point."""
+    num_points = len(state.points)
+    old = point_error(reprojection_error(state, observations), observations, num_points)
+    again = triangulate(state.w2c, state.log_focal, observations, num_points)
+    fresh = replace(state, points=again)
+    new = point_error(reprojection_error(fresh, observations), observations, num_points)
+    better = doubtful & (new < old)
+    points = torch.where(better[:, None], again, state.points)
+    return replace(state, points=points), torch.where(better, new, old)
+
+
+MOVER_LIMIT = 3.0
+"""A point moves when its error is this many times that of a good point."""
+
+LEAST_NOISE = 0.3
+"""The error of a good point is not believed to be less than this share of the expected one."""
+
+SOME_MOVE = 0.1
+"""Share of the points from which on something is said to move; below it the robust loss copes."""
+
+
+def settle_movers(
+    start: StartResult,
+    raw: list[BundleState],
+    observations: Observations,
+    num_points: int,
+    pixel_error: float,
+    settings: BundleConfig,
+    *,
+    num_candidates: int = 4,
+    num_rounds: int = 4,
+) -> StartResult:
+    """Adjust the best candidates to the points that they explain, in turns; the one that explains most wins.
+
+    ``raw``: starts that no moving point has pulled yet; they compete, too.
+
+    With half of the points moving the sum of robust errors prefers compromises. Static scenes come back as they are.
+    """
+    floor = LEAST_NOISE * pixel_error
+    state, error = renew_points(start.bundle.state, observations, torch.ones(num_points, dtype=torch.bool))
+    static = error < MOVER_LIMIT * noise_level(error, observations, floor)
+    if float(static.double().mean()) > 1 - SOME_MOVE:
+        return replace(start, static=static)
+    settled: list[tuple[float, BundleResult, Tensor]] = []
+    for state in [c.state for c in start.candidates[:num_candidates]] + raw:
+        state, error = renew_points(state, observations, torch.ones(num_points, dtype=torch.bool))
+        level = noise_level(error, observations, floor)
+        for _ in range(num_rounds):
+            width = max(level, floor)
+            static = static_points(error, MOVER_LIMIT * width, observations)
+            weight = observations.weight * static[observations.point]
+            chosen = replace(observations, weight=weight)
+            result = bundle_adjust(
+                state, chosen, config=replace(settings, robust_width=2 * width, num_iterations=10)
+            )
+            state, error = renew_points(result.state, observations, ~static)
+            level = noise_level(error, observations, floor)
+        settled.append((level, replace(result, state=state), error))
+    # All are judged by one yardstick: the noise of the sharpest of them.
+    width = MOVER_LIMIT * min(level for level, _, _ in settled)
+    count = torch.bincount(observations.point, minlength=num_points).double()
+
+    def explained(error: Tensor) -> float:
+        return float((count * (1 - (error / width).square()).clamp_min(0)).sum())
+
+    level, best, error = max(settled, key=lambda c: explained(c[2]))
+    static = static_points(error, MOVER_LIMIT * level, observations)
+    weight = observations.weight * static[observations.point]
+    best_error = reprojection_error(best.state, observations)
+    turned = reprojection_error(start.rotation_only.state, observations)
+    return replace(
+        start,
+        bundle=replace(best, error=best_error, cost=robust_cost(best_error, weight, settings.robust_width)),
+        rotation_only=replace(
+            start.rotation_only, cost=robust_cost(turned, weight, settings.robust_width), error=turned
+        ),
+        static=static,
+    )
 
 
 def median_error(result: BundleResult, observations: Observations) -> float:
