@@ -1,9 +1,9 @@
 """Contact sheets of a folder of clips: frame, depth and confidence side by side, and numbers to go with the look.
 
-    python benchmarks/contact_sheet.py CLIPS -o OUT [--columns 6] [--max-frames 48] [--model tiny] [--json FILE]
+    python benchmarks/contact_sheet.py CLIPS -o OUT [--columns 6] [--max-frames 48] [--format jpg] [--json FILE]
 
 CLIPS is a folder (searched in all subfolders) or one clip: video files and folders of numbered frames. Every clip is
-reconstructed by the whole pipeline and gets one PNG in OUT. The numbers say what a look at the sheet checks: is the
+reconstructed by the whole pipeline and gets one picture in OUT. The numbers say what a look at the sheet checks: is the
 bottom of the picture nearer than the top, how much counts as sky, how steady is the depth of the whole from frame to
 frame.
 """
@@ -81,7 +81,8 @@ def numbers(result: Any) -> dict[str, float]:
         relative = c2w[0][:3, :3].T @ c2w[-1][:3, :3]
         turn = float(np.degrees(np.arccos(np.clip((np.trace(relative) - 1) / 2, -1, 1))))
     return {
-        "bottom over top disparity": round(float(np.mean(bottom) / max(np.mean(top), 1e-9)), 3),
+        # Sky at the top has no disparity: the ratio stops at 999.
+        "bottom over top disparity": round(min(float(np.mean(bottom) / max(np.mean(top), 1e-9)), 999.0), 3),
         "bottom nearer": round(float(np.mean(np.array(bottom) > np.array(top))), 3),
         "sky share": round(float(np.mean(sky)), 4),
         "median step": round(float(steady), 4),
@@ -100,6 +101,8 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=6)
     parser.add_argument("--max-frames", type=int, default=48)
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--format", choices=("png", "jpg"), default="png")
+    parser.add_argument("--quality", type=int, default=80, help="of jpg")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -118,7 +121,8 @@ def main() -> None:
                 output_size="model",
             )
             used = resource.getrusage(resource.RUSAGE_SELF).ru_utime - started
-            cv2.imwrite(str(options.output / f"{name}.png"), sheet(result, options.columns))
+            picture, quality = sheet(result, options.columns), [cv2.IMWRITE_JPEG_QUALITY, options.quality]
+            cv2.imwrite(str(options.output / f"{name}.{options.format}"), picture, quality)
             results[name] = {
                 "frames": result.num_frames,
                 **numbers(result),
