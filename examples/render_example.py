@@ -11,7 +11,7 @@ from geo4d.synthetic.render import make_scene, render_clip
 from geo4d.synthetic.scene import SceneConfig
 from geo4d.synthetic.storage import save_clip
 
-CONFIG = SceneConfig(seed=1308, kind="object_on_ground", camera="dolly", num_frames=32, fps=16.0, aspect=0.6)
+CONFIG = SceneConfig(seed=2001, kind="room", camera="orbit", num_frames=32, fps=16.0, aspect=0.6)
 SIZE = (192, 320)
 
 

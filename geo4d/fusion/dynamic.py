@@ -13,7 +13,6 @@ from torch import Tensor
 from geo4d.geometry.cameras import pixel_grid, project, unproject
 from geo4d.geometry.poses import relative, transform
 
-
 FAR_SHARE = 0.98
 """Share of the finite depths of a frame that lie nearer than what stands in for the sky."""
 
@@ -50,8 +49,8 @@ def seen_through(
     """How far the other frame sees past a point, relative to the point's depth there.
 
     The nearest of the four pixels around the landing place counts, so that edges do not alarm. Positive where the
-    static point would have to be transparent; NaN where it leaves the image or nothing is known. Sky counts as the far end
-    of what the other frame sees: a hill that is taken for sky once has not moved, a bird in front of it has.
+    static point would have to be transparent; NaN where it leaves the image or nothing is known. Sky counts as the far
+    end of what the other frame sees: a hill that is taken for sky once has not moved, a bird in front of it has.
     """
     height, width = other_depth.shape
     place = flow + pixel_grid((depth.shape[0], depth.shape[1]), device=depth.device, dtype=depth.dtype) - 0.5
