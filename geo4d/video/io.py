@@ -109,7 +109,9 @@ class Video:
         if not len(self.source_frames):
             raise InputError(f"{self.name}: no frame from {start} on; it has {total} readable frames")
         if stop is not None and stop > total:
-            log.warning("%s has %d frame%s; the range ends there", self.name, total, "" if total == 1 else "s")
+            log.warning(
+                "%s has %d frame%s; the range ends there", self.name, total, "" if total == 1 else "s"
+            )
         self.times_s = times[self.source_frames].astype(np.float64)
         self.fps = _frame_rate(self.times_s, self._source, stride, fps)
         self.source_size = self._source.size
