@@ -1,6 +1,7 @@
 """Cameras from tracks against ground truth, next to COLMAP in the same run.
 
-    python benchmarks/cameras.py --data DIR [--colmap] [--only NAME ...] [--synthetic N] [--recorded FILE] [--json FILE]
+    python benchmarks/cameras.py --data DIR [--colmap] [--only NAME ...] [--synthetic N] [--movers]
+        [--recorded FILE] [--json FILE]
 
 ``--data`` holds the ground-truth samples (folders named as in ``SAMPLES``). COLMAP is started at three focal lengths,
 as its result depends on the start; ours starts once, unattended. CPU seconds count tracking and solving, no reading.
@@ -28,7 +29,10 @@ sys.path[:0] = [p for p in (str(HERE), str(HERE.parent)) if p not in sys.path]
 from geo4d.datasets.base import load_reader  # noqa: E402
 from geo4d.geometry.fit import fit_similarity  # noqa: E402
 from geo4d.geometry.poses import rotation_angle, transform  # noqa: E402
-from geo4d.tracking.masks import mask_iou, motion_masks  # noqa: E402
+from geo4d.synthetic.camera_paths import CameraKind  # noqa: E402
+from geo4d.synthetic.render import make_scene, render_clip  # noqa: E402
+from geo4d.synthetic.scene import SceneConfig, SceneKind, without_movers  # noqa: E402
+from geo4d.tracking.masks import grow, mask_iou, motion_masks  # noqa: E402
 from geo4d.tracking.prior import fit_motion, iter_prior  # noqa: E402
 
 SAMPLES = {
@@ -164,6 +168,69 @@ def synthetic(count: int) -> list[dict[str, Any]]:
     return rows
 
 
+MOVER_SCENES: tuple[tuple[int, SceneKind, CameraKind], ...] = (
+    (910_007, "room", "dolly"),
+    (910_030, "room", "orbit"),
+    (910_033, "object_on_ground", "handheld"),
+    (910_044, "object_on_ground", "handheld"),
+    (910_061, "room", "handheld"),
+    (910_078, "object_on_ground", "dolly"),
+    (910_120, "flying", "dolly"),
+    (910_154, "object_on_ground", "handheld"),
+    (910_183, "room", "dolly"),
+)
+"""Seeds of rendered scenes whose movers cover a quarter to two thirds of the picture while the camera moves."""
+
+
+def movers(cache: Path | None) -> list[dict[str, Any]]:
+    """Cameras with movers, without them, and without them but with the pixels hidden that they would cover."""
+    rows = []
+    for seed, kind, camera in MOVER_SCENES:
+        file = None if cache is None else cache / f"dyn_{seed}.npz"
+        if file is not None and file.exists():
+            arrays = dict(np.load(file))
+        else:
+            config = SceneConfig(seed, kind, camera, num_frames=24, fps=12.0, aspect=0.6, bank="heldout")
+            scene = make_scene(config)
+            clip = render_clip(scene, (288, 480))
+            arrays = {
+                "rgb": clip.rgb.numpy(),
+                "still": render_clip(without_movers(scene), (288, 480)).rgb.numpy(),
+                "dyn": clip.dynamic.numpy(),
+                "K": clip.intrinsics.numpy(),
+                "c2w": clip.c2w.double().numpy(),
+            }
+            if file is not None:
+                np.savez(file, **arrays)
+        truth, dynamic = torch.from_numpy(arrays["c2w"]), torch.from_numpy(arrays["dyn"])
+        moving, still = (torch.from_numpy(arrays[k]).float() / 255 for k in ("rgb", "still"))
+        begin = time.process_time()
+        motion = fit_motion(moving)
+        cpu = time.process_time() - begin
+        ate = score(motion.c2w, truth)["ate"]
+        ate_still = score(fit_motion(still).c2w, truth)["ate"]
+        ate_hidden = score(fit_motion(still, masks=[grow(m, 4) for m in dynamic]).c2w, truth)["ate"]
+        begin = time.process_time()
+        found = torch.stack(list(motion_masks(motion, moving)))
+        row = {
+            "name": f"{seed} {kind} {camera}",
+            "dynamic_share": float(dynamic.float().mean()),
+            "path": float((truth[1:, :3, 3] - truth[:-1, :3, 3]).norm(dim=1).sum()),
+            "ate": ate,
+            "ate_without_movers": ate_still,
+            "ate_without_movers_same_pixels_hidden": ate_hidden,
+            "ratio": ate / ate_still,
+            "focal": float(motion.intrinsics[:, 0, 0].median()),
+            "true_focal": float(arrays["K"][:, 0, 0].mean()),
+            "cpu_s": cpu,
+            "mask_iou": mask_iou(found, dynamic),
+            "mask_cpu_s": time.process_time() - begin,
+        }
+        rows.append(row)
+        print("movers", json.dumps(row), flush=True)
+    return rows
+
+
 def recorded(file: Path) -> dict[str, Any]:
     """The recorded room: 1,000 published steps against our solver, both on the recorded tracks."""
     from parity_cameras import accuracy, load_windows
@@ -220,6 +287,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=list(SAMPLES), choices=list(SAMPLES))
     parser.add_argument("--colmap", action="store_true", help="also run COLMAP")
     parser.add_argument("--synthetic", type=int, default=0, help="number of rendered scenes")
+    parser.add_argument("--movers", action="store_true", help="scenes with and without their movers")
+    parser.add_argument("--cache", type=Path, default=None, help="folder that keeps the rendered scenes")
     parser.add_argument(
         "--recorded", type=Path, default=None, help="recorded case of the published objective"
     )
@@ -258,6 +327,8 @@ def main() -> int:
         print("recorded", json.dumps(results["recorded"]))
     if options.synthetic:
         results["synthetic"] = synthetic(options.synthetic)
+    if options.movers:
+        results["movers"] = movers(options.cache)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0

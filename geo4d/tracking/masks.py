@@ -39,14 +39,22 @@ class MaskConfig:
         threshold: residual, in spreads, at which the probability is one half.
         memory: share of the probability that comes from the frame before, carried along the flow.
         least_area: smaller regions are dropped, share of the picture.
+        edge_radius: how far the probability is spread to the edges of the picture, pixels of these pictures.
+        contrast: how much more than noise a still thing must miss the colours to count as moving; 0 does not look.
+        relative_noise: error of flow that is allowed for, share of its length.
+        cut: probability from which a mask says True.
     """
 
     gaps: tuple[int, ...] = (1, 2, 4)
-    width: int = 256
-    noise: float = 0.35
+    width: int = 384
+    noise: float = 0.2
     threshold: float = 3.0
     memory: float = 0.4
     least_area: float = 0.002
+    edge_radius: int = 6
+    contrast: float = 1.5
+    relative_noise: float = 0.03
+    cut: float = 0.4
 
 
 def iter_motion_probability(
@@ -109,7 +117,7 @@ def motion_masks(
     """
     config = config or MaskConfig()
     for probability in iter_motion_probability(motion, frames, config):
-        yield grow(tidy_mask(probability > 0.5, config.least_area), radius)
+        yield grow(tidy_mask(probability > config.cut, config.least_area), radius)
 
 
 def grow(mask: Bool[Tensor, "H W"], radius: float) -> Bool[Tensor, "H W"]:
@@ -230,7 +238,7 @@ def _probability(
         indexing="ij",
     )
     pixels = torch.stack([xs, ys, torch.ones_like(xs)], -1)
-    offsets, slopes, trusted = [], [], []
+    offsets, slopes, trusted, places, lengths = [], [], [], [], []
     for n in neighbours:
         there = np.asarray(flow.get(t, n, pictures), np.float64)
         back = _carry_vector(flow.get(n, t, pictures), there)
@@ -250,6 +258,8 @@ def _probability(
         end = pixels[..., :2] + torch.from_numpy(there)
         inside = (end >= 0).all(-1) & (end[..., 0] < width) & (end[..., 1] < height)
         offsets.append(end - p)
+        places.append(p)
+        lengths.append(torch.from_numpy(np.linalg.norm(there, axis=-1)))
         slopes.append(slope)
         trusted.append(torch.exp(-((mismatch / 1.5) ** 2)) * inside)
     offset, slope, trust = torch.stack(offsets), torch.stack(slopes), torch.stack(trusted)
@@ -259,13 +269,55 @@ def _probability(
     half = 0.5 * (high - low)
     best = best.clamp(-half, half)
     residual = (offset - best[None, ..., None] * slope).norm(dim=-1)
+    if config.contrast > 0:
+        for row, n in enumerate(neighbours):
+            place = places[row] + best[..., None] * slope[row]
+            residual[row] *= torch.from_numpy(
+                _visible_change(pictures[t], pictures[n], place.numpy(), config.contrast)
+            )
     total = trust.sum(0)
-    mean = (trust * residual).sum(0) / total.clamp_min(1e-6)
-    spread = max(config.noise, 1.48 * float(mean[total > 0.5].median()) if bool((total > 0.5).any()) else 0.0)
-    score = (mean / (config.threshold * spread)) ** 2
+    # Flow errs by a share of its length.
+    residual = residual / (1 + config.relative_noise * torch.stack(lengths) / config.noise)
+    # Slow things show at the larger gaps only: the mean of squares listens to the largest residuals.
+    size = ((trust * residual.square()).sum(0) / total.clamp_min(1e-6)).sqrt()
+    seen = size[total > 0.5]
+    # The noise of the rigid part: half of the picture may move, so a low quantile tells it.
+    spread = max(config.noise, 3.0 * float(seen.quantile(0.25)) if len(seen) else 0.0)
+    score = (size / (config.threshold * spread)) ** 2
     probability = (1 - torch.exp(-0.693 * score)) * (total / (0.3 * len(neighbours))).clamp_max(1)
-    smooth = cv2.GaussianBlur(probability.float().numpy(), (0, 0), 1.5)
-    return np.asarray(smooth, np.float32)
+    return guided_filter(pictures[t], probability.float().numpy(), config.edge_radius)
+
+
+def _visible_change(first: np.ndarray, second: np.ndarray, place: np.ndarray, contrast: float) -> np.ndarray:
+    """In [0, 1]: does the second picture, read at ``place``, differ from the first by more than noise?
+
+    Flow wanders where there is no texture; there a still thing explains the pictures just as well.
+    """
+    at = (place - 0.5).astype(np.float32)
+    warped = cv2.remap(second, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    squared = (warped.astype(np.float32) - first.astype(np.float32)) ** 2
+    local = np.sqrt(cv2.blur(squared, (7, 7)))
+    noise = max(1.0, float(np.quantile(local, 0.25)))
+    return 1 - np.exp(-((local / (contrast * noise)) ** 2))
+
+
+def guided_filter(guide: np.ndarray, values: np.ndarray, radius: int, softness: float = 4.0) -> np.ndarray:
+    """Smooth ``values`` [H, W] within regions of the grey picture ``guide``, so that their borders lie on its edges.
+
+    Args:
+        radius: half side of the windows, pixels.
+        softness: contrast in grey levels below which the picture says nothing.
+    Source: He, Sun, Tang: Guided image filtering.
+    """
+    picture = guide.astype(np.float32)
+
+    def mean(a: np.ndarray) -> np.ndarray:
+        return cv2.blur(a, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
+
+    mean_i, mean_v = mean(picture), mean(values)
+    slope = (mean(picture * values) - mean_i * mean_v) / (mean(picture * picture) - mean_i**2 + softness**2)
+    offset = mean_v - slope * mean_i
+    return np.clip(mean(slope) * picture + mean(offset), 0, 1).astype(np.float32)
 
 
 def _carry_vector(vectors: np.ndarray, flow: np.ndarray) -> np.ndarray:
