@@ -8,7 +8,7 @@ weights come, and ``show_licence`` says it to the user, once per name, before th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -185,6 +185,88 @@ class DiskDetector:
         found = self._model(frame.permute(2, 0, 1)[None], self._max_points, pad_if_not_divisible=True)[0]
         order = found.detection_scores.argsort(descending=True)
         return found.keypoints[order] + 0.5
+
+
+class SuperPointDetector:
+    """SuperPoint interest points through transformers, from weights that the user has placed on this machine."""
+
+    name = "SuperPoint"
+    licence = "Magic Leap: academic and non-commercial research only (check the folder you installed)"
+
+    def __init__(self, weights: str | Path, *, max_points: int = 1024) -> None:
+        """Args:
+        weights: local folder of a transformers SuperPoint model.
+        max_points: per frame.
+
+        Raises:
+            MissingExtraError: transformers is not installed.
+            CheckpointError: the folder is missing or holds something else.
+        """
+        try:
+            from transformers import SuperPointForKeypointDetection
+        except ImportError as error:
+            raise MissingExtraError("transformers", "geometrycrafter", "the SuperPoint detector") from error
+        if not Path(weights).is_dir():
+            raise CheckpointError(f"expected a SuperPoint folder at {weights}, found nothing")
+        try:
+            model: Any = SuperPointForKeypointDetection.from_pretrained(weights, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{weights} does not hold a SuperPoint model: {error}") from error
+        self._model, self._max_points = model.eval(), max_points
+
+    @torch.inference_mode()
+    def __call__(self, frame: Float[Tensor, "H W 3"]) -> Float[Tensor, "N 2"]:
+        found = self._model(frame.permute(2, 0, 1)[None])
+        seen = found.mask[0].bool()
+        order = found.scores[0][seen].argsort(descending=True)[: self._max_points]
+        size = torch.tensor([frame.shape[1], frame.shape[0]])
+        return found.keypoints[0][seen][order] * size + 0.5
+
+
+class QueryTracker:
+    """A tracker that takes a video and queries, as CoTracker does, in the form of a ``Tracker``.
+
+    The model is a TorchScript file or any callable:
+    ``(video [1, V, 3, H, W] in 0..255, queries [1, N, 3] of (frame, x, y)) -> (tracks [1, V, N, 2], visible [1, V, N])``
+    with pixel centres at integers. Visibility may be boolean or a probability.
+    """
+
+    def __init__(
+        self, model: str | Path | Callable[[Tensor, Tensor], Any], *, name: str, licence: str
+    ) -> None:
+        """Args:
+        model: a TorchScript file, or what the user has loaded.
+        name: shown to the user.
+        licence: of its weights, shown before the first use.
+
+        Raises:
+            CheckpointError: the file is missing or is no TorchScript program.
+        """
+        self.name, self.licence = name, licence
+        if isinstance(model, str | Path):
+            if not Path(model).is_file():
+                raise CheckpointError(f"expected a TorchScript tracker at {model}, found nothing")
+            try:
+                self._model: Callable[[Tensor, Tensor], Any] = torch.jit.load(str(model), map_location="cpu")
+            except RuntimeError as error:
+                raise CheckpointError(f"{model} is not a TorchScript program: {error}") from error
+        else:
+            self._model = model
+
+    @torch.inference_mode()
+    def __call__(
+        self, frames: Float[Tensor, "V H W 3"], queries: Float[Tensor, "N 2"], query_frame: int
+    ) -> tuple[Float[Tensor, "V N 2"], Bool[Tensor, "V N"]]:
+        times = torch.full((len(queries), 1), float(query_frame))
+        asked = torch.cat([times, queries - 0.5], 1)[None]
+        tracks, visible = self._model(frames.permute(0, 3, 1, 2)[None] * 255, asked)[:2]
+        expected = (1, len(frames), len(queries))
+        if tuple(tracks.shape) != (*expected, 2) or tuple(visible.shape[:3]) != expected:
+            raise ValueError(
+                f"{self.name}: expected tracks {(*expected, 2)} and visibility {expected}, got "
+                f"{tuple(tracks.shape)} and {tuple(visible.shape)}"
+            )
+        return tracks[0].float() + 0.5, visible.reshape(expected)[0] > 0.5
 
 
 class KltTracker:

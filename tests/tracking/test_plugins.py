@@ -9,7 +9,9 @@ from geo4d.tracking.plugins import (
     DiskDetector,
     KltTracker,
     MaskFinder,
+    QueryTracker,
     Sam2Finder,
+    SuperPointDetector,
     Tracker,
     refine_masks,
     region_boxes,
@@ -124,3 +126,52 @@ def test_sam2_follows_boxes_with_the_given_weights(tmp_path):
     found = finder(torch.rand(2, 48, 64, 3), rough)
     assert found.shape == rough.shape
     assert found.dtype == torch.bool
+
+
+@pytest.mark.slow
+def test_superpoint_points_come_from_the_given_weights(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.SuperPointConfig(
+        encoder_hidden_sizes=[8, 8, 8, 8], decoder_hidden_size=16, descriptor_decoder_dim=16
+    )
+    transformers.SuperPointForKeypointDetection(config).save_pretrained(tmp_path / "model")
+    detector = SuperPointDetector(tmp_path / "model", max_points=20)
+    points = detector(torch.rand(48, 64, 3))
+    assert isinstance(detector, Detector)
+    assert 0 < len(points) <= 20
+    assert (points >= 0.5).all()
+    assert (points <= torch.tensor([64.0, 48.0])).all()
+    with pytest.raises(CheckpointError, match="SuperPoint"):
+        SuperPointDetector(tmp_path / "nothing")
+
+
+class Drift(torch.nn.Module):
+    """Every point moves by (1, 2) pixels per frame; it is hidden in the last one."""
+
+    def forward(self, video: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        frames = torch.arange(video.shape[1]).to(queries.dtype)
+        steps = frames[None, :, None] - queries[:, None, :, 0]
+        tracks = queries[:, None, :, 1:] + steps[..., None] * torch.tensor([1.0, 2.0])
+        visible = (frames < video.shape[1] - 1)[None, :, None].expand(1, -1, queries.shape[1])
+        return tracks, visible.to(queries.dtype)
+
+
+def test_a_tracker_can_be_a_script_or_a_callable(tmp_path):
+    torch.jit.script(Drift()).save(str(tmp_path / "tracker.pt"))
+    video, queries = torch.zeros(4, 16, 16, 3), torch.tensor([[3.5, 4.5], [8.0, 2.0]])
+    for model in (tmp_path / "tracker.pt", Drift()):
+        tracker = QueryTracker(model, name="drift", licence="none")
+        assert isinstance(tracker, Tracker)
+        xy, visible = tracker(video, queries, 1)
+        torch.testing.assert_close(xy[1], queries)
+        torch.testing.assert_close(xy[3], queries + torch.tensor([2.0, 4.0]))
+        assert visible.tolist() == [[True, True]] * 3 + [[False, False]]
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        QueryTracker(tmp_path / "nothing.pt", name="drift", licence="none")
+    (tmp_path / "text.pt").write_text("text")
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        QueryTracker(tmp_path / "text.pt", name="drift", licence="none")
+    wrong = QueryTracker(lambda v, q: (q, q), name="wrong", licence="none")
+    with pytest.raises(ValueError, match="wrong: expected tracks"):
+        wrong(video, queries, 0)

@@ -157,10 +157,40 @@ def test_intrinsics_of_the_wrong_length_are_refused():
         fit_cameras(tracks, intrinsics=torch.eye(3).repeat(3, 1, 1))
 
 
-@pytest.mark.parametrize("kind", ["black", "one", "noise", "duplicates", "two"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "black",
+        "fog",
+        "sky",
+        "one",
+        "noise",
+        "duplicates",
+        "two",
+        "all moving",
+        "quarter turns",
+    ],
+)
 def test_hopeless_input_gets_a_statement(kind, make_room):
     room = make_room(num_frames=2, size=(48, 64))
+    g = torch.Generator().manual_seed(0)
+    fade = torch.linspace(0.5, 0.9, 48)[None, :, None, None].expand(5, 48, 64, 3)
+    # ten tiles that slide over each other in directions of their own: nothing is still
+    tiles = torch.rand(40, 9, 12, 3, generator=g).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    sliding = torch.zeros(6, 48, 64, 3)
+    steps = torch.randint(-4, 5, (40, 2), generator=g).tolist()
+    places = (torch.rand(40, 2, generator=g) * torch.tensor([48, 64])).long().tolist()
+    for t in range(6):
+        for tile, (dy, dx), (y, x) in zip(tiles, steps, places, strict=True):
+            rows, columns = (torch.arange(36) + y + t * dy) % 48, (torch.arange(48) + x + t * dx) % 64
+            sliding[t, rows[:12, None], columns[:16]] = tile[:12, :16]
+    turns = [make_room(num_frames=1, size=(48, 64)).rgb[0]]
+    turns += [torch.rand(48, 64, 3, generator=g).round() * 0.3 + 0.1 * k for k in range(1, 4)]
     frames = {
+        "fog": 0.6 + 0.004 * torch.rand(5, 48, 64, 3, generator=g),
+        "sky": fade,
+        "all moving": sliding,
+        "quarter turns": torch.stack(turns),  # no picture shows anything of the one before
         "black": torch.zeros(5, 48, 64, 3),
         "one": room.rgb[:1],
         "noise": torch.rand(5, 48, 64, 3, generator=torch.Generator().manual_seed(0)),
@@ -172,8 +202,13 @@ def test_hopeless_input_gets_a_statement(kind, make_room):
     assert torch.isfinite(motion.c2w).all()
     assert torch.isfinite(motion.intrinsics).all()
     assert all(shot.statement for shot in motion.shots)
-    if kind in ("black", "one", "noise"):
+    if kind in ("black", "fog", "sky", "one", "noise", "quarter turns"):
         assert motion.confidence.max() < 0.3
+        assert all(shot.kind == "unknown" for shot in motion.shots)
+    if kind == "quarter turns":
+        assert len(motion.shots) == 4
+    if kind == "all moving":
+        assert motion.confidence.mean() < 0.5
     if kind == "duplicates":
         assert motion.shots[0].kind == "static"
 
