@@ -18,6 +18,7 @@ from geo4d.fusion.alignment import Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_depth
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.poses import inverse, transform
+from geo4d.moving import MovingMaps
 from geo4d.predict import mask_nonfinite
 from geo4d.spool import EVIDENCE, Spool
 from geo4d.tracking.prior import (
@@ -88,15 +89,18 @@ class WindowPrior:
         size: tuple[int, int],
         windows: Sequence[Sequence[int]],
         spool: Spool | None = None,
+        moving: MovingMaps | None = None,
     ) -> None:
         """Args:
         size: (height, width) of the maps.
         windows: frames of the windows of the run.
+        moving: takes the confidence from what moves, where a sweep finds nothing but chance.
         spool: also keeps what motion says as predictions for the fusion.
         """
         self._motion, self._clip, self._size, self._spool = motion, clip, size, spool
         longest = max((run[-1] - run[0] + 1 for window in windows for run in stretches(window)), default=1)
         self._keep = max(64, 2 * longest)
+        self._moving = moving
         self._prior: MotionPrior | None = None
 
     def __call__(self, window: Window) -> PriorMaps:
@@ -117,7 +121,13 @@ class WindowPrior:
             frames = (self._clip.read([t], self._size)[0] for t in range(first, self._clip.num_frames))
             swept = iter_prior(self._motion, frames, first_frame=first)
             self._prior = MotionPrior(self._motion, swept, keep=self._keep)
-        return self._prior.frames(run)
+        return [self._still(found) for found in self._prior.frames(run)]
+
+    def _still(self, found: FramePrior) -> FramePrior:
+        probability = None if self._moving is None else self._moving.at(found.frame_index, self._size)
+        if probability is None:
+            return found
+        return replace(found, confidence=found.confidence * (1 - probability))
 
 
 def stretches(frames: Sequence[int]) -> list[list[int]]:

@@ -28,6 +28,7 @@ from geo4d.fusion.dense import iter_dense
 from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
 from geo4d.models.base import Predictor, load_predictor
+from geo4d.moving import MovingMaps, find_moving
 from geo4d.plan import RunPlan, plan_run, require_space, samples_per_frame
 from geo4d.predict import (
     Progress,
@@ -112,11 +113,12 @@ def reconstruct(
             require_space(work.folder, plan.spool_bytes + plan.result_bytes)
             spool = Spool(work.windows, config.precision)
             source = WindowSource(clip, plan, predictor, config.seed, _known_intrinsics(clip, plan, config))
-            motion = None
+            motion = moving = None
             if config.motion and predictor.info.prior == "motion":
                 with clock("motion"):
                     motion = find_motion(clip, _known_matrix(clip.size, clip, config), work.windows, progress)
-                prior = WindowPrior(motion, clip, plan.model_size, plan.windows, spool)
+                    moving = find_moving(clip, motion, work.windows, progress)
+                prior = WindowPrior(motion, clip, plan.model_size, plan.windows, spool, moving)
                 source = replace(source, prior=prior)
             with clock("predict"):
                 source = prepare(source, work.windows)
@@ -135,7 +137,7 @@ def reconstruct(
                     )
             with clock("write"):
                 writer = StoreWriter(work.result, clip.num_frames, plan.map_size, config.precision)
-                write_maps(writer, alignment, predictions, clip, progress)
+                write_maps(writer, alignment, predictions, clip, moving, progress)
             writer.finish(
                 _per_frame(alignment, clip, plan.map_size),
                 _manifest(alignment, clip, config, inputs, target),
@@ -257,9 +259,13 @@ def write_maps(
     alignment: Alignment,
     predictions: SpooledPredictions,
     clip: Video,
+    moving: MovingMaps | None,
     progress: Progress,
 ) -> None:
-    """Dense maps of every frame, at the size of the store; a few frames are enlarged beside each other."""
+    """Dense maps of every frame, at the size of the store; a few frames are enlarged beside each other.
+
+    What moves is told by flow where the cameras come from tracks, else by the aligned depths (``fusion/dynamic.py``).
+    """
     keeps_colour = clip.path is None  # an array cannot be read again later
     workers = min(os.cpu_count() or 1, MOST_WORKERS)
     waiting: deque[tuple[Future[FrameMaps], np.ndarray | None]] = deque()
@@ -271,7 +277,11 @@ def write_maps(
         progress("write", maps.frame_index + 1, clip.num_frames)
 
     with ThreadPoolExecutor(workers) as pool:
-        for maps in iter_dense(alignment, predictions):
+        by_depth = moving is None or not moving.everywhere
+        for maps in iter_dense(alignment, predictions, with_dynamic=by_depth):
+            by_flow = None if moving is None else moving.at(maps.frame_index, alignment.size)
+            if by_flow is not None:
+                maps = replace(maps, dynamic=torch.where(torch.isnan(maps.depth), 0.0, by_flow))
             rgb = clip.read([maps.frame_index], writer.size)[0]
             colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
             rgb_low = clip.read([maps.frame_index], alignment.size)[0]

@@ -65,7 +65,7 @@ class AlignConfig:
     trajectory_weight: float = 0.005
     smoothness_weight: float = 0.015
     focal_smoothness: float = 1.0
-    evidence_weight: float = 4.0
+    evidence_weight: float = 32.0
     disparity_in_window_unit: bool = True
     average_per_frame: bool = True
     weight_limit: float = 10.0
