@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass, replace
 
 import cv2
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -435,9 +434,3 @@ def settle_movers(
         ),
         static=static,
     )
-
-
-def median_error(result: BundleResult, observations: Observations) -> float:
-    """Median reprojection error in pixels; infinite when nothing was seen."""
-    error = reprojection_error(result.state, observations)
-    return float(np.median(error.numpy())) if len(error) else math.inf
