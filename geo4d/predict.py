@@ -104,8 +104,8 @@ def prepare(source: WindowSource, folder: Path) -> WindowSource:
 def predict_windows(source: WindowSource, spool: Spool, progress: Progress) -> None:
     """Predict every window that the spool does not hold yet, in order.
 
-    Frames and evidence of the next window are made beside the prediction of this one, in one thread that alone touches
-    the clip.
+    Where there is evidence to make, that of the next window is made beside the prediction of this one, in one thread that
+    alone touches the clip.
     """
     total = len(source.plan.windows)
     previous: Prediction | None = None
@@ -118,13 +118,19 @@ def predict_windows(source: WindowSource, spool: Spool, progress: Progress) -> N
             if index is not None:
                 ahead[index] = beside.submit(source.inputs, index)
 
-        prepare_next()
+        if source.prior is not None:
+            prepare_next()
         for index in range(total):
             prediction = spool.read(index)
             if prediction is None:
-                inputs = ahead.pop(index, None) or beside.submit(source.inputs, index)  # the file was damaged
-                window, prior = inputs.result()
-                prepare_next()
+                if source.prior is None:
+                    window, prior = source.inputs(index)
+                else:
+                    inputs = ahead.pop(index, None) or beside.submit(
+                        source.inputs, index
+                    )  # its file was damaged
+                    window, prior = inputs.result()
+                    prepare_next()
                 spool.write(source.predict(window, prior, 0, _before(source.plan, index, previous)))
                 prediction = spool.read(index)  # as it came back from disk: a resumed run sees the same
                 if prediction is None:

@@ -286,7 +286,7 @@ def write_maps(
             colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
             rgb_low = clip.read([maps.frame_index], alignment.size)[0]
             waiting.append((pool.submit(resize_maps, maps, rgb_low, rgb), colour))
-            if len(waiting) > workers:
+            if len(waiting) > (workers if writer.size != alignment.size else 0):
                 write_one()
         while waiting:
             write_one()
