@@ -220,7 +220,9 @@ def align_windows(
                 force_bad_windows=bad,
             ),
             known_intrinsics=source.intrinsics,
-            motion=evidence,
+            motion=None
+            if evidence is None
+            else replace(evidence, windows=tuple(range(count, count + len(further)))),
             device=plan.device,
             progress=lambda stage, share: progress("align", int(100 * share), 100),
         )

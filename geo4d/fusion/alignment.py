@@ -1,6 +1,6 @@
 """The nouns of the alignment: its settings, evidence about the cameras from elsewhere, and its result."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -130,15 +130,19 @@ class CameraEvidence:
         c2w: camera to the evidence's own world; its unit is free.
         intrinsics: pixels of the maps.
         confidence: in [0, 1].
+        windows: numbers of predictions whose points are in the unit of these cameras.
     """
 
     c2w: Float[Tensor, "T 4 4"]
     intrinsics: Float[Tensor, "T 3 3"]
     confidence: Float[Tensor, " T"]
+    windows: tuple[int, ...] = ()
 
     def at(self, frames: Int[Tensor, " n"]) -> "CameraEvidence":
         """The cameras of some frames."""
-        return CameraEvidence(self.c2w[frames], self.intrinsics[frames], self.confidence[frames])
+        return replace(
+            self, c2w=self.c2w[frames], intrinsics=self.intrinsics[frames], confidence=self.confidence[frames]
+        )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Between the two solves of a scene: how well every modality agrees with the solved points, and what takes part."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,16 +24,19 @@ class Selection:
         bad: windows whose points hardly count.
         disparity: windows whose disparity counts.
         trajectory: trajectories that count.
+        scaled: trajectories whose scale is known from windows in the same unit.
     """
 
     bad: Bool[Tensor, " G"]
     disparity: Bool[Tensor, " G"]
     trajectory: Bool[Tensor, " K"]
+    scaled: Bool[Tensor, " K"]
 
     @staticmethod
     def points_only(bad: Bool[Tensor, " G"], num_trajectories: int) -> "Selection":
         """No disparity and no trajectory."""
-        return Selection(bad, torch.zeros_like(bad), torch.zeros(num_trajectories, dtype=torch.bool))
+        none = torch.zeros(num_trajectories, dtype=torch.bool)
+        return Selection(bad, torch.zeros_like(bad), none, none)
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,11 @@ def judge(scene: Scene, samples: Samples, view: View, config: AlignConfig) -> Ju
     disparity = fit_disparities(samples, view.variables.log_depth.exp(), _usable_pixels(samples, view)).cpu()
     with_disparity, why_no_disparity = _usable_disparities(scene, disparity, config)
     trajectory = _fit_trajectories(samples.trajectories, view.variables)
+    trajectory, scaled = _in_unit_of_windows(scene, samples.trajectories, trajectory, view.variables)
     with_trajectory, why_no_trajectory = _usable_trajectories(scene, samples.trajectories, trajectory, config)
     bad = scene.bad | _far_from_solution(scene, residual, config)
     return Judgement(
-        selection=Selection(bad, with_disparity, with_trajectory),
+        selection=Selection(bad, with_disparity, with_trajectory, scaled),
         point_residual=residual,
         disparity=disparity,
         trajectory=trajectory,
@@ -165,6 +169,33 @@ def _fit_trajectories(trajectories: Sequence[Trajectory], variables: Variables) 
         variables.centre.cpu(),
         torch.tensor(own_scale, dtype=torch.float64),
     )
+
+
+def _in_unit_of_windows(
+    scene: Scene, trajectories: Sequence[Trajectory], fits: TrajectoryFits, variables: Variables
+) -> tuple[TrajectoryFits, Tensor]:
+    """Camera evidence takes the scale of the windows whose points are in its unit; and which trajectories did, [K].
+
+    With a scale of its own it would shrink to nothing beside windows that know no motion, and follow all of them.
+    """
+    known = torch.zeros(len(trajectories), dtype=torch.bool)
+    if scene.motion is None or not scene.motion.windows:
+        return fits, known
+    mine = (
+        torch.isin(scene.window_numbers.cpu(), torch.tensor(scene.motion.windows)) & ~scene.bad & ~scene.empty
+    )
+    if not bool(mine.any()):
+        return fits, known
+    scales = variables.window_scale.cpu() / scene.samples.point_unit.cpu().to(variables.window_scale)
+    fits = replace(fits, scale=fits.scale.clone(), translation=fits.translation.clone())
+    for place, trajectory in enumerate(trajectories):
+        if trajectory.window < 0:
+            scale = scales[mine].median()
+            turned = trajectory.c2w[:, :3, 3].to(fits.rotation) @ fits.rotation[place].mT
+            offset = variables.centre.cpu()[trajectory.frames] - scale * turned
+            fits.scale[place], fits.translation[place] = scale, offset.median(0).values
+            known[place] = True
+    return fits, known
 
 
 def _usable_trajectories(

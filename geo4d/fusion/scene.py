@@ -119,6 +119,7 @@ def _objective(
         free_windows=~scene.empty,
         free_disparity=selection.disparity,
         free_trajectory=selection.trajectory,
+        scaled_trajectory=selection.scaled,
     )
     return SampledObjective(samples, start.optics, weights, columns, start.gauge)
 

@@ -64,6 +64,7 @@ def number_columns(
     free_windows: Tensor,
     free_disparity: Tensor,
     free_trajectory: Tensor,
+    scaled_trajectory: Tensor | None = None,
     max_span: int = 64,
 ) -> Columns:
     """Order the unknowns by time.
@@ -71,6 +72,7 @@ def number_columns(
     Args:
         focal: ``shared``, ``per_frame`` or ``fixed``.
         free_windows, free_disparity, free_trajectory: [G], [G], [K] bool; False holds the numbers fixed.
+        scaled_trajectory: [K] bool; True holds the scale alone fixed. None: of no trajectory.
         max_span: windows and trajectories over more frames than this go to the border.
     """
     entries: list[tuple[float, int, str, int, int]] = []  # time, rank, kind, index, width
@@ -97,7 +99,8 @@ def number_columns(
             place("disparity", index, 2, frames, 3)
     for index, frames in enumerate(trajectory_frames):
         if bool(free_trajectory[index]):
-            place("trajectory", index, 7, frames, 4)
+            scaled = scaled_trajectory is not None and bool(scaled_trajectory[index])
+            place("trajectory", index, 6 if scaled else 7, frames, 4)
     if focal == "shared":
         border.append(("focal", -1, 1))
     entries.sort()
@@ -115,6 +118,8 @@ def number_columns(
         columns = torch.arange(position, position + width)
         if index < 0:
             numbers[kind][:] = columns
+        elif kind == "trajectory" and width == 6:
+            numbers[kind][index, [0, 1, 2, 4, 5, 6]] = columns
         else:
             numbers[kind][index] = columns
         position += width
