@@ -42,6 +42,9 @@ MATCH_ERROR = 0.3
 LEAP = 40
 """Frames that are worth sweeping, though no window wants them, rather than starting again behind them."""
 
+SURELY_MOVING = 0.8
+"""Probability of moving from which a pixel's sweep loses confidence; below it a still wall loses more than a mover gains."""
+
 _ARRAYS = ("c2w", "intrinsics", "confidence", "points", "point_shot", "depth_range")
 
 
@@ -127,7 +130,8 @@ class WindowPrior:
         probability = None if self._moving is None else self._moving.at(found.frame_index, self._size)
         if probability is None:
             return found
-        return replace(found, confidence=found.confidence * (1 - probability))
+        still = ((1 - probability) / (1 - SURELY_MOVING)).clamp(0, 1)
+        return replace(found, confidence=found.confidence * still)
 
 
 def stretches(frames: Sequence[int]) -> list[list[int]]:
