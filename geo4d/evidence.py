@@ -43,7 +43,7 @@ LEAP = 40
 """Frames that are worth sweeping, though no window wants them, rather than starting again behind them."""
 
 SURELY_MOVING = 0.8
-"""Probability of moving from which a pixel's sweep loses confidence; below it a still wall loses more than a mover gains."""
+"""Probability of moving above which a sweep loses confidence; below it a still wall loses more than a mover gains."""
 
 _ARRAYS = ("c2w", "intrinsics", "confidence", "points", "point_shot", "depth_range")
 
