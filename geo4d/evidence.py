@@ -42,6 +42,9 @@ MATCH_ERROR = 0.3
 LEAP = 40
 """Frames that are worth sweeping, though no window wants them, rather than starting again behind them."""
 
+SURE_FOCAL = 0.1
+"""Spread of the logarithm of a focal length from tracks below which the fusion holds it."""
+
 SURELY_MOVING = 0.8
 """Probability of moving above which a sweep loses confidence; below it a still wall loses more than a mover gains."""
 
@@ -189,15 +192,18 @@ def camera_evidence(
         size: (height, width) of the maps.
     """
     confidence = torch.zeros_like(motion.confidence)
+    focal_known = torch.zeros(len(confidence), dtype=torch.bool)
     for start, end in scenes:
         pieces = [(max(start, s.start), min(end, s.stop), s.kind) for s in motion.shots]
         a, b, kind = max(pieces, key=lambda piece: piece[1] - piece[0])
         if kind != "unknown":
             confidence[a:b] = motion.confidence[a:b]
+        focal_known[start:end] = motion.shot_of(a).focal_spread < SURE_FOCAL and (a, b) == (start, end)
     return CameraEvidence(
         c2w=motion.c2w.double(),
         intrinsics=resize_intrinsics(motion.intrinsics.double(), motion.size, size),
         confidence=confidence.double(),
+        focal_known=focal_known,
     )
 
 

@@ -131,17 +131,23 @@ class CameraEvidence:
         intrinsics: pixels of the maps.
         confidence: in [0, 1].
         windows: numbers of predictions whose points are in the unit of these cameras.
+        focal_known: True where the focal length is determined, too; it is then held.
     """
 
     c2w: Float[Tensor, "T 4 4"]
     intrinsics: Float[Tensor, "T 3 3"]
     confidence: Float[Tensor, " T"]
     windows: tuple[int, ...] = ()
+    focal_known: Bool[Tensor, " T"] | None = None
 
     def at(self, frames: Int[Tensor, " n"]) -> "CameraEvidence":
         """The cameras of some frames."""
         return replace(
-            self, c2w=self.c2w[frames], intrinsics=self.intrinsics[frames], confidence=self.confidence[frames]
+            self,
+            c2w=self.c2w[frames],
+            intrinsics=self.intrinsics[frames],
+            confidence=self.confidence[frames],
+            focal_known=None if self.focal_known is None else self.focal_known[frames],
         )
 
 

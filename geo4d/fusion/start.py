@@ -132,6 +132,8 @@ def _start_focal(
     if known is not None:
         return known, "fixed"
     samples, motion, good = scene.samples, scene.motion, ~scene.bad
+    if motion is not None and motion.focal_known is not None and bool(motion.focal_known.all()):
+        return motion.intrinsics[:, 0, 0].double().cpu().log(), "fixed"
     num_frames = samples.num_frames
     stated = samples.focal[:, 0]
     values = torch.where(stated.isfinite(), stated, fitted)
