@@ -19,8 +19,8 @@ from geo4d.video.windows import plan_windows, wide_windows
 MAX_SOURCE_SIZE = 1024
 """Longest side of stored maps when the output size is ``source``."""
 
-BASE_MEMORY = 400 * 2**20
-"""Process with its libraries, frame cache and spool cache; measured, see docs/reconstruct.md."""
+BASE_MEMORY = 600 * 2**20
+"""Process with its libraries, frames, caches and evidence; measured in benchmarks/results/2026-11-20-clips.md."""
 
 FULL_SAMPLING, LEAST_SAMPLES = 300, 40
 """Frames up to which the alignment samples as many pixels per frame as it likes, and the fewest in longer videos."""
