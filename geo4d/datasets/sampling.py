@@ -1,4 +1,4 @@
-"""Which frames of a clip to use, and how to vary them: strides, mirroring, colours."""
+"""Which frames of a clip to use, and how to vary them: strides, mirroring, quarter turns, colours."""
 
 from collections.abc import Sequence
 
@@ -85,3 +85,27 @@ def mirror_cameras(
     mirrored[..., 0, 2] = width - intrinsics[..., 0, 2]
     sign = torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=c2w.dtype, device=c2w.device)
     return mirrored, c2w * sign[:, None] * sign
+
+
+def turn_cameras(
+    intrinsics: Float[Tensor, "*b 3 3"], c2w: Float[Tensor, "*b 4 4"], size: tuple[int, int], turns: int
+) -> tuple[Float[Tensor, "*b 3 3"], Float[Tensor, "*b 4 4"]]:
+    """Cameras rolled about their viewing axis, so that they take the pictures turned by ``torch.rot90(turns)``.
+
+    Args:
+        intrinsics: pixels, without skew.
+        c2w: camera to world.
+        size: (height, width) of the pictures before the turn, pixels.
+        turns: quarter turns against the clock, as seen in the picture.
+    """
+    height, width = size
+    # Pixels (x, y) of the old camera -> (y, width - x) of the new one; its axes are x' = y, y' = -x.
+    roll = torch.eye(4, dtype=c2w.dtype, device=c2w.device)
+    roll[:2, :2] = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    for _ in range(turns % 4):
+        turned = intrinsics.clone()
+        turned[..., 0, 0], turned[..., 1, 1] = intrinsics[..., 1, 1], intrinsics[..., 0, 0]
+        turned[..., 0, 2], turned[..., 1, 2] = intrinsics[..., 1, 2], width - intrinsics[..., 0, 2]
+        intrinsics, c2w = turned, c2w @ roll.T
+        height, width = width, height
+    return intrinsics, c2w

@@ -115,29 +115,37 @@ class Preset:
 def _joint_stages(seed: int) -> dict[str, Stage]:
     """Codec, three joint stages, decoder: the way of the bundled weights."""
     pairs = Stream((64, 112), 4, SLOW_FPS)
+    upright = Stream((112, 64), 4, SLOW_FPS, ratio=0.25)
+    # People hold phones upright, and some devices film on their side.
+    turned = 0.12
     return {
         "codec": Stage("codec", None, (pairs,), chunk=300, note="bases and spreads of the latent, in closed form"),
         "pairs": Stage(
-            "diffusion", "codec", (pairs,), WindowSampling(2, (1, 2, 3)),
+            "diffusion", "codec", (pairs, upright), WindowSampling(2, (1, 2, 3), turned=turned),
             LoopConfig(num_steps=30_000, batch=16, evaluate_every=500, save_every=250, seed=seed),
             first_clip=1_000, note="two frames of a clip, most scenes per second",
         ),
         "clips": Stage(
-            "diffusion", "pairs", (Stream((96, 160), 4, SLOW_FPS),), WindowSampling(4, (1,)),
+            "diffusion", "pairs",
+            (Stream((96, 160), 4, SLOW_FPS), Stream((160, 96), 4, SLOW_FPS, ratio=0.25)),
+            WindowSampling(4, (1,), turned=turned),
             LoopConfig(
                 num_steps=6_000, batch=4, learning_rate=7e-4, evaluate_every=500, save_every=200, decay=0.0, seed=seed
             ),
             chunk=128, first_clip=200_000, note="four frames at the size of inference",
         ),
         "windows": Stage(
-            "diffusion", "clips", (Stream((96, 160), 16),), WindowSampling(16, (1,)),
+            "diffusion", "clips", (Stream((96, 160), 16), Stream((160, 96), 16, ratio=0.25)),
+            WindowSampling(16, (1,), turned=turned),
             LoopConfig(
                 num_steps=1_000, batch=2, learning_rate=4e-4, evaluate_every=200, save_every=50, decay=0.7, seed=seed
             ),
             chunk=48, first_clip=300_000, note="sixteen frames",
         ),
         "decoder": Stage(
-            "decoder", "windows", (Stream((96, 160), 4, SLOW_FPS),), WindowSampling(4, (1,)),
+            "decoder", "windows",
+            (Stream((96, 160), 4, SLOW_FPS), Stream((160, 96), 4, SLOW_FPS, ratio=0.25)),
+            WindowSampling(4, (1,), turned=turned),
             LoopConfig(num_steps=2_000, batch=4, learning_rate=2e-3, evaluate_every=250, save_every=100, seed=seed),
             chunk=96, first_clip=400_000, note="edges, spread and sky, on latents the network predicts",
         ),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.datasets.sampling import choose_frames, mirror_cameras, vary_colours
+from geo4d.datasets.sampling import choose_frames, mirror_cameras, turn_cameras, vary_colours
 from geo4d.diffusion.denoiser import noised, v_target
 from geo4d.models.tiny.codec import LatentCodec
 from geo4d.models.tiny.conditioning import encode_evidence, no_evidence
@@ -42,6 +42,7 @@ class WindowSampling:
         strides: frame distances to draw from.
         mirror: probability of a left-right flip.
         colours: vary the colours.
+        turned: probability that all windows of a step are seen by a camera lying on its side or upside down.
         seed: of all draws.
     """
 
@@ -49,7 +50,13 @@ class WindowSampling:
     strides: tuple[int, ...] = (1, 2, 3)
     mirror: float = 0.5
     colours: bool = True
+    turned: float = 0.0
     seed: int = 0
+
+    def quarter_turns(self, step: int) -> int:
+        """Of the pictures of a step: both sides equally often, upside down half as often as either; mostly 0."""
+        rng = np.random.default_rng((self.seed, 5, step))
+        return int(rng.choice((1, 1, 2, 3, 3))) if rng.random() < self.turned else 0
 
     def window(self, clip: TrainingClip, sample: int) -> tuple[TrainingClip, Tensor]:
         """A varied copy of a clip, and its chosen frames."""
@@ -84,6 +91,26 @@ def mirror_clip(clip: TrainingClip) -> TrainingClip:
     )
 
 
+def turn_batch(batch: Batch, turns: int) -> Batch:
+    """The same windows seen by cameras that are rolled by quarter turns (see ``turn_cameras``)."""
+    if turns % 4 == 0:
+        return batch
+    size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
+    intrinsics, c2w = turn_cameras(batch.intrinsics, batch.c2w, size, turns)
+    prior_intrinsics, prior_c2w = turn_cameras(batch.prior_intrinsics, batch.prior_c2w, size, turns)
+    return replace(
+        batch,
+        rgb=batch.rgb.rot90(turns, (-2, -1)),
+        depth=batch.depth.rot90(turns, (-2, -1)),
+        intrinsics=intrinsics,
+        c2w=c2w,
+        prior_disparity=batch.prior_disparity.rot90(turns, (-2, -1)),
+        prior_confidence=batch.prior_confidence.rot90(turns, (-2, -1)),
+        prior_intrinsics=prior_intrinsics,
+        prior_c2w=prior_c2w,
+    )
+
+
 @dataclass(frozen=True)
 class StreamedBatches:
     """Batches of a replayed clip stream; a ``BatchSource`` of the loop."""
@@ -112,7 +139,9 @@ class StreamedBatches:
             frames.append(chosen)
             samples.append(sample)
             if len(clips) == share:
-                yield stack_clips(clips, frames, samples)
+                yield turn_batch(
+                    stack_clips(clips, frames, samples), self.sampling.quarter_turns(sample // self.batch)
+                )
                 clips, frames, samples = [], [], []
 
 

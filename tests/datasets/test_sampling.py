@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from geo4d.datasets.sampling import choose_frames, draw_mixture, mirror_cameras, vary_colours
+from geo4d.datasets.sampling import choose_frames, draw_mixture, mirror_cameras, turn_cameras, vary_colours
 from geo4d.geometry.cameras import centred_intrinsics, project, unproject
 from geo4d.geometry.poses import inverse, se3_exp, transform
 
@@ -57,6 +57,20 @@ def test_a_mirrored_camera_sees_the_mirrored_world_in_the_flipped_picture() -> N
     torch.testing.assert_close(other[:, 0], size[1] - pixels[:, 0], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(other[:, 1], pixels[:, 1], rtol=1e-3, atol=1e-3)
     assert float(torch.linalg.det(mirrored_c2w[:3, :3])) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5])
+def test_a_rolled_camera_sees_the_same_world_in_the_turned_picture(turns: int) -> None:
+    size = (20, 30)
+    K = centred_intrinsics(torch.tensor(25.0), size)
+    K[0, 2] += 2.5
+    K[1, 1] *= 1.2
+    c2w = se3_exp(torch.tensor([0.3, -0.2, 0.5, 0.1, 0.4, -0.2]))
+    depth = 1 + torch.rand(size)
+    points = transform(c2w, unproject(depth, K).reshape(-1, 3)).reshape(*size, 3)
+    turned_K, turned_c2w = turn_cameras(K, c2w, size, turns)
+    seen = transform(turned_c2w, unproject(depth.rot90(turns, (0, 1)), turned_K).reshape(-1, 3))
+    torch.testing.assert_close(seen, points.rot90(turns, (0, 1)).reshape(-1, 3), rtol=1e-4, atol=1e-4)
 
 
 def test_colours_vary_but_stay_colours() -> None:

@@ -4,6 +4,8 @@ from collections import Counter
 import pytest
 import torch
 
+from geo4d.geometry.cameras import unproject
+from geo4d.geometry.poses import transform
 from geo4d.training.data import ClipStream, EveryNth, ReplayPlan, first_uses, stack_clips
 from geo4d.training.sources import as_float
 from geo4d.training.tiny import EvidenceDropout, StreamedBatches, WindowSampling, batch_evidence
@@ -75,6 +77,23 @@ def test_a_resumed_stream_goes_on_with_the_same_batches(source) -> None:
     for first, second in zip(whole[4:], take(batches(4, 0, 1), 2), strict=True):
         assert torch.equal(first.rgb, second.rgb)
         assert torch.equal(first.samples, second.samples)
+
+
+def test_some_steps_lie_on_their_side_with_everything_in_them(source) -> None:
+    plain = StreamedBatches(source, ReplayPlan(0, 4, 2), WindowSampling(2, (1, 2)), batch=4)
+    sampling = WindowSampling(2, (1, 2), turned=0.5)
+    turned = StreamedBatches(source, ReplayPlan(0, 4, 2), sampling, batch=4)
+    turns = [sampling.quarter_turns(step) for step in range(12)]
+    assert {0, 1} <= set(turns)
+    for step, (upright, batch) in enumerate(
+        zip(take(plain(0, 0, 1), 12), take(turned(0, 0, 1), 12), strict=True)
+    ):
+        assert torch.equal(batch.rgb, upright.rgb.rot90(turns[step], (-2, -1)))
+        points = (unproject(b.depth.clamp(max=50), b.intrinsics) for b in (upright, batch))
+        worlds = [transform(b.c2w, p) for b, p in zip((upright, batch), points, strict=True)]
+        torch.testing.assert_close(worlds[1], worlds[0].rot90(turns[step], (2, 3)), rtol=1e-3, atol=1e-3)
+        assert torch.equal(batch.prior_disparity, upright.prior_disparity.rot90(turns[step], (-2, -1)))
+    assert take(turned(7, 0, 1), 1)[0].rgb.shape == take(turned(0, 0, 1), 8)[7].rgb.shape
 
 
 def test_batches_split_evenly_or_not_at_all(source) -> None:
