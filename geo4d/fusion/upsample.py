@@ -7,6 +7,9 @@ from torch import Tensor
 NEAR_STEP = 0.05
 """Neighbours whose disparity differs by less than this share belong to one surface and are averaged."""
 
+INVALID = -1.0
+"""Stands for the disparity of invalid pixels: farther from every true one than neighbours of one surface are."""
+
 
 def upsample_depth(
     depth: Float[Tensor, "h w"],
@@ -39,22 +42,24 @@ def upsample_depth(
         )
     low_height, low_width = depth.shape
     height, width = rgb_full.shape[:2]
-    disparity = torch.where(torch.isnan(depth), torch.nan, 1 / depth)
+    disparity = torch.where(torch.isnan(depth), INVALID, 1 / depth)
     coarse = torch.cat([rgb_low.movedim(-1, 0).to(depth), disparity[None]])
     fine = rgb_full.movedim(-1, 0).to(depth)
     result = torch.empty(height, width, dtype=depth.dtype, device=depth.device)
-    columns = _neighbours(0, width, width, low_width, depth)
+    # Spread over the fine columns once; the fine rows then only pick whole rows.
+    columns = [
+        (coarse[:, :, column], across) for column, across in _neighbours(0, width, width, low_width, depth)
+    ]
     for first in range(0, height, rows_at_once):
         last = min(height, first + rows_at_once)
         colour = fine[:, first:last].contiguous()
         values, weights = [], []
         for row, down in _neighbours(first, last, height, low_height, depth):
-            band = coarse[:, row]
-            for column, across in columns:
-                look = band[:, :, column]
+            for wide, across in columns:
+                look = wide.index_select(1, row)
                 difference = (look[0] - colour[0]).square_()
                 for channel in (1, 2):
-                    step = look[channel] - colour[channel]
+                    step = look[channel].sub_(colour[channel])
                     difference.addcmul_(step, step)
                 likeness = difference.mul_(-0.5 / colour_width**2).exp_().add_(1e-12)
                 values.append(look[3])
@@ -66,12 +71,12 @@ def upsample_depth(
         limit = NEAR_STEP * chosen.abs()
         total, mean = torch.zeros_like(chosen), torch.zeros_like(chosen)
         for value, weight in zip(values, weights, strict=True):
-            offset = value - chosen  # averaged as differences: the sky, disparity 0, stays exactly 0
-            weight = torch.where(offset.abs() <= limit, weight, 0.0)
-            total += weight
-            mean += torch.where(weight > 0, weight * offset, 0.0)
-        mean = chosen + mean / total.clamp(min=1e-30)
-        result[first:last] = torch.where(total > 0, 1 / mean, torch.nan)
+            offset = value.sub_(chosen)  # averaged as differences: the sky, disparity 0, stays exactly 0
+            weight.mul_(offset.abs() <= limit)
+            total.add_(weight)
+            mean.addcmul_(weight, offset)
+        mean = mean.div_(total.clamp_(min=1e-30)).add_(chosen)
+        result[first:last] = torch.where(chosen < 0, torch.nan, 1 / mean)
     return result
 
 
