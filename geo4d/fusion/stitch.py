@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -62,6 +60,8 @@ def window_scales(
         ratios.append(float(middle))
         spreads.append(float((values - middle).abs().median()))
         kept.append(pairs[number].tolist())
+    import scipy.sparse.linalg  # here: it is a tenth of what the command loads, and models with poses do without
+
     # The samples are divided by the window's own unit; a factor acts on the window's points themselves.
     unit = samples.point_unit.log().numpy()
     laplacian = scipy.sparse.lil_matrix((num_windows, num_windows))
