@@ -1,10 +1,12 @@
-"""The bundled model window by window on held-out scenes, before any fusion: which evidence, how many steps, which spread.
+"""The bundled model window by window on rendered scenes, before any fusion: which evidence, how many steps, which spread.
 
-    python benchmarks/tiny_windows.py --cache DIR [--weights FILE] [--numbers 0-63] [--table evidence steps calibration]
-        [--output benchmarks/results/NAME.json]
+    python benchmarks/tiny_windows.py --cache DIR [--scenes heldout validation turned upright] [--weights FILE]
+        [--numbers 0-63] [--table evidence steps calibration decoder] [--output benchmarks/results/NAME.json]
 
-Frames of the frozen held-out set at half its size rule (96 x 160 pictures for the network, evidence from the whole
-24-frame sequence). Depth is scored after a robust scale and shift of disparity per window, cameras after a similarity.
+``heldout``: the frozen set, for reporting. ``validation``: textures of the training bank, scenes of their own, half of
+them bare rooms, for choosing weights and settings; ``turned``: the same filmed by a camera on its side; ``upright``:
+portrait pictures. 96 x 160 pictures for the network, evidence of the real tracker from the whole 24-frame sequence.
+Depth is scored after a robust scale and shift of disparity per window, cameras after a similarity.
 The evidence of each sequence is computed once and kept in DIR.
 """
 
@@ -14,11 +16,12 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from geo4d.datasets.sampling import turn_cameras
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.fit import fit_scale_shift
 from geo4d.models.tiny.anchor import log_correction
@@ -26,34 +29,60 @@ from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.conditioning import encode_prior
 from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype, resize_pictures
 from geo4d.models.tiny.weights import file_sha256, load_model
+from geo4d.synthetic.render import SyntheticClip
 from geo4d.tracking.prior import usable_pixels
 from geo4d.training.scores import camera_scores, depth_scores, spreads_and_errors
+from geo4d.training.sources import SyntheticSource
 from geo4d.types import PriorMaps, Window
 
+Scenes = Literal["heldout", "validation", "turned", "upright"]
 STARTS = (0,)
 ALL_STARTS = (0, 8)
 LENGTH = 16
 
 
-def load_sequence(number: int, cache: Path) -> dict[str, Any]:
-    """Frames, truth and motion evidence of one held-out sequence, computed at first use."""
-    path = cache / f"heldout_{number:02d}.pt"
+VALIDATION_SEED = 20261120 + 1_000_003
+"""Far from the seeds of the training scenes; the training itself is checked on clips of this seed, too."""
+
+
+def make_clip(scenes: Scenes, number: int) -> SyntheticClip:
+    """The rendered sequence."""
+    if scenes == "heldout":
+        from geo4d.synthetic.heldout import iter_heldout
+
+        return next(iter_heldout(numbers=[number]))
+    size = (256, 144) if scenes == "upright" else (144, 256)
+    source = SyntheticSource(
+        VALIDATION_SEED, size, 24, (8.0, 12.0, 16.0, 24.0), indoor=2.0, open_rooms=0.25, blank=0.4
+    )
+    clip = source.clip(10_000 + number)
+    if scenes != "turned":
+        return clip
+    K, c2w = turn_cameras(clip.intrinsics, clip.c2w, size, 1)
+    turned = {
+        name: getattr(clip, name).rot90(1, (1, 2))
+        for name in ("rgb", "depth", "valid", "dynamic", "object_id")
+    }
+    return replace(clip, intrinsics=K, c2w=c2w, **turned)
+
+
+def load_sequence(scenes: Scenes, number: int, cache: Path) -> dict[str, Any]:
+    """Frames, truth and motion evidence of one sequence, computed at first use."""
+    path = cache / f"{scenes}_{number:02d}.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
-    from geo4d.synthetic.heldout import heldout_configs, iter_heldout
     from geo4d.tracking.prior import fit_motion, iter_prior, prior_for_window
 
-    clip = next(iter_heldout(numbers=[number]))
+    clip = make_clip(scenes, number)
     rgb = clip.rgb.float() / 255
-    size = (96, 160)
+    size = (96, 160) if rgb.shape[1] < rgb.shape[2] else (160, 96)
     small = resize_pictures(rgb, size).permute(0, 2, 3, 1).contiguous()
     motion = fit_motion(iter(rgb))
     maps = list(iter_prior(motion, iter(small)))
-    config = heldout_configs()[number]
     item: dict[str, Any] = {
         "rgb": small.half(), "depth": torch.nn.functional.interpolate(clip.depth[:, None], size, mode="nearest")[:, 0],
         "intrinsics": resize_intrinsics(clip.intrinsics, clip.size, size),
-        "c2w": clip.c2w, "kind": config.kind, "camera": config.camera,
+        "c2w": clip.c2w, "kind": clip.config.kind, "camera": clip.config.camera,
         "dynamic": float(clip.dynamic.float().mean()),
     }  # fmt: skip
     for start in ALL_STARTS:
@@ -272,13 +301,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--scenes", default="heldout", choices=get_args(Scenes))
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--numbers", default="0-63", help="for example 0-63:3 or 1,5,9")
     parser.add_argument("--table", nargs="*", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    items = [load_sequence(number, options.cache) for number in parse_numbers(options.numbers)]
-    result: dict[str, Any] = {"sequences": options.numbers, "torch": torch.__version__}
+    items = [
+        load_sequence(options.scenes, number, options.cache) for number in parse_numbers(options.numbers)
+    ]
+    result: dict[str, Any] = {
+        "scenes": options.scenes,
+        "sequences": options.numbers,
+        "torch": torch.__version__,
+    }
     if options.table:
         dtype = default_dtype("cpu")
         model = load_model(options.weights)
