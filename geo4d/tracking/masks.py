@@ -198,16 +198,13 @@ def _small_grey(frame: Float[Tensor, "H W 3"], width: int) -> np.ndarray:
     return cv2.resize(grey, shape, interpolation=cv2.INTER_AREA)
 
 
-def _carry(values: np.ndarray, flow_back: np.ndarray) -> np.ndarray:
-    """Values of the frame before, seen from this one."""
-    height, width = values.shape
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+def _carry(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """A map of the other picture, [H, W] or [H, W, C], read where the flow leads."""
+    height, width = flow.shape[:2]
+    x = np.arange(width, dtype=np.float32)[None]
+    y = np.arange(height, dtype=np.float32)[:, None]
     return cv2.remap(
-        values,
-        x + flow_back[..., 0],
-        y + flow_back[..., 1],
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
+        values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
 
 
@@ -227,78 +224,133 @@ def _probability(
     if not neighbours:
         return np.zeros((height, width), np.float32)
     K = resize_intrinsics(motion.intrinsics.double(), motion.size, (height, width))
-    rigid = shot.kind == "parallax" and bool(torch.isfinite(motion.depth_range[t]).all())
-    low, high = 0.0, 0.0
-    if rigid:
+    segment = (0.0, 0.0)
+    if shot.kind == "parallax" and bool(torch.isfinite(motion.depth_range[t]).all()):
         near, far = motion.depth_range[t].double().tolist()
-        low, high = 0.5 / far, 2.0 / near
-    ys, xs = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64) + 0.5,
-        torch.arange(width, dtype=torch.float64) + 0.5,
-        indexing="ij",
-    )
-    pixels = torch.stack([xs, ys, torch.ones_like(xs)], -1)
-    offsets, slopes, trusted, places, lengths = [], [], [], [], []
+        segment = (0.5 / far, 2.0 / near)
+    seen = []
     for n in neighbours:
-        there = np.asarray(flow.get(t, n, pictures), np.float64)
-        back = _carry_vector(flow.get(n, t, pictures), there)
-        mismatch = torch.from_numpy(np.linalg.norm(there + back, axis=-1))
         relative = inverse(motion.c2w[n : n + 1].double())[0] @ motion.c2w[t].double()
         A = K[n] @ relative[:3, :3] @ torch.linalg.inv(K[t])
-        b = K[n] @ relative[:3, 3] if rigid else torch.zeros(3, dtype=torch.float64)
-        base = pixels @ A.T
-        middle = 0.5 * (low + high)
-        # position(d) = (base + d b)_xy / (base + d b)_z, linearised over the segment by its two ends
-        first = base + low * b
-        last = base + high * b
-        p_low = first[..., :2] / first[..., 2:].clamp_min(1e-6)
-        p_high = last[..., :2] / last[..., 2:].clamp_min(1e-6)
-        p = (base + middle * b)[..., :2] / (base + middle * b)[..., 2:].clamp_min(1e-6)
-        slope = (p_high - p_low) / max(high - low, 1e-9)
-        end = pixels[..., :2] + torch.from_numpy(there)
-        inside = (end >= 0).all(-1) & (end[..., 0] < width) & (end[..., 1] < height)
-        offsets.append(end - p)
-        places.append(p)
-        lengths.append(torch.from_numpy(np.linalg.norm(there, axis=-1)))
-        slopes.append(slope)
-        trusted.append(torch.exp(-((mismatch / 1.5) ** 2)) * inside)
-    offset, slope, trust = torch.stack(offsets), torch.stack(slopes), torch.stack(trusted)
-    # one disparity (relative to the middle) for all neighbours, within the segment
-    strength = (trust[..., None] * slope * slope).sum((0, -1))
-    best = (trust[..., None] * slope * offset).sum((0, -1)) / strength.clamp_min(1e-9)
-    half = 0.5 * (high - low)
-    best = best.clamp(-half, half)
-    residual = (offset - best[None, ..., None] * slope).norm(dim=-1)
-    if config.contrast > 0:
-        for row, n in enumerate(neighbours):
-            place = places[row] + best[..., None] * slope[row]
-            residual[row] *= torch.from_numpy(
-                _visible_change(pictures[t], pictures[n], place.numpy(), config.contrast)
-            )
-    total = trust.sum(0)
-    # Flow errs by a share of its length.
-    residual = residual / (1 + config.relative_noise * torch.stack(lengths) / config.noise)
+        b = K[n] @ relative[:3, 3]
+        there, back = flow.get(t, n, pictures), flow.get(n, t, pictures)
+        seen.append(_compare(there, back, A.numpy(), b.numpy(), segment))
+    # one disparity (relative to the middle of the segment) for all neighbours
+    strength = sum(s.trust * (s.slope_x * s.slope_x + s.slope_y * s.slope_y) for s in seen)
+    best = sum(s.trust * (s.slope_x * s.miss_x + s.slope_y * s.miss_y) for s in seen)
+    half = 0.5 * (segment[1] - segment[0])
+    best = np.clip(best / np.maximum(strength, 1e-9), -half, half)
+    total, squares = np.zeros_like(best), np.zeros_like(best)
+    for n, s in zip(neighbours, seen, strict=True):
+        shift_x, shift_y = best * s.slope_x, best * s.slope_y
+        residual = cv2.magnitude(s.miss_x - shift_x, s.miss_y - shift_y)
+        if config.contrast > 0:
+            place = (s.rigid_x + shift_x, s.rigid_y + shift_y)
+            residual *= _visible_change(pictures[t], pictures[n], place, config.contrast)
+        # Flow errs by a share of its length.
+        residual /= 1 + (config.relative_noise / config.noise) * s.length
+        total += s.trust
+        squares += s.trust * residual * residual
     # Slow things show at the larger gaps only: the mean of squares listens to the largest residuals.
-    size = ((trust * residual.square()).sum(0) / total.clamp_min(1e-6)).sqrt()
-    seen = size[total > 0.5]
+    size = np.sqrt(squares / np.maximum(total, 1e-6))
+    known = size[total > 0.5]
     # The noise of the rigid part: half of the picture may move, so a low quantile tells it.
-    spread = max(config.noise, 3.0 * float(seen.quantile(0.25)) if len(seen) else 0.0)
+    spread = max(config.noise, 3.0 * _quantile(known, 0.25) if len(known) else 0.0)
     score = (size / (config.threshold * spread)) ** 2
-    probability = (1 - torch.exp(-0.693 * score)) * (total / (0.3 * len(neighbours))).clamp_max(1)
-    return guided_filter(pictures[t], probability.float().numpy(), config.edge_radius)
+    probability = (1 - np.exp(-0.693 * score)) * np.minimum(total / (0.3 * len(neighbours)), 1)
+    return guided_filter(pictures[t], probability, config.edge_radius)
 
 
-def _visible_change(first: np.ndarray, second: np.ndarray, place: np.ndarray, contrast: float) -> np.ndarray:
-    """In [0, 1]: does the second picture, read at ``place``, differ from the first by more than noise?
+@dataclass(frozen=True)
+class _Comparison:
+    """What the flow to one neighbour says about the rigid scene; maps [H, W], pixels.
+
+    Attributes:
+        rigid_x, rigid_y: where a still thing in the middle of its epipolar segment would be.
+        slope_x, slope_y: how that place moves with disparity.
+        miss_x, miss_y: from there to where the flow leads.
+        length: of the flow.
+        trust: in [0, 1]; there and back agree, inside the picture.
+    """
+
+    rigid_x: np.ndarray
+    rigid_y: np.ndarray
+    slope_x: np.ndarray
+    slope_y: np.ndarray
+    miss_x: np.ndarray
+    miss_y: np.ndarray
+    length: np.ndarray
+    trust: np.ndarray
+
+
+def _compare(
+    there: np.ndarray, back: np.ndarray, A: np.ndarray, b: np.ndarray, segment: tuple[float, float]
+) -> _Comparison:
+    """Flow against the epipolar segments of a camera pair.
+
+    Args:
+        there, back: flow to the neighbour and from it, [H, W, 2].
+        A, b: position(d) = (A pixel + d b)_xy / (...)_z for disparity d.
+        segment: smallest and largest disparity.
+    """
+    height, width = there.shape[:2]
+    A, b = A.astype(np.float32), b.astype(np.float32)
+    x = np.arange(width, dtype=np.float32)[None] + np.float32(0.5)
+    y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
+    base_x, base_y, base_z = (row[0] * x + (row[1] * y + row[2]) for row in A)
+
+    def place(disparity: float) -> tuple[np.ndarray, np.ndarray]:
+        over = 1 / np.maximum(base_z + np.float32(disparity) * b[2], np.float32(1e-6))
+        d = np.float32(disparity)
+        return (base_x + d * b[0]) * over, (base_y + d * b[1]) * over
+
+    low, high = segment
+    rigid_x, rigid_y = place(0.5 * (low + high))
+    if high > low:
+        # linearised over the segment by its two ends
+        (low_x, low_y), (high_x, high_y) = place(low), place(high)
+        over = np.float32(1 / (high - low))
+        slope_x, slope_y = (high_x - low_x) * over, (high_y - low_y) * over
+    else:
+        slope_x = slope_y = np.zeros((height, width), np.float32)
+    flow_x, flow_y = there[..., 0], there[..., 1]
+    end_x, end_y = x + flow_x, y + flow_y
+    returned = _carry(back, there)
+    mismatch = cv2.magnitude(flow_x + returned[..., 0], flow_y + returned[..., 1])
+    inside = (end_x >= 0) & (end_y >= 0) & (end_x < width) & (end_y < height)
+    return _Comparison(
+        rigid_x,
+        rigid_y,
+        slope_x,
+        slope_y,
+        end_x - rigid_x,
+        end_y - rigid_y,
+        cv2.magnitude(np.ascontiguousarray(flow_x), np.ascontiguousarray(flow_y)),
+        np.exp(mismatch * mismatch * np.float32(-1 / 1.5**2)) * inside,
+    )
+
+
+def _visible_change(
+    first: np.ndarray, second: np.ndarray, place: tuple[np.ndarray, np.ndarray], contrast: float
+) -> np.ndarray:
+    """In [0, 1]: does the second picture, read at ``place`` (x, y), differ from the first by more than noise?
 
     Flow wanders where there is no texture; there a still thing explains the pictures just as well.
     """
-    at = (place - 0.5).astype(np.float32)
-    warped = cv2.remap(second, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    squared = (warped.astype(np.float32) - first.astype(np.float32)) ** 2
-    local = np.sqrt(cv2.blur(squared, (7, 7)))
-    noise = max(1.0, float(np.quantile(local, 0.25)))
-    return 1 - np.exp(-((local / (contrast * noise)) ** 2))
+    half = np.float32(0.5)
+    warped = cv2.remap(
+        second, place[0] - half, place[1] - half, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    difference = cv2.absdiff(warped, first).astype(np.float32)
+    squared = cv2.blur(difference * difference, (7, 7))
+    noise = max(1.0, _quantile(squared, 0.25) ** 0.5)
+    return 1 - np.exp(squared * np.float32(-1 / (contrast * noise) ** 2))
+
+
+def _quantile(values: np.ndarray, share: float) -> float:
+    """Of at most about 10,000 of the values."""
+    flat = values.reshape(-1)
+    return float(np.quantile(flat[:: 1 + len(flat) // 10_000], share))
 
 
 def guided_filter(guide: np.ndarray, values: np.ndarray, radius: int, softness: float = 4.0) -> np.ndarray:
@@ -318,11 +370,3 @@ def guided_filter(guide: np.ndarray, values: np.ndarray, radius: int, softness: 
     slope = (mean(picture * values) - mean_i * mean_v) / (mean(picture * picture) - mean_i**2 + softness**2)
     offset = mean_v - slope * mean_i
     return np.clip(mean(slope) * picture + mean(offset), 0, 1).astype(np.float32)
-
-
-def _carry_vector(vectors: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """A vector field of the other picture, read where the flow leads."""
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    at_x, at_y = x + flow[..., 0].astype(np.float32), y + flow[..., 1].astype(np.float32)
-    return cv2.remap(vectors, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
