@@ -264,19 +264,21 @@ def write_maps(
     moving: MovingMaps | None,
     progress: Progress,
 ) -> None:
-    """Dense maps of every frame, at the size of the store; a few frames are enlarged beside each other.
+    """Dense maps of every frame, at the size of the store; a few frames are enlarged and stored beside each other.
 
     What moves is told by flow where the cameras come from tracks, else by the aligned depths (``fusion/dynamic.py``).
     """
     keeps_colour = clip.path is None  # an array cannot be read again later
     workers = min(os.cpu_count() or 1, MOST_WORKERS)
-    waiting: deque[tuple[Future[FrameMaps], np.ndarray | None]] = deque()
+    waiting: deque[Future[int]] = deque()
 
-    def write_one() -> None:
-        enlarged, colour = waiting.popleft()
-        maps = enlarged.result()
-        writer.write(maps, colour)
-        progress("write", maps.frame_index + 1, clip.num_frames)
+    def enlarge_and_store(maps: FrameMaps, rgb_low: Tensor, rgb: Tensor) -> int:
+        colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
+        writer.write(resize_maps(maps, rgb_low, rgb), colour)
+        return maps.frame_index
+
+    def finish_one() -> None:
+        progress("write", waiting.popleft().result() + 1, clip.num_frames)
 
     with ThreadPoolExecutor(workers) as pool:
         by_depth = moving is None or not moving.everywhere
@@ -285,13 +287,12 @@ def write_maps(
             if by_flow is not None:
                 maps = replace(maps, dynamic=torch.where(torch.isnan(maps.depth), 0.0, by_flow))
             rgb = clip.read([maps.frame_index], writer.size)[0]
-            colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
             rgb_low = clip.read([maps.frame_index], alignment.size)[0]
-            waiting.append((pool.submit(resize_maps, maps, rgb_low, rgb), colour))
-            if len(waiting) > (workers if writer.size != alignment.size else 0):
-                write_one()
+            waiting.append(pool.submit(enlarge_and_store, maps, rgb_low, rgb))
+            if len(waiting) > workers:
+                finish_one()
         while waiting:
-            write_one()
+            finish_one()
 
 
 def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Tensor, "H W 3"]) -> FrameMaps:

@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,9 +83,10 @@ class StoreWriter:
             self._group = zarr.open_group(folder / ARRAYS, mode="w", zarr_format=3)
         self._arrays: dict[str, Any] = {}
         self._written: dict[str, int] = {}
+        self._creating = threading.Lock()
 
     def write(self, frame: FrameMaps, rgb: np.ndarray | None = None) -> None:
-        """Store one frame; frames come in any order, each once.
+        """Store one frame; frames come in any order, each once, from any thread.
 
         Args:
             frame: maps at the size of the store.
@@ -144,11 +146,13 @@ class StoreWriter:
 
     def _put(self, name: str, index: int, values: np.ndarray, fill: float) -> None:
         with output_errors(self.folder):
-            if name not in self._arrays:
-                shape = (self.num_frames, *values.shape)
-                self._arrays[name] = create_frames(self._group, name, shape, values.dtype, fill)
+            with self._creating:
+                if name not in self._arrays:
+                    shape = (self.num_frames, *values.shape)
+                    self._arrays[name] = create_frames(self._group, name, shape, values.dtype, fill)
             self._arrays[name][index] = values
-        self._written[name] = self._written.get(name, 0) + 1
+        with self._creating:
+            self._written[name] = self._written.get(name, 0) + 1
 
 
 class Workspace:
