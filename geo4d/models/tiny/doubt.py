@@ -22,6 +22,9 @@ FLAT = 0.35
 """Evidence with less than this share of the witness's spread is flat."""
 AGAINST = -0.3
 """Correlation with the witness below which evidence runs against it."""
+DEEPER = 2.0
+"""Evidence with more than this many times the witness's spread is not judged by its direction: there the witness, who
+sees hardly any depth, is the one who does not know."""
 MOST = 0.5
 """Share of doubted evidence from which the positions go."""
 
@@ -49,7 +52,9 @@ def doubted_frames(
     spread = [((part**2 * weight).sum(-1) / total).sqrt() for part in (witness, found)]
     correlation = (witness * found * weight).sum(-1) / total / (spread[0] * spread[1]).clamp(min=1e-6)
     deep = (spread[0] > MIN_DEPTH) & (weight.mean(-1) > MIN_COVERAGE)
-    return deep & ((spread[1] < FLAT * spread[0]) | (correlation < AGAINST)), weight.mean(-1)
+    flat = spread[1] < FLAT * spread[0]
+    against = (correlation < AGAINST) & (spread[1] < DEEPER * spread[0])
+    return deep & (flat | against), weight.mean(-1)
 
 
 def believed(disparity: Float[Tensor, "B T 1 H W"], evidence: Evidence) -> Evidence:
