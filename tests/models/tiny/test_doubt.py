@@ -54,3 +54,12 @@ def test_a_flat_scene_may_have_flat_evidence_and_little_evidence_is_not_judged()
     flat = torch.full((1, FRAMES, *SIZE), 0.5)
     assert not doubted_frames(flat[:, :, None], evidence(flat))[0].any()
     assert not doubted_frames(witness(), evidence(flat, confidence=0.02))[0].any()
+
+
+def test_a_witness_who_sees_hardly_any_depth_is_no_judge_of_its_direction() -> None:
+    shallow = 0.45 + 0.25 * witness()
+    deep = witness()[:, :, 0].flip(-2)
+    given = evidence(deep)
+    assert not doubted_frames(shallow, given)[0].any()
+    assert torch.equal(believed(shallow, given).depth, given.depth)
+    assert doubted_frames(witness(), given)[0].all()
