@@ -41,8 +41,10 @@ class Observations:
     log_depth: Float[Tensor, " O"] | None = None
     depth_weight: Float[Tensor, " O"] | None = None
 
-    def select(self, keep: Bool[Tensor, " O"], point: Int[Tensor, " M"] | None = None) -> Observations:
-        """Some of the observations, their points renumbered to ``point`` if given."""
+    def select(
+        self, keep: Bool[Tensor, " O"] | Int[Tensor, " M"], point: Int[Tensor, " M"] | None = None
+    ) -> Observations:
+        """Some of the observations (a mask, or rows), their points renumbered to ``point`` if given."""
         return Observations(
             self.camera[keep],
             self.point[keep] if point is None else point,
@@ -85,6 +87,7 @@ class BundleConfig:
         with_translation: False holds all camera centres (pure rotation).
         group: cameras per block of points when the Schur complement is formed.
         tolerance: stop when the cost falls by less than this share.
+        reliability: also find ``log_focal_spread`` and ``pose_information``, worth two more steps.
     """
 
     num_iterations: int = 30
@@ -97,6 +100,7 @@ class BundleConfig:
     with_translation: bool = True
     group: int = 12
     tolerance: float = 1e-5
+    reliability: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,18 @@ class BundleResult:
 
     Attributes:
         state: the unknowns.
-        cost: robust cost, pixels squared, prior not included.
+        cost: robust cost, pixels squared, priors not included.
+        total_cost: with priors.
         error: reprojection error of every observation, pixels; infinite behind the camera.
         log_focal_spread: standard deviation of log focal given unit pixel noise, infinite when it was not estimated.
-        pose_information: per camera, Schur-complement block of (translation, rotation) in pixels squared per unit.
+        pose_information: per camera, Schur-complement block of (translation, rotation) in pixels squared per unit;
+            zero when it was not asked for.
         num_iterations: steps tried.
     """
 
     state: BundleState
     cost: float
+    total_cost: float
     error: Float[Tensor, " O"]
     log_focal_spread: float
     pose_information: Float[Tensor, "N 6 6"]
@@ -124,11 +131,13 @@ def project_points(
     state: BundleState, observations: Observations
 ) -> tuple[Float[Tensor, "O 2"], Float[Tensor, "O 3"]]:
     """Predicted uv, and the (homogeneous) camera-frame points; depth is positive in front of the camera."""
-    points = state.points[observations.point]
-    camera_points = _times(state.w2c[observations.camera, :3], points[..., None])[..., 0]
-    plane = camera_points[:, :2] / camera_points[:, 2:].clamp_min(MIN_DEPTH)
-    stretch = 1 + state.radial * plane.square().sum(1, keepdim=True)
-    return state.log_focal[observations.camera].exp()[:, None] * stretch * plane, camera_points
+    points = state.points.T[:, observations.point]
+    world_to_camera = state.w2c[:, :3].permute(1, 2, 0)[:, :, observations.camera]
+    camera_points = (world_to_camera * points).sum(1)
+    plane = camera_points[:2] / camera_points[2].clamp_min(MIN_DEPTH)
+    if state.radial != 0:
+        plane = plane * (1 + state.radial * plane.square().sum(0))
+    return (state.log_focal.exp()[observations.camera] * plane).T, camera_points.T
 
 
 def depth_error(
@@ -146,7 +155,7 @@ def depth_error(
 def reprojection_error(state: BundleState, observations: Observations) -> Float[Tensor, " O"]:
     """Distance in pixels; infinite behind the camera."""
     uv, camera_points = project_points(state, observations)
-    error = (uv - observations.uv).norm(dim=1)
+    error = torch.hypot(*(uv - observations.uv).T)
     return torch.where(camera_points[:, 2] > MIN_DEPTH, error, torch.inf)
 
 
@@ -165,7 +174,7 @@ class _Structure:
             0, point, camera, "amin", include_self=True
         )
         last = torch.zeros(num_points, dtype=torch.long).scatter_reduce(0, point, camera, "amax")
-        self.blocks: list[tuple[Tensor, Tensor, int, int]] = []
+        self.blocks: list[_Block] = []
         local = torch.empty(num_points, dtype=torch.long)
         block_of = first.div(group, rounding_mode="floor")
         seen = torch.zeros(num_points, dtype=torch.bool)
@@ -176,18 +185,30 @@ class _Structure:
             low, high = int(first[members].min()), int(last[members].max()) + 1
             local[members] = torch.arange(len(members))
             rows = (block_of[point] == b).nonzero()[:, 0]
-            self.blocks.append((members, rows, low, high))
+            cell = (camera[rows] - low) * len(members) + local[point[rows]]
+            self.blocks.append(_Block(members, rows, cell, low, high))
             self.extent = max(self.extent, high - low)
-        self.local = local
 
 
-def _tangent_basis(points: Float[Tensor, "P 4"]) -> Float[Tensor, "P 4 3"]:
-    """Three directions orthogonal to each unit vector (Householder)."""
+@dataclass(frozen=True)
+class _Block:
+    """Points whose first cameras are near each other: their observations, by cell of a [cameras, points] table."""
+
+    members: Int[Tensor, " M"]
+    rows: Int[Tensor, " R"]
+    cell: Int[Tensor, " R"]
+    low: int
+    high: int
+
+
+def _mirror(points: Float[Tensor, "P 4"]) -> Float[Tensor, "P 4"]:
+    """Normal v of the reflection that takes each unit vector onto the last axis (Householder).
+
+    The first three columns of 1 - 2 v v^T / v^T v are the directions in which a point may move.
+    """
     v = points.clone()
     v[:, 3] += torch.where(points[:, 3] >= 0, 1.0, -1.0)
-    eye = torch.eye(4, dtype=points.dtype)
-    H = eye - 2 * v[:, :, None] * v[:, None, :] / (v * v).sum(1)[:, None, None]
-    return H[:, :, :3]
+    return v
 
 
 def bundle_adjust(
@@ -212,8 +233,7 @@ def bundle_adjust(
     if fixed is None:
         fixed = torch.zeros(num_cameras, dtype=torch.bool)
         fixed[0] = True
-    structure = _Structure(observations, num_cameras, num_points, config.group)
-    system = _System(observations, structure, fixed, config, num_cameras)
+    system = _System(observations, fixed, config, num_cameras, num_points)
     cost = system.cost(state)
     damping = 1e-3
     tried = 0
@@ -233,33 +253,45 @@ def bundle_adjust(
             damping *= 8
         if not accepted or gain < config.tolerance:
             break
-    system.linearise(state)
-    information, spread = system.reliability()
+    information, spread = torch.zeros(num_cameras, 6, 6, dtype=torch.float64), math.inf
+    if config.reliability:
+        system.linearise(state)
+        information, spread = system.reliability()
     error = reprojection_error(state, observations)
     data_cost = robust_cost(error, observations.weight, config.robust_width)
-    return BundleResult(state, data_cost, error, spread, information, tried)
+    return BundleResult(state, data_cost, cost, error, spread, information, tried)
 
 
 class _System:
     """The normal equations of one problem: linearise, then solve for as many dampings as needed.
 
     Columns of the extended Jacobian: the camera's own unknowns (6, or 7 with its focal), the shared focal, the
-    shared radial coefficient, the residual.
+    shared radial coefficient, the residual. Arrays have the observations (or points) last: all of this is
+    products of tiny matrices, which are fast only when written as sums of whole rows.
+
+    Attributes (after ``linearise``):
+        W: camera columns times point columns of every observation, [size, 3, O].
+        U: camera blocks of the normal matrix, [N, size + 3, size + 3].
+        V, w: point blocks and what couples them to the last three columns, [3, 3, P].
     """
 
     def __init__(
         self,
         observations: Observations,
-        structure: _Structure,
         fixed: Bool[Tensor, " N"],
         config: BundleConfig,
         num_cameras: int,
+        num_points: int,
     ) -> None:
-        self.observations, self.structure, self.config = observations, structure, config
-        self.num_cameras = num_cameras
+        keep = (observations.weight > 0).nonzero()[:, 0]
+        keep = keep[observations.camera[keep].argsort(stable=True)]
+        self.observations = observations.select(keep)
+        self.per_camera = torch.bincount(self.observations.camera, minlength=num_cameras).tolist()
+        self.structure = _Structure(self.observations, num_cameras, num_points, config.group)
+        self.config, self.num_cameras, self.num_points = config, num_cameras, num_points
         self.size = 7 if config.focal == "per_frame" else 6
         self.shared = config.focal == "shared"
-        self.extent = max(structure.extent, 2 if self.size == 7 else 1)
+        self.extent = max(self.structure.extent, 2 if self.size == 7 else 1)
         free = torch.ones(num_cameras, self.size, dtype=torch.bool)
         free[fixed, :6] = False
         if not config.with_translation:
@@ -301,62 +333,65 @@ class _System:
         return cost, gradient, curvature, link
 
     def linearise(self, state: BundleState) -> None:
-        observations, size, n = self.observations, self.size, self.num_cameras
+        observations, size = self.observations, self.size
         camera, point = observations.camera, observations.point
-        uv, p = project_points(state, observations)
-        residual = uv - observations.uv
-        ahead = p[:, 2] > MIN_DEPTH
-        z = p[:, 2].clamp_min(MIN_DEPTH)
-        plane = p[:, :2] / z[:, None]
-        radius = plane.square().sum(1)
-        focal = state.log_focal[camera].exp()
+        world_to_camera = state.w2c[:, :3].permute(1, 2, 0)[:, :, camera]
+        X = state.points.T[:, point]
+        p = (world_to_camera * X).sum(1)
+        ahead = p[2] > MIN_DEPTH
+        z = p[2].clamp_min(MIN_DEPTH)
+        plane = p[:2] / z
+        radius = plane.square().sum(0)
+        stretch = 1 + state.radial * radius
+        focal = state.log_focal.exp()[camera]
+        uv = focal * stretch * plane
+        residual = uv - observations.uv.T
         width = self.config.robust_width
-        root = (observations.weight * ahead / (1 + residual.square().sum(1) / width**2)).sqrt()
-        depth = depth_error(state, observations, p)
+        root = (observations.weight * ahead / (1 + residual.square().sum(0) / width**2)).sqrt()
         rows = 2 if observations.log_depth is None else 3
-        d_p = torch.zeros(len(z), rows, 3, dtype=z.dtype)
-        d_plane = _sum_outer(plane[:, None], plane[:, None]) * (2 * state.radial)
-        d_plane.diagonal(dim1=1, dim2=2).add_((1 + state.radial * radius)[:, None])
-        d_plane *= (focal / z)[:, None, None]
-        d_p[:, :2, :2] = d_plane
-        d_p[:, :2, 2] = -(d_plane * plane[:, None]).sum(2)
-        d_p[:, :2] *= root[:, None, None]
-        root_depth = root
+        d_p = torch.zeros(rows, 3, len(z), dtype=z.dtype)
+        scale = focal / z * root
+        d_p[:2, :2] = plane[:, None] * plane * (2 * state.radial * scale)
+        d_p[0, 0] += stretch * scale
+        d_p[1, 1] += stretch * scale
+        d_p[:2, 2] = -(d_p[:2, :2] * plane).sum(1)
         if rows == 3:
             assert observations.depth_weight is not None
+            depth = depth_error(state, observations, p.T)
             root_depth = (observations.weight * ahead / (1 + depth.square() / width**2)).sqrt()
-            root_depth = root_depth * (state.points[point, 3] > MIN_DEPTH)
-            d_p[:, 2, 2] = root_depth * observations.depth_weight / z
+            root_depth = root_depth * (X[3] > MIN_DEPTH)
+            d_p[2, 2] = root_depth * observations.depth_weight / z
 
-        J = torch.zeros(len(z), rows, size + 3, dtype=z.dtype)
-        J[..., :3] = d_p * state.points[point, 3, None, None]
-        J[..., 3:6] = torch.linalg.cross(p[:, None].expand_as(d_p), d_p)
+        J = torch.zeros(rows, size + 3, len(z), dtype=z.dtype)
+        torch.mul(d_p, X[3], out=J[:, :3])
+        for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):  # rotations: p cross d_p
+            torch.sub(p[i] * d_p[:, j], p[j] * d_p[:, i], out=J[:, 3 + k])
         if size == 7:
-            J[:, :2, 6] = uv * root[:, None]
-        J[..., :size] *= self.free[camera][:, None]
+            J[:2, 6] = uv * root
+        if not bool(self.free.all()):
+            J[:, :size] *= self.free.T.to(z.dtype)[:, camera]
         if self.shared:
-            J[:, :2, size] = uv * root[:, None]
+            J[:2, size] = uv * root
         if self.config.radial_prior > 0:
-            J[:, :2, size + 1] = plane * (focal * radius * root)[:, None]
-        J[:, :2, -1] = residual * root[:, None]
+            J[:2, size + 1] = plane * (focal * radius * root)
+        J[:2, -1] = residual * root
         if rows == 3:
-            J[:, 2, -1] = depth * root_depth
-        basis = _tangent_basis(state.points)
-        d_X = _times(d_p, state.w2c[camera, :3])
+            J[2, -1] = depth * root_depth
+        d_X = (d_p[:, :, None] * world_to_camera).sum(1)
         if rows == 3:
             # depth is z / w: the homogeneous coordinate itself counts too
             assert observations.depth_weight is not None
-            d_X[:, 2, 3] -= (
-                root_depth * observations.depth_weight / state.points[point, 3].clamp_min(MIN_DEPTH)
-            )
-        J_point = _times(d_X, basis[point])
-        JJ = _sum_outer(J, J)
-        self.W = _sum_outer(J, J_point)
-        self.U = torch.zeros(n, size + 3, size + 3, dtype=z.dtype).index_add_(0, camera, JJ)
-        self.V = torch.zeros(len(state.points), 3, 3, dtype=z.dtype).index_add_(
-            0, point, _sum_outer(J_point, J_point)
+            d_X[2, 3] -= root_depth * observations.depth_weight / X[3].clamp_min(MIN_DEPTH)
+        mirror = _mirror(state.points).T
+        v, along = mirror[:, point], (2 / mirror.square().sum(0))[point]
+        J_point = d_X[:, :3] - ((d_X * v).sum(1) * along)[:, None] * v[:3]
+        W = _sum_outer(J, J_point)
+        self.W = W[:size]
+        self.w = torch.zeros(3, 3, self.num_points, dtype=z.dtype).index_add_(2, point, W[size:])
+        self.V = torch.zeros(3, 3, self.num_points, dtype=z.dtype).index_add_(
+            2, point, _sum_outer(J_point, J_point)
         )
-        self.w = torch.zeros(len(state.points), 3, 3, dtype=z.dtype).index_add_(0, point, self.W[:, size:])
+        self.U = torch.stack([torch.bmm(j, j.mT).sum(0) for j in J.split(self.per_camera, dim=2)])
         _, gradient, curvature, self.link = self._focal_terms(state)
         if self.shared:
             self.U[:, size, size] += curvature
@@ -368,63 +403,59 @@ class _System:
             weight = self.config.prior_strength / self.config.radial_prior**2
             self.U[0, size + 1, size + 1] += weight
             self.U[0, size + 1, -1] += weight * state.radial
-        self.basis = basis
 
     def _reduce(self, damping: float) -> _Reduced:
-        """Schur complement without the points: block-tridiagonal in runs of ``extent`` cameras, plus a border."""
+        """Schur complement without the points: block-tridiagonal in runs of ``extent`` cameras, plus a border.
+
+        W V^-1 W^T is formed as (W L^-T)(W L^-T)^T with V = L L^T: one dense product per block of points.
+        """
         size, n, extent = self.size, self.num_cameras, self.extent
         num_runs = -(-n // extent)
         run = extent * size
-        diagonal = torch.zeros(num_runs, run, run, dtype=torch.float64)
-        below = torch.zeros(max(num_runs - 1, 0), run, run, dtype=torch.float64)
-        right = torch.zeros(num_runs * run, 3, dtype=torch.float64)
-        inverse = _inverse_3x3(self.V, damping)
-        Y = _times(self.W, inverse[self.observations.point])
-        y = _times(self.w, inverse)
+        factor = _cholesky_3x3(self.V, damping)
+        Z = _whiten(self.W, factor[:, self.observations.point])
+        z = _whiten(self.w, factor)
         corner = self.U[:, size:, size:].sum(0)
         corner[:2, :2].diagonal().mul_(1 + damping)
-        corner = corner - (y[:, :, None] * self.w[:, None]).sum((0, 3))
+        corner = corner - z.flatten(1) @ z.flatten(1).T
         U = self.U[:, :size, :size].clone()
         U.diagonal(dim1=1, dim2=2).mul_(1 + damping)
         held = torch.where(self.free, 0.0, 1.0)
         level = self.U[:, :size, :size].diagonal(dim1=1, dim2=2).amax(0).clamp_min(1e-12)
         U.diagonal(dim1=1, dim2=2).add_(held * level + 1e-10 * level)
-        for c in range(n):
-            at, row = divmod(c, extent)
-            s = slice(row * size, (row + 1) * size)
-            diagonal[at, s, s] += U[c]
-            right[c * size : (c + 1) * size] += self.U[c, :size, size:]
-            if self.link and c + 1 < n:
-                next_at, next_row = divmod(c + 1, extent)
-                target = diagonal[at] if next_at == at else below[at]
-                target[next_row * size + 6, row * size + 6] -= self.link
-                if next_at == at:
-                    target[row * size + 6, next_row * size + 6] -= self.link
-        for members, rows, low, high in self.structure.blocks:
-            width = (high - low) * size
-            where = self.structure.local[self.observations.point[rows]]
-            local_camera = self.observations.camera[rows] - low
-            dense_Y = torch.zeros(len(members), high - low, size, 3, dtype=torch.float64)
-            dense_W = torch.zeros_like(dense_Y)
-            dense_Y[where, local_camera] = Y[rows, :size]
-            dense_W[where, local_camera] = self.W[rows, :size]
-            flat_Y = dense_Y.reshape(len(members), width, 3).transpose(0, 1).reshape(width, -1)
-            flat_W = dense_W.reshape(len(members), width, 3).transpose(0, 1).reshape(width, -1)
-            product = flat_Y @ flat_W.T
-            edge = flat_Y @ self.w[members].transpose(0, 1).reshape(3, -1).T
-            right[low * size : high * size] -= edge
-            first_run = low // extent
-            split = min((first_run + 1) * extent, high)
-            k, start = (split - low) * size, (low - first_run * extent) * size
+        diagonal = torch.zeros(num_runs, run, run, dtype=torch.float64)
+        below = torch.zeros(max(num_runs - 1, 0), run, run, dtype=torch.float64)
+        right = torch.zeros(num_runs * run, 3, dtype=torch.float64)
+        right[: n * size] = self.U[:, :size, size:].reshape(n * size, 3)
+        at, row = torch.arange(n).div(extent, rounding_mode="floor"), torch.arange(n) % extent
+        cells = diagonal.view(num_runs, extent, size, extent, size)
+        cells[at, row, :, row] = U
+        if self.link:
+            inside = at[1:] == at[:-1]
+            a, before, after = at[:-1], row[:-1], row[1:]
+            cells[a[inside], after[inside], 6, before[inside], 6] -= self.link
+            cells[a[inside], before[inside], 6, after[inside], 6] -= self.link
+            across = below.view(num_runs - 1, extent, size, extent, size)
+            across[a[~inside], after[~inside], 6, before[~inside], 6] -= self.link
+        for block in self.structure.blocks:
+            cameras, members = block.high - block.low, len(block.members)
+            table = torch.zeros(size * 3, cameras * members, dtype=torch.float64)
+            seen = Z.reshape(size * 3, -1)[:, block.rows]
+            table.scatter_(1, block.cell.expand(size * 3, -1), seen)
+            table = table.view(size, 3, cameras, members).permute(2, 0, 1, 3).reshape(cameras * size, -1)
+            width = cameras * size
+            product = table @ table.T
+            right[block.low * size : block.high * size] -= table @ z[:, :, block.members].flatten(1).T
+            first_run = block.low // extent
+            split = min((first_run + 1) * extent, block.high)
+            k, start = (split - block.low) * size, (block.low - first_run * extent) * size
             diagonal[first_run, start : start + k, start : start + k] -= product[:k, :k]
-            if split < high:
+            if split < block.high:
                 rest = width - k
                 diagonal[first_run + 1, :rest, :rest] -= product[k:, k:]
                 below[first_run, :rest, start : start + k] -= product[k:, :k]
-        for row in range(n - (num_runs - 1) * extent, extent):
-            padding = torch.arange(row * size, (row + 1) * size)
-            diagonal[-1, padding, padding] = 1.0
-        return _Reduced(diagonal, below, right, corner, inverse)
+        diagonal[-1].diagonal()[(n - (num_runs - 1) * extent) * size :] = 1.0
+        return _Reduced(diagonal, below, right, corner, factor)
 
     def step(self, state: BundleState, damping: float) -> BundleState | None:
         reduced = self._reduce(damping)
@@ -444,12 +475,15 @@ class _System:
         delta_camera = delta[: n * size].reshape(n, size) * self.free
         if not bool(torch.isfinite(delta_camera).all()):
             return None
-        observations = self.observations
-        pull = _times(delta_camera[observations.camera][:, None], self.W[:, :size])[:, 0]
-        back = -self.w[:, 2] - self.w[:, 0] * border[0] - self.w[:, 1] * border[1]
-        back = back.index_add(0, observations.point, -pull)
-        delta_point = (reduced.inverse @ back[..., None])[..., 0]
-        points = state.points + (self.basis @ delta_point[..., None])[..., 0]
+        camera, point = self.observations.camera, self.observations.point
+        pull = (self.W * delta_camera.T.contiguous()[:, camera][:, None]).sum(0)
+        back = -self.w[2] - self.w[0] * border[0] - self.w[1] * border[1]
+        back.index_add_(1, point, -pull)
+        delta_point = _solve_3x3(reduced.factor, back)
+        mirror = _mirror(state.points)
+        along = 2 * (mirror[:, :3] * delta_point.T).sum(1) / mirror.square().sum(1)
+        points = state.points - along[:, None] * mirror
+        points[:, :3] += delta_point.T
         points = points / points.norm(dim=1, keepdim=True).clamp_min(1e-12)
         motion = torch.eye(4, dtype=points.dtype).repeat(n, 1, 1)
         motion[:, :3, :3] = so3_exp(delta_camera[:, 3:6])
@@ -477,50 +511,60 @@ class _System:
         return torch.stack(blocks), spread
 
 
-# Products of many tiny matrices, written as sums of whole-array products: batched matmul costs ten times as much.
-
-
-def _sum_outer(a: Float[Tensor, "O k i"], b: Float[Tensor, "O k j"]) -> Float[Tensor, "O i j"]:
-    """a^T b."""
-    total = a[:, 0, :, None] * b[:, 0, None, :]
-    for k in range(1, a.shape[1]):
-        total += a[:, k, :, None] * b[:, k, None, :]
-    return total
-
-
-def _times(a: Float[Tensor, "O i k"], b: Float[Tensor, "O k j"]) -> Float[Tensor, "O i j"]:
-    """a b."""
-    total = a[:, :, :1] * b[:, :1]
-    for k in range(1, a.shape[2]):
-        total += a[:, :, k : k + 1] * b[:, k : k + 1]
+def _sum_outer(a: Float[Tensor, "k i O"], b: Float[Tensor, "k j O"]) -> Float[Tensor, "i j O"]:
+    """a^T b of every column."""
+    total = a[0, :, None] * b[0]
+    for k in range(1, len(a)):
+        total.addcmul_(a[k, :, None], b[k])
     return total
 
 
 @dataclass(frozen=True)
 class _Reduced:
-    """The camera system: ``right`` and ``corner`` have the columns (shared focal, radial, residual)."""
+    """The camera system: ``right`` and ``corner`` have the columns (shared focal, radial, residual).
+
+    ``factor``: Cholesky factors of the point blocks.
+    """
 
     diagonal: Float[Tensor, "B M M"]
     below: Float[Tensor, "B1 M M"]
     right: Float[Tensor, "BM 3"]
     corner: Float[Tensor, "3 3"]
-    inverse: Float[Tensor, "P 3 3"]
+    factor: Float[Tensor, "6 P"]
 
 
-def _inverse_3x3(V: Float[Tensor, "P 3 3"], damping: float) -> Float[Tensor, "P 3 3"]:
-    """Inverse of damped symmetric 3x3 matrices by cofactors, after scaling the diagonal to one."""
-    diagonal = V.diagonal(dim1=1, dim2=2)
-    diagonal = diagonal + 1e-8 * diagonal.amax(1, keepdim=True) + 1e-10
-    scale = diagonal.rsqrt()
-    S = V * scale[:, :, None] * scale[:, None, :]
-    d = 1 + damping + 1e-9
-    a, b, c = S[:, 0, 1], S[:, 0, 2], S[:, 1, 2]
-    xx, yy, zz = d - c * c / d, d - b * b / d, d - a * a / d
-    xx, yy, zz = xx * d, yy * d, zz * d
-    xy, xz, yz = b * c - a * d, a * c - b * d, a * b - c * d
-    determinant = (d * xx + a * xy + b * xz).clamp_min(1e-15)
-    inverse = torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], 1).reshape(-1, 3, 3)
-    return inverse / determinant[:, None, None] * scale[:, :, None] * scale[:, None, :]
+def _cholesky_3x3(V: Float[Tensor, "3 3 P"], damping: float) -> Float[Tensor, "6 P"]:
+    """Lower Cholesky factors (xx, yx, zx, yy, zy, zz) of symmetric matrices with damped diagonals."""
+    diagonal = torch.stack([V[0, 0], V[1, 1], V[2, 2]])
+    diagonal = diagonal + 1e-8 * diagonal.amax(0) + 1e-10
+    scale = diagonal.sqrt()
+    d = 1 + damping + 1e-9  # of the matrices scaled to a diagonal of one
+    xx = math.sqrt(d)
+    yx, zx = V[1, 0] / (scale[0] * scale[1] * xx), V[2, 0] / (scale[0] * scale[2] * xx)
+    yy = (d - yx * yx).clamp_min(1e-12).sqrt()
+    zy = (V[2, 1] / (scale[1] * scale[2]) - yx * zx) / yy
+    zz = (d - zx * zx - zy * zy).clamp_min(1e-12).sqrt()
+    x, y, z = scale
+    return torch.stack([x * xx, y * yx, z * zx, y * yy, z * zy, z * zz])
+
+
+def _whiten(rows: Float[Tensor, "k 3 O"], factor: Float[Tensor, "6 O"]) -> Float[Tensor, "k 3 O"]:
+    """rows L^-T."""
+    xx, yx, zx, yy, zy, zz = factor
+    x = rows[:, 0] / xx
+    y = (rows[:, 1] - x * yx) / yy
+    z = (rows[:, 2] - x * zx - y * zy) / zz
+    return torch.stack([x, y, z], 1)
+
+
+def _solve_3x3(factor: Float[Tensor, "6 P"], right: Float[Tensor, "3 P"]) -> Float[Tensor, "3 P"]:
+    """(L L^T)^-1 right."""
+    xx, yx, zx, yy, zy, zz = factor
+    x, y, z = _whiten(right[None], factor)[0]
+    z = z / zz
+    y = (y - zy * z) / yy
+    x = (x - yx * y - zx * z) / xx
+    return torch.stack([x, y, z])
 
 
 def _solve_block_tridiagonal(
@@ -559,13 +603,13 @@ def triangulate(
 
     Points without observations come back as the direction +z at infinity.
     """
-    rays = observations.uv * (-log_focal[observations.camera]).exp()[:, None]
-    P = w2c[observations.camera, :3]
-    rows = P[:, :2] - rays[..., None] * P[:, 2:]
-    rows = rows * observations.weight.sqrt()[:, None, None]
-    normal = torch.zeros(num_points, 4, 4, dtype=rows.dtype).index_add_(0, observations.point, rows.mT @ rows)
-    points = torch.linalg.eigh(normal).eigenvectors[..., 0].contiguous()
-    depth = (P[:, 2] * points[observations.point]).sum(-1)
+    rays = observations.uv.T * (-log_focal).exp()[observations.camera]
+    P = w2c[:, :3].permute(1, 2, 0)[:, :, observations.camera]
+    rows = (P[:2] - rays[:, None] * P[2]) * observations.weight.sqrt()
+    normal = torch.zeros(4, 4, num_points, dtype=rows.dtype)
+    normal.index_add_(2, observations.point, _sum_outer(rows, rows))
+    points = torch.linalg.eigh(normal.permute(2, 0, 1)).eigenvectors[..., 0].contiguous()
+    depth = (P[2] * points.T[:, observations.point]).sum(0)
     votes = torch.zeros(num_points, dtype=rows.dtype).index_add_(
         0, observations.point, depth.sign() * observations.weight
     )

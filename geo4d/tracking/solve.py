@@ -45,6 +45,7 @@ from geo4d.tracking.start import (
     point_error,
     renew_points,
     shared_points,
+    spread_points,
     static_points,
 )
 from geo4d.tracking.tracks import Tracks
@@ -73,6 +74,7 @@ class CameraSolveConfig:
             wide lenses; the intrinsics returned are of the pinhole camera. 0: no distortion.
         parallax_test: how many times more than noise a translation must improve the fit to be believed.
         min_points: tracks that a pose needs.
+        search_points: tracks at most that the start is searched with, spread over the picture.
         depth_spread: expected spread of log depth where depth maps are given; re-estimated from the fit.
         depth_focal_spread: how far the tracks may change the focal length that came with depth maps (logarithm).
     """
@@ -88,6 +90,7 @@ class CameraSolveConfig:
     radial_prior: float = 0.0
     parallax_test: float = 4.0
     min_points: int = 12
+    search_points: int = 250
     depth_spread: float = 0.05
     depth_focal_spread: float = 0.03
 
@@ -539,6 +542,9 @@ class _Shot:
 
     def _solve_window(self, begin: int, end: int) -> StartResult:
         sub, chosen = self._restricted(begin, end)
+        few = spread_points(sub, len(chosen), self.config.search_points)
+        rows, renumber = few[sub.point], torch.cumsum(few, 0) - 1
+        sub, chosen = sub.select(rows, renumber[sub.point[rows]]), chosen[few]
         self.window_points = chosen
         self.window_observations = sub
         start = find_start(
@@ -722,6 +728,7 @@ class _Shot:
         self.has_point[self.window_points] = True
         self.solved = torch.zeros(N, dtype=torch.bool)
         self.solved[begin:end] = True
+        self._add_points(least=min(3, end - begin))
         fresh = self.config.window - self.config.overlap
         forward = [range(b, min(b + fresh, N)) for b in range(end, N, fresh)]
         backward = [range(b, max(b - fresh, -1), -1) for b in range(begin - 1, -1, -fresh)]
@@ -751,9 +758,13 @@ class _Shot:
             )
         self.w2c[c] = guess
         self.solved[c] = True
+        self._add_points()
+
+    def _add_points(self, least: int = 2) -> None:
+        """Positions of all points that at least so many solved keyframes see."""
+        obs = self.observations
         usable = self.solved[obs.camera] & ~self.has_point[obs.point]
-        count = torch.bincount(obs.point[usable], minlength=self.num_points)
-        new = (count >= 2) & (torch.bincount(obs.point[mine], minlength=self.num_points) > 0)
+        new = torch.bincount(obs.point[usable], minlength=self.num_points) >= least
         chosen = new.nonzero()[:, 0]
         if len(chosen) == 0:
             return

@@ -1,7 +1,8 @@
 """Starting values for cameras from tracks: rotations, two views, small motion, and which focal length to believe.
 
 A short run of keyframes is solved from several starts (a few focal lengths, each from the essential matrix of its
-widest pair and from "everything at one distance"), and the start whose adjusted solution explains the tracks best wins.
+widest pair and from "everything at one distance"). They race: after a few steps the worse half of each kind drops out,
+and so do starts that have met. The one whose adjusted solution explains the tracks best wins.
 
 Axis names: N cameras, P points, O observations, S shared points of two views.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import torch
@@ -81,6 +83,25 @@ def shared_points(observations: Observations, first: int, second: int) -> tuple[
     row_second[observations.point[in_second]] = in_second.nonzero()[:, 0]
     both = ((row_first >= 0) & (row_second >= 0)).nonzero()[:, 0]
     return both, observations.uv[row_first[both]], observations.uv[row_second[both]]
+
+
+def spread_points(observations: Observations, num_points: int, most: int) -> Bool[Tensor, " P"]:
+    """At most so many points, evenly from all cells of an 8 x 8 grid over their mean places, those seen longest first."""
+    if num_points <= most:
+        return torch.ones(num_points, dtype=torch.bool)
+    count = torch.bincount(observations.point, minlength=num_points).double().clamp_min(1)
+    place = torch.zeros(num_points, 2, dtype=torch.float64)
+    place.index_add_(0, observations.point, observations.uv)
+    place = place / count[:, None]
+    low, high = place.amin(0), place.amax(0)
+    column, row = (8 * (place - low) / (high - low).clamp_min(1e-9)).long().clamp_max(7).unbind(1)
+    order = count.argsort(descending=True, stable=True)
+    order = order[(8 * row + column)[order].argsort(stable=True)]  # by cell, longest tracks first
+    cell = (8 * row + column)[order]
+    rank = torch.arange(num_points) - torch.searchsorted(cell, cell)
+    chosen = torch.zeros(num_points, dtype=torch.bool)
+    chosen[order[rank.argsort(stable=True)[:most]]] = True
+    return chosen
 
 
 def rotation_chain(observations: Observations, num_cameras: int, focal: float) -> Float[Tensor, "N 3 3"]:
@@ -167,30 +188,30 @@ def two_view_start(
         torch.ones(2 * len(both), dtype=torch.float64),
     )
     points = triangulate(w2c, log_focal, sub, len(both))
-    known = torch.full((num_points,), -1, dtype=torch.long)
-    known[both[good]] = good.nonzero()[:, 0]
-    order = sorted(
-        (c for c in range(num_cameras) if c not in pair), key=lambda c: min(abs(c - p) for p in pair)
+    # All other cameras at once, each from its place between the two (or from the nearer one).
+    share = ((torch.arange(num_cameras) - first) / (second - first)).clamp(0, 1).double()
+    initial = interpolate_rigid(w2c[first].expand_as(w2c), w2c[second].expand_as(w2c), share)
+    column = torch.full((num_points,), -1, dtype=torch.long)
+    column[both[good]] = torch.arange(int(good.sum()))
+    rows = (column[observations.point] >= 0).nonzero()[:, 0]
+    cells = (observations.camera[rows], column[observations.point[rows]])
+    rays = torch.ones(num_cameras, int(good.sum()), 3, dtype=torch.float64)
+    rays[..., :2][cells] = observations.uv[rows] / focal
+    weight = torch.zeros(rays.shape[:2], dtype=torch.float64)
+    weight[cells] = 1.0
+    world = points[good, :3] / torch.where(points[good, 3:].abs() < 1e-6, 1e-6, points[good, 3:])
+    fitted = fit_camera_pose(
+        world.expand(num_cameras, -1, -1),
+        rays,
+        weight,
+        initial_w2c=initial,
+        robust_width=2 * pixel_error / focal,
+        num_iterations=10,
     )
-    solved = {first, second}
-    for c in order:
-        rows = ((observations.camera == c) & (known[observations.point] >= 0)).nonzero()[:, 0]
-        nearest = min(solved, key=lambda s: abs(s - c))
-        start = w2c[nearest]
-        if first < c < second:
-            start = interpolate_rigid(
-                w2c[first], w2c[second], torch.tensor((c - first) / (second - first), dtype=torch.float64)
-            )
-        if len(rows) >= 8:
-            X = points[known[observations.point[rows]]]
-            world = X[:, :3] / torch.where(X[:, 3:].abs() < 1e-6, 1e-6, X[:, 3:])
-            rays = torch.cat(
-                [observations.uv[rows] / focal, torch.ones(len(rows), 1, dtype=torch.float64)], 1
-            )
-            w2c[c] = fit_camera_pose(world, rays, initial_w2c=start, robust_width=2 * pixel_error / focal)
-        else:
-            w2c[c] = start
-        solved.add(c)
+    enough = (weight.sum(1) >= 8)[:, None, None]
+    fitted = torch.where(enough, fitted, initial)
+    fitted[[first, second]] = w2c[[first, second]]
+    w2c = fitted
     points = triangulate(w2c, log_focal, observations, num_points)
     return BundleState(w2c, log_focal, points)
 
@@ -259,57 +280,88 @@ def find_start(
     known = focal is not None
     starts = (focal,) if focal is not None else focal_starts(width, prior)
     settings = BundleConfig(
-        num_iterations=25,
         robust_width=2 * pixel_error,
         focal="fixed" if known else "shared",
         focal_prior=None if known else prior,
         prior_strength=prior_strength,
         tolerance=1e-3,
+        reliability=False,
     )
-    still = BundleConfig(
-        num_iterations=12,
-        robust_width=2 * pixel_error,
-        focal=settings.focal,
-        focal_prior=settings.focal_prior,
-        prior_strength=prior_strength,
-        with_translation=False,
-        tolerance=1e-3,
-    )
-    scores: list[tuple[str, float, float, float]] = []
-    results: list[tuple[float, BundleResult]] = []
-    rotation_only: BundleResult | None = None
-    raw: list[BundleState] = []
-
-    def judge(name: str, begin: float, result: BundleResult) -> None:
-        total = result.cost
-        found = float(result.state.log_focal[0].exp())
-        if prior is not None and not known:
-            total += prior_strength * (math.log(found / prior[0]) / prior[1]) ** 2
-        scores.append((name, begin, found, result.cost / max(len(observations.point), 1)))
-        results.append((total, result))
-
+    chains = [
+        _Runner("small motion", begin, small_motion_start(observations, num_cameras, num_points, begin))
+        for begin in starts
+    ]
+    two_views = []
     for begin in starts:
-        chain = small_motion_start(observations, num_cameras, num_points, begin)
-        turned = bundle_adjust(chain, observations, config=still)
-        if rotation_only is None or turned.cost < rotation_only.cost:
-            rotation_only = turned
-        judge("small motion", begin, bundle_adjust(chain, observations, config=settings))
         pair = widest_pair(observations, num_cameras, begin)
-        two_view = two_view_start(observations, num_cameras, num_points, begin, pixel_error, pair)
-        if two_view is not None:
-            two_view = normalise_scale(two_view, observations)
-            raw.append(two_view)
-            judge("two views", begin, bundle_adjust(two_view, observations, config=settings))
-    best = min(results, key=lambda r: r[0])[1]
-    twin = mirrored(normalise_scale(best.state, observations))
-    judge(
-        "mirrored", float(best.state.log_focal[0].exp()), bundle_adjust(twin, observations, config=settings)
-    )
-    ordered = [result for _, result in sorted(results, key=lambda r: r[0])]
-    assert rotation_only is not None
+        state = two_view_start(observations, num_cameras, num_points, begin, pixel_error, pair)
+        if state is not None:
+            two_views.append(_Runner("two views", begin, normalise_scale(state, observations)))
+
+    def advance(runners: list[_Runner], num_iterations: int, num_left: int) -> list[_Runner]:
+        return race(runners, observations, replace(settings, num_iterations=num_iterations), num_left)
+
+    turning = replace(settings, with_translation=False)
+    turned = race(chains, observations, replace(turning, num_iterations=3), 1)
+    turned = race(turned, observations, replace(turning, num_iterations=9), 1)
+    racers = sorted(advance(chains, 5, 2) + advance(two_views, 5, 3), key=_Runner.total)
+    best = racers[0]
+    racers.append(_Runner("mirrored", best.focal, mirrored(normalise_scale(best.state, observations))))
+    racers = advance(advance(racers, 6, 3), 14, 3)
+    scores = tuple((r.name, r.begin, r.focal, r.cost / max(len(observations.point), 1)) for r in racers)
     everything = torch.ones(num_points, dtype=torch.bool)
-    start = StartResult(ordered[0], rotation_only, tuple(scores), tuple(ordered), everything)
+    start = StartResult(
+        racers[0].solved(), turned[0].solved(), scores, tuple(r.solved() for r in racers), everything
+    )
+    raw = [runner.state for runner in two_views]
     return settle_movers(start, raw, observations, num_points, pixel_error, settings)
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """One start on its way to a solution: where it began (pixels) and where it is."""
+
+    name: str
+    begin: float
+    state: BundleState
+    result: BundleResult | None = None
+
+    @property
+    def focal(self) -> float:
+        return float(self.state.log_focal[0].exp())
+
+    @property
+    def cost(self) -> float:
+        return self.solved().cost
+
+    def total(self) -> float:
+        """Cost with the prior of the focal length."""
+        return self.solved().total_cost
+
+    def solved(self) -> BundleResult:
+        assert self.result is not None
+        return self.result
+
+
+def race(
+    runners: list[_Runner], observations: Observations, settings: BundleConfig, num_left: int
+) -> list[_Runner]:
+    """Adjust all for some steps; the best are left, best first, without those that have met a better one."""
+    moved = []
+    for runner in runners:
+        result = bundle_adjust(runner.state, observations, config=settings)
+        moved.append(replace(runner, state=result.state, result=result))
+    moved.sort(key=_Runner.total)
+    left: list[_Runner] = []
+    for runner in moved:
+        if len(left) < num_left and not any(have_met(runner, other) for other in left):
+            left.append(runner)
+    return left
+
+
+def have_met(a: _Runner, b: _Runner) -> bool:
+    """Whether two starts have come to the same solution: focal length and cost within a percent."""
+    return abs(math.log(a.focal / b.focal)) < 0.01 and abs(a.cost - b.cost) < 0.01 * max(a.cost, b.cost)
 
 
 def point_error(
@@ -377,6 +429,19 @@ SOME_MOVE = 0.1
 """Share of the points from which on something is said to move; below it the robust loss copes."""
 
 
+SETTLING_ROUNDS = ((6, 3), (8, 2), (8, 2), (8, 1))
+"""Steps of each round, and how many candidates are left after it."""
+
+
+class _Settled(NamedTuple):
+    """A candidate, the error of every point, that of a good point, and the adjustment that it came from."""
+
+    state: BundleState
+    error: Float[Tensor, " P"]
+    level: float
+    result: BundleResult | None
+
+
 def settle_movers(
     start: StartResult,
     raw: list[BundleState],
@@ -384,11 +449,8 @@ def settle_movers(
     num_points: int,
     pixel_error: float,
     settings: BundleConfig,
-    *,
-    num_candidates: int = 4,
-    num_rounds: int = 4,
 ) -> StartResult:
-    """Adjust the best candidates to the points that they explain, in turns; the one that explains most wins.
+    """Adjust the candidates to the points that they explain, in turns, and drop those that explain least.
 
     ``raw``: starts that no moving point has pulled yet; they compete, too.
 
@@ -399,29 +461,32 @@ def settle_movers(
     static = error < MOVER_LIMIT * noise_level(error, observations, floor)
     if float(static.double().mean()) > 1 - SOME_MOVE:
         return replace(start, static=static)
-    settled: list[tuple[float, BundleResult, Tensor]] = []
-    for state in [c.state for c in start.candidates[:num_candidates]] + raw:
-        state, error = renew_points(state, observations, torch.ones(num_points, dtype=torch.bool))
-        level = noise_level(error, observations, floor)
-        for _ in range(num_rounds):
-            width = max(level, floor)
-            static = static_points(error, MOVER_LIMIT * width, observations)
-            weight = observations.weight * static[observations.point]
-            chosen = replace(observations, weight=weight)
-            result = bundle_adjust(
-                state, chosen, config=replace(settings, robust_width=2 * width, num_iterations=10)
-            )
-            state, error = renew_points(result.state, observations, ~static)
-            level = noise_level(error, observations, floor)
-        settled.append((level, replace(result, state=state), error))
-    # All are judged by one yardstick: the noise of the sharpest of them.
-    width = MOVER_LIMIT * min(level for level, _, _ in settled)
     count = torch.bincount(observations.point, minlength=num_points).double()
 
-    def explained(error: Tensor) -> float:
-        return float((count * (1 - (error / width).square()).clamp_min(0)).sum())
+    def explained(candidate: _Settled, noise: float) -> float:
+        return float((count * (1 - (candidate.error / (MOVER_LIMIT * noise)).square()).clamp_min(0)).sum())
 
-    level, best, error = max(settled, key=lambda c: explained(c[2]))
+    everything = torch.ones(num_points, dtype=torch.bool)
+    candidates: list[_Settled] = []
+    for begin in [c.state for c in start.candidates] + raw:
+        renewed, error = renew_points(begin, observations, everything)
+        candidates.append(_Settled(renewed, error, noise_level(error, observations, floor), None))
+    for num_iterations, num_left in SETTLING_ROUNDS:
+        moved = []
+        for candidate in candidates:
+            static = static_points(candidate.error, MOVER_LIMIT * candidate.level, observations)
+            chosen = replace(observations, weight=observations.weight * static[observations.point])
+            config = replace(settings, robust_width=2 * candidate.level, num_iterations=num_iterations)
+            result = bundle_adjust(candidate.state, chosen, config=config)
+            state, error = renew_points(result.state, observations, ~static)
+            moved.append(_Settled(state, error, noise_level(error, observations, floor), result))
+        # All are judged by one yardstick: the noise of the sharpest of them.
+        sharpest = min(candidate.level for candidate in moved)
+        moved.sort(key=lambda candidate: -explained(candidate, sharpest))
+        candidates = moved[:num_left]
+    state, error, level, found = candidates[0]
+    assert found is not None
+    best = replace(found, state=state)
     static = static_points(error, MOVER_LIMIT * level, observations)
     weight = observations.weight * static[observations.point]
     best_error = reprojection_error(best.state, observations)

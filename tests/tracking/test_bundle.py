@@ -9,10 +9,11 @@ from geo4d.tracking.bundle import (
     BundleConfig,
     BundleState,
     Observations,
-    _inverse_3x3,
+    _cholesky_3x3,
+    _solve_3x3,
     _solve_block_tridiagonal,
-    _Structure,
     _System,
+    _whiten,
     bundle_adjust,
     reprojection_error,
     rescale,
@@ -52,6 +53,13 @@ def disturbed(state, amount=0.03, focal_factor=1.1, seed=1):
     )
 
 
+def tangent_basis(points):
+    """The directions that the solver moves unit vectors in: Householder reflections without their last column."""
+    v = points + torch.tensor([0, 0, 0, 1.0]) * torch.where(points[:, 3:] >= 0, 1.0, -1.0)
+    reflection = torch.eye(4) - 2 * v[:, :, None] * v[:, None, :] / v.square().sum(1)[:, None, None]
+    return reflection[:, :, :3]
+
+
 @pytest.mark.parametrize("focal", ["fixed", "shared", "per_frame"])
 def test_exact_observations_are_reached_from_a_disturbed_start(focal):
     truth, observations = problem()
@@ -67,13 +75,13 @@ def test_gradient_and_normal_matrix_match_autograd():
     state = disturbed(truth, 0.01)
     fixed = torch.zeros(4, dtype=torch.bool)
     config = BundleConfig(robust_width=1e6)
-    system = _System(observations, _Structure(observations, 4, 12, 12), fixed, config, 4)
+    system = _System(observations, fixed, config, 4, 12)
     system.linearise(state)
 
     def residual(x):
         twist, focal, tangent = x[:24].reshape(4, 6), x[24], x[25:].reshape(12, 3)
         motion = rigid(so3_exp(twist[:, 3:]), twist[:, :3])
-        points = state.points + (system.basis @ tangent[..., None])[..., 0]
+        points = state.points + (tangent_basis(state.points) @ tangent[..., None])[..., 0]
         p = ((motion @ state.w2c)[observations.camera, :3] @ points[observations.point][..., None])[..., 0]
         return ((state.log_focal[0] + focal).exp() * p[:, :2] / p[:, 2:] - observations.uv).reshape(-1)
 
@@ -86,15 +94,17 @@ def test_gradient_and_normal_matrix_match_autograd():
         torch.testing.assert_close(system.U[c, :6, -1], g[block])
         torch.testing.assert_close(system.U[c, :6, 6], H[block, 24])
     torch.testing.assert_close(system.U[:, 6, 6].sum(), H[24, 24])
-    torch.testing.assert_close(system.w[:, -1].reshape(-1), g[25:])
-    torch.testing.assert_close(torch.block_diag(*system.V), H[25:, 25:], rtol=1e-7, atol=1e-6)
+    torch.testing.assert_close(system.w[-1].T.reshape(-1), g[25:])
+    torch.testing.assert_close(
+        torch.block_diag(*system.V.permute(2, 0, 1)), H[25:, 25:], rtol=1e-7, atol=1e-6
+    )
 
     # the whole damped step against the dense normal equations, in several block layouts
     damping = 0.1
     D = H + damping * torch.diag(H.diagonal())
     expected = -torch.linalg.solve(D, g)
     for group in (1, 2, 12):
-        system = _System(observations, _Structure(observations, 4, 12, group), fixed, config, 4)
+        system = _System(observations, fixed, replace(config, group=group), 4, 12)
         system.linearise(state)
         moved = system.step(state, damping)
         assert moved is not None
@@ -158,13 +168,17 @@ def test_triangulation_is_exact_and_scale_is_free():
     assert error.max() < 1e-9
 
 
-def test_small_inverse_and_block_solver():
+def test_small_cholesky_factors_and_block_solver():
     g = torch.Generator().manual_seed(0)
     A = torch.randn(50, 3, 5, generator=g, dtype=torch.float64)
-    V = A @ A.mT
-    torch.testing.assert_close(
-        _inverse_3x3(V, 0.0) @ V, torch.eye(3).double().expand(50, 3, 3), atol=1e-5, rtol=0
-    )
+    V, right = A @ A.mT, torch.randn(50, 3, generator=g, dtype=torch.float64)
+    factor = _cholesky_3x3(V.permute(1, 2, 0), 0.0)
+    solved = _solve_3x3(factor, right.T).T
+    torch.testing.assert_close((V @ solved[..., None])[..., 0], right, atol=1e-5, rtol=0)
+    white = _whiten(A.permute(2, 1, 0), factor).permute(
+        2, 0, 1
+    )  # rows L^-T: whitened rows of A^T are orthonormal
+    torch.testing.assert_close(white.mT @ white, torch.eye(3).double().expand(50, 3, 3), atol=1e-5, rtol=0)
     L = torch.tril(torch.randn(12, 12, generator=g, dtype=torch.float64)).diagonal_scatter(
         torch.full((12,), 4.0).double()
     )
@@ -202,15 +216,15 @@ def test_measured_depth_fixes_the_scale_and_its_jacobian_is_exact():
     fixed = torch.zeros(5, dtype=torch.bool)
     wide = BundleConfig(robust_width=1e6)
     state = disturbed(truth, 0.01)
-    system = _System(measured, _Structure(measured, 5, 60, 12), fixed, wide, 5)
+    system = _System(measured, fixed, wide, 5, 60)
     system.linearise(state)
 
     def cost(tangent):
-        points = state.points + (system.basis @ tangent[..., None])[..., 0]
+        points = state.points + (tangent_basis(state.points) @ tangent[..., None])[..., 0]
         q = (state.w2c[measured.camera, :3] @ points[measured.point][..., None])[..., 0]
         uv = state.log_focal[0].exp() * q[:, :2] / q[:, 2:] - measured.uv
         log_ratio = 20 * ((q[:, 2] / points[measured.point, 3]).log() - measured.log_depth)
         return 0.5 * (uv.square().sum() + log_ratio.square().sum())
 
     gradient = torch.autograd.functional.jacobian(cost, torch.zeros(60, 3, dtype=torch.float64))
-    torch.testing.assert_close(system.w[:, -1], gradient)
+    torch.testing.assert_close(system.w[-1].T, gradient)
