@@ -41,7 +41,7 @@ from geo4d.predict import (
 from geo4d.provenance import StageClock, machine, peak_memory, versions
 from geo4d.spool import EVIDENCE, Spool, SpooledPredictions
 from geo4d.store import StoreWriter, Workspace, check_output, load_result
-from geo4d.tracking.solve import MotionCameras
+from geo4d.tracking.solve import MotionCameras, single_thread
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import Video, fit_size
 from geo4d.video.revisits import FrameLooks
@@ -280,7 +280,8 @@ def write_maps(
     def finish_one() -> None:
         progress("write", waiting.popleft().result() + 1, clip.num_frames)
 
-    with ThreadPoolExecutor(workers) as pool:
+    # One torch thread in each: frames, not parts of them, are shared out.
+    with single_thread(), ThreadPoolExecutor(workers) as pool:
         by_depth = moving is None or not moving.everywhere
         for maps in iter_dense(alignment, predictions, with_dynamic=by_depth):
             by_flow = None if moving is None else moving.at(maps.frame_index, alignment.size)
