@@ -3,8 +3,10 @@
 For every reference frame the other frames are warped over planes of constant disparity in the reference camera and
 compared by zero-mean normalised correlation; the best half of the views counts, so that occlusion in some of them does
 no harm. A semi-global pass carries the answer into surfaces without texture, a parabola refines it between the planes.
+All planes are searched in pictures of half the size; a few disparities around the answer are compared at the full size.
 
-Axis names: V frames of the window, R reference frames, N neighbours of a reference, D planes, H W pixels.
+Axis names: V frames of the window, R reference frames, N neighbours of a reference, D planes, H W pixels, h w pixels of
+the smaller pictures.
 """
 
 from __future__ import annotations
@@ -36,18 +38,25 @@ class SweepConfig:
             image width; more is not better.
         min_overlap: share of the reference that a neighbour should see.
         pixel_error: spread of matching, pixels, that turns parallax into confidence.
+        shrink: side of the squares of pixels that are averaged for the search over all planes; 1 searches, and ends, at
+            the full size.
+        reach: planes on each side of the answer that are compared again at the full size.
+        stay: cost of leaving the answer by one plane, in units of (1 - correlation).
         max_volume_bytes: bound on the cost volumes held at once.
     """
 
-    num_neighbours: int = 4
+    num_neighbours: int = 6
     patch: int = 5
-    texture_floor: float = 0.012
-    smooth_small: float = 0.08
-    smooth_large: float = 0.6
+    texture_floor: float = 0.003
+    smooth_small: float = 0.05
+    smooth_large: float = 1.2
     edge_scale: float = 0.08
     target_parallax: float = 0.06
     min_overlap: float = 0.6
     pixel_error: float = 0.5
+    shrink: int = 2
+    reach: int = 2
+    stay: float = 0.02
     max_volume_bytes: int = 192 << 20
 
 
@@ -95,16 +104,29 @@ def plane_sweep(
         )
     projections = _relative_projections(K.double(), pose, reference_index, neighbours)
 
-    plane_bytes = 4 * planes.shape[1] * height * width
+    small_grey, small_projections = _shrunk(grey, projections, config.shrink)
+    plane_bytes = 4 * planes.shape[1] * small_grey.shape[1] * small_grey.shape[2]
     chunk = max(1, int(config.max_volume_bytes // (6 * plane_bytes)))
     disparity = video.new_empty(len(reference_index), height, width)
     margin = torch.empty_like(disparity)
     for start in range(0, len(reference_index), chunk):
         part = slice(start, start + chunk)
         frames = reference_index[part]
-        cost = _cost_volume(grey, frames, neighbours[part], projections[part], planes[frames], config)
-        smooth = semi_global(cost, grey[frames], config)
-        disparity[part], margin[part] = _pick(smooth, cost, planes[frames])
+        cost = _cost_volume(
+            small_grey, frames, neighbours[part], small_projections[part], planes[frames], config
+        )
+        smooth = semi_global(cost, small_grey[frames], config)
+        found, clear, raw = _pick(smooth, cost, planes[frames])
+        if config.shrink > 1:
+            found, clear = _enlarged(
+                torch.stack([found, clear], 1), small_grey[frames], grey[frames], config.shrink
+            )
+            found, raw = _refine(
+                grey, frames, neighbours[part], projections[part], found, planes[frames], config
+            )
+        disparity[part] = found
+        # Both must hold: the views agree at this plane, and no distant plane does as well.
+        margin[part] = clear * (raw / 0.6).clamp(0.2, 1)
     parallax = _pixels_per_disparity(projections, neighbours, disparity)
     agreement = _consistency(disparity, reference_index, K, pose, config)
     # The share of matches whose error stays within 25 % of the depth, for a Gaussian pixel error.
@@ -184,29 +206,31 @@ def choose_neighbours(
 def semi_global(
     cost: Float[Tensor, "R D H W"], grey: Float[Tensor, "R H W"], config: SweepConfig
 ) -> Float[Tensor, "R D H W"]:
-    """Semi-global aggregation along the four axis directions, mean of the four.
+    """Semi-global aggregation along the eight directions to the neighbours of a pixel, mean of the eight.
 
     A change of one plane between neighbours costs ``smooth_small``, any larger one ``smooth_large``, less across
     edges of the picture.
 
     Source: Hirschmueller, Stereo processing by semiglobal matching and mutual information, 2008, Eq. (13).
     """
-    vertical = _scan_both_ways(cost, grey, config)
-    horizontal = _scan_both_ways(cost.transpose(2, 3).contiguous(), grey.transpose(1, 2), config)
-    return vertical.add_(horizontal.transpose(2, 3)).mul_(0.25)
+    vertical = _scan_both_ways(cost, grey, (-1, 0, 1), config)
+    horizontal = _scan_both_ways(cost.transpose(2, 3).contiguous(), grey.transpose(1, 2), (0,), config)
+    return vertical.add_(horizontal.transpose(2, 3)).mul_(0.125)
 
 
 def _scan_both_ways(
-    cost: Float[Tensor, "R D S L"], grey: Float[Tensor, "R S L"], config: SweepConfig
+    cost: Float[Tensor, "R D S L"], grey: Float[Tensor, "R S L"], slants: Sequence[int], config: SweepConfig
 ) -> Float[Tensor, "R D S L"]:
-    """Sum of the path costs down and up the axis S."""
+    """Sum of the path costs down and up the axis S, straight or with a step of ``slants`` along L for each along S."""
     refs, num_planes, steps, lines = cost.shape
     small = config.smooth_small
-    step = (grey[:, 1:] - grey[:, :-1]).abs()
+    # Of both ways: the brightness step from where a path comes from, by the line that it comes from.
+    came = torch.stack([_moved(grey, slant) for slant in slants])
+    step = torch.stack([grey[:, 1:] - came[:, :, :-1], grey[:, :-1] - came[:, :, 1:]]).abs_()
     large = (config.smooth_large / (1 + 2 * (step / config.edge_scale))).clamp_min(1.5 * small)
     # One extra plane of infinity on both ends stands for "no such neighbour".
-    state = cost.new_full((2, refs, num_planes + 2, lines), torch.inf)
-    inner = state[:, :, 1:-1]
+    state = cost.new_full((2, len(slants), refs, num_planes + 2, lines), torch.inf)
+    inner = state[:, :, :, 1:-1]
     total = torch.empty_like(cost)
     best = torch.empty_like(inner)
     touched = torch.zeros(steps, dtype=torch.bool)
@@ -215,22 +239,32 @@ def _scan_both_ways(
         if s == 0:
             inner[0], inner[1] = cost[:, :, s], cost[:, :, back]
         else:
-            low = inner.amin(2, keepdim=True)
-            torch.minimum(state[:, :, :-2], state[:, :, 2:], out=best)
+            for k, slant in enumerate(slants):
+                if slant:
+                    inner[:, k] = _moved(inner[:, k], slant)
+            low = inner.amin(3, keepdim=True)
+            torch.minimum(state[:, :, :, :-2], state[:, :, :, 2:], out=best)
             best.add_(small)
             torch.minimum(best, inner, out=best)
             best.sub_(low)
-            jump = torch.stack([large[:, s - 1], large[:, back]])[:, :, None]
+            jump = torch.stack([large[0, :, :, s - 1], large[1, :, :, back]])[:, :, :, None]
             torch.minimum(best, jump, out=best)
             torch.add(best[0], cost[:, :, s], out=inner[0])
             torch.add(best[1], cost[:, :, back], out=inner[1])
         for direction, line in ((0, s), (1, back)):
             if touched[line]:
-                total[:, :, line] += inner[direction]
+                total[:, :, line] += inner[direction].sum(0)
             else:
-                total[:, :, line] = inner[direction]
+                total[:, :, line] = inner[direction].sum(0)
                 touched[line] = True
     return total
+
+
+def _moved(values: Float[Tensor, "*b L"], slant: int) -> Float[Tensor, "*b L"]:
+    """The values ``slant`` (-1, 0 or 1) positions further on; 0, a path's beginning, where nothing comes from."""
+    if slant == 0:
+        return values
+    return F.pad(values[..., :-1], (1, 0)) if slant > 0 else F.pad(values[..., 1:], (0, 1))
 
 
 def _plane_table(
@@ -281,13 +315,17 @@ def _cost_volume(
     references: Int[Tensor, " R"],
     neighbours: Int[Tensor, "R N"],
     projections: Float[Tensor, "R N 3 4"],
-    planes: Float[Tensor, "R D"],
+    planes: Float[Tensor, "R D"] | Float[Tensor, "R D H W"],
     config: SweepConfig,
 ) -> Float[Tensor, "R D H W"]:
     """1 - correlation, mean of the best half of the views, clamped to [0, 1]; 1 where nobody sees the plane."""
     _, height, width = grey.shape
     num_planes = planes.shape[1]
     pixels = _pixel_grid(height, width, grey)
+    # grid_sample wants [-1, 1] from edge to edge, which is our pixel convention.
+    to_unit = projections.new_tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
+    projections = (to_unit @ projections).to(grey)
+    planes = planes.flatten(2) if planes.ndim == 4 else planes[..., None]
     cost = grey.new_empty(len(references), num_planes, height, width)
     # Small blocks of planes stay in the cache from warping to correlation.
     block = max(1, min(num_planes, (1 << 19) // (4 * height * width)))
@@ -299,13 +337,13 @@ def _cost_volume(
         if not used:
             cost[row] = 1
             continue
-        base = {n: (projections[row, n, :, :3].to(grey) @ pixels) for n in used}
+        base = {n: projections[row, n, :, :3] @ pixels for n in used}
         for start in range(0, num_planes, block):
             d = planes[row, start : start + block]
             best = [grey.new_full((len(d), height, width), _INVALID) for _ in range(keep)]
             for n in used:
                 score = _correlate(
-                    grey[neighbours[row, n]], base[n], projections[row, n, :, 3].to(grey), d, picture, mean, spread,
+                    grey[neighbours[row, n]], base[n], projections[row, n, :, 3], d, picture, mean, spread,
                     config,
                 )  # fmt: skip
                 for k in range(keep):
@@ -366,20 +404,22 @@ def _correlate(
     source: Float[Tensor, "H W"],
     base: Float[Tensor, "3 HW"],
     offset: Float[Tensor, " 3"],
-    d: Float[Tensor, " D"],
+    d: Float[Tensor, "D 1"] | Float[Tensor, "D HW"],
     picture: Float[Tensor, "H W"],
     mean: Float[Tensor, "H W"],
     spread: Float[Tensor, "H W"],
     config: SweepConfig,
 ) -> Float[Tensor, "D H W"]:
-    """Correlation of the reference with one neighbour warped over some planes; ``_INVALID`` where out of sight."""
+    """Correlation of the reference with one neighbour warped over some planes; ``_INVALID`` where out of sight.
+
+    Homogeneous places in the neighbour, in [-1, 1] from edge to edge, are ``base`` + d * ``offset``.
+    """
     height, width = source.shape
-    shift = d[:, None] * offset[:, None, None]
+    shift = d * offset[:, None, None]
     depth = (base[2] + shift[2]).clamp_min(1e-6)
-    # grid_sample wants [-1, 1] from edge to edge, which is our pixel convention.
     inverse = depth.reciprocal_()
-    x = (base[0] + shift[0]).mul_(inverse).mul_(2 / width).sub_(1)
-    y = (base[1] + shift[1]).mul_(inverse).mul_(2 / height).sub_(1)
+    x = (base[0] + shift[0]).mul_(inverse)
+    y = (base[1] + shift[1]).mul_(inverse)
     grid = torch.stack([x, y], -1).reshape(1, -1, width, 2)
     warped = F.grid_sample(
         source[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False
@@ -397,15 +437,11 @@ def _correlate(
 
 def _pick(
     smooth: Float[Tensor, "R D H W"], cost: Float[Tensor, "R D H W"], planes: Float[Tensor, "R D"]
-) -> tuple[Float[Tensor, "R H W"], Float[Tensor, "R H W"]]:
-    """The cheapest plane, refined by a parabola, and how clearly it beats every plane that is not beside it."""
+) -> tuple[Float[Tensor, "R H W"], Float[Tensor, "R H W"], Float[Tensor, "R H W"]]:
+    """The cheapest plane, refined by a parabola; how clearly it beats every plane not beside it; its correlation."""
     num_planes = smooth.shape[1]
-    low, index = smooth.min(1, keepdim=True)
-    centre = index.clamp(1, num_planes - 2)
-    left, middle, right = (smooth.gather(1, centre + k) for k in (-1, 0, 1))
-    bend = left - 2 * middle + right
-    shift = torch.where(bend > 1e-6, 0.5 * (left - right) / bend.clamp_min(1e-6), (index - centre).to(smooth))
-    position = (centre + shift.clamp(-1, 1))[:, 0]
+    index, position = _parabola(smooth)
+    low = smooth.gather(1, index)
     step = (planes[:, -1] - planes[:, 0]) / (num_planes - 1)
     disparity = planes[:, 0, None, None] + position * step[:, None, None]
 
@@ -416,8 +452,89 @@ def _pick(
     rival = rival_cost.amin(1)
     raw = 1 - cost.gather(1, index)[:, 0]
     margin = (rival - low[:, 0]).clamp(0, 1)
-    # Both must hold: the views agree at this plane, and no distant plane does as well.
-    return disparity, (1 - torch.exp(-margin / 0.1)) * (raw / 0.6).clamp(0.2, 1)
+    return disparity, 1 - torch.exp(-margin / 0.1), raw
+
+
+def _shrunk(
+    grey: Float[Tensor, "V H W"], projections: Float[Tensor, "R N 3 4"], factor: int
+) -> tuple[Float[Tensor, "V h w"], Float[Tensor, "R N 3 4"]]:
+    """Means over squares of pixels, repeated at the border where they do not fit, and the projections for them."""
+    if factor == 1:
+        return grey, projections
+    height, width = grey.shape[1:]
+    padded = F.pad(grey[:, None], (0, -width % factor, 0, -height % factor), mode="replicate")
+    scale = torch.diag(projections.new_tensor([factor, factor, 1.0]))
+    smaller = projections.clone()
+    smaller[..., :3] = smaller[..., :3] @ scale
+    return F.avg_pool2d(padded, factor)[:, 0], torch.linalg.inv(scale) @ smaller
+
+
+def _enlarged(
+    maps: Float[Tensor, "R K h w"], small: Float[Tensor, "R h w"], grey: Float[Tensor, "R H W"], factor: int
+) -> tuple[Float[Tensor, "R H W"], ...]:
+    """Maps at the full size: every pixel takes the values of the one of the four nearest small pixels most like it."""
+    height, width = grey.shape[1:]
+    stacked = torch.cat([small[:, None], maps], 1)
+    best = chosen = None
+    for rows, columns in _four_nearest(
+        (height, width), (small.shape[1], small.shape[2]), factor, grey.device
+    ):
+        candidate = stacked[:, :, rows[:, None], columns]
+        distance = (candidate[:, 0] - grey).abs()
+        if best is None or chosen is None:
+            best, chosen = distance, candidate[:, 1:].clone()
+        else:
+            closer = distance < best
+            best = torch.where(closer, distance, best)
+            chosen = torch.where(closer[:, None], candidate[:, 1:], chosen)
+    assert chosen is not None
+    return chosen.unbind(1)
+
+
+def _four_nearest(
+    size: tuple[int, int], small: tuple[int, int], factor: int, device: torch.device
+) -> list[tuple[Int[Tensor, " H"], Int[Tensor, " W"]]]:
+    """Rows and columns of the small picture around every pixel, the nearest first."""
+    sides = []
+    for length, small_length in zip(size, small, strict=True):
+        at = (torch.arange(length, device=device) + 0.5) / factor - 0.5
+        nearest = at.round().long()
+        other = nearest + torch.where(at >= nearest, 1, -1)
+        sides.append((nearest.clamp(0, small_length - 1), other.clamp(0, small_length - 1)))
+    return [(rows, columns) for rows in sides[0] for columns in sides[1]]
+
+
+def _refine(
+    grey: Float[Tensor, "V H W"],
+    references: Int[Tensor, " R"],
+    neighbours: Int[Tensor, "R N"],
+    projections: Float[Tensor, "R N 3 4"],
+    disparity: Float[Tensor, "R H W"],
+    planes: Float[Tensor, "R D"],
+    config: SweepConfig,
+) -> tuple[Float[Tensor, "R H W"], Float[Tensor, "R H W"]]:
+    """The best of a few disparities around each pixel's own, refined by a parabola, and its correlation."""
+    offsets = torch.arange(-config.reach, config.reach + 1).to(disparity)
+    step = (planes[:, -1] - planes[:, 0]) / (planes.shape[1] - 1)
+    candidates = disparity[:, None] + step[:, None, None, None] * offsets[:, None, None]
+    candidates = candidates.clamp_min(1e-3 * step[:, None, None, None])
+    cost = _cost_volume(grey, references, neighbours, projections, candidates, config)
+    centre, position = _parabola(cost + config.stay * offsets.abs()[:, None, None])
+    raw = 1 - cost.gather(1, centre)[:, 0]
+    moved = disparity + step[:, None, None] * (position - config.reach)
+    return moved.clamp_min(1e-3 * step[:, None, None]), raw
+
+
+def _parabola(
+    cost: Float[Tensor, "R D H W"],
+) -> tuple[Int[Tensor, "R 1 H W"], Float[Tensor, "R H W"]]:
+    """The cheapest plane, and the place of the lowest point of the parabola through it and its two neighbours, planes."""
+    index = cost.min(1, keepdim=True).indices
+    centre = index.clamp(1, cost.shape[1] - 2)
+    left, middle, right = (cost.gather(1, centre + k) for k in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    shift = torch.where(bend > 1e-6, 0.5 * (left - right) / bend.clamp_min(1e-6), (index - centre).to(cost))
+    return index, (centre + shift.clamp(-1, 1))[:, 0]
 
 
 def _pixels_per_disparity(

@@ -124,7 +124,8 @@ def simulate_evidence(
         estimated * pixel_scale,
         pose,
         disparities=(near, max(far, 2 * near), config.num_planes),
-        config=SweepConfig(num_neighbours=config.num_neighbours),
+        # The clip is already shrunk to the size that the sweep of a whole video searches at.
+        config=SweepConfig(num_neighbours=config.num_neighbours, shrink=1),
     )
     # Times the median depth: a plain unit, so that half precision is enough.
     unit = float(finite[len(finite) // 2])

@@ -5,7 +5,11 @@ from geo4d.tracking.sweep import (
     SweepConfig,
     _box,
     _correlate,
+    _enlarged,
     _patch_statistics,
+    _refine,
+    _relative_projections,
+    _shrunk,
     choose_neighbours,
     plane_sweep,
     semi_global,
@@ -26,6 +30,60 @@ def test_finds_the_depth_of_a_textured_room(make_room):
     assert good.mean() > 0.95
     assert good[confidence > 0.5].mean() > 0.98
     assert (confidence > 0.5).float().mean() > 0.4
+
+
+@pytest.mark.parametrize("size", [(60, 80), (61, 79)])
+def test_the_search_in_smaller_pictures_finds_what_the_full_size_finds(make_room, size):
+    scene = make_room(num_frames=5, size=(62, 80), focal=70.0, travel=0.6)
+    video, depth = (maps[:, : size[0], : size[1]] for maps in (scene.rgb, scene.depth[[1, 3]]))
+    good = []
+    for shrink in (1, 2):
+        disparity, confidence = plane_sweep(
+            video,
+            scene.intrinsics,
+            scene.c2w,
+            disparities=(0.8, 8.0, 32),
+            references=[1, 3],
+            config=SweepConfig(shrink=shrink),
+        )
+        assert disparity.shape == (2, *size)
+        assert disparity.min() > 0
+        right = within(disparity, depth)
+        assert right[confidence > 0.5].mean() > 0.95
+        good.append(right.mean())
+    assert good[1] > good[0] - 0.02
+
+
+def test_a_shrunk_projection_names_the_same_point():
+    generator = torch.Generator().manual_seed(0)
+    projections = torch.rand(1, 2, 3, 4, generator=generator, dtype=torch.float64) + torch.eye(3, 4)
+    grey, smaller = _shrunk(torch.rand(3, 7, 10), projections, 2)
+    assert grey.shape == (3, 4, 5)
+    at = torch.tensor([3.0, 5.0, 1.0, 0.4], dtype=torch.float64)  # pixel 3, 5 at disparity 0.4
+    half = torch.tensor([1.5, 2.5, 1.0, 0.4], dtype=torch.float64)
+    full, small = projections @ at, smaller @ half
+    torch.testing.assert_close(full[..., :2] / full[..., 2:], 2 * small[..., :2] / small[..., 2:])
+
+
+def test_enlarged_maps_keep_to_the_edges_of_the_picture():
+    left = torch.arange(16) < 7  # no multiple of two
+    grey = torch.where(left, 0.2, 0.8).expand(1, 12, 16).contiguous()
+    small = torch.nn.functional.avg_pool2d(grey, 2)
+    value = torch.where(small < 0.5, 1.0, 3.0)
+    (enlarged,) = _enlarged(value[:, None], small, grey, 2)
+    torch.testing.assert_close(enlarged, torch.where(left, 1.0, 3.0).expand_as(enlarged))
+
+
+def test_refining_brings_a_disparity_closer_than_the_planes_are(make_room):
+    scene = make_room(num_frames=3, size=(60, 80), focal=70.0, travel=0.5)
+    grey, truth = scene.rgb.mean(-1), 1 / scene.depth[1:2]
+    planes = torch.linspace(1 / 8, 1 / 0.8, 32)[None]
+    step = float(planes[0, 1] - planes[0, 0])
+    neighbours, reference = torch.tensor([[0, 2]]), torch.tensor([1])
+    projections = _relative_projections(scene.intrinsics.double(), scene.c2w.double(), reference, neighbours)
+    found, raw = _refine(grey, reference, neighbours, projections, truth + step, planes, SweepConfig())
+    assert (found - truth).abs().median() < 0.3 * step
+    assert raw.median() > 0.8
 
 
 def test_confidence_ranks_the_errors(make_room):
@@ -95,9 +153,9 @@ def test_correlation_of_a_picture_with_itself_is_one():
     config = SweepConfig(texture_floor=1e-6)
     picture = torch.rand(12, 14)
     ys, xs = torch.meshgrid(torch.arange(12) + 0.5, torch.arange(14) + 0.5, indexing="ij")
-    base = torch.stack([xs, ys, torch.ones_like(xs)]).reshape(3, -1)
+    base = torch.stack([xs / 7 - 1, ys / 6 - 1, torch.ones_like(xs)]).reshape(3, -1)
     mean, spread = _patch_statistics(picture, config)
-    score = _correlate(picture, base, torch.zeros(3), torch.ones(2), picture, mean, spread, config)
+    score = _correlate(picture, base, torch.zeros(3), torch.ones(2, 1), picture, mean, spread, config)
     torch.testing.assert_close(score, torch.ones_like(score), atol=2e-3, rtol=0)
 
 
@@ -125,15 +183,16 @@ def test_semi_global_matches_a_plain_scan():
                     out[d, y, x] = cost[d, y, x] + min(options) - before.min()
         return out
 
-    expected = sum(path(cost[0], grey[0], dy, dx) for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1))) / 4
+    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    expected = sum(path(cost[0], grey[0], dy, dx) for dy, dx in steps) / 8
     torch.testing.assert_close(semi_global(cost, grey, config)[0], expected)
 
 
 def test_neighbours_have_parallax_and_lie_on_both_sides(make_room):
     scene = make_room(num_frames=21, size=(48, 64), travel=2.0)
     chosen = choose_neighbours(scene.intrinsics, scene.c2w, (48, 64), torch.full((21,), 0.4), references=[10])
-    assert (chosen < 10).sum() == 2
-    assert (chosen > 10).sum() == 2
+    assert (chosen < 10).sum() == 3
+    assert (chosen > 10).sum() == 3
     assert (chosen[0] - 10).abs().min() > 0
     ends = choose_neighbours(scene.intrinsics, scene.c2w, (48, 64), torch.full((21,), 0.4), references=[0])
     assert (ends > 0).all()
