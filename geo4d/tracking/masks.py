@@ -1,10 +1,11 @@
 """Dynamic regions: what moves on its own, from motion alone, or masks that the user brings.
 
 A frame is compared by dense flow with frames at several gaps before and after. Where the scene is rigid, every flow
-vector must end on its epipolar segment (between the nearest and the farthest depth of the frame), and all of them must
-agree on one depth. What does not fit is moving.
+vector must end on its epipolar segment (between the nearest and the farthest depth of the frame), all of them must agree
+on one depth, and the colours found there must be the same. What fits neither before nor after is moving. Where there
+is no texture, and flow tells nothing, the nearest surroundings of the same brightness decide.
 
-Axis names: H W pixels of the small pictures in which flow is computed, M neighbouring frames.
+Axis names: H W pixels of the small pictures in which flow is computed.
 """
 
 from __future__ import annotations
@@ -36,25 +37,25 @@ class MaskConfig:
         gaps: frames between compared pictures, both ways.
         width: columns of the pictures in which flow is computed.
         noise: least spread of flow, pixels of these pictures.
-        threshold: residual, in spreads, at which the probability is one half.
+        threshold: residual of flow, in spreads, that is one half likely to be motion.
         memory: share of the probability that comes from the frame before, carried along the flow.
         least_area: smaller regions are dropped, share of the picture.
         edge_radius: how far the probability is spread to the edges of the picture, pixels of these pictures.
-        contrast: how much more than noise a still thing must miss the colours to count as moving; 0 does not look.
+        contrast: misfit of colours, in spreads, that is one half likely to be motion.
         relative_noise: error of flow that is allowed for, share of its length.
         cut: probability from which a mask says True.
     """
 
     gaps: tuple[int, ...] = (1, 2, 4)
     width: int = 384
-    noise: float = 0.2
-    threshold: float = 3.0
+    noise: float = 0.12
+    threshold: float = 2.0
     memory: float = 0.4
     least_area: float = 0.002
-    edge_radius: int = 6
-    contrast: float = 1.5
-    relative_noise: float = 0.03
-    cut: float = 0.4
+    edge_radius: int = 8
+    contrast: float = 2.0
+    relative_noise: float = 0.02
+    cut: float = 0.5
 
 
 def iter_motion_probability(
@@ -179,6 +180,9 @@ class _FlowCache:
 
     def __init__(self) -> None:
         self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        # Twice as fine as the preset: thin movers keep their own flow. Three times the cost, well below "medium".
+        self._dis.setFinestScale(1)
+        self._dis.setVariationalRefinementIterations(2)
         self._known: dict[tuple[int, int], np.ndarray] = {}
 
     def get(self, source: int, target: int, pictures: OrderedDict[int, np.ndarray]) -> np.ndarray:
@@ -215,9 +219,10 @@ def _probability(
     flow: _FlowCache,
     config: MaskConfig,
 ) -> np.ndarray:
-    """Probability of frame ``t`` from its residual to the rigid scene."""
+    """Probability of frame ``t``, from its flow and its colours against the rigid scene."""
     shot = motion.shot_of(t)
-    height, width = pictures[t].shape
+    picture = pictures[t]
+    height, width = picture.shape
     neighbours = [n for g in config.gaps for n in (t - g, t + g)]
     neighbours = [n for n in neighbours if shot.start <= n < shot.stop and n in pictures]
     neighbours = [n for n in neighbours if motion.confidence[n] > 0.05]
@@ -228,123 +233,151 @@ def _probability(
     if shot.kind == "parallax" and bool(torch.isfinite(motion.depth_range[t]).all()):
         near, far = motion.depth_range[t].double().tolist()
         segment = (0.5 / far, 2.0 / near)
-    seen = []
+    pairs = []
     for n in neighbours:
         relative = inverse(motion.c2w[n : n + 1].double())[0] @ motion.c2w[t].double()
         A = K[n] @ relative[:3, :3] @ torch.linalg.inv(K[t])
         b = K[n] @ relative[:3, 3]
         there, back = flow.get(t, n, pictures), flow.get(n, t, pictures)
-        seen.append(_compare(there, back, A.numpy(), b.numpy(), segment))
-    # one disparity (relative to the middle of the segment) for all neighbours
-    strength = sum(s.trust * (s.slope_x * s.slope_x + s.slope_y * s.slope_y) for s in seen)
-    best = sum(s.trust * (s.slope_x * s.miss_x + s.slope_y * s.miss_y) for s in seen)
-    half = 0.5 * (segment[1] - segment[0])
-    best = np.clip(best / np.maximum(strength, 1e-9), -half, half)
-    total, squares = np.zeros_like(best), np.zeros_like(best)
-    for n, s in zip(neighbours, seen, strict=True):
-        shift_x, shift_y = best * s.slope_x, best * s.slope_y
-        residual = cv2.magnitude(s.miss_x - shift_x, s.miss_y - shift_y)
-        if config.contrast > 0:
-            place = (s.rigid_x + shift_x, s.rigid_y + shift_y)
-            residual *= _visible_change(pictures[t], pictures[n], place, config.contrast)
-        # Flow errs by a share of its length.
-        residual /= 1 + (config.relative_noise / config.noise) * s.length
-        total += s.trust
-        squares += s.trust * residual * residual
-    # Slow things show at the larger gaps only: the mean of squares listens to the largest residuals.
-    size = np.sqrt(squares / np.maximum(total, 1e-6))
-    known = size[total > 0.5]
-    # The noise of the rigid part: half of the picture may move, so a low quantile tells it.
-    spread = max(config.noise, 3.0 * _quantile(known, 0.25) if len(known) else 0.0)
-    score = (size / (config.threshold * spread)) ** 2
-    probability = (1 - np.exp(-0.693 * score)) * np.minimum(total / (0.3 * len(neighbours)), 1)
-    return guided_filter(pictures[t], probability, config.edge_radius)
+        pairs.append(_Pair(n > t, pictures[n], there, back, A.numpy(), b.numpy()))
+    disparity = _shared_disparity(pairs, segment)
+    texture = _texture(picture)
+    residual, change = np.full_like(disparity, np.inf), np.full_like(disparity, np.inf)
+    for later in (False, True):
+        side = [pair for pair in pairs if pair.later == later]
+        if side:
+            # What is still may be hidden before or after, rarely both; what moves fits neither.
+            r, c = _side_evidence(side, picture, texture, disparity, config)
+            residual, change = np.minimum(residual, r), np.minimum(change, c)
+    trust = sum(pair.trust for pair in pairs) / np.float32(len(pairs))
+    apart = 1 - np.exp2(-np.where(np.isfinite(residual), residual, 0) / config.threshold**2)
+    differs = 1 - np.exp2(-np.where(np.isfinite(change), change, 0) / config.contrast**2)
+    moving = apart * differs * trust * trust
+    # Where there is texture, colours that fit speak for a still thing; where there is none, neighbours decide.
+    still = (1 - differs) * (1 - 0.5 * apart) * texture / (texture + 1) + 0.02 * (1 - apart)
+    share = guided_filter(picture, moving, config.edge_radius) / np.maximum(
+        guided_filter(picture, moving + still, config.edge_radius), 1e-4
+    )
+    return np.interp(share, *_CALIBRATION).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """What the flow to one neighbour says about the rigid scene; maps [H, W], pixels.
+_CALIBRATION = ((0.0, 0.15, 0.5, 1.0), (0.0, 0.5, 0.8, 1.0))
+"""Share of the evidence that says moving -> probability; a half is where masks of rendered scenes fit best."""
+
+
+class _Pair:
+    """The current picture and a neighbour; maps [H, W], pixels.
 
     Attributes:
-        rigid_x, rigid_y: where a still thing in the middle of its epipolar segment would be.
-        slope_x, slope_y: how that place moves with disparity.
-        miss_x, miss_y: from there to where the flow leads.
+        later: the neighbour comes after the picture.
+        other: the neighbour.
+        end_x, end_y: where flow leads.
         length: of the flow.
         trust: in [0, 1]; there and back agree, inside the picture.
     """
 
-    rigid_x: np.ndarray
-    rigid_y: np.ndarray
-    slope_x: np.ndarray
-    slope_y: np.ndarray
-    miss_x: np.ndarray
-    miss_y: np.ndarray
-    length: np.ndarray
-    trust: np.ndarray
-
-
-def _compare(
-    there: np.ndarray, back: np.ndarray, A: np.ndarray, b: np.ndarray, segment: tuple[float, float]
-) -> _Comparison:
-    """Flow against the epipolar segments of a camera pair.
-
-    Args:
+    def __init__(
+        self,
+        later: bool,
+        other: np.ndarray,
+        there: np.ndarray,
+        back: np.ndarray,
+        A: np.ndarray,
+        b: np.ndarray,
+    ) -> None:
+        """Args:
         there, back: flow to the neighbour and from it, [H, W, 2].
         A, b: position(d) = (A pixel + d b)_xy / (...)_z for disparity d.
-        segment: smallest and largest disparity.
-    """
-    height, width = there.shape[:2]
-    A, b = A.astype(np.float32), b.astype(np.float32)
-    x = np.arange(width, dtype=np.float32)[None] + np.float32(0.5)
-    y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
-    base_x, base_y, base_z = (row[0] * x + (row[1] * y + row[2]) for row in A)
+        """
+        height, width = there.shape[:2]
+        x = np.arange(width, dtype=np.float32)[None] + np.float32(0.5)
+        y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
+        self.later, self.other = later, other
+        self._base = [row[0] * x + (row[1] * y + row[2]) for row in A.astype(np.float32)]
+        self._step = b.astype(np.float32)
+        flow_x, flow_y = there[..., 0], there[..., 1]
+        self.end_x, self.end_y = x + flow_x, y + flow_y
+        self.length = np.sqrt(flow_x * flow_x + flow_y * flow_y)
+        missing = there + _carry(back, there)
+        squared = missing[..., 0] ** 2 + missing[..., 1] ** 2
+        self.trust = np.exp(squared * np.float32(-1 / 1.5**2)) * self._inside(self.end_x, self.end_y)
 
-    def place(disparity: float) -> tuple[np.ndarray, np.ndarray]:
-        over = 1 / np.maximum(base_z + np.float32(disparity) * b[2], np.float32(1e-6))
-        d = np.float32(disparity)
-        return (base_x + d * b[0]) * over, (base_y + d * b[1]) * over
+    def place(self, disparity: np.ndarray | np.floating) -> tuple[np.ndarray, np.ndarray]:
+        """Where a still thing of a disparity would be."""
+        over = 1 / np.maximum(self._base[2] + disparity * self._step[2], np.float32(1e-6))
+        return (
+            (self._base[0] + disparity * self._step[0]) * over,
+            (self._base[1] + disparity * self._step[1]) * over,
+        )
 
-    low, high = segment
-    rigid_x, rigid_y = place(0.5 * (low + high))
-    if high > low:
+    def change(self, picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Squared difference of colour around a place of the neighbour, grey levels, and whether it can be seen."""
+        half = np.float32(0.5)
+        warped = cv2.remap(self.other, x - half, y - half, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        difference = cv2.absdiff(warped, picture).astype(np.float32)
+        return cv2.blur(difference * difference, (5, 5)), self._inside(x, y)
+
+    def _inside(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        height, width = self.other.shape
+        return (x >= 0) & (y >= 0) & (x < width) & (y < height)
+
+
+def _shared_disparity(pairs: Sequence[_Pair], segment: tuple[float, float]) -> np.ndarray:
+    """The disparity per pixel on which the flow to all neighbours agrees best, within the segment."""
+    low, high = (np.float32(end) for end in segment)
+    middle = np.float32(0.5) * (low + high)
+    strength, best = (np.zeros(pairs[0].length.shape, np.float32) for _ in range(2))
+    if high <= low:
+        return best
+    for pair in pairs:
         # linearised over the segment by its two ends
-        (low_x, low_y), (high_x, high_y) = place(low), place(high)
-        over = np.float32(1 / (high - low))
-        slope_x, slope_y = (high_x - low_x) * over, (high_y - low_y) * over
-    else:
-        slope_x = slope_y = np.zeros((height, width), np.float32)
-    flow_x, flow_y = there[..., 0], there[..., 1]
-    end_x, end_y = x + flow_x, y + flow_y
-    returned = _carry(back, there)
-    mismatch = cv2.magnitude(flow_x + returned[..., 0], flow_y + returned[..., 1])
-    inside = (end_x >= 0) & (end_y >= 0) & (end_x < width) & (end_y < height)
-    return _Comparison(
-        rigid_x,
-        rigid_y,
-        slope_x,
-        slope_y,
-        end_x - rigid_x,
-        end_y - rigid_y,
-        cv2.magnitude(np.ascontiguousarray(flow_x), np.ascontiguousarray(flow_y)),
-        np.exp(mismatch * mismatch * np.float32(-1 / 1.5**2)) * inside,
-    )
+        (low_x, low_y), (high_x, high_y) = pair.place(low), pair.place(high)
+        rigid_x, rigid_y = pair.place(middle)
+        slope_x, slope_y = (high_x - low_x) / (high - low), (high_y - low_y) / (high - low)
+        strength += pair.trust * (slope_x * slope_x + slope_y * slope_y)
+        best += pair.trust * (slope_x * (pair.end_x - rigid_x) + slope_y * (pair.end_y - rigid_y))
+    return np.clip(middle + best / np.maximum(strength, np.float32(1e-9)), low, high)
 
 
-def _visible_change(
-    first: np.ndarray, second: np.ndarray, place: tuple[np.ndarray, np.ndarray], contrast: float
-) -> np.ndarray:
-    """In [0, 1]: does the second picture, read at ``place`` (x, y), differ from the first by more than noise?
+def _side_evidence(
+    side: Sequence[_Pair],
+    picture: np.ndarray,
+    texture: np.ndarray,
+    disparity: np.ndarray,
+    config: MaskConfig,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the neighbours of one side are from the rigid scene: mean squares of flow and of colour, in spreads.
 
-    Flow wanders where there is no texture; there a still thing explains the pictures just as well.
+    Both are infinite where nothing is known. Slow things show at the larger gaps only, and a mean of squares listens to
+    the largest residuals. Flow wanders where there is no texture; there a still thing explains the colours just as well.
     """
-    half = np.float32(0.5)
-    warped = cv2.remap(
-        second, place[0] - half, place[1] - half, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    trust, residual, seen, change = (np.zeros_like(disparity) for _ in range(4))
+    for pair in side:
+        x, y = pair.place(disparity)
+        miss_x, miss_y = pair.end_x - x, pair.end_y - y
+        miss = np.sqrt(miss_x * miss_x + miss_y * miss_y)
+        known = miss[pair.trust > 0.5]
+        # The noise of the rigid part: half of the picture may move, so a low quantile tells it.
+        spread = np.hypot(config.noise, 1.5 * _quantile(known, 0.4) if len(known) else 0.0)
+        # Flow errs by a share of its length.
+        whitened = miss / (np.float32(spread) + np.float32(config.relative_noise) * pair.length)
+        trust += pair.trust
+        residual += pair.trust * whitened * whitened
+        squared, visible = pair.change(picture, x, y)
+        noise = max(1.0, _quantile(squared, 0.25))
+        seen += visible
+        # Half a pixel of misplacement is forgiven.
+        change += visible * squared / np.float32(noise) / (2 + texture * np.float32(0.25 / noise))
+    return (
+        np.where(trust > 0.5, residual / np.maximum(trust, 1e-6), np.inf),
+        np.where(seen > 0.5, change / np.maximum(seen, 1e-6), np.inf),
     )
-    difference = cv2.absdiff(warped, first).astype(np.float32)
-    squared = cv2.blur(difference * difference, (7, 7))
-    noise = max(1.0, _quantile(squared, 0.25) ** 0.5)
-    return 1 - np.exp(squared * np.float32(-1 / (contrast * noise) ** 2))
+
+
+def _texture(picture: np.ndarray) -> np.ndarray:
+    """Mean squared gradient of a grey picture around every pixel, (grey levels per pixel)^2."""
+    dx, dy = (cv2.Sobel(picture, cv2.CV_32F, i, 1 - i, scale=1 / 8) for i in (1, 0))
+    return cv2.blur(dx * dx + dy * dy, (5, 5))
 
 
 def _quantile(values: np.ndarray, share: float) -> float:
@@ -355,6 +388,8 @@ def _quantile(values: np.ndarray, share: float) -> float:
 
 def guided_filter(guide: np.ndarray, values: np.ndarray, radius: int, softness: float = 4.0) -> np.ndarray:
     """Smooth ``values`` [H, W] within regions of the grey picture ``guide``, so that their borders lie on its edges.
+
+    No result is below 0.
 
     Args:
         radius: half side of the windows, pixels.
@@ -369,4 +404,4 @@ def guided_filter(guide: np.ndarray, values: np.ndarray, radius: int, softness: 
     mean_i, mean_v = mean(picture), mean(values)
     slope = (mean(picture * values) - mean_i * mean_v) / (mean(picture * picture) - mean_i**2 + softness**2)
     offset = mean_v - slope * mean_i
-    return np.clip(mean(slope) * picture + mean(offset), 0, 1).astype(np.float32)
+    return np.maximum(mean(slope) * picture + mean(offset), 0).astype(np.float32)

@@ -5,6 +5,29 @@ from geo4d.errors import InputError
 from geo4d.formats.images import save_image
 from geo4d.tracking.masks import grow, iter_motion_probability, mask_iou, motion_masks, read_masks, tidy_mask
 from geo4d.tracking.prior import fit_motion
+from geo4d.tracking.solve import MotionCameras, ShotMotion
+
+
+def true_cameras(scene):
+    """The cameras of the scene as a solver would hand them over, so that the masks alone are tested."""
+    num_frames, size = len(scene.c2w), (scene.rgb.shape[1], scene.rgb.shape[2])
+    shot = ShotMotion(
+        0, num_frames, "parallax", float(scene.intrinsics[0, 0, 0]), 0.01, 5.0, 0.0, 300, 0.2, "truth"
+    )
+    share = torch.tensor([0.01, 0.99])
+    depths = torch.stack(
+        [torch.quantile(d[~m], share) for d, m in zip(scene.depth, scene.dynamic, strict=True)]
+    )
+    return MotionCameras(
+        c2w=torch.linalg.inv(scene.c2w[:1]).float() @ scene.c2w.float(),
+        intrinsics=scene.intrinsics,
+        size=size,
+        confidence=torch.ones(num_frames),
+        shots=(shot,),
+        points=torch.zeros(0, 3),
+        point_shot=torch.zeros(0, dtype=torch.long),
+        depth_range=depths,
+    )
 
 
 def moving_ball(t):
@@ -32,6 +55,25 @@ def test_a_static_camera_sees_the_mover(make_room):
     masks = torch.stack(list(motion_masks(motion, scene.rgb)))
     assert motion.shots[0].kind == "static"
     assert mask_iou(masks, scene.dynamic) > 0.4
+
+
+def test_what_a_mover_hides_for_a_while_is_not_marked(make_room):
+    scene = make_room(num_frames=9, size=(108, 144), focal=110.0, travel=0.25, turn=0.05, ball=moving_ball)
+    masks = torch.stack(list(motion_masks(true_cameras(scene), scene.rgb)))
+    assert mask_iou(masks, scene.dynamic) > 0.6
+    hidden_later = scene.dynamic[5] & ~grow(scene.dynamic[3], 2)
+    assert hidden_later.sum() > 200
+    assert masks[3][hidden_later].float().mean() < 0.35
+
+
+def test_a_blank_wall_is_not_sure_to_move(make_room):
+    scene = make_room(num_frames=9, size=(108, 144), focal=110.0, travel=0.4, turn=0.3)
+    shade = torch.linspace(0.4, 0.6, 60)[None, None, :, None]
+    noise = 0.004 * torch.randn(9, 108, 60, 1, generator=torch.Generator().manual_seed(0))
+    rgb = scene.rgb.clone()
+    rgb[:, :, :60] = shade + noise  # its shading stays where it is in the picture: no flow to trust
+    probability = torch.stack(list(iter_motion_probability(true_cameras(scene), rgb)))
+    assert (probability > 0.8).float().mean() < 0.01
 
 
 def test_hopeless_frames_have_no_masks():
