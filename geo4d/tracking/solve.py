@@ -45,7 +45,6 @@ from geo4d.tracking.start import (
     point_error,
     renew_points,
     shared_points,
-    spread_points,
     static_points,
 )
 from geo4d.tracking.tracks import Tracks
@@ -542,9 +541,6 @@ class _Shot:
 
     def _solve_window(self, begin: int, end: int) -> StartResult:
         sub, chosen = self._restricted(begin, end)
-        few = spread_points(sub, len(chosen), self.config.search_points)
-        rows, renumber = few[sub.point], torch.cumsum(few, 0) - 1
-        sub, chosen = sub.select(rows, renumber[sub.point[rows]]), chosen[few]
         self.window_points = chosen
         self.window_observations = sub
         start = find_start(
@@ -556,6 +552,7 @@ class _Shot:
             focal=None if self.known_focal is None else float(self.known_focal.median()),
             prior=self.prior,
             prior_strength=self.config.prior_strength * self.pixel_error**2,
+            search_points=self.config.search_points,
         )
         self.moving = torch.zeros(self.num_points, dtype=torch.bool)
         self.moving[chosen] = ~start.static
@@ -728,7 +725,6 @@ class _Shot:
         self.has_point[self.window_points] = True
         self.solved = torch.zeros(N, dtype=torch.bool)
         self.solved[begin:end] = True
-        self._add_points(least=min(3, end - begin))
         fresh = self.config.window - self.config.overlap
         forward = [range(b, min(b + fresh, N)) for b in range(end, N, fresh)]
         backward = [range(b, max(b - fresh, -1), -1) for b in range(begin - 1, -1, -fresh)]
@@ -758,13 +754,9 @@ class _Shot:
             )
         self.w2c[c] = guess
         self.solved[c] = True
-        self._add_points()
-
-    def _add_points(self, least: int = 2) -> None:
-        """Positions of all points that at least so many solved keyframes see."""
-        obs = self.observations
         usable = self.solved[obs.camera] & ~self.has_point[obs.point]
-        new = torch.bincount(obs.point[usable], minlength=self.num_points) >= least
+        count = torch.bincount(obs.point[usable], minlength=self.num_points)
+        new = (count >= 2) & (torch.bincount(obs.point[mine], minlength=self.num_points) > 0)
         chosen = new.nonzero()[:, 0]
         if len(chosen) == 0:
             return

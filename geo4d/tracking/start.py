@@ -41,14 +41,12 @@ class StartResult:
         bundle: the winner.
         rotation_only: the best solution without translation.
         scores: (start, focal at the start, focal found, robust cost per observation) of every start.
-        candidates: the solutions of all starts, best first.
         static: points that the winner explains; the others move, or were tracked badly.
     """
 
     bundle: BundleResult
     rotation_only: BundleResult
     scores: tuple[tuple[str, float, float, float], ...]
-    candidates: tuple[BundleResult, ...]
     static: Bool[Tensor, " P"]
 
 
@@ -86,7 +84,7 @@ def shared_points(observations: Observations, first: int, second: int) -> tuple[
 
 
 def spread_points(observations: Observations, num_points: int, most: int) -> Bool[Tensor, " P"]:
-    """At most so many points, evenly from all cells of an 8 x 8 grid over their mean places, those seen longest first."""
+    """At most so many points, evenly from all cells of an 8 x 8 grid of mean places, those seen longest first."""
     if num_points <= most:
         return torch.ones(num_points, dtype=torch.bool)
     count = torch.bincount(observations.point, minlength=num_points).double().clamp_min(1)
@@ -95,10 +93,10 @@ def spread_points(observations: Observations, num_points: int, most: int) -> Boo
     place = place / count[:, None]
     low, high = place.amin(0), place.amax(0)
     column, row = (8 * (place - low) / (high - low).clamp_min(1e-9)).long().clamp_max(7).unbind(1)
+    cell = 8 * row + column
     order = count.argsort(descending=True, stable=True)
-    order = order[(8 * row + column)[order].argsort(stable=True)]  # by cell, longest tracks first
-    cell = (8 * row + column)[order]
-    rank = torch.arange(num_points) - torch.searchsorted(cell, cell)
+    order = order[cell[order].argsort(stable=True)]  # by cell, longest tracks first
+    rank = torch.arange(num_points) - torch.searchsorted(cell[order], cell[order])
     chosen = torch.zeros(num_points, dtype=torch.bool)
     chosen[order[rank.argsort(stable=True)[:most]]] = True
     return chosen
@@ -156,16 +154,22 @@ def widest_pair(observations: Observations, num_cameras: int, focal: float) -> t
     return pair
 
 
-def two_view_start(
+def relative_pose(
     observations: Observations,
-    num_cameras: int,
     num_points: int,
     focal: float,
     pixel_error: float,
     pair: tuple[int, int],
-) -> BundleState | None:
-    """Essential matrix of one pair, its points, then all other cameras from these points; None where that fails."""
+    among: Bool[Tensor, " P"] | None = None,
+) -> tuple[Float[Tensor, "4 4"], Bool[Tensor, " P"]] | None:
+    """First to second camera of a pair by an essential matrix, and the points that it explains; None where that fails.
+
+    Args:
+        among: points that it may be found with; None: all.
+    """
     both, uv_a, uv_b = shared_points(observations, *pair)
+    if among is not None:
+        both, uv_a, uv_b = both[among[both]], uv_a[among[both]], uv_b[among[both]]
     if len(both) < 16:
         return None
     a, b = uv_a.numpy(), uv_b.numpy()
@@ -176,44 +180,125 @@ def two_view_start(
     if essential is None or essential.shape != (3, 3) or inlier.sum() < 8:
         return None
     _, R, t, _ = cv2.recoverPose(essential, a, b, focal=focal, pp=(0.0, 0.0), mask=inlier.copy())
+    explained = torch.zeros(num_points, dtype=torch.bool)
+    explained[both[torch.from_numpy(inlier[:, 0].astype(bool))]] = True
+    return rigid(torch.from_numpy(R), torch.from_numpy(t[:, 0])), explained
+
+
+def two_view_start(
+    observations: Observations,
+    num_cameras: int,
+    num_points: int,
+    focal: float,
+    pixel_error: float,
+    pair: tuple[int, int],
+) -> BundleState | None:
+    """Essential matrix of one pair, its points, then all other cameras from these points; None where that fails."""
+    found = relative_pose(observations, num_points, focal, pixel_error, pair)
+    if found is None:
+        return None
     log_focal = torch.full((num_cameras,), math.log(focal), dtype=torch.float64)
-    first, second = pair
+    known = torch.zeros(num_cameras, dtype=torch.bool)
+    known[list(pair)] = True
+    first, second = torch.eye(4, dtype=torch.float64), found[0]
+    share = ((torch.arange(num_cameras) - pair[0]) / (pair[1] - pair[0])).clamp(0, 1).double()
+    w2c = interpolate_rigid(first.expand(num_cameras, 4, 4), second.expand(num_cameras, 4, 4), share)
+    points = triangulate(w2c, log_focal, observations.select(known[observations.camera]), num_points)
+    width = 2 * pixel_error / focal
+    w2c = fit_to_points(observations, points, found[1], focal, width, w2c, ~known)
+    return BundleState(w2c, log_focal, triangulate(w2c, log_focal, observations, num_points))
+
+
+def chained_start(
+    observations: Observations,
+    num_cameras: int,
+    num_points: int,
+    focal: float,
+    pair: tuple[int, int],
+    among: Bool[Tensor, " P"],
+    settings: BundleConfig,
+) -> tuple[BundleState, Bool[Tensor, " P"]] | None:
+    """As ``two_view_start``, but camera by camera from a near pair, so that one moving thing is followed through all.
+
+    Every camera is fitted to the points that fit in all solved ones so far.
+
+    Args:
+        among: points that the pair may be solved with.
+    Returns:
+        the start, and the points that explain its pair.
+    """
+    found = relative_pose(observations, num_points, focal, settings.robust_width / 2, pair, among)
+    if found is None:
+        return None
     w2c = torch.eye(4, dtype=torch.float64).repeat(num_cameras, 1, 1)
-    w2c[second] = rigid(torch.from_numpy(R), torch.from_numpy(t[:, 0]))
-    good = torch.from_numpy(inlier[:, 0].astype(bool))
-    sub = Observations(
-        torch.cat([torch.full((len(both),), c, dtype=torch.long) for c in pair]),
-        torch.arange(len(both)).repeat(2),
-        torch.cat([uv_a, uv_b]),
-        torch.ones(2 * len(both), dtype=torch.float64),
-    )
-    points = triangulate(w2c, log_focal, sub, len(both))
-    # All other cameras at once, each from its place between the two (or from the nearer one).
-    share = ((torch.arange(num_cameras) - first) / (second - first)).clamp(0, 1).double()
-    initial = interpolate_rigid(w2c[first].expand_as(w2c), w2c[second].expand_as(w2c), share)
-    column = torch.full((num_points,), -1, dtype=torch.long)
-    column[both[good]] = torch.arange(int(good.sum()))
-    rows = (column[observations.point] >= 0).nonzero()[:, 0]
+    w2c[pair[1]] = found[0]
+    state = BundleState(w2c, torch.full((num_cameras,), math.log(focal), dtype=torch.float64), w2c[:, 0])
+    known, static = torch.zeros(num_cameras, dtype=torch.bool), found[1]
+    known[list(pair)] = True
+    middle = (pair[0] + pair[1]) / 2
+    others = sorted((c for c in range(num_cameras) if c not in pair), key=lambda c: abs(c - middle))
+    seen = observations.select(known[observations.camera])
+    points = triangulate(state.w2c, state.log_focal, seen, num_points)
+    for turn, c in enumerate(others):
+        nearest = min(known.nonzero()[:, 0].tolist(), key=lambda k: abs(k - c))
+        w2c, now = state.w2c.clone(), float(state.log_focal[0].exp())
+        w2c[c] = w2c[nearest]
+        wanted = torch.arange(num_cameras) == c
+        w2c = fit_to_points(observations, points, static, now, 2 * settings.robust_width / now, w2c, wanted)
+        known[c] = True
+        seen = observations.select(known[observations.camera])
+        points = triangulate(w2c, state.log_focal, seen, num_points)
+        state = replace(state, w2c=w2c, points=points)
+        if turn % 3 == 1 or turn == len(others) - 1:
+            chosen = replace(seen, weight=seen.weight * static[seen.point])
+            state = bundle_adjust(state, chosen, config=replace(settings, num_iterations=5)).state
+            points = triangulate(state.w2c, state.log_focal, seen, num_points)
+            state = replace(state, points=points)
+        error = point_error(reprojection_error(state, seen), seen, num_points)
+        often = torch.bincount(seen.point, minlength=num_points) >= 3
+        usual = float(error[static].median()) if bool(static.any()) else 0.0
+        limit = min(
+            settings.robust_width, MOVER_LIMIT * max(usual, 0.5 * LEAST_NOISE * settings.robust_width)
+        )
+        static = (error < limit) & (often | static)
+    return state, found[1]
+
+
+def fit_to_points(
+    observations: Observations,
+    points: Float[Tensor, "P 4"],
+    usable: Bool[Tensor, " P"],
+    focal: float,
+    width: float,
+    initial_w2c: Float[Tensor, "N 4 4"],
+    wanted: Bool[Tensor, " N"],
+) -> Float[Tensor, "N 4 4"]:
+    """Poses of the wanted cameras from points, in one batch; as they were where fewer than eight points are seen.
+
+    Args:
+        width: robust width in units of the focal length.
+    """
+    column = torch.cumsum(usable, 0) - 1
+    rows = (usable[observations.point] & wanted[observations.camera]).nonzero()[:, 0]
     cells = (observations.camera[rows], column[observations.point[rows]])
-    rays = torch.ones(num_cameras, int(good.sum()), 3, dtype=torch.float64)
+    rays = torch.ones(len(initial_w2c), int(usable.sum()), 3, dtype=torch.float64)
     rays[..., :2][cells] = observations.uv[rows] / focal
     weight = torch.zeros(rays.shape[:2], dtype=torch.float64)
     weight[cells] = 1.0
-    world = points[good, :3] / torch.where(points[good, 3:].abs() < 1e-6, 1e-6, points[good, 3:])
-    fitted = fit_camera_pose(
-        world.expand(num_cameras, -1, -1),
-        rays,
-        weight,
-        initial_w2c=initial,
-        robust_width=2 * pixel_error / focal,
+    chosen = (weight.sum(1) >= 8).nonzero()[:, 0]
+    if len(chosen) == 0:
+        return initial_w2c
+    world = points[usable, :3] / torch.where(points[usable, 3:].abs() < 1e-6, 1e-6, points[usable, 3:])
+    w2c = initial_w2c.clone()
+    w2c[chosen] = fit_camera_pose(
+        world.expand(len(chosen), -1, -1),
+        rays[chosen],
+        weight[chosen],
+        initial_w2c=initial_w2c[chosen],
+        robust_width=width,
         num_iterations=10,
     )
-    enough = (weight.sum(1) >= 8)[:, None, None]
-    fitted = torch.where(enough, fitted, initial)
-    fitted[[first, second]] = w2c[[first, second]]
-    w2c = fitted
-    points = triangulate(w2c, log_focal, observations, num_points)
-    return BundleState(w2c, log_focal, points)
+    return w2c
 
 
 def mirrored(state: BundleState) -> BundleState:
@@ -266,6 +351,7 @@ def find_start(
     focal: float | None,
     prior: tuple[float, float] | None,
     prior_strength: float,
+    search_points: int,
 ) -> StartResult:
     """Solve a short run of keyframes from several starts and keep the best.
 
@@ -276,9 +362,10 @@ def find_start(
         focal: known focal length, or None to search.
         prior: (focal, spread of its logarithm) for the adjustment and the choice.
         prior_strength: see ``BundleConfig``.
+        search_points: points at most that the starts race with.
     """
     known = focal is not None
-    starts = (focal,) if focal is not None else focal_starts(width, prior)
+    focals = (focal,) if focal is not None else focal_starts(width, prior)
     settings = BundleConfig(
         robust_width=2 * pixel_error,
         focal="fixed" if known else "shared",
@@ -287,16 +374,54 @@ def find_start(
         tolerance=1e-3,
         reliability=False,
     )
-    chains = [
-        _Runner("small motion", begin, small_motion_start(observations, num_cameras, num_points, begin))
-        for begin in starts
-    ]
-    two_views = []
-    for begin in starts:
+    few = spread_points(observations, num_points, search_points)
+    rows = few[observations.point]
+    some = observations.select(rows, (torch.cumsum(few, 0) - 1)[observations.point[rows]])
+    racers, turned, raw = race_starts(some, num_cameras, int(few.sum()), focals, pixel_error, settings)
+    scores = tuple((r.name, r.begin, r.focal, r.cost / max(len(some.point), 1)) for r in racers)
+
+    def with_all_points(state: BundleState) -> BundleState:
+        return replace(state, points=triangulate(state.w2c, state.log_focal, observations, num_points))
+
+    best = bundle_adjust(
+        with_all_points(racers[0].state), observations, config=replace(settings, num_iterations=6)
+    )
+    distant = points_at_one_distance(turned.state.w2c, turned.focal, observations, num_points)
+    turning = replace(settings, with_translation=False, num_iterations=4)
+    rotation_only = bundle_adjust(replace(turned.state, points=distant), observations, config=turning)
+    error = point_error(best.error, observations, num_points)
+    level = noise_level(error, observations, LEAST_NOISE * pixel_error)
+    start = StartResult(best, rotation_only, scores, error < MOVER_LIMIT * level)
+    moving = 1 - float(start.static.double().mean())
+    if moving < SOME_MOVE:
+        return start
+    candidates = [best.state] + [with_all_points(state) for state in [r.state for r in racers[1:]] + raw]
+    if moving > MANY_MOVE:
+        candidates += rigid_parts(observations, num_cameras, num_points, racers[0].focal, settings)
+    return settle_movers(start, candidates, observations, num_points, pixel_error, settings)
+
+
+def race_starts(
+    observations: Observations,
+    num_cameras: int,
+    num_points: int,
+    focals: tuple[float, ...],
+    pixel_error: float,
+    settings: BundleConfig,
+) -> tuple[list[_Runner], _Runner, list[BundleState]]:
+    """All starts in rounds of a few steps, of which fewer and fewer are left.
+
+    Returns:
+        the last ones, best first; the best without translation; the two-view starts as they were.
+    """
+    chains, two_views = [], []
+    for begin in focals:
+        state = small_motion_start(observations, num_cameras, num_points, begin)
+        chains.append(_Runner("small motion", begin, state))
         pair = widest_pair(observations, num_cameras, begin)
-        state = two_view_start(observations, num_cameras, num_points, begin, pixel_error, pair)
-        if state is not None:
-            two_views.append(_Runner("two views", begin, normalise_scale(state, observations)))
+        found = two_view_start(observations, num_cameras, num_points, begin, pixel_error, pair)
+        if found is not None:
+            two_views.append(_Runner("two views", begin, normalise_scale(found, observations)))
 
     def advance(runners: list[_Runner], num_iterations: int, num_left: int) -> list[_Runner]:
         return race(runners, observations, replace(settings, num_iterations=num_iterations), num_left)
@@ -308,13 +433,7 @@ def find_start(
     best = racers[0]
     racers.append(_Runner("mirrored", best.focal, mirrored(normalise_scale(best.state, observations))))
     racers = advance(advance(racers, 6, 3), 14, 3)
-    scores = tuple((r.name, r.begin, r.focal, r.cost / max(len(observations.point), 1)) for r in racers)
-    everything = torch.ones(num_points, dtype=torch.bool)
-    start = StartResult(
-        racers[0].solved(), turned[0].solved(), scores, tuple(r.solved() for r in racers), everything
-    )
-    raw = [runner.state for runner in two_views]
-    return settle_movers(start, raw, observations, num_points, pixel_error, settings)
+    return racers, turned[0], [runner.state for runner in two_views]
 
 
 @dataclass(frozen=True)
@@ -428,8 +547,41 @@ LEAST_NOISE = 0.3
 SOME_MOVE = 0.1
 """Share of the points from which on something is said to move; below it the robust loss copes."""
 
+MANY_MOVE = 0.4
+"""Share from which on the start may have followed a mover, so that every rigid part of the scene is tried as one."""
 
-SETTLING_ROUNDS = ((6, 3), (8, 2), (8, 2), (8, 1))
+
+def area_of_points(observations: Observations, num_points: int, cells: int = 8) -> Float[Tensor, " P"]:
+    """How much of the pictures each point stands for: every occupied cell of every camera counts as one.
+
+    A mover with much texture has many points, but the still background has the larger part of the pictures.
+    """
+    low, high = observations.uv.amin(0), observations.uv.amax(0)
+    column, row = (cells * (observations.uv - low) / (high - low)).long().clamp(0, cells - 1).unbind(1)
+    cell = (observations.camera * cells + row) * cells + column
+    area = torch.zeros(num_points, dtype=torch.float64)
+    return area.index_add_(0, observations.point, 1 / torch.bincount(cell).double()[cell])
+
+
+def rigid_parts(
+    observations: Observations, num_cameras: int, num_points: int, focal: float, settings: BundleConfig
+) -> list[BundleState]:
+    """Starts from whatever moves as a rigid whole: in several pairs of cameras the best essential matrix, and the best
+    one for the points that it does not explain."""
+    last, gap = num_cameras - 1, max(1, num_cameras // 4)
+    parts = []
+    for a in sorted({0, (last - gap) // 2, last - gap}):
+        among = torch.ones(num_points, dtype=torch.bool)
+        for _ in range(2):
+            found = chained_start(observations, num_cameras, num_points, focal, (a, a + gap), among, settings)
+            if found is None:
+                break
+            parts.append(normalise_scale(found[0], observations))
+            among &= ~found[1]
+    return parts
+
+
+SETTLING_ROUNDS = ((5, 5), (6, 3), (8, 2), (8, 1))
 """Steps of each round, and how many candidates are left after it."""
 
 
@@ -442,9 +594,17 @@ class _Settled(NamedTuple):
     result: BundleResult | None
 
 
+def explain_the_same(a: _Settled, b: _Settled) -> bool:
+    """Whether two candidates have the same focal length, and nearly the same points fit."""
+    first, second = (c.error < MOVER_LIMIT * c.level for c in (a, b))
+    shared = float((first & second).sum()) / max(float((first | second).sum()), 1.0)
+    change = float((a.state.log_focal[0] - b.state.log_focal[0]).abs())
+    return change < 0.02 and shared > 0.8
+
+
 def settle_movers(
     start: StartResult,
-    raw: list[BundleState],
+    begins: list[BundleState],
     observations: Observations,
     num_points: int,
     pixel_error: float,
@@ -452,23 +612,17 @@ def settle_movers(
 ) -> StartResult:
     """Adjust the candidates to the points that they explain, in turns, and drop those that explain least.
 
-    ``raw``: starts that no moving point has pulled yet; they compete, too.
-
-    With half of the points moving the sum of robust errors prefers compromises. Static scenes come back as they are.
+    With half of the points moving the sum of robust errors prefers compromises.
     """
     floor = LEAST_NOISE * pixel_error
-    state, error = renew_points(start.bundle.state, observations, torch.ones(num_points, dtype=torch.bool))
-    static = error < MOVER_LIMIT * noise_level(error, observations, floor)
-    if float(static.double().mean()) > 1 - SOME_MOVE:
-        return replace(start, static=static)
-    count = torch.bincount(observations.point, minlength=num_points).double()
+    area = area_of_points(observations, num_points)
 
     def explained(candidate: _Settled, noise: float) -> float:
-        return float((count * (1 - (candidate.error / (MOVER_LIMIT * noise)).square()).clamp_min(0)).sum())
+        return float((area * (1 - (candidate.error / (MOVER_LIMIT * noise)).square()).clamp_min(0)).sum())
 
     everything = torch.ones(num_points, dtype=torch.bool)
     candidates: list[_Settled] = []
-    for begin in [c.state for c in start.candidates] + raw:
+    for begin in begins:
         renewed, error = renew_points(begin, observations, everything)
         candidates.append(_Settled(renewed, error, noise_level(error, observations, floor), None))
     for num_iterations, num_left in SETTLING_ROUNDS:
@@ -483,11 +637,14 @@ def settle_movers(
         # All are judged by one yardstick: the noise of the sharpest of them.
         sharpest = min(candidate.level for candidate in moved)
         moved.sort(key=lambda candidate: -explained(candidate, sharpest))
-        candidates = moved[:num_left]
-    state, error, level, found = candidates[0]
+        candidates = []
+        for candidate in moved:
+            if len(candidates) < num_left and not any(explain_the_same(candidate, c) for c in candidates):
+                candidates.append(candidate)
+    state, error, _, found = candidates[0]
     assert found is not None
     best = replace(found, state=state)
-    static = static_points(error, MOVER_LIMIT * level, observations)
+    static = static_points(error, MOVER_LIMIT * noise_level(error, observations, floor), observations)
     weight = observations.weight * static[observations.point]
     best_error = reprojection_error(best.state, observations)
     turned = reprojection_error(start.rotation_only.state, observations)
