@@ -36,6 +36,9 @@ from geo4d.video.io import Video, fit_size
 TRACKING_SIZE = 640
 """Longest side of the pictures that points are tracked in."""
 
+SWEEP_SIZE = 4 / 3
+"""Side of the pictures that are swept, as a share of the maps': what is half as large as these is searched."""
+
 MATCH_ERROR = 0.3
 """Error of a match of the plane sweep, pixels of the maps."""
 
@@ -104,6 +107,7 @@ class WindowPrior:
         spool: also keeps what motion says as predictions for the fusion.
         """
         self._motion, self._clip, self._size, self._spool = motion, clip, size, spool
+        self._sweep_size = (round(SWEEP_SIZE * size[0]), round(SWEEP_SIZE * size[1]))
         longest = max((run[-1] - run[0] + 1 for window in windows for run in stretches(window)), default=1)
         self._keep = max(64, 2 * longest)
         self._moving = moving
@@ -124,10 +128,10 @@ class WindowPrior:
         """Evidence about frames that lie near each other; sweeps from where it stands, or anew from before them."""
         if self._prior is None or not self._prior.reaches(run[0], LEAP):
             first = first_frame_needed(run[0])
-            frames = (self._clip.read([t], self._size)[0] for t in range(first, self._clip.num_frames))
+            frames = (self._clip.read([t], self._sweep_size)[0] for t in range(first, self._clip.num_frames))
             swept = iter_prior(self._motion, frames, first_frame=first)
             self._prior = MotionPrior(self._motion, swept, keep=self._keep)
-        return [self._still(found) for found in self._prior.frames(run)]
+        return [self._still(found.resized(self._size)) for found in self._prior.frames(run)]
 
     def _still(self, found: FramePrior) -> FramePrior:
         probability = None if self._moving is None else self._moving.at(found.frame_index, self._size)

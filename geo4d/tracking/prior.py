@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -72,6 +73,15 @@ class FramePrior:
         """Points in the frame's own camera."""
         rays = camera_rays(self.intrinsics, (self.disparity.shape[0], self.disparity.shape[1]))
         return rays / self.disparity[..., None]
+
+    def resized(self, size: tuple[int, int]) -> FramePrior:
+        """The same at another (height, width); every pixel takes the values of the nearest one, so that edges stay."""
+        maps = torch.stack([self.disparity, self.confidence])[None]
+        disparity, confidence = F.interpolate(maps, size, mode="nearest-exact")[0]
+        own = (self.disparity.shape[0], self.disparity.shape[1])
+        return FramePrior(
+            self.frame_index, disparity, confidence, resize_intrinsics(self.intrinsics, own, size)
+        )
 
 
 def fit_motion(

@@ -45,6 +45,22 @@ def test_a_resumed_run_gives_the_same_numbers(room_motion):
         assert torch.equal(again[frame].confidence, maps[frame].confidence)
 
 
+def test_maps_of_another_size_show_the_same_points(room_motion):
+    scene, _, _, _, maps = room_motion
+    found = maps[5]
+    larger = found.resized((96, 128))  # twice the size: every pixel four times
+    assert torch.equal(larger.disparity[::2, ::2], found.disparity)
+    assert torch.equal(larger.confidence[1::2, 1::2], found.confidence)
+    torch.testing.assert_close(larger.intrinsics[:2] / 2, found.intrinsics[:2])
+    again = larger.resized((48, 64))
+    assert torch.equal(again.disparity, found.disparity)
+    # Onto the pictures' own size: the depth of the room, not only numbers that were moved about.
+    ratio = 1 / larger.disparity / scene.depth[5]
+    sure = larger.confidence > 0.3
+    ratio = ratio[sure] / ratio[sure].median()
+    assert (torch.maximum(ratio, 1 / ratio) < 1.25).float().mean() > 0.95
+
+
 def test_windows_get_their_maps_in_order(room_motion):
     _, config, motion, _, maps = room_motion
     prior = MotionPrior(motion, iter(maps), keep=6, config=config)

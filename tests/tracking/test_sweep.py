@@ -112,6 +112,14 @@ def test_a_blank_picture_gets_no_confidence(make_room):
     assert confidence.max() < 0.05
 
 
+def test_noise_alone_gets_hardly_any_confidence(make_room):
+    scene = make_room(num_frames=5, size=(64, 80), focal=70.0, travel=0.6)
+    noise = 0.01 * torch.randn(scene.rgb.shape, generator=torch.Generator().manual_seed(0))
+    _, confidence = plane_sweep(0.5 + noise, scene.intrinsics, scene.c2w, disparities=(0.8, 8.0, 32))
+    assert (confidence >= 0.2).float().mean() < 0.02
+    assert confidence.mean() < 0.08
+
+
 def test_one_frame_gives_zero_confidence(make_room):
     scene = make_room(num_frames=1, size=(32, 40))
     _, confidence = plane_sweep(scene.rgb, scene.intrinsics, scene.c2w, disparities=(0.8, 8.0, 16))
