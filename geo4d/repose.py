@@ -15,6 +15,7 @@ from geo4d.errors import InputError
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.store import MANIFEST, StoreWriter, Workspace, load_result
 from geo4d.tracking.masks import grow, read_masks
+from geo4d.tracking.matching import Matcher
 from geo4d.tracking.pose import pose_reconstruction
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import Video, fit_size
@@ -32,6 +33,7 @@ def repose(
     intrinsics: tuple[float, float, float, float] | None = None,
     trajectory: str | Path | None = None,
     per_frame_scale: bool = False,
+    matcher: Matcher | None = None,
     overwrite: bool = False,
 ) -> Reconstruction:
     """Solve the cameras of a result anew and write it as a new result.
@@ -44,6 +46,7 @@ def repose(
         intrinsics: known fx fy cx cy in pixels of the source, pixel centres at +0.5.
         trajectory: TUM file of camera to world, one line per frame of the result, in any unit.
         per_frame_scale: let every frame's depth change by a factor of its own.
+        matcher: makes the tracks from matched pairs of frames instead of following points.
         overwrite: replace an existing output.
     Raises:
         InputError: the mask or the trajectory does not fit the result.
@@ -81,6 +84,7 @@ def repose(
         intrinsics=known,
         trajectory=path,
         per_frame_scale=per_frame_scale,
+        matcher=matcher,
     )
     return _write(after, manifest, Path(output), overwrite)
 

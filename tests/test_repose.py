@@ -80,6 +80,13 @@ def test_the_command_adds_poses_and_leaves_the_old_result(result, tmp_path, caps
     assert main(["pose", str(result), "-o", str(tmp_path / "after")]) == 4
 
 
+def test_tracks_may_come_from_matches(result, tmp_path):
+    assert main(["pose", str(result), "-o", str(tmp_path / "after"), "--tracks", "sift"]) == 0
+    after = load_result(tmp_path / "after")
+    x = after.c2w[:, 0, 3]
+    np.testing.assert_allclose(x - x[0], STEP * np.arange(NUM), atol=0.02)
+
+
 def test_mask_intrinsics_and_trajectory_of_the_user(result, tmp_path):
     (tmp_path / "masks").mkdir()
     for t in range(NUM):

@@ -22,6 +22,9 @@ from geo4d.tracking.tracks import Tracks
 
 log = logging.getLogger(__name__)
 
+NO_WEIGHTS = "none: no weights"
+"""Licence of what needs no weights; nothing has to be said to the user then."""
+
 _shown: set[str] = set()
 
 _IMAGE_MEAN = torch.tensor([0.485, 0.456, 0.406])
@@ -73,11 +76,20 @@ class MaskFinder(Protocol):
         ...
 
 
-def show_licence(plugin: Tracker | Detector | MaskFinder) -> None:
+@runtime_checkable
+class Plugin(Protocol):
+    """What all of them, and the matchers of ``matching.py``, have in common."""
+
+    name: str
+    licence: str
+
+
+def show_licence(plugin: Plugin) -> None:
     """Tell the user, once per name, which weights are about to be used and under which licence."""
     if plugin.name not in _shown:
         _shown.add(plugin.name)
-        log.warning("%s: its weights come under: %s", plugin.name, plugin.licence)
+        level = logging.INFO if plugin.licence == NO_WEIGHTS else logging.WARNING
+        log.log(level, "%s: its weights come under: %s", plugin.name, plugin.licence)
 
 
 def tracks_from_windows(
@@ -150,6 +162,30 @@ def tracks_from_windows(
     )
 
 
+def load_state(model: torch.nn.Module, path: str | Path, name: str) -> Any:
+    """The model in evaluation mode with the weights of a file, under the authors' keys or those of kornia.
+
+    Raises:
+        CheckpointError: the file is missing or does not fit.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"expected {name} weights at {path}, found nothing")
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("extractor", state)
+        renamed = {}
+        for key, value in state.items():
+            parts = key.removeprefix("matcher.").split(".")
+            if parts[0] in ("self_attn", "cross_attn"):  # the authors' order of LightGlue's blocks
+                parts[:2] = ["transformers", parts[1], parts[0]]
+            renamed[".".join(parts)] = value
+        fixed = {k: v for k, v in model.named_buffers() if k == "confidence_thresholds"}
+        model.load_state_dict({**fixed, **renamed})
+    except (RuntimeError, AttributeError, ValueError, KeyError, EOFError) as error:
+        raise CheckpointError(f"{path} does not hold {name} weights: {error}") from error
+    return model.eval()
+
+
 class DiskDetector:
     """DISK interest points through kornia, from weights that the user has placed on this machine."""
 
@@ -169,15 +205,7 @@ class DiskDetector:
             from kornia.feature import DISK
         except ImportError as error:
             raise MissingExtraError("kornia", "learned-tracks", "the DISK detector") from error
-        path = Path(weights)
-        if not path.is_file():
-            raise CheckpointError(f"expected DISK weights at {path}, found nothing")
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-        self._model = DISK().eval()
-        try:
-            self._model.load_state_dict(state.get("extractor", state))
-        except (RuntimeError, AttributeError) as error:
-            raise CheckpointError(f"{path} does not hold DISK weights: {error}") from error
+        self._model = load_state(DISK(), weights, "DISK")
         self._max_points = max_points
 
     @torch.inference_mode()
@@ -273,7 +301,7 @@ class KltTracker:
     """The package's own matching in the form of a ``Tracker``, for detectors without a matcher of their own."""
 
     name = "pyramidal Lucas-Kanade"
-    licence = "none: no weights"
+    licence = NO_WEIGHTS
 
     def __call__(
         self, frames: Float[Tensor, "V H W 3"], queries: Float[Tensor, "N 2"], query_frame: int

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.poses import inverse
+from geo4d.tracking.matching import Matcher, tracks_from_matches
 from geo4d.tracking.solve import CameraSolveConfig, MotionCameras, sample_log_depth, solve_with_depth
-from geo4d.tracking.tracks import TrackBuilder, TrackConfig, Tracks
+from geo4d.tracking.tracks import TrackConfig, Tracks, track_points
 from geo4d.types import LazyFrames, Reconstruction
 
 RELIABLE = 0.2
@@ -29,6 +30,7 @@ def pose_frames(
     masks: Iterable[Bool[Tensor, "H W"]] | None = None,
     per_frame_scale: bool = False,
     track_config: TrackConfig | None = None,
+    matcher: Matcher | None = None,
     config: CameraSolveConfig | None = None,
 ) -> MotionCameras:
     """Cameras of frames whose depth is known: track, then solve.
@@ -41,9 +43,10 @@ def pose_frames(
         masks: True on moving things, one per frame.
         per_frame_scale: the depth of every frame has a scale of its own; see ``MotionCameras.depth_scale``.
         track_config: the tracker.
+        matcher: makes the tracks from matched pairs of frames instead of following points.
         config: the solver.
     """
-    tracks = _track(frames, masks, scene, track_config)
+    tracks = _track(frames, masks, scene, track_config, matcher)
     return solve_with_depth(tracks, depth, intrinsics, per_frame_scale=per_frame_scale, config=config)
 
 
@@ -52,12 +55,12 @@ def _track(
     masks: Iterable[Bool[Tensor, "H W"]] | None,
     scene: Sequence[int] | None,
     config: TrackConfig | None,
+    matcher: Matcher | None,
 ) -> Tracks:
-    builder = TrackBuilder(config)
-    mask_iterator = iter(masks) if masks is not None else None
-    for frame in frames:
-        builder.add(frame, next(mask_iterator) if mask_iterator is not None else None)
-    tracks = builder.finish()
+    if matcher is None:
+        tracks = track_points(frames, config, masks=masks)
+    else:
+        tracks = tracks_from_matches(frames, matcher, masks=masks)
     if scene is None:
         return tracks
     if len(scene) != tracks.num_frames:
@@ -118,6 +121,7 @@ def pose_reconstruction(
     intrinsics: Float[Tensor, "*t 3 3"] | None = None,
     trajectory: Float[Tensor, "T 4 4"] | None = None,
     per_frame_scale: bool = False,
+    matcher: Matcher | None = None,
     config: CameraSolveConfig | None = None,
 ) -> Reconstruction:
     """The same depth with new cameras.
@@ -129,6 +133,7 @@ def pose_reconstruction(
         intrinsics: pixels of the maps; None keeps those of the reconstruction (their focal length is refined).
         trajectory: known camera to world of every frame; only its scale is fitted.
         per_frame_scale: let every frame's depth change by a factor of its own (single-image predictors).
+        matcher: makes the tracks from matched pairs of frames instead of following points.
         config: see ``CameraSolveConfig``.
     Returns:
         with ``c2w``, ``intrinsics``, ``reliable`` and ``scene`` replaced, and what the tracks said in ``diagnostics``.
@@ -153,7 +158,7 @@ def pose_reconstruction(
     scene = (
         np.zeros(num_frames, np.int64) if reconstruction.scene is None else np.asarray(reconstruction.scene)
     )
-    tracks = _track(frames, masks, scene.tolist(), None)
+    tracks = _track(frames, masks, scene.tolist(), None, matcher)
     if tracks.num_frames != num_frames:
         raise ValueError(f"expected {num_frames} frames, got {tracks.num_frames}")
     tracked_K = resize_intrinsics(K, size, tracks.size)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -25,6 +25,8 @@ class PoseOptions:
     """TUM file with one known pose per frame; only its scale is fitted."""
     per_frame_scale: bool = False
     """Let every frame's depth change by a factor of its own, for models that see one picture at a time."""
+    tracks: Literal["klt", "sift"] = "klt"
+    """How points are found again: followed from frame to frame, or by SIFT matches (slower, for wide turns)."""
     overwrite: bool = False
     """Replace an existing output."""
 
@@ -32,6 +34,7 @@ class PoseOptions:
 def run(options: PoseOptions) -> int:
     """Pose, then say what the tracks told."""
     from geo4d.repose import repose
+    from geo4d.tracking.matching import SiftMatcher
 
     after = repose(
         options.result,
@@ -41,6 +44,7 @@ def run(options: PoseOptions) -> int:
         intrinsics=options.intrinsics,
         trajectory=options.trajectory,
         per_frame_scale=options.per_frame_scale,
+        matcher=SiftMatcher() if options.tracks == "sift" else None,
         overwrite=options.overwrite,
     )
     pose = after.diagnostics["pose"]
