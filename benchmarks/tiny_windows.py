@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from geo4d.datasets.sampling import turn_cameras
+from geo4d.evidence import SWEEP_SIZE
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.fit import fit_scale_shift
 from geo4d.models.tiny.anchor import log_correction
@@ -77,8 +78,12 @@ def load_sequence(scenes: Scenes, number: int, cache: Path) -> dict[str, Any]:
     rgb = clip.rgb.float() / 255
     size = (96, 160) if rgb.shape[1] < rgb.shape[2] else (160, 96)
     small = resize_pictures(rgb, size).permute(0, 2, 3, 1).contiguous()
+    swept = (round(SWEEP_SIZE * size[0]), round(SWEEP_SIZE * size[1]))
     motion = fit_motion(iter(rgb))
-    maps = list(iter_prior(motion, iter(small)))
+    maps = [
+        found.resized(size)
+        for found in iter_prior(motion, iter(resize_pictures(rgb, swept).permute(0, 2, 3, 1).contiguous()))
+    ]
     item: dict[str, Any] = {
         "rgb": small.half(), "depth": torch.nn.functional.interpolate(clip.depth[:, None], size, mode="nearest")[:, 0],
         "intrinsics": resize_intrinsics(clip.intrinsics, clip.size, size),
