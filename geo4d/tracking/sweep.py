@@ -40,6 +40,7 @@ class SweepConfig:
         pixel_error: spread of matching, pixels, that turns parallax into confidence.
         shrink: side of the squares of pixels that are averaged for the search over all planes; 1 searches, and ends, at
             the full size.
+        min_side: pictures are not shrunk below this number of pixels on their shorter side.
         reach: planes on each side of the answer that are compared again at the full size.
         stay: cost of leaving the answer by one plane, in units of (1 - correlation).
         max_volume_bytes: bound on the cost volumes held at once.
@@ -55,6 +56,7 @@ class SweepConfig:
     min_overlap: float = 0.6
     pixel_error: float = 0.5
     shrink: int = 2
+    min_side: int = 24
     reach: int = 2
     stay: float = 0.02
     max_volume_bytes: int = 192 << 20
@@ -104,7 +106,8 @@ def plane_sweep(
         )
     projections = _relative_projections(K.double(), pose, reference_index, neighbours)
 
-    small_grey, small_projections = _shrunk(grey, projections, config.shrink)
+    shrink = config.shrink if min(height, width) >= config.min_side * config.shrink else 1
+    small_grey, small_projections = _shrunk(grey, projections, shrink)
     plane_bytes = 4 * planes.shape[1] * small_grey.shape[1] * small_grey.shape[2]
     chunk = max(1, int(config.max_volume_bytes // (6 * plane_bytes)))
     disparity = video.new_empty(len(reference_index), height, width)
@@ -117,10 +120,8 @@ def plane_sweep(
         )
         smooth = semi_global(cost, small_grey[frames], config)
         found, clear, raw = _pick(smooth, cost, planes[frames])
-        if config.shrink > 1:
-            found, clear = _enlarged(
-                torch.stack([found, clear], 1), small_grey[frames], grey[frames], config.shrink
-            )
+        if shrink > 1:
+            found, clear = _enlarged(torch.stack([found, clear], 1), small_grey[frames], grey[frames], shrink)
             found, raw = _refine(
                 grey, frames, neighbours[part], projections[part], found, planes[frames], config
             )

@@ -54,6 +54,22 @@ def test_the_search_in_smaller_pictures_finds_what_the_full_size_finds(make_room
     assert good[1] > good[0] - 0.02
 
 
+def test_small_pictures_are_searched_as_they_are(make_room):
+    scene = make_room(num_frames=3, size=(40, 56), focal=50.0, travel=0.4)
+    found = [
+        plane_sweep(
+            scene.rgb,
+            scene.intrinsics,
+            scene.c2w,
+            disparities=(0.8, 8.0, 16),
+            config=SweepConfig(shrink=shrink),
+        )
+        for shrink in (1, 2)
+    ]
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_a_shrunk_projection_names_the_same_point():
     generator = torch.Generator().manual_seed(0)
     projections = torch.rand(1, 2, 3, 4, generator=generator, dtype=torch.float64) + torch.eye(3, 4)
