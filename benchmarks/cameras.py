@@ -220,6 +220,7 @@ def movers(cache: Path | None) -> list[dict[str, Any]]:
             "ate_without_movers": ate_still,
             "ate_without_movers_same_pixels_hidden": ate_hidden,
             "ratio": ate / ate_still,
+            "ate_over_path": ate / float((truth[1:, :3, 3] - truth[:-1, :3, 3]).norm(dim=1).sum()),
             "focal": float(motion.intrinsics[:, 0, 0].median()),
             "true_focal": float(arrays["K"][:, 0, 0].mean()),
             "cpu_s": cpu,
