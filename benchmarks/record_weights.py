@@ -1,8 +1,10 @@
 """Write the final weight file: the weights of the last stage, with the story of its training in the metadata.
 
-    python benchmarks/record_weights.py WEIGHTS RUN [RUN ...] -o geo4d/models/tiny/model.safetensors
+    python benchmarks/record_weights.py WEIGHTS RUN [RUN ...] [--after FILE] [--note TEXT]
+        -o geo4d/models/tiny/model.safetensors
 
-RUN are the folders of ``geo4d train``, in order; their logs give steps, minutes and seeds.
+RUN are the folders of ``geo4d train``, in order; their logs give steps, minutes and seeds. FILE: the weights that the first
+RUN started from; its own story comes before.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from geo4d.models.tiny.weights import load_model, save_model
+from geo4d.models.tiny.weights import load_model, read_record, save_model
 
 
 def story(runs: list[Path]) -> list[dict[str, Any]]:
@@ -43,9 +45,12 @@ def main() -> None:
     )
     parser.add_argument("weights", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--after", type=Path)
+    parser.add_argument("--note", default="exponential moving average of the weights")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    record = {"stages": story(options.runs), "average": "exponential moving average of the weights"}
+    before = [] if options.after is None else read_record(options.after).get("stages", [])
+    record = {"stages": before + story(options.runs), "average": options.note}
     save_model(load_model(options.weights), options.output, record)
     options.output.chmod(0o644)
     print(json.dumps(record, indent=1))

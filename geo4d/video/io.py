@@ -118,6 +118,7 @@ class Video:
         self.size = fit_size(self.source_size, max_size)
         self._cache: OrderedDict[tuple[int, tuple[int, int]], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
+        self._decoded: tuple[int, np.ndarray] | None = None
 
     def _open(self, source: str | Path | np.ndarray | Tensor, stop: int | None) -> _Source:
         if isinstance(source, np.ndarray | Tensor):
@@ -191,6 +192,7 @@ class Video:
         self._source.close()
         self._cache.clear()
         self._cached_bytes = 0
+        self._decoded = None
 
     def __enter__(self) -> "Video":
         return self
@@ -206,7 +208,10 @@ class Video:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        frame = _resized(self._source.read(int(self.source_frames[t])), size)
+        # The frame just decoded is kept whole: read at a second size, it would need decoding from its key frame on.
+        if self._decoded is None or self._decoded[0] != t:
+            self._decoded = (t, self._source.read(int(self.source_frames[t])))
+        frame = _resized(self._decoded[1], size)
         self._cache[key] = frame
         self._cached_bytes += frame.nbytes
         while len(self._cache) > 1 and (len(self._cache) > CACHE_FRAMES or self._cached_bytes > CACHE_BYTES):

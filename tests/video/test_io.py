@@ -341,6 +341,18 @@ def test_memory_of_the_cache_is_bounded(tmp_path, monkeypatch):
     assert len(video._cache) <= 8
 
 
+def test_a_frame_read_at_two_sizes_is_decoded_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("geo4d.video.io.CACHE_FRAMES", 1)
+    decoded = []
+    read = VideoFile.read
+    monkeypatch.setattr(VideoFile, "read", lambda self, index: decoded.append(index) or read(self, index))
+    with Video(encode(tmp_path / "clip.mp4", pictures(6))) as video:
+        for t in range(6):
+            whole, small = video.read([t]), video.read([t], (16, 24))
+            assert whole.shape != small.shape
+    assert decoded == list(range(6))
+
+
 def test_sniffing_accepts_only_containers():
     assert sniff_container(b"\x00\x00\x00\x18ftypmp42") == "mp4"
     assert sniff_container(b"#EXTM3U\n#EXT-X-VERSION:3\n") is None
