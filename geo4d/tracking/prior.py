@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.geometry.cameras import camera_rays, resize_intrinsics
-from geo4d.tracking.solve import CameraSolveConfig, MotionCameras, fit_cameras
+from geo4d.tracking.solve import CameraSolveConfig, MotionCameras, fit_cameras, single_thread
 from geo4d.tracking.sweep import SweepConfig, plane_sweep, to_grey
 from geo4d.tracking.tracks import TrackBuilder, TrackConfig
 from geo4d.types import PriorMaps, Window
@@ -186,14 +186,15 @@ def _sweep_chunk(
         else:
             steps = torch.linspace(0, 1, config.num_planes)
             planes = ranges[:, :1] + steps * (ranges[:, 1:] - ranges[:, :1])
-            disparity, confidence = plane_sweep(
-                video,
-                K,
-                motion.c2w[low:high],
-                disparities=planes.to(video),
-                references=range(at - low, until - low),
-                config=config.sweep,
-            )
+            with single_thread():  # its many small steps take twice as long when two threads share each
+                disparity, confidence = plane_sweep(
+                    video,
+                    K,
+                    motion.c2w[low:high],
+                    disparities=planes.to(video),
+                    references=range(at - low, until - low),
+                    config=config.sweep,
+                )
             trust = motion.confidence[at:until].to(confidence)
             for k, i in enumerate(range(at, until)):
                 yield FramePrior(i, disparity[k], confidence[k] * trust[k], K[i - low])
