@@ -3,8 +3,8 @@
     python benchmarks/record_weights.py WEIGHTS RUN [RUN ...] [--after FILE] [--note TEXT]
         -o geo4d/models/tiny/model.safetensors
 
-RUN are the folders of ``geo4d train``, in order; their logs give steps, minutes and seeds. FILE: the weights that the first
-RUN started from; its own story comes before.
+RUN are the folders of ``geo4d train``, in order; their logs give steps, minutes and seeds. FILE: the weights that the
+first RUN started from; its own story comes before.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ from geo4d.tracking.start import (
     SOME_MOVE,
     StartResult,
     bearing,
-    find_start,
     fit_rotation,
+    iter_starts,
     noise_level,
     point_error,
     renew_points,
@@ -71,6 +71,7 @@ class CameraSolveConfig:
         zoom: let the focal length change from frame to frame.
         radial_prior: spread of one radial distortion coefficient that is estimated with an unknown focal length, for
             wide lenses; the intrinsics returned are of the pinhole camera. 0: no distortion.
+        good_error: median error of a shot, in expected errors of a track, from which on further starts are tried.
         parallax_test: how many times more than noise a translation must improve the fit to be believed.
         min_points: tracks that a pose needs.
         search_points: tracks at most that the start is searched with, spread over the picture.
@@ -87,6 +88,7 @@ class CameraSolveConfig:
     prior_strength: float = 30.0
     zoom: bool = False
     radial_prior: float = 0.0
+    good_error: float = 1.0
     parallax_test: float = 4.0
     min_points: int = 12
     search_points: int = 250
@@ -362,6 +364,7 @@ class _Shot:
         self.frame = tracks.frame[inside] - start
         xy = tracks.xy[inside].double()
         self.known_focal: Tensor | None = None
+        self.track_of_point = torch.zeros(0, dtype=torch.long)
         if intrinsics is None:
             self.uv = xy - torch.tensor([width / 2, height / 2], dtype=torch.float64)
         else:
@@ -388,13 +391,23 @@ class _Shot:
         if self.num_points < self.config.min_points:
             return self._unknown(f"only {self.num_points} tracks")
         begin, end = self._best_window()
-        start = self._solve_window(begin, end)
-        kind, parallax = self._judge(start, begin, end)
-        if kind == "parallax":
-            result = self._grow(start, begin, end)
-        else:
-            result = self._rotations(start)
-        return self._finish(result, kind, parallax, start.scores)
+        track_of_point = self.track_of_point  # the growth keeps only the points that it finds
+        best: _ShotSolution | None = None
+        for start in self._iter_starts(begin, end):
+            self.track_of_point = track_of_point
+            kind, parallax = self._judge(start, begin, end)
+            result = self._grow(start, begin, end) if kind == "parallax" else self._rotations(start)
+            solution = self._finish(result, kind, parallax, start.scores)
+            if best is None or (kind == "parallax" and solution.motion.error < best.motion.error):
+                best = solution
+            # What explains a short run best need not explain the shot: where it does not, others get their chance.
+            if (
+                best.motion.kind != "parallax"
+                or best.motion.error < self.config.good_error * self.pixel_error
+            ):
+                break
+        assert best is not None
+        return best
 
     def solve_with_depth(self, log_depth: Float[Tensor, " O"], per_frame_scale: bool) -> _ShotSolution:
         """As ``solve``, but points start from depth maps, which also measure them; ``log_depth`` of all observations."""
@@ -539,11 +552,12 @@ class _Shot:
                 best, score = begin, total
         return best, best + length
 
-    def _solve_window(self, begin: int, end: int) -> StartResult:
+    def _iter_starts(self, begin: int, end: int) -> Iterator[StartResult]:
+        """Solutions of the window, best first; ``moving`` follows the one that was taken last."""
         sub, chosen = self._restricted(begin, end)
         self.window_points = chosen
         self.window_observations = sub
-        start = find_start(
+        starts = iter_starts(
             sub,
             end - begin,
             len(chosen),
@@ -554,9 +568,10 @@ class _Shot:
             prior_strength=self.config.prior_strength * self.pixel_error**2,
             search_points=self.config.search_points,
         )
-        self.moving = torch.zeros(self.num_points, dtype=torch.bool)
-        self.moving[chosen] = ~start.static
-        return start
+        for start in starts:
+            self.moving = torch.zeros(self.num_points, dtype=torch.bool)
+            self.moving[chosen] = ~start.static
+            yield start
 
     def _judge(self, start: StartResult, begin: int, end: int) -> tuple[MotionKind, float]:
         """Does a translation explain the tracks so much better than a rotation that it must be real?"""

@@ -10,6 +10,7 @@ Axis names: N cameras, P points, O observations, S shared points of two views.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -341,7 +342,7 @@ def normalise_scale(state: BundleState, observations: Observations) -> BundleSta
     return rescale(state, float(1 / depth))
 
 
-def find_start(
+def iter_starts(
     observations: Observations,
     num_cameras: int,
     num_points: int,
@@ -352,8 +353,8 @@ def find_start(
     prior: tuple[float, float] | None,
     prior_strength: float,
     search_points: int,
-) -> StartResult:
-    """Solve a short run of keyframes from several starts and keep the best.
+) -> Iterator[StartResult]:
+    """Solve a short run of keyframes from several starts; the best first, then those that come close.
 
     Args:
         observations: cameras numbered 0 .. num_cameras - 1 in time.
@@ -383,22 +384,25 @@ def find_start(
     def with_all_points(state: BundleState) -> BundleState:
         return replace(state, points=triangulate(state.w2c, state.log_focal, observations, num_points))
 
-    best = bundle_adjust(
-        with_all_points(racers[0].state), observations, config=replace(settings, num_iterations=6)
-    )
     distant = points_at_one_distance(turned.state.w2c, turned.focal, observations, num_points)
     turning = replace(settings, with_translation=False, num_iterations=4)
     rotation_only = bundle_adjust(replace(turned.state, points=distant), observations, config=turning)
-    error = point_error(best.error, observations, num_points)
-    level = noise_level(error, observations, LEAST_NOISE * pixel_error)
-    start = StartResult(best, rotation_only, scores, error < MOVER_LIMIT * level)
-    moving = 1 - float(start.static.double().mean())
-    if moving < SOME_MOVE:
-        return start
-    candidates = [best.state] + [with_all_points(state) for state in [r.state for r in racers[1:]] + raw]
-    if moving > MANY_MOVE:
-        candidates += rigid_parts(observations, num_cameras, num_points, racers[0].focal, settings)
-    return settle_movers(start, candidates, observations, num_points, pixel_error, settings)
+    for racer in racers:
+        found = bundle_adjust(
+            with_all_points(racer.state), observations, config=replace(settings, num_iterations=6)
+        )
+        error = point_error(found.error, observations, num_points)
+        level = noise_level(error, observations, LEAST_NOISE * pixel_error)
+        start = StartResult(found, rotation_only, scores, error < MOVER_LIMIT * level)
+        moving = 1 - float(start.static.double().mean())
+        if moving < SOME_MOVE:
+            yield start
+            continue
+        others = [r.state for r in racers if r is not racer] + raw
+        candidates = [found.state, *(with_all_points(state) for state in others)]
+        if moving > MANY_MOVE:
+            candidates += rigid_parts(observations, num_cameras, num_points, racer.focal, settings)
+        yield settle_movers(start, candidates, observations, num_points, pixel_error, settings)
 
 
 def race_starts(

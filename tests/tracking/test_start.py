@@ -5,7 +5,7 @@ import torch
 from geo4d.geometry.poses import so3_exp
 from geo4d.tracking.bundle import Observations, reprojection_error
 from geo4d.tracking.solve import fit_cameras
-from geo4d.tracking.start import area_of_points, find_start, fit_to_points, spread_points
+from geo4d.tracking.start import area_of_points, fit_to_points, iter_starts, spread_points
 from tests.tracking.test_bundle import problem
 from tests.tracking.test_solve import path, simulated_tracks, trajectory_error
 
@@ -49,16 +49,18 @@ def test_cameras_are_fitted_to_points_in_one_batch_and_others_stay():
 
 def test_the_race_on_few_points_finds_cameras_that_explain_all():
     _, observations = problem(num_cameras=8, num_points=400, span=6, noise=0.1)
-    start = find_start(
-        observations,
-        8,
-        400,
-        width=640,
-        pixel_error=0.25,
-        focal=None,
-        prior=(500.0, 0.4),
-        prior_strength=2.0,
-        search_points=100,
+    start = next(
+        iter_starts(
+            observations,
+            8,
+            400,
+            width=640,
+            pixel_error=0.25,
+            focal=None,
+            prior=(500.0, 0.4),
+            prior_strength=2.0,
+            search_points=100,
+        )
     )
     assert len(start.bundle.state.points) == 400
     assert float(reprojection_error(start.bundle.state, observations).median()) < 0.2
