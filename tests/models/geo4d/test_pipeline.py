@@ -228,11 +228,15 @@ def test_load_from_a_folder(
         weights=tmp_path / "geo4d", device="cpu", dtype="float32", num_steps=1, max_area=8192
     )
     assert loaded.info.weights_sha256 == folder.sha256
+    for part in ("unet", "vae", "point_vae"):
+        expected, found = getattr(original, part).state_dict(), getattr(loaded, part).state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    for name, value in vars(original.constants).items():
+        assert torch.equal(getattr(loaded.constants, name), value)
+    # Where a weight lies in memory (here: in the file) decides on some processors which kernel multiplies it.
     window = make_window(num_frames=2)
-    assert same(
-        replace(loaded.predict(window, seed=0), provenance={}),
-        replace(original.predict(window, seed=0), provenance={}),
-    )
+    assert close(loaded.predict(window, seed=0), original.predict(window, seed=0))
     with pytest.raises(ValueError, match="unknown options"):
         pipeline.load(weights=tmp_path / "geo4d", steps=3)
     with pytest.raises(ValueError, match="preset"):

@@ -17,13 +17,15 @@ def test_every_tensor_arrives(checkpoint, golden_folder, small):
     expected = small.make_unet(golden_folder, "determ").state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in system.unet.state_dict().items())
     assert system.image_vae.decoder is None
-    image = torch.rand(1, 3, 64, 64)
+    encoder = small.make_image_encoder(golden_folder)
+    expected, found = encoder.state_dict(), system.image_encoder.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    image = torch.nn.functional.interpolate(torch.rand(1, 3, 64, 64), (224, 224))
     with torch.no_grad():
-        reference = small.make_image_encoder(golden_folder)(
-            torch.nn.functional.interpolate(image, (224, 224))
-        )
-        found = system.image_encoder(torch.nn.functional.interpolate(image, (224, 224)))
-    assert torch.equal(found.image_embeds, reference.image_embeds)
+        reference, answer = encoder(image).image_embeds, system.image_encoder(image).image_embeds
+    # Where a weight lies in memory (here: in the file) decides on some processors which kernel multiplies it.
+    torch.testing.assert_close(answer, reference, rtol=1e-5, atol=1e-5)
     assert len(weights_sha256(checkpoint, "determ")) == 64
 
 
