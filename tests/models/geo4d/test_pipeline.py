@@ -235,8 +235,14 @@ def test_load_from_a_folder(
     for name, value in vars(original.constants).items():
         assert torch.equal(getattr(loaded.constants, name), value)
     # Where a weight lies in memory (here: in the file) decides on some processors which kernel multiplies it.
+    for part in ("unet", "vae", "point_vae"):
+        for weight in getattr(loaded, part).parameters():
+            weight.data = weight.data.clone()
     window = make_window(num_frames=2)
-    assert close(loaded.predict(window, seed=0), original.predict(window, seed=0))
+    assert same(
+        replace(loaded.predict(window, seed=0), provenance={}),
+        replace(original.predict(window, seed=0), provenance={}),
+    )
     with pytest.raises(ValueError, match="unknown options"):
         pipeline.load(weights=tmp_path / "geo4d", steps=3)
     with pytest.raises(ValueError, match="preset"):

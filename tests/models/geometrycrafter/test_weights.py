@@ -22,10 +22,12 @@ def test_every_tensor_arrives(checkpoint, golden_folder, small):
     assert found.keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in found.items())
     image = torch.nn.functional.interpolate(torch.rand(1, 3, 64, 64), (224, 224))
+    # Where a weight lies in memory (here: in the file) decides on some processors which kernel multiplies it.
+    for weight in system.image_encoder.parameters():
+        weight.data = weight.data.clone()
     with torch.no_grad():
         reference, answer = encoder(image).image_embeds, system.image_encoder(image).image_embeds
-    # Where a weight lies in memory (here: in the file) decides on some processors which kernel multiplies it.
-    torch.testing.assert_close(answer, reference, rtol=1e-5, atol=1e-5)
+    assert torch.equal(answer, reference)
     assert len(weights_sha256(checkpoint, "determ")) == 64
 
 
