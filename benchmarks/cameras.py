@@ -178,6 +178,15 @@ MOVER_SCENES: tuple[tuple[int, SceneKind, CameraKind], ...] = (
     (910_120, "flying", "dolly"),
     (910_154, "object_on_ground", "handheld"),
     (910_183, "room", "dolly"),
+    (950_054, "room", "dolly"),
+    (950_064, "room", "orbit"),
+    (950_097, "room", "handheld"),
+    (950_100, "object_on_ground", "dolly"),
+    (950_120, "object_on_ground", "orbit"),
+    (950_127, "object_on_ground", "handheld"),
+    (950_128, "flying", "dolly"),
+    (950_142, "flying", "orbit"),
+    (950_153, "flying", "handheld"),
 )
 """Seeds of rendered scenes whose movers cover a quarter to two thirds of the picture while the camera moves."""
 

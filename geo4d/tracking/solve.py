@@ -10,6 +10,7 @@ Axis names: T frames of the video, N keyframes of a shot, P points, O observatio
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -30,22 +31,19 @@ from geo4d.tracking.bundle import (
     bundle_adjust,
     reprojection_error,
     rescale,
+    robust_cost,
     tidy,
     triangulate,
 )
+from geo4d.tracking.refine import Refined, refine, repair, try_other_parts
 from geo4d.tracking.start import (
-    LEAST_NOISE,
     MOVER_LIMIT,
-    SOME_MOVE,
     StartResult,
     bearing,
+    find_start,
     fit_rotation,
-    iter_starts,
-    noise_level,
     point_error,
-    renew_points,
     shared_points,
-    static_points,
 )
 from geo4d.tracking.tracks import Tracks
 
@@ -71,7 +69,11 @@ class CameraSolveConfig:
         zoom: let the focal length change from frame to frame.
         radial_prior: spread of one radial distortion coefficient that is estimated with an unknown focal length, for
             wide lenses; the intrinsics returned are of the pinhole camera. 0: no distortion.
-        good_error: median error of a shot, in expected errors of a track, from which on further starts are tried.
+        explained_share: where the still points cover less of the pictures (what is tracked there), further starts and
+            other rigid parts of the scene are tried.
+        good_error: error of a good point, in expected errors of a track, from which on they are tried as well.
+        sure_share: where they cover less than this, the cameras are grown again from the best run of them.
+        frames_per_keyframe: the last adjustment takes so many frames for each keyframe, if there are so many.
         parallax_test: how many times more than noise a translation must improve the fit to be believed.
         min_points: tracks that a pose needs.
         search_points: tracks at most that the start is searched with, spread over the picture.
@@ -88,7 +90,10 @@ class CameraSolveConfig:
     prior_strength: float = 30.0
     zoom: bool = False
     radial_prior: float = 0.0
-    good_error: float = 1.0
+    explained_share: float = 0.7
+    good_error: float = 0.6
+    sure_share: float = 0.9
+    frames_per_keyframe: int = 3
     parallax_test: float = 4.0
     min_points: int = 12
     search_points: int = 250
@@ -391,23 +396,92 @@ class _Shot:
         if self.num_points < self.config.min_points:
             return self._unknown(f"only {self.num_points} tracks")
         begin, end = self._best_window()
-        track_of_point = self.track_of_point  # the growth keeps only the points that it finds
-        best: _ShotSolution | None = None
-        for start in self._iter_starts(begin, end):
-            self.track_of_point = track_of_point
-            kind, parallax = self._judge(start, begin, end)
-            result = self._grow(start, begin, end) if kind == "parallax" else self._rotations(start)
-            solution = self._finish(result, kind, parallax, start.scores)
-            if best is None or (kind == "parallax" and solution.motion.error < best.motion.error):
-                best = solution
-            # What explains a short run best need not explain the shot: where it does not, others get their chance.
-            if (
-                best.motion.kind != "parallax"
-                or best.motion.error < self.config.good_error * self.pixel_error
-            ):
-                break
-        assert best is not None
-        return best
+        start = self._find_start(begin, end)
+        self.moving = torch.zeros(self.num_points, dtype=torch.bool)
+        self.moving[self.window_points] = ~start.static
+        kind, parallax = self._judge(start, begin, end)
+        result = self._grow(start, begin, end) if kind == "parallax" else self._rotations(start)
+        best = self._refined(result, kind)
+        if self._doubtful(best):
+            settings = self._refine_settings("parallax")
+            other = try_other_parts(best, self.observations, settings, pixel_error=self.pixel_error)
+            if kind == "parallax":
+                best = repair(other, self.observations, settings)
+            elif other is not best:
+                believed, pixels = self._judge_refined(other)
+                if believed == "parallax":
+                    best, kind, parallax = repair(other, self.observations, settings), believed, pixels
+        return self._finish(self._as_result(best), kind, parallax, start.scores)
+
+    def _refined(self, result: BundleResult, kind: MotionKind) -> Refined:
+        """The solution of the keyframes carried to denser frames, adjusted to what fits; weak ends solved again."""
+        explained = torch.zeros(len(result.state.points), dtype=torch.bool)
+        explained[self.final_observations.point[self.final_observations.weight > 0]] = True
+        w2c, focal = self._all_frames(tidy(result.state), kind, explained)
+        few = len(self.keyframes) <= 3
+        self.keyframes = self._denser_frames()
+        span = self.config.max_span * self.config.frames_per_keyframe
+        self._collect(span=span, least=2 if few else 3)
+        log_focal = focal[self.keyframes].log()
+        w2c = w2c[self.keyframes]
+        if kind == "parallax":
+            points = triangulate(w2c, log_focal, self.observations, self.num_points)
+        else:
+            points = self._directions(w2c, log_focal, self.observations)
+        state = BundleState(w2c, log_focal, points, result.state.radial)
+        settings = self._refine_settings(kind)
+        refined = refine(state, self.observations, settings)
+        if kind == "parallax" and refined.share_explained(self.pixel_error) < self.config.sure_share:
+            refined = repair(refined, self.observations, settings)
+        return refined
+
+    def _doubtful(self, refined: Refined) -> bool:
+        """Whether so much stays unexplained, or so badly explained, that it need not be the best solution."""
+        loose = refined.level > self.config.good_error * self.pixel_error
+        return loose or refined.share_explained(self.pixel_error) < self.config.explained_share
+
+    def _judge_refined(self, refined: Refined) -> tuple[MotionKind, float]:
+        """As ``_judge``, for the still points of a whole solution."""
+        obs = self.observations
+        chosen = replace(obs, weight=refined.static[obs.point].double())
+        rows = refined.static[obs.point]
+        state = refined.state
+        points = self._directions(state.w2c, state.log_focal, obs)
+        w2c = state.w2c.clone()
+        w2c[:, :3, 3] = 0
+        width = 2 * self.pixel_error
+        settings = replace(
+            self._refine_settings("rotation"), num_iterations=8, robust_width=width, reliability=False
+        )
+        turned = bundle_adjust(BundleState(w2c, state.log_focal, points), chosen, config=settings)
+        moved = reprojection_error(state, obs)
+        cost = robust_cost(moved, chosen.weight, width)
+        return self._believe(turned, cost, int(refined.static.sum()), rows, len(state.w2c))
+
+    def _denser_frames(self) -> Int[Tensor, " N"]:
+        """The keyframes and, evenly between them, at most so many as make ``frames_per_keyframe``."""
+        parts = [self.keyframes[-1:]]
+        for low, high in itertools.pairwise(self.keyframes.tolist()):
+            count = min(self.config.frames_per_keyframe, high - low)
+            parts.append(low + torch.arange(count) * (high - low) // count)
+        return torch.cat(parts).sort().values
+
+    def _refine_settings(self, kind: MotionKind) -> BundleConfig:
+        return BundleConfig(
+            with_translation=kind == "parallax",
+            focal=self._focal_mode(),
+            focal_prior=None if self.known_focal is not None else self.prior,
+            prior_strength=self.config.prior_strength,
+            radial_prior=0.0 if self.known_focal is not None else self.config.radial_prior,
+        )
+
+    def _as_result(self, refined: Refined) -> BundleResult:
+        assert refined.result is not None
+        error = reprojection_error(refined.state, self.observations)
+        near = error < 20 * refined.level
+        keep = near & refined.static[self.observations.point]
+        self.final_observations = replace(self.observations, weight=keep.double())
+        return replace(refined.result, state=refined.state, error=error)
 
     def solve_with_depth(self, log_depth: Float[Tensor, " O"], per_frame_scale: bool) -> _ShotSolution:
         """As ``solve``, but points start from depth maps, which also measure them; ``log_depth`` of all observations."""
@@ -487,8 +561,11 @@ class _Shot:
             chosen.append(last)
         return chosen
 
-    def _collect(self, log_depth: Float[Tensor, " O"] | None = None) -> None:
-        """Observations in keyframes: points seen twice, long tracks split."""
+    def _collect(
+        self, log_depth: Float[Tensor, " O"] | None = None, span: int | None = None, least: int = 2
+    ) -> None:
+        """Observations in keyframes: points seen at least so often, tracks longer than ``span`` keyframes split."""
+        span = span or self.config.max_span
         N = len(self.keyframes)
         number = torch.full((self.num_frames,), -1, dtype=torch.long)
         number[self.keyframes] = torch.arange(N)
@@ -497,10 +574,10 @@ class _Shot:
         camera, track = camera[rows], self.track[rows]
         ids, dense = track.unique(return_inverse=True)
         first = torch.full((len(ids),), N, dtype=torch.long).scatter_reduce(0, dense, camera, "amin")
-        piece = (camera - first[dense]).div(self.config.max_span, rounding_mode="floor")
+        piece = (camera - first[dense]).div(span, rounding_mode="floor")
         key = dense * (N + 1) + piece
         pieces, point = key.unique(return_inverse=True)
-        often = torch.bincount(point, minlength=len(pieces)) >= 2
+        often = torch.bincount(point, minlength=len(pieces)) >= least
         keep = often[point]
         renumber = torch.cumsum(often, 0) - 1
         self.observations = Observations(
@@ -552,12 +629,12 @@ class _Shot:
                 best, score = begin, total
         return best, best + length
 
-    def _iter_starts(self, begin: int, end: int) -> Iterator[StartResult]:
-        """Solutions of the window, best first; ``moving`` follows the one that was taken last."""
+    def _find_start(self, begin: int, end: int) -> StartResult:
+        """The best solution of the window."""
         sub, chosen = self._restricted(begin, end)
         self.window_points = chosen
         self.window_observations = sub
-        starts = iter_starts(
+        return find_start(
             sub,
             end - begin,
             len(chosen),
@@ -568,25 +645,32 @@ class _Shot:
             prior_strength=self.config.prior_strength * self.pixel_error**2,
             search_points=self.config.search_points,
         )
-        for start in starts:
-            self.moving = torch.zeros(self.num_points, dtype=torch.bool)
-            self.moving[chosen] = ~start.static
-            yield start
 
     def _judge(self, start: StartResult, begin: int, end: int) -> tuple[MotionKind, float]:
         """Does a translation explain the tracks so much better than a rotation that it must be real?"""
-        sub = self.window_observations
-        error = reprojection_error(start.rotation_only.state, sub)
-        rows = start.static[sub.point]
-        parallax = float(error[rows].median()) if bool(rows.any()) else 0.0
-        cameras, points, measured = end - begin, int(start.static.sum()), 2 * int(rows.sum())
-        spare = max(measured - 3 * points - 6 * cameras, 1)
-        noise = max(start.bundle.cost / spare, (0.1 * self.pixel_error) ** 2)
-        gain = (start.rotation_only.cost - start.bundle.cost) / (points + 3 * cameras) / noise
+        rows = start.static[self.window_observations.point]
+        count = int(start.static.sum())
+        return self._believe(start.rotation_only, start.bundle.cost, count, rows, end - begin)
+
+    def _believe(
+        self, turned: BundleResult, cost: float, num_points: int, rows: Bool[Tensor, " O"], num_cameras: int
+    ) -> tuple[MotionKind, float]:
+        """What is believed, and the median error of the solution without translation, pixels.
+
+        Args:
+            turned: the best solution without translation.
+            cost: of the best one with it.
+            num_points: still points.
+            rows: their observations.
+        """
+        parallax = float(turned.error[rows].median()) if bool(rows.any()) else 0.0
+        spare = max(2 * int(rows.sum()) - 3 * num_points - 6 * num_cameras, 1)
+        noise = max(cost / spare, (0.1 * self.pixel_error) ** 2)
+        gain = (turned.cost - cost) / (num_points + 3 * num_cameras) / noise
         if gain > self.config.parallax_test and parallax > 0.5 * self.pixel_error:
             return "parallax", parallax
-        turned = rotation_angle(relative_rotations(start.rotation_only.state.w2c)).max()
-        moved = float(turned) * float(start.rotation_only.state.log_focal[0].exp())
+        angle = rotation_angle(relative_rotations(turned.state.w2c)).max()
+        moved = float(angle) * float(turned.state.log_focal[0].exp())
         return ("rotation" if moved > 2 * self.pixel_error else "static"), parallax
 
     # Depth maps
@@ -809,7 +893,7 @@ class _Shot:
         self.moving[chosen] = error > 3 * MOVER_LIMIT * self.pixel_error
 
     def _adjust_globally(self) -> BundleResult:
-        """All keyframes and points; outliers are dropped between two rounds."""
+        """All keyframes and points that are not known to move."""
         known = self.has_point
         renumber = torch.cumsum(known, 0) - 1
         keep = known[self.observations.point]
@@ -826,34 +910,7 @@ class _Shot:
             tolerance=1e-4,
         )
         trusted = ~self.moving[known]
-        result = bundle_adjust(state, replace(obs, weight=trusted[obs.point].double()), config=settings)
-        # A wrong point is often a good track with a bad start: points are made anew from the adjusted cameras.
-        doubtful = torch.ones(len(state.points), dtype=torch.bool)
-        state, error = renew_points(tidy(result.state), obs, doubtful)
-        moving = self._moving_points(error, obs)
-        if float(moving.double().mean()) > SOME_MOVE:
-            for _ in range(2):
-                result = self._adjust_without(
-                    moving, state, obs, replace(settings, robust_width=self.pixel_error)
-                )
-                state, error = renew_points(tidy(result.state), obs, moving)
-                moving = self._moving_points(error, obs)
-        else:
-            moving = torch.zeros_like(moving)
-        return self._adjust_without(
-            moving, state, obs, replace(settings, robust_width=self.pixel_error, tolerance=1e-5)
-        )
-
-    def _moving_points(self, error: Float[Tensor, " P"], obs: Observations) -> Bool[Tensor, " P"]:
-        limit = MOVER_LIMIT * noise_level(error, obs, LEAST_NOISE * self.pixel_error)
-        return ~static_points(error, limit, obs)
-
-    def _adjust_without(
-        self, moving: Bool[Tensor, " P"], state: BundleState, obs: Observations, settings: BundleConfig
-    ) -> BundleResult:
-        """One adjustment of everything but the moving points and single observations that are far off."""
-        keep = (reprojection_error(state, obs) < 8 * self.pixel_error) & ~moving[obs.point]
-        self.final_observations = replace(obs, weight=keep.double())
+        self.final_observations = replace(obs, weight=trusted[obs.point].double())
         return bundle_adjust(state, self.final_observations, config=settings)
 
     def _focal_mode(self) -> Literal["fixed", "shared", "per_frame"]:
@@ -924,7 +981,8 @@ class _Shot:
         if kind == "parallax":
             finite = points[:, 3] > 1e-3 * points[:, :3].norm(dim=1)
             good = _mean_per_point(result.error.clamp_max(100), obs) < 3 * self.pixel_error
-            positions = points[finite & good, :3] / points[finite & good, 3:]
+            good &= finite & explained
+            positions = points[good, :3] / points[good, 3:]
         planar = _planar_share(positions, self.pixel_error / float(focal.median()))
         motion = ShotMotion(
             self.start,
