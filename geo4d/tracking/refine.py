@@ -43,11 +43,14 @@ from geo4d.tracking.start import (
 STATIC_LIMIT = 3.0
 """A point is used as long as its error is at most this many times that of a good one."""
 
-LEAST_GAIN = 0.02
+LEAST_GAIN = 0.04
 """A run of cameras gets its chance when it explains so much more of the pictures than the solution does there."""
 
 _QUANTILE = 0.15
 """Which error is that of a good point, as a share of the pictures: most of them may be covered by movers."""
+
+_REACH = 20
+"""Cameras before and after one that its points are made from when it is solved again; bounds the cost of a camera."""
 
 _LEAST_NOISE = 0.02
 """No track is believed to be better than this, pixels."""
@@ -204,20 +207,23 @@ def grow_again(
         reach: every third time, so many neighbours are adjusted together.
     """
     solved, w2c, num_points = solved.clone(), state.w2c.clone(), len(state.points)
-    log_focal = state.log_focal
-    by_camera = [(observations.camera == c).nonzero()[:, 0] for c in range(len(w2c))]
+    log_focal, num_cameras = state.log_focal, len(state.w2c)
+    by_time = observations.camera.argsort(stable=True)
+    rows_of = by_time.split(torch.bincount(observations.camera, minlength=num_cameras).tolist())
     row_of = torch.full((num_points,), -1, dtype=torch.long)
     for turn, c in enumerate(order):
+        low, high = max(0, c - _REACH), min(num_cameras, c + _REACH + 1)
+        around = observations.select(torch.cat(rows_of[low:high]))
         known = solved.nonzero()[:, 0]
         near = int(known[(known - c).abs().argmin()])
         focal = float(log_focal[c].exp())
-        _, uv_near, uv_here = shared_points(observations, near, c)
+        _, uv_near, uv_here = shared_points(around, near, c)
         turned = fit_rotation(bearing(uv_near, float(log_focal[near].exp())), bearing(uv_here, focal), 6)
         guess = rigid(turned @ w2c[near, :3, :3], turned @ w2c[near, :3, 3])
-        here = by_camera[c]
+        here = rows_of[c]
         row_of[observations.point[here]] = torch.arange(len(here))
-        rows = (solved[observations.camera] & (row_of[observations.point] >= 0)).nonzero()[:, 0]
-        mine = observations.select(rows, row_of[observations.point[rows]])
+        rows = solved[around.camera] & (row_of[around.point] >= 0)
+        mine = around.select(rows, row_of[around.point[rows]])
         row_of[observations.point[here]] = -1
         points = triangulate(w2c, log_focal, mine, len(here))
         trial = BundleState(w2c, log_focal, points)
@@ -237,9 +243,9 @@ def grow_again(
         w2c[c] = guess
         solved[c] = True
         if turn % 3 == 2 or turn == len(order) - 1:
-            low, high = max(0, c - reach), min(len(w2c), c + reach + 1)
-            w2c[low:high] = _adjust_run(w2c, log_focal, observations, solved, low, high, c, level)
-    return BundleState(w2c, log_focal, triangulate(w2c, log_focal, observations, num_points))
+            low, high = max(0, c - reach), min(num_cameras, c + reach + 1)
+            w2c[low:high] = _adjust_run(w2c, log_focal, around, solved, low, high, c, level)
+    return BundleState(w2c, log_focal, triangulate(w2c, log_focal, observations, num_points), state.radial)
 
 
 def _adjust_run(
@@ -323,12 +329,14 @@ def find_seeds(
     Args:
         run: cameras per run.
         gaps: between the cameras of a pair.
-        num_places: runs that are tried.
+        num_places: runs that are tried at most.
         search_points: points at most in each run.
     """
     num_cameras = len(refined.state.w2c)
     run = min(run, num_cameras)
     seeds: list[_Seed] = []
+    # Runs that share more than half of their cameras would find the same.
+    num_places = min(num_places, 1 + math.ceil((num_cameras - run) / (run // 2)))
     for low in torch.linspace(0, num_cameras - run, num_places).round().long().unique().tolist():
         inside = (observations.camera >= low) & (observations.camera < low + run)
         ids, point = observations.point[inside].unique(return_inverse=True)

@@ -405,7 +405,7 @@ class _Shot:
         if self._doubtful(best):
             settings = self._refine_settings("parallax")
             other = try_other_parts(best, self.observations, settings, pixel_error=self.pixel_error)
-            if kind == "parallax":
+            if other is not best and kind == "parallax":
                 best = repair(other, self.observations, settings)
             elif other is not best:
                 believed, pixels = self._judge_refined(other)
