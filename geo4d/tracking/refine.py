@@ -43,7 +43,7 @@ from geo4d.tracking.start import (
 STATIC_LIMIT = 3.0
 """A point is used as long as its error is at most this many times that of a good one."""
 
-LEAST_GAIN = 0.04
+LEAST_GAIN = 0.02
 """A run of cameras gets its chance when it explains so much more of the pictures than the solution does there."""
 
 _QUANTILE = 0.15
