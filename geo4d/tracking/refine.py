@@ -78,11 +78,14 @@ class Refined:
     def static(self) -> Bool[Tensor, " P"]:
         return self.error < STATIC_LIMIT * self.level
 
-    def explained(self, level: float, area: Float[Tensor, " P"] | None = None) -> float:
-        """Share of the area that points explain, those that fit better counting more."""
-        area = self.area if area is None else area
+    def explained(self, level: float) -> float:
+        """Share of the area that points explain, those that fit better counting more.
+
+        Args:
+            level: error of a good point, pixels: the yardstick when several solutions are compared.
+        """
         fit = (1 - (self.error / (STATIC_LIMIT * level)).square()).clamp_min(0)
-        return float((area * fit).sum() / area.sum().clamp_min(1e-9))
+        return float((self.area * fit).sum() / self.area.sum().clamp_min(1e-9))
 
     def share_explained(self, pixel_error: float) -> float:
         """Share of the area whose points may be still, if tracked badly: error at most ten times that of a good one.
@@ -110,10 +113,8 @@ def observation_area(observations: Observations, cells: int = 8) -> Float[Tensor
 
 def judge_state(state: BundleState, observations: Observations) -> Refined:
     """Make every point anew where that fits better, and measure what the cameras explain."""
-    num_points = len(state.points)
-    everything = torch.ones(num_points, dtype=torch.bool)
-    state, error = renew_points(tidy(state), observations, everything)
-    area = torch.zeros(num_points, dtype=torch.float64)
+    state, error = renew_points(tidy(state), observations)
+    area = torch.zeros(len(state.points), dtype=torch.float64)
     area.index_add_(0, observations.point, observation_area(observations))
     return Refined(state, error, _level(error, observations, area), area)
 
@@ -134,7 +135,6 @@ def refine(
     state: BundleState,
     observations: Observations,
     settings: BundleConfig,
-    fixed: Bool[Tensor, " N"] | None = None,
     num_rounds: int = 4,
     num_iterations: int = 10,
     most: float = math.inf,
@@ -161,9 +161,7 @@ def refine(
             tolerance=1e-5,
             reliability=turn == num_rounds - 1,
         )
-        result = bundle_adjust(
-            current.state, replace(observations, weight=weight), fixed=fixed, config=config
-        )
+        result = bundle_adjust(current.state, replace(observations, weight=weight), config=config)
         current = replace(judge_state(result.state, observations), result=result)
     return current
 

@@ -69,8 +69,8 @@ class CameraSolveConfig:
         zoom: let the focal length change from frame to frame.
         radial_prior: spread of one radial distortion coefficient that is estimated with an unknown focal length, for
             wide lenses; the intrinsics returned are of the pinhole camera. 0: no distortion.
-        explained_share: where the still points cover less of the pictures (what is tracked there), further starts and
-            other rigid parts of the scene are tried.
+        explained_share: where the still points cover less of the pictures (what is tracked there), other rigid parts
+            of the scene are tried.
         good_error: error of a good point, in expected errors of a track, from which on they are tried as well.
         sure_share: where they cover less than this, the cameras are grown again from the best run of them.
         frames_per_keyframe: the last adjustment takes so many frames for each keyframe, if there are so many.
@@ -451,7 +451,11 @@ class _Shot:
         w2c[:, :3, 3] = 0
         width = 2 * self.pixel_error
         settings = replace(
-            self._refine_settings("rotation"), num_iterations=8, robust_width=width, reliability=False
+            self._refine_settings("rotation"),
+            num_iterations=8,
+            robust_width=width,
+            prior_strength=self.config.prior_strength * self.pixel_error**2,
+            reliability=False,
         )
         turned = bundle_adjust(BundleState(w2c, state.log_focal, points), chosen, config=settings)
         moved = reprojection_error(state, obs)
@@ -467,6 +471,7 @@ class _Shot:
         return torch.cat(parts).sort().values
 
     def _refine_settings(self, kind: MotionKind) -> BundleConfig:
+        """For ``refine``: the strength of the prior is in squares of the measured error."""
         return BundleConfig(
             with_translation=kind == "parallax",
             focal=self._focal_mode(),
@@ -476,6 +481,7 @@ class _Shot:
         )
 
     def _as_result(self, refined: Refined) -> BundleResult:
+        """The adjustment behind it; sets ``final_observations`` to what it explains."""
         assert refined.result is not None
         error = reprojection_error(refined.state, self.observations)
         near = error < 20 * refined.level

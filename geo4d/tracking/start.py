@@ -442,16 +442,14 @@ def noise_level(
     return max(floor, float(torch.quantile(often, share))) if len(often) else floor
 
 
-def renew_points(
-    state: BundleState, observations: Observations, doubtful: Bool[Tensor, " P"]
-) -> tuple[BundleState, Float[Tensor, " P"]]:
-    """Doubtful points triangulated anew where that explains them better; and the error of every point."""
+def renew_points(state: BundleState, observations: Observations) -> tuple[BundleState, Float[Tensor, " P"]]:
+    """Points triangulated anew where that explains them better; and the error of every point, pixels."""
     num_points = len(state.points)
     old = point_error(reprojection_error(state, observations), observations, num_points)
     again = triangulate(state.w2c, state.log_focal, observations, num_points)
     fresh = replace(state, points=again)
     new = point_error(reprojection_error(fresh, observations), observations, num_points)
-    better = doubtful & (new < old)
+    better = new < old
     points = torch.where(better[:, None], again, state.points)
     return replace(state, points=points), torch.where(better, new, old)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -20,7 +20,10 @@ def linear_program(x, y, weight):
     w = np.ones(n) if weight is None else weight.double().numpy()
     constraints = np.c_[x.double().numpy(), np.ones(n), np.eye(n), -np.eye(n)]
     bounds = [(None, None)] * 2 + [(0, None)] * (2 * n)
-    return linprog(np.r_[0, 0, w, w], A_eq=constraints, b_eq=y.double().numpy(), bounds=bounds).fun
+    # By default every one of the n constraints is kept to 1e-7 only, and the minimum comes out too low by as much.
+    exact = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+    cost = np.r_[0, 0, w, w]
+    return linprog(cost, A_eq=constraints, b_eq=y.double().numpy(), bounds=bounds, options=exact).fun
 
 
 @settings(max_examples=40, deadline=None)
@@ -31,6 +34,7 @@ def linear_program(x, y, weight):
     weighted=st.booleans(),
     quantised=st.booleans(),
 )
+@example(seed=0, n=31, noise=0.0, weighted=False, quantised=False)
 def test_scale_shift_reaches_the_linear_program(seed, n, noise, weighted, quantised):
     g = torch.Generator().manual_seed(seed)
     x = torch.rand(n, generator=g) * 10 + 1
@@ -42,8 +46,7 @@ def test_scale_shift_reaches_the_linear_program(seed, n, noise, weighted, quanti
         return
     scale, shift = fit_scale_shift_l1(x, y, weight)
     best = linear_program(x, y, weight)
-    # The linear program keeps every one of its n constraints to 1e-7 only.
-    assert objective(x, y, scale, shift, weight) <= best + 1e-7 * max(best, n)
+    assert objective(x, y, scale, shift, weight) <= best + 1e-7 * max(best, 1.0)
 
 
 def test_levels_of_a_large_problem_agree_with_a_dense_search():
