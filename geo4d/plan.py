@@ -68,6 +68,12 @@ class RunPlan:
     spool_bytes: int
     result_bytes: int
 
+    @property
+    def pixel_aspect(self) -> float:
+        """fy / fx, in pixels of the network's pictures, of a camera with square pixels in the source."""
+        (height, width), (rows, cols) = self.source_size, self.model_size
+        return (rows / height) / (cols / width)
+
     def lines(self) -> list[str]:
         """The plan for people, one fact per line."""
         scenes = f" in {len(self.scenes)} shots" if len(self.scenes) > 1 else ""

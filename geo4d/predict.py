@@ -64,6 +64,7 @@ class WindowSource:
             index=index,
             fps=self.clip.fps / step,
             intrinsics=None if self.intrinsics is None else self.intrinsics[indices],
+            pixel_aspect=self.plan.pixel_aspect,
         )
 
     def inputs(self, index: int) -> tuple[Window, PriorMaps | None]:

@@ -215,6 +215,7 @@ def align_windows(
             config=replace(
                 settings,
                 focal=config.focal,
+                pixel_aspect=plan.pixel_aspect,
                 seed=config.seed,
                 num_samples=samples_per_frame(source.clip.num_frames, settings.num_samples),
                 force_bad_windows=bad,

@@ -52,6 +52,8 @@ class Window:
         index: position of the window in the plan of the run; with the seed it determines all noise.
         fps: frames per second of the window (its own frame stride included).
         intrinsics: known intrinsics in pixels of ``rgb``, or None.
+        pixel_aspect: fy / fx, in pixels of ``rgb``, of a camera whose pixels are square in the source: what resizing to
+            this size did to their shape. Above 1 the picture was squeezed in width.
     """
 
     rgb: Float[Tensor, "V H W 3"]
@@ -60,6 +62,7 @@ class Window:
     index: int
     fps: float
     intrinsics: Float[Tensor, "V 3 3"] | None = None
+    pixel_aspect: float = 1.0
 
     @property
     def num_frames(self) -> int:

@@ -29,6 +29,8 @@ class AlignConfig:
         num_samples: pixels per frame that the solver sees.
         focal: one focal length for the video, or one per frame that changes smoothly (zoom).
         principal_point: (x, y) in pixels of the maps, centres at +0.5; None is the middle of the image.
+        pixel_aspect: fy / fx of all cameras in pixels of the maps, where it is known: what a resize did to square pixels.
+            None takes the ratio that the predictions state, else 1. Known intrinsics bring their own.
         fov_limits_deg: range of the field of view across the longer side, degrees.
         use_points, use_disparity, use_trajectory: leave a modality out (ablation).
         disparity_weight, trajectory_weight, smoothness_weight: of the terms; the weight of points is 1.
@@ -57,6 +59,7 @@ class AlignConfig:
     num_samples: int = 500
     focal: Literal["shared", "per_frame"] = "shared"
     principal_point: tuple[float, float] | None = None
+    pixel_aspect: float | None = None
     fov_limits_deg: tuple[float, float] = (15.0, 130.0)
     use_points: bool = True
     use_disparity: bool = True

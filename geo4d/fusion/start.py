@@ -93,9 +93,10 @@ def _optics(
         return Optics(k[:, :2, 2], k[:, 1, 1] / k[:, 0, 0]), k[:, 0, 0].log()
     point = config.principal_point or (width / 2, height / 2)
     principal = torch.tensor(point, dtype=torch.float64).expand(samples.num_frames, 2)
-    # A predictor that states unequal focal lengths fixes their ratio.
-    stated = samples.focal[:, 1] / samples.focal[:, 0]
-    aspect = float(stated[stated.isfinite()].median()) if bool(stated.isfinite().any()) else 1.0
+    aspect = config.pixel_aspect
+    if aspect is None:  # a predictor that states unequal focal lengths fixes their ratio
+        stated = samples.focal[:, 1] / samples.focal[:, 0]
+        aspect = float(stated[stated.isfinite()].median()) if bool(stated.isfinite().any()) else 1.0
     return Optics(principal, torch.full((samples.num_frames,), aspect, dtype=torch.float64)), None
 
 

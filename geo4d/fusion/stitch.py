@@ -251,7 +251,7 @@ def _intrinsics(
     if known is not None:
         return known.double()
     if motion is not None and bool((motion.confidence > 0).any()):
-        return motion.intrinsics.double()
+        return _with_aspect(motion.intrinsics.double(), config.pixel_aspect)
     stated = samples.focal[samples.focal.isfinite().all(1)]
     point = config.principal_point or (width / 2, height / 2)
     if len(stated):
@@ -259,6 +259,8 @@ def _intrinsics(
     else:
         rows = torch.nonzero(samples.local == 0)[:, 0]
         offset = samples.pixels - torch.tensor(point, dtype=torch.float32)[:, None]
+        if config.pixel_aspect is not None:
+            offset[:, 1] /= config.pixel_aspect
         fits = fit_focals(
             samples.points[rows],
             offset[samples.frame[rows]],
@@ -266,12 +268,22 @@ def _intrinsics(
             torch.zeros(len(rows), dtype=torch.float64),
             limits=config.focal_limits(samples.size),
         )
-        found = fits.focal[fits.focal.isfinite()]
-        fx = fy = (
-            found.median() if len(found) else torch.tensor(float(max(height, width)), dtype=torch.float64)
-        )
+        focal = fits.focal[fits.focal.isfinite()]
+        fx = focal.median() if len(focal) else torch.tensor(float(max(height, width)), dtype=torch.float64)
+        fy = fx * (config.pixel_aspect or 1.0)
     ones = torch.ones(samples.num_frames, dtype=torch.float64)
-    return intrinsics_matrix(fx * ones, fy * ones, point[0] * ones, point[1] * ones)
+    found = intrinsics_matrix(fx * ones, fy * ones, point[0] * ones, point[1] * ones)
+    return _with_aspect(found, config.pixel_aspect)
+
+
+def _with_aspect(intrinsics: Tensor, pixel_aspect: float | None) -> Tensor:
+    """Intrinsics with fy = ``pixel_aspect`` fx and the same product of both; None changes nothing."""
+    if pixel_aspect is None:
+        return intrinsics
+    mean = (intrinsics[:, 0, 0] * intrinsics[:, 1, 1] / pixel_aspect).sqrt()
+    changed = intrinsics.clone()
+    changed[:, 0, 0], changed[:, 1, 1] = mean, mean * pixel_aspect
+    return changed
 
 
 def _evidence_scale(

@@ -57,7 +57,10 @@ class Predictor(Protocol):
     info: PredictorInfo
 
     def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) at which the network runs for a video of ``source_size``; maps come back at this size."""
+        """(height, width) of the windows that ``predict`` wants for a video of ``source_size``; maps come back at it.
+
+        Asked once, by the plan of a run: nothing guarantees that the answer for a window's own size is that size.
+        """
         ...
 
     def memory_bytes(self, source_size: tuple[int, int]) -> int:
@@ -80,13 +83,30 @@ class Predictor(Protocol):
         """Predict one window.
 
         Args:
-            window: frames at any size; the predictor resizes.
+            window: frames at the size that ``size_for`` gave for the video.
             seed: with ``window.index`` it determines all noise.
             prior: evidence about the window's frames, at any size.
             context: what ``prepare`` returned.
             previous: the prediction of the window before, for predictors that carry state.
+        Raises:
+            ValueError: the network cannot run at the window's size.
         """
         ...
+
+
+def require_multiple(window: Window, multiple: int) -> tuple[int, int]:
+    """The window's (height, width), at which the network runs.
+
+    Raises:
+        ValueError: a side is no multiple of ``multiple`` pixels.
+    """
+    height, width = window.size
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"expected frames whose sides are multiples of {multiple}, got {width}x{height}; resize them to "
+            "predictor.size_for(size of the video)"
+        )
+    return height, width
 
 
 PREDICTORS: dict[str, str] = {

@@ -20,7 +20,7 @@ from geo4d.diffusion.denoiser import denoise_from_v
 from geo4d.diffusion.samplers import gaussian_noise, sample_ddim
 from geo4d.diffusion.schedules import Spacing, make_ddim_table, make_schedule
 from geo4d.errors import CheckpointError, ResourceError
-from geo4d.models.base import PredictorInfo
+from geo4d.models.base import PredictorInfo, require_multiple
 from geo4d.models.checkpoints import ModelFolder, model_store
 from geo4d.models.geo4d import modalities
 from geo4d.models.geo4d.conditioning import ContextConstants, ImageTower, Resampler
@@ -31,7 +31,7 @@ from geo4d.models.geo4d.weights import make_parts
 from geo4d.models.layers import hold_weights, use_channels_last
 from geo4d.models.sources import GEO4D_LICENCE
 from geo4d.types import Prediction, PriorMaps, Window
-from geo4d.video.resize import plan_size, resize_video
+from geo4d.video.resize import plan_size
 from geo4d.video.windows import padded_indices
 
 logger = logging.getLogger(__name__)
@@ -226,15 +226,17 @@ class Geo4DPredictor:
 
         Raises:
             ResourceError: out of memory also with the smallest chunks.
-            ValueError: no window, windows of different sizes, or one longer than the network's.
+            ValueError: no window, windows of different sizes or of one that the network cannot run at, or one longer than
+                the network's.
         """
         if not windows or len({window.size for window in windows}) > 1:
             raise ValueError(f"expected windows of one size, got {[window.size for window in windows]}")
         longest = max(window.num_frames for window in windows)
         if longest > WINDOW_LENGTH:
             raise ValueError(f"expected windows of at most {WINDOW_LENGTH} frames, got {longest}")
-        size = self.size_for(windows[0].size)
-        pictures = torch.stack([self._pad(resize_video(window.rgb.float(), size)) for window in windows])
+        multiple = self.config.vae.downsampling * 2 ** (len(self.config.unet.channel_mult) - 1)
+        size = require_multiple(windows[0], multiple)
+        pictures = torch.stack([self._pad(window.rgb.float()) for window in windows])
         noises = [self.draw_noise(seed, window.index, size) for window in windows]
         fps = torch.tensor([self._fps_number(window) for window in windows])
         colour = torch.cat([self.encode(p, n) for p, n in zip(pictures, noises, strict=True)])

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo4d.geometry.cameras import centred_intrinsics, pixel_grid
+from geo4d.geometry.cameras import centred_intrinsics, pixel_grid, resize_intrinsics, unproject
 from geo4d.geometry.maps import ray_map_to_cameras
-from geo4d.models.base import PredictorInfo
+from geo4d.geometry.poses import inverse, transform
+from geo4d.models.base import PredictorInfo, require_multiple
 from geo4d.models.tiny.conditioning import encode_prior, no_evidence
 from geo4d.models.tiny.config import BLOCK, SIZE_MULTIPLE
 from geo4d.models.tiny.decoder import DecodedMaps
@@ -130,13 +131,15 @@ class TinyPredictor:
         """Disparity, point map and rays of one window with their spreads.
 
         Args:
-            window: frames at any size.
+            window: frames whose sides are multiples of 16.
             seed: with ``window.index`` it determines the noise.
             prior: evidence from motion about the window's frames; None lets the model rely on the pictures.
             context, previous: not used.
+        Raises:
+            ValueError: a side of the frames is no multiple of 16.
         """
-        size = self.size_for(window.size)
-        rgb = resize_pictures(window.rgb, size).to(self.device)[None] * 2 - 1
+        size = require_multiple(window, SIZE_MULTIPLE)
+        rgb = window.rgb.permute(0, 3, 1, 2).clamp(0, 1).to(self.device)[None] * 2 - 1
         if prior is not None and self.config.use_prior:
             evidence = encode_prior(prior, size)
         else:
@@ -162,7 +165,7 @@ class TinyPredictor:
                 )
             with autocast:
                 linear, decoded = self.model.decode(latent, rgb, evidence, anchor=self.config.anchor)
-        return self._prediction(window, linear, decoded, seed)
+        return self._prediction(window, linear, decoded, seed, known_intrinsics(window, prior))
 
     def _believed(self, rgb: Tensor, evidence: Evidence, frames: Tensor, noise: Tensor) -> Evidence:
         """Evidence that does not contradict the answer without it (``doubt.py``)."""
@@ -174,7 +177,12 @@ class TinyPredictor:
             return believed(witness, evidence)
 
     def _prediction(
-        self, window: Window, linear: NormalisedMaps, decoded: DecodedMaps, seed: int
+        self,
+        window: Window,
+        linear: NormalisedMaps,
+        decoded: DecodedMaps,
+        seed: int,
+        intrinsics: Float[Tensor, "V 3 3"] | None,
     ) -> Prediction:
         share = self.config.correction
         own = decoded.disparity[0, :, 0].float()
@@ -191,11 +199,15 @@ class TinyPredictor:
         ray_map = torch.cat([F.normalize(rays[..., :3], dim=-1), rays[..., 3:]], -1)
         cameras = ray_map_to_cameras(ray_map)
         size = (squashed.shape[1], squashed.shape[2])
+        if intrinsics is None:
+            intrinsics = intrinsics_from_rays(ray_map, cameras.to(ray_map), size, window.pixel_aspect)
+        intrinsics = intrinsics.to(ray_map)
+        points = on_rays(expand(squashed), intrinsics, cameras.to(ray_map))
         return Prediction(
             frame_indices=window.frame_indices,
             times_s=window.times_s,
             window_index=window.index,
-            point_map=expand(squashed).cpu(),
+            point_map=points.cpu(),
             point_frame="window",
             point_scale_kind="scale",
             point_z_offset=0.0,
@@ -205,7 +217,7 @@ class TinyPredictor:
             disparity_uncertainty=disparity_error.cpu(),
             ray_map=ray_map.cpu(),
             ray_c2w=cameras.to(ray_map).cpu(),
-            intrinsics=intrinsics_from_rays(ray_map, cameras.to(ray_map), size).cpu(),
+            intrinsics=intrinsics.cpu(),
             valid=~sky.cpu(),
             sky=sky.cpu(),
             seed=seed,
@@ -218,28 +230,56 @@ class TinyPredictor:
         )
 
 
-def resize_pictures(rgb: Float[Tensor, "V H W 3"], size: tuple[int, int]) -> Float[Tensor, "V 3 h w"]:
-    """Pictures at the network's size, anti-aliased."""
-    return F.interpolate(
-        rgb.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False, antialias=True
-    ).clamp(0, 1)
+def known_intrinsics(window: Window, prior: PriorMaps | None) -> Float[Tensor, "V 3 3"] | None:
+    """Intrinsics given with the window, else those of trusted cameras from motion, in pixels of the window's frames."""
+    if window.intrinsics is not None:
+        return window.intrinsics.float()
+    if prior is None or prior.intrinsics is None or prior.camera_confidence is None:
+        return None
+    if not bool((prior.camera_confidence > 0).all()):
+        return None
+    height, width = prior.points.shape[1:3]
+    return resize_intrinsics(prior.intrinsics.float(), (height, width), window.size)
+
+
+def on_rays(
+    points: Float[Tensor, "V H W 3"], intrinsics: Float[Tensor, "V 3 3"], c2w: Float[Tensor, "V 4 4"]
+) -> Float[Tensor, "V H W 3"]:
+    """Points moved sideways onto the rays of their pixels; their depth in each frame's own camera stays.
+
+    The network answers as if its own focal length held and pixels were square. The fusion takes a pixel's depth from
+    where its ray passes the point nearest, so points of a longer focal length than the camera's would all come out too
+    near: by 5 % where the network errs by 12 %.
+
+    Args:
+        points: in the frame that ``c2w`` maps to.
+    """
+    depth = transform(inverse(c2w), points)[..., 2]
+    return transform(c2w, unproject(depth, intrinsics))
 
 
 def intrinsics_from_rays(
-    ray_map: Float[Tensor, "V h w 6"], c2w: Float[Tensor, "V 4 4"], size: tuple[int, int]
+    ray_map: Float[Tensor, "V h w 6"],
+    c2w: Float[Tensor, "V 4 4"],
+    size: tuple[int, int],
+    pixel_aspect: float = 1.0,
 ) -> Float[Tensor, "V 3 3"]:
     """One focal length for the window, from the directions turned into each frame's own camera.
 
-    Least squares of x / z = (u - centre) / f over both axes and all rays; the principal point is the centre.
+    Least squares of x / z = (u - centre) / fx and y / z = (v - centre) / fy with fy = ``pixel_aspect`` fx, over all
+    rays; the principal point is the centre.
     """
     grid = pixel_grid((ray_map.shape[1], ray_map.shape[2])).to(ray_map)
     scale = grid.new_tensor([size[1] / ray_map.shape[2], size[0] / ray_map.shape[1]])
     offset = (grid * scale - grid.new_tensor([size[1] / 2, size[0] / 2]))[None]
+    offset = offset / grid.new_tensor([1.0, pixel_aspect])
     own = torch.einsum("vji,vhwj->vhwi", c2w[:, :3, :3], ray_map[..., :3])
     slope = own[..., :2] / own[..., 2:].clamp(min=0.05)
     focal = offset.square().sum() * ray_map.shape[0] / (slope * offset).sum().clamp(min=1e-6)
     focal = focal.clamp(0.2 * max(size), 20.0 * max(size))
-    return centred_intrinsics(focal.expand(ray_map.shape[0]), size)
+    intrinsics = centred_intrinsics(focal.expand(ray_map.shape[0]), size)
+    intrinsics[:, 1, 1] *= pixel_aspect
+    return intrinsics
 
 
 def load(
