@@ -86,7 +86,7 @@ def repose(
         per_frame_scale=per_frame_scale,
         matcher=matcher,
     )
-    return _write(after, manifest, Path(output), overwrite)
+    return _write(after, manifest, Path(output), overwrite, keeps_world=path is not None)
 
 
 def _pictures(manifest: dict, frames: list) -> Iterator[Tensor] | None:
@@ -111,7 +111,9 @@ def _resized_dynamic(reconstruction: Reconstruction, size: tuple[int, int]) -> I
         yield torch.from_numpy(cv2.resize(probability, (size[1], size[0])) > 0.5)
 
 
-def _write(after: Reconstruction, manifest: dict, output: Path, overwrite: bool) -> Reconstruction:
+def _write(
+    after: Reconstruction, manifest: dict, output: Path, overwrite: bool, *, keeps_world: bool
+) -> Reconstruction:
     pose = {"posed_by": "tracks with depth", **after.diagnostics["pose"]}
     with Workspace(output, {"pose": pose}, overwrite=overwrite) as work:
         precision = manifest["provenance"].get("config", {}).get("precision", "float16")
@@ -141,5 +143,10 @@ def _write(after: Reconstruction, manifest: dict, output: Path, overwrite: bool)
             per_frame["reliable"] = np.asarray(after.reliable, bool)
         kept = {k: manifest[k] for k in ("scale_kind", "unit", "source")}
         provenance = {**manifest["provenance"], "pose": pose}
-        writer.finish(per_frame, {**kept, "has_poses": True, "provenance": provenance}, after.diagnostics)
+        writer.finish(
+            per_frame,
+            {**kept, "has_poses": True, "provenance": provenance},
+            after.diagnostics,
+            world="given" if keeps_world else "first camera",
+        )
         return work.publish()

@@ -21,9 +21,10 @@ import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from geo4d import __version__
@@ -31,6 +32,7 @@ from geo4d.config import Precision
 from geo4d.errors import InputError, OutputError
 from geo4d.formats.arrays import create_frames
 from geo4d.formats.files import output_errors
+from geo4d.geometry.poses import first_camera_world
 from geo4d.types import FrameMaps, LazyFrames, Reconstruction
 from geo4d.video.io import Video
 
@@ -53,6 +55,14 @@ CONVENTIONS = {
     "source_frames": "frame number in the source, from 0",
     "scene": "scene number; a shot cut starts a new scene with a world and a scale of its own",
     "reliable": "false where only rejected windows, or none, saw the frame",
+}
+
+
+World = Literal["first camera", "given"]
+
+WORLDS: dict[World, str] = {
+    "first camera": "the first camera of each scene",
+    "given": "that of the given poses",
 }
 
 
@@ -111,17 +121,25 @@ class StoreWriter:
         per_frame: Mapping[str, np.ndarray],
         manifest: Mapping[str, Any],
         diagnostics: Mapping[str, Any],
+        *,
+        world: World = "first camera",
     ) -> None:
         """Write what is small: per-frame values and the two JSON files.
 
         Args:
             per_frame: intrinsics, times_s, source_frames and, where known, c2w, scene, reliable; frames first.
+            world: of the stored c2w. ``first camera``: that of each scene, whatever world they come in. ``given``: the
+                poses were given, and their world stays.
         Raises:
             OutputError: a frame is missing, not writable, or the disk is full.
         """
         for name, count in self._written.items():
             if count != self.num_frames:
                 raise OutputError(f"{self.folder}: only {count} of {self.num_frames} frames have {name}")
+        if "c2w" in per_frame:
+            manifest = {**manifest, "world": WORLDS[world]}
+            if world == "first camera":
+                per_frame = {**per_frame, "c2w": _from_first_camera(per_frame["c2w"], per_frame.get("scene"))}
         with output_errors(self.folder):
             for name, values in per_frame.items():
                 array = self._group.create_array(
@@ -464,6 +482,13 @@ class TemporaryFolder:
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="geo4d-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def _from_first_camera(c2w: np.ndarray, scene: np.ndarray | None) -> np.ndarray:
+    moved = first_camera_world(
+        torch.from_numpy(np.asarray(c2w, np.float64)), None if scene is None else torch.from_numpy(scene)
+    )
+    return moved.numpy().astype(c2w.dtype)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from geo4d.fusion.align import align
 from geo4d.fusion.alignment import AlignConfig, Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_dense
+from geo4d.geometry.poses import first_camera_world
 from geo4d.types import Prediction, Reconstruction
 
 
@@ -50,7 +51,13 @@ def fuse(
         progress=progress,
     )
     return dense_reconstruction(
-        alignment, predictions, times_s=times_s, with_dynamic=with_dynamic, device=device, progress=progress
+        alignment,
+        predictions,
+        times_s=times_s,
+        with_dynamic=with_dynamic,
+        device=device,
+        progress=progress,
+        given_world=known_c2w is not None,
     )
 
 
@@ -63,8 +70,13 @@ def dense_reconstruction(
     device: torch.device | str | None = None,
     progress: Callable[[str, float], None] | None = None,
     provenance: dict[str, Any] | None = None,
+    given_world: bool = False,
 ) -> Reconstruction:
-    """All maps of an alignment, in memory."""
+    """All maps of an alignment, in memory.
+
+    Args:
+        given_world: keep the world of the alignment, that of known cameras; else it is each scene's first camera.
+    """
     num_frames, (height, width) = alignment.num_frames, alignment.size
     depth = np.empty((num_frames, height, width), np.float32)
     confidence = np.empty_like(depth)
@@ -77,6 +89,9 @@ def dense_reconstruction(
             dynamic[frame] = maps.dynamic.cpu().numpy()
         if progress is not None:
             progress("dense depth", (frame + 1) / num_frames)
+    c2w = alignment.c2w
+    if c2w is not None and not given_world:
+        c2w = first_camera_world(c2w, alignment.scene)
     return Reconstruction(
         depth=depth,
         confidence=confidence,
@@ -84,7 +99,7 @@ def dense_reconstruction(
         times_s=np.arange(num_frames, dtype=np.float64) if times_s is None else times_s,
         source_frames=np.arange(num_frames),
         scale_kind=alignment.scale_kind,
-        c2w=None if alignment.c2w is None else alignment.c2w.numpy(),
+        c2w=None if c2w is None else c2w.numpy(),
         dynamic=dynamic,
         reliable=alignment.reliable.numpy(),
         scene=alignment.scene.numpy(),

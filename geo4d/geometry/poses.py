@@ -6,7 +6,7 @@ scale * rotation.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 _SMALL_ANGLE = 1e-4
@@ -134,6 +134,24 @@ def relative(
 ) -> Float[Tensor, "*b 4 4"]:
     """Motion from the second camera's frame to the first's: inverse(first) @ second."""
     return inverse(first_c2w) @ second_c2w
+
+
+def first_camera_world(
+    c2w: Float[Tensor, "T 4 4"], scene: Int[Tensor, " T"] | None = None
+) -> Float[Tensor, "T 4 4"]:
+    """The same cameras in the world of the first camera of each scene, whose pose becomes the identity exactly.
+
+    Args:
+        c2w: camera to any world.
+        scene: number of the world of each frame; None: all share one.
+    """
+    moved = c2w.clone()
+    for number in [None] if scene is None else scene.unique().tolist():
+        rows = torch.arange(len(c2w)) if number is None else torch.nonzero(scene == number)[:, 0]
+        if len(rows):
+            moved[rows] = inverse(c2w[rows[0]]) @ c2w[rows]
+            moved[rows[0]] = torch.eye(4, dtype=c2w.dtype, device=c2w.device)
+    return moved
 
 
 def rotation_angle(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b"]:
