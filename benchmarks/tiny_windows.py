@@ -160,7 +160,7 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
 def anchored_afterwards(prediction: Any, prior: PriorMaps) -> Tensor:
     """The network without evidence, its answer pulled onto the sweep."""
     evidence = encode_prior(prior, (prediction.disparity.shape[1], prediction.disparity.shape[2]))
-    change = log_correction(prediction.disparity[None, :, None], evidence)[0, :, 0]
+    change = log_correction(prediction.disparity[None, :, None], evidence, rgb)[0, :, 0]
     return prediction.disparity * change.exp()
 
 

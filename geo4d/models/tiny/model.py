@@ -114,13 +114,13 @@ class TinyModel(nn.Module):
         with torch.autocast(rgb.device.type, enabled=False):
             maps = self.codec.decode(latent.float())
             if anchor:
-                maps = anchored(maps, evidence)
+                maps = anchored(maps, evidence, rgb)
         return maps, self.decoder(maps, latent, rgb, evidence)
 
 
-def anchored(maps: NormalisedMaps, evidence: Evidence) -> NormalisedMaps:
+def anchored(maps: NormalisedMaps, evidence: Evidence, rgb: Float[Tensor, "B T 3 H W"]) -> NormalisedMaps:
     """Disparity pulled onto confident evidence, and points moved along their rays by the same factor."""
-    change = log_correction(restore_disparity(maps.disparity), evidence)
+    change = log_correction(restore_disparity(maps.disparity), evidence, rgb)
     disparity = 2 * (restore_disparity(maps.disparity) * change.exp()).clamp(max=MAX_DISPARITY) - 1
     centres = torch.stack([ray_map_to_cameras(rays.permute(0, 2, 3, 1))[:, :3, 3] for rays in maps.rays])
     centres = centres[:, :, None, None].to(maps.points)

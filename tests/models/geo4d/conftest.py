@@ -105,7 +105,7 @@ def make_predictor(tiny_config: Geo4DConfig, make_part: Callable[..., Any]) -> C
 
 @pytest.fixture
 def make_window() -> Callable[..., Window]:
-    def make(index: int = 0, num_frames: int = 16, size: tuple[int, int] = (48, 64)) -> Window:
+    def make(index: int = 0, num_frames: int = 16, size: tuple[int, int] = (64, 64)) -> Window:
         generator = torch.Generator().manual_seed(100 + index)
         frames = torch.arange(num_frames)
         rgb = torch.rand(num_frames, *size, 3, generator=generator)

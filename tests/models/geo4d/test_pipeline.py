@@ -42,7 +42,7 @@ def test_prediction_is_complete_and_repeatable(
     assert isinstance(predictor, Predictor)
     window = make_window()
     first = predictor.predict(window, seed=3)
-    assert first.size == predictor.size_for(window.size) == (64, 64)
+    assert first.size == window.size == (64, 64)
     assert first.num_frames == 16
     assert first.point_frame == "window"
     assert first.point_z_offset is None
@@ -82,7 +82,9 @@ def test_portrait_and_odd_sizes(make_predictor: MakePredictor, make_window: Make
     predictor = make_predictor(num_steps=1, max_area=64 * 128)
     for size, expected in (((97, 49), (128, 64)), ((33, 65), (64, 128))):
         assert predictor.size_for(size) == expected
-        assert predictor.predict(make_window(num_frames=2, size=size), seed=0).size == expected
+        assert predictor.predict(make_window(num_frames=2, size=expected), seed=0).size == expected
+    with pytest.raises(ValueError, match="multiples of 64"):
+        predictor.predict(make_window(num_frames=2, size=(64, 96)), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +209,7 @@ def test_half_precision_and_offload(make_predictor: MakePredictor, make_window: 
 def test_wrong_windows(make_predictor: MakePredictor, make_window: MakeWindow) -> None:
     predictor = make_predictor()
     with pytest.raises(ValueError, match="one size"):
-        predictor.predict_batch([make_window(), make_window(size=(64, 64))], seed=0)
+        predictor.predict_batch([make_window(), make_window(size=(64, 128))], seed=0)
     with pytest.raises(ValueError, match="at most 16 frames, got 17"):
         predictor.predict(make_window(num_frames=17), seed=0)
 

@@ -2,6 +2,7 @@ import torch
 
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.poses import se3_exp
+from geo4d.models.tiny import anchor
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.conditioning import encode_evidence, no_evidence
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, normalise, restore_disparity
@@ -20,15 +21,20 @@ def evidence_of(disparity: torch.Tensor, confidence: torch.Tensor):
     return encode_evidence(disparity, confidence, SIZE)
 
 
+def grey(frames: int) -> torch.Tensor:
+    """A picture without edges, in [-1, 1]."""
+    return torch.zeros(1, frames, 3, *SIZE)
+
+
 def test_without_evidence_nothing_changes() -> None:
     predicted = slope()[:, :, None]
-    assert log_correction(predicted, no_evidence(1, 2, SIZE, predicted)).abs().max() == 0
+    assert log_correction(predicted, no_evidence(1, 2, SIZE, predicted), grey(2)).abs().max() == 0
 
 
 def test_a_scale_of_the_evidence_is_not_an_error_of_the_prediction() -> None:
     predicted = slope()
     evidence = evidence_of(predicted * 7.0, torch.full_like(predicted, 0.9))
-    change = log_correction(predicted[:, :, None], evidence)
+    change = log_correction(predicted[:, :, None], evidence, grey(2))
     # Near the upper end the evidence is cut off, and blocks of pixels are averages.
     assert change[..., 8:48, :].abs().max() < 0.05
 
@@ -39,7 +45,7 @@ def test_a_wrong_region_is_pulled_onto_the_evidence_and_takes_its_surroundings_a
     predicted[..., 20:44, 20:50] *= 0.5
     confidence = torch.full_like(truth, 0.8)
     confidence[..., 30:40, 30:40] = 0.0  # a hole inside the wrong region
-    change = log_correction(predicted[:, :, None], evidence_of(truth, confidence))[:, :, 0]
+    change = log_correction(predicted[:, :, None], evidence_of(truth, confidence), grey(2))[:, :, 0]
     before = (predicted / truth).log().abs()
     after = ((predicted * change.exp()) / truth).log().abs()
     for rows, columns in ((slice(22, 42), slice(22, 28)), (slice(32, 38), slice(32, 38))):
@@ -53,7 +59,7 @@ def test_one_sided_evidence_does_not_reach_far() -> None:
     truth[..., :10] *= 3
     confidence = torch.zeros_like(truth)
     confidence[..., :20] = 0.9
-    change = log_correction(predicted[:, :, None], evidence_of(truth, confidence))
+    change = log_correction(predicted[:, :, None], evidence_of(truth, confidence), grey(2))
     assert change[..., 90:].abs().max() < 0.02
 
 
@@ -68,7 +74,7 @@ def test_points_move_along_their_rays_with_the_disparity() -> None:
     wrong, _ = normalise(depth * spoiling, K, c2w)
     wrong = NormalisedMaps(wrong.disparity[None], wrong.points[None], maps.rays[None])
     evidence = evidence_of((1 / depth)[None], torch.full((1, frames, *SIZE), 0.9))
-    fixed = anchored(wrong, evidence)
+    fixed = anchored(wrong, evidence, grey(frames))
 
     def error(candidate: NormalisedMaps) -> tuple[float, float]:
         ratio = (restore_disparity(candidate.disparity[0]) / restore_disparity(maps.disparity)).log()
@@ -81,3 +87,46 @@ def test_points_move_along_their_rays_with_the_disparity() -> None:
     before, after = error(wrong), error(fixed)
     assert after[0] < 0.3 * before[0]
     assert after[1] < 0.4 * before[1]
+
+
+def test_an_edge_of_the_picture_holds_a_correction_back() -> None:
+    """Only the left half has evidence, and is wrong; the right half follows less where the picture has an edge."""
+    values, weight = torch.ones(1, 2, 24, 32), torch.zeros(1, 2, 24, 32)
+    weight[..., :12] = 1.0
+    plain = torch.zeros(1, 2, 3, 24, 32)
+    split = plain.clone()
+    split[..., 12:] = 0.8
+    free, held = (anchor.spread_field(values, weight, colour)[0, 0, 12] for colour in (plain, split))
+    assert free[11] > 0.9
+    assert held[11] > 0.9
+    assert 0.3 < free[13]
+    assert held[13] < 0.7 * free[13]
+
+
+def test_the_field_is_the_minimiser() -> None:
+    """Against a dense solve of the same normal equations."""
+    generator = torch.Generator().manual_seed(2)
+    values, weight = torch.randn(1, 3, 4, 5, generator=generator), torch.rand(1, 3, 4, 5, generator=generator)
+    weight = torch.where(weight < 0.5, 0.0, weight)
+    colour = torch.rand(1, 3, 3, 4, 5, generator=generator) * 0.2
+    count = 3 * 4 * 5
+    number = torch.arange(count).reshape(3, 4, 5)
+    pixels = colour[0].movedim(1, -1).reshape(count, 3)
+    matrix = torch.diag(weight.flatten() + anchor.SMOOTHNESS / anchor.REACH**2).double()
+    pairs = [
+        (number[1:], number[:-1], anchor.STEADINESS),
+        (number[:, 1:], number[:, :-1], anchor.SMOOTHNESS),
+        (number[..., 1:], number[..., :-1], anchor.SMOOTHNESS),
+    ]
+    for first, second, strength in pairs:
+        for i, j in zip(first.flatten().tolist(), second.flatten().tolist(), strict=True):
+            likeness = torch.exp(-0.5 * (pixels[i] - pixels[j]).square().mean() / anchor.EDGE**2)
+            a = strength * (anchor.LEAST_LINK + (1 - anchor.LEAST_LINK) * float(likeness))
+            matrix[i, i] += a
+            matrix[j, j] += a
+            matrix[i, j] -= a
+            matrix[j, i] -= a
+    exact = torch.linalg.solve(matrix, (weight * values).flatten().double()).reshape(values.shape)
+    torch.testing.assert_close(
+        anchor.spread_field(values, weight, colour).double(), exact, rtol=1e-4, atol=1e-4
+    )
