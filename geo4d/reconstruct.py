@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -25,6 +25,7 @@ from geo4d.evidence import WindowPrior, camera_evidence, describe, find_motion, 
 from geo4d.fusion.align import align
 from geo4d.fusion.alignment import AlignConfig, Alignment, find_bad_windows
 from geo4d.fusion.dense import iter_dense
+from geo4d.fusion.steady import iter_steady
 from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
 from geo4d.models.base import Predictor, load_predictor
@@ -46,8 +47,12 @@ from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import Video, fit_size
 from geo4d.video.revisits import FrameLooks
 from geo4d.video.shots import find_shots
+from geo4d.video.visible import shows_something, visible_pixels
 
 log = logging.getLogger(__name__)
+
+UNSEEN = 0.02
+"""Share of the confidence that is left where a picture shows nothing."""
 
 MOST_WORKERS = 4
 """Frames that are enlarged beside each other; each takes about 60 bytes per pixel."""
@@ -137,7 +142,8 @@ def reconstruct(
                     )
             with clock("write"):
                 writer = StoreWriter(work.result, clip.num_frames, plan.map_size, config.precision)
-                write_maps(writer, alignment, predictions, clip, moving, progress)
+                shown = write_maps(writer, alignment, predictions, clip, moving, progress)
+            alignment = replace(alignment, reliable=alignment.reliable & shown & _camera_known(motion, shown))
             writer.finish(
                 _per_frame(alignment, clip, plan.map_size),
                 _manifest(alignment, clip, config, inputs, target),
@@ -148,6 +154,8 @@ def reconstruct(
                     "motion": None if motion is None else describe(motion),
                     "tries": tries,
                     "not_finite": nonfinite_windows(predictions),
+                    "frames_without_picture": torch.nonzero(~shown)[:, 0].tolist(),
+                    "num_unreliable_frames": int((~alignment.reliable).sum()),
                     "seconds": clock.seconds,
                     "cpu_seconds": clock.cpu_seconds,
                     "peak_memory_bytes": peak_memory(),
@@ -264,11 +272,20 @@ def write_maps(
     clip: Video,
     moving: MovingMaps | None,
     progress: Progress,
-) -> None:
+) -> Bool[Tensor, " T"]:
     """Dense maps of every frame, at the size of the store; a few frames are enlarged and stored beside each other.
 
     What moves is told by flow where the cameras come from tracks, else by the aligned depths (``fusion/dynamic.py``).
+    Where the picture shows nothing (``video/visible.py``), next to no confidence is left.
+
+    Returns:
+        True for frames with a usable picture.
     """
+    shown = torch.ones(clip.num_frames, dtype=torch.bool)
+
+    def moving_at(frame: int) -> Tensor | None:
+        return None if moving is None else moving.at(frame, alignment.size)
+
     keeps_colour = clip.path is None  # an array cannot be read again later
     workers = min(os.cpu_count() or 1, MOST_WORKERS)
     waiting: deque[Future[int]] = deque()
@@ -284,17 +301,30 @@ def write_maps(
     # One torch thread in each: frames, not parts of them, are shared out.
     with single_thread(), ThreadPoolExecutor(workers) as pool:
         by_depth = moving is None or not moving.everywhere
-        for maps in iter_dense(alignment, predictions, with_dynamic=by_depth):
-            by_flow = None if moving is None else moving.at(maps.frame_index, alignment.size)
+        dense = iter_dense(alignment, predictions, with_dynamic=by_depth)
+        for maps in iter_steady(alignment, dense, None if moving is None else moving_at):
+            by_flow = moving_at(maps.frame_index)
             if by_flow is not None:
                 maps = replace(maps, dynamic=torch.where(torch.isnan(maps.depth), 0.0, by_flow))
             rgb = clip.read([maps.frame_index], writer.size)[0]
             rgb_low = clip.read([maps.frame_index], alignment.size)[0]
+            visible = visible_pixels(rgb_low)
+            shown[maps.frame_index] = shows_something(visible)
+            trust = torch.where(visible & shown[maps.frame_index], 1.0, UNSEEN)
+            maps = replace(maps, confidence=maps.confidence * trust)
             waiting.append(pool.submit(enlarge_and_store, maps, rgb_low, rgb))
             if len(waiting) > workers:
                 finish_one()
         while waiting:
             finish_one()
+    return shown
+
+
+def _camera_known(motion: MotionCameras | None, like: Tensor) -> Bool[Tensor, " T"]:
+    """False where tracks were looked at and gave no camera; a picture that stands alone needs none."""
+    if motion is None or len(motion.confidence) < 2:
+        return torch.ones_like(like)
+    return motion.confidence > 0
 
 
 def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Tensor, "H W 3"]) -> FrameMaps:

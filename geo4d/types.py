@@ -190,12 +190,14 @@ class FrameMaps:
         depth: z-depth, NaN where invalid, +inf in the sky.
         confidence: in [0, 1]; 0 where invalid.
         dynamic: probability in [0, 1] that the pixel shows something moving, or None where unknown.
+        signs: what the fusion knows about the error of each pixel (``fusion.confidence.SIGNS``), or None.
     """
 
     frame_index: int
     depth: Float[Tensor, "H W"]
     confidence: Float[Tensor, "H W"]
     dynamic: Float[Tensor, "H W"] | None = None
+    signs: Float[Tensor, "K H W"] | None = None
 
     @property
     def valid(self) -> Bool[Tensor, "H W"]:

@@ -53,6 +53,8 @@ class AlignConfig:
         bad_weight: weight of the points of a bad window, so that frames that only it sees still get a camera.
         steps_points, steps_all: Gauss-Newton steps of the two stages.
         force_dropped_disparity, force_kept_trajectory: window lists to take instead of the rules' (comparisons).
+        steady: average the dense depth over neighbouring frames (``steady.py``), and take the confidence from all
+            signs of error (``confidence.py``).
         seed: of the sample grid.
     """
 
@@ -85,6 +87,7 @@ class AlignConfig:
     force_dropped_disparity: tuple[int, ...] | None = None
     force_kept_trajectory: tuple[int, ...] | None = None
     force_bad_windows: tuple[int, ...] | None = None
+    steady: bool = True
     seed: int = 0
 
     @staticmethod
@@ -101,6 +104,7 @@ class AlignConfig:
             bad_weight=1.0,
             steps_points=12,
             steps_all=15,
+            steady=False,
         )
 
     @staticmethod

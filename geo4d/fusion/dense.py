@@ -331,8 +331,10 @@ def fuse_frame(
     is_sky = (sky_votes > votes.sum(0)) if config.mask_sky else (sky_votes > 0) & ~seen & ~by_disparity
     depth = torch.where(seen | by_disparity, depth, torch.nan)
     depth = torch.where(is_sky, torch.inf, depth)
-    confidence = _confidence(depth, distance, torch.stack(precisions), seen, is_sky, sky_votes, votes.sum(0))
-    return FrameMaps(frame, depth.reshape(height, width), confidence.reshape(height, width))
+    precision = torch.stack(precisions)
+    confidence = _confidence(depth, distance, precision, seen, is_sky, sky_votes, votes.sum(0))
+    signs = _signs(depth, distance, precision, seen).reshape(3, height, width)
+    return FrameMaps(frame, depth.reshape(height, width), confidence.reshape(height, width), signs=signs)
 
 
 def _to_camera(alignment: Alignment, frame: int, window: int, raw: Tensor) -> Tensor:
@@ -347,6 +349,17 @@ def _to_camera(alignment: Alignment, frame: int, window: int, raw: Tensor) -> Te
     linear = c2w[:3, :3].mT @ world[:3, :3]
     offset = c2w[:3, :3].mT @ (world[:3, 3] - c2w[:3, 3])
     return torch.addmm(offset[:, None].to(raw), linear.to(raw), raw.T)
+
+
+def _signs(
+    depth: Tensor, distance: Tensor, precision: Float[Tensor, "M P"], seen: Bool[Tensor, " P"]
+) -> Float[Tensor, "3 P"]:
+    """The first three of ``confidence.SIGNS``; NaN where no window gives a point."""
+    reporting = (precision > 0).sum(0)
+    mean = reporting / precision.sum(0)
+    best = 1 / precision.max(0).values
+    relative = torch.stack([mean, best, distance]) / depth.clamp(min=1e-6)
+    return torch.where(seen, relative.clamp(min=1e-6).log(), torch.nan)
 
 
 def _confidence(

@@ -11,6 +11,7 @@ from torch import Tensor
 from geo4d.fusion.align import align
 from geo4d.fusion.alignment import AlignConfig, Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_dense
+from geo4d.fusion.steady import iter_steady
 from geo4d.geometry.poses import first_camera_world
 from geo4d.types import Prediction, Reconstruction
 
@@ -81,7 +82,8 @@ def dense_reconstruction(
     depth = np.empty((num_frames, height, width), np.float32)
     confidence = np.empty_like(depth)
     dynamic = np.empty_like(depth) if with_dynamic and alignment.c2w is not None else None
-    for maps in iter_dense(alignment, predictions, with_dynamic=with_dynamic, device=device):
+    dense = iter_dense(alignment, predictions, with_dynamic=with_dynamic, device=device)
+    for maps in iter_steady(alignment, dense):
         frame = maps.frame_index
         depth[frame] = maps.depth.cpu().numpy()
         confidence[frame] = maps.confidence.cpu().numpy()

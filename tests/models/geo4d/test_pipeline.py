@@ -83,8 +83,8 @@ def test_portrait_and_odd_sizes(make_predictor: MakePredictor, make_window: Make
     for size, expected in (((97, 49), (128, 64)), ((33, 65), (64, 128))):
         assert predictor.size_for(size) == expected
         assert predictor.predict(make_window(num_frames=2, size=expected), seed=0).size == expected
-    with pytest.raises(ValueError, match="multiples of 64"):
-        predictor.predict(make_window(num_frames=2, size=(64, 96)), seed=0)
+    with pytest.raises(ValueError, match="multiples of"):
+        predictor.predict(make_window(num_frames=2, size=(64, 40)), seed=0)
 
 
 @pytest.fixture(scope="module")

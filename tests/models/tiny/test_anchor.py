@@ -100,7 +100,7 @@ def test_an_edge_of_the_picture_holds_a_correction_back() -> None:
     assert free[11] > 0.9
     assert held[11] > 0.9
     assert 0.3 < free[13]
-    assert held[13] < 0.7 * free[13]
+    assert held[13] < 0.85 * free[13]
 
 
 def test_the_field_is_the_minimiser() -> None:

@@ -1,0 +1,113 @@
+"""The average over time and the confidence, against a static wall whose depth is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from geo4d.fusion import AlignConfig, align
+from geo4d.fusion.confidence import HIGH, LOW, ConfidenceCurve, log_step
+from geo4d.fusion.dense import iter_dense
+from geo4d.fusion.steady import SteadyConfig, iter_steady
+from geo4d.types import FrameMaps
+
+
+@pytest.fixture
+def still(make_wall):
+    """A wall, its alignment with the true cameras, and its true depth as maps."""
+    wall = make_wall(num_frames=16)
+    alignment = align(wall.predictions, num_frames=16, known_c2w=wall.c2w)
+    alignment = replace(alignment, c2w=wall.c2w.double(), intrinsics=wall.intrinsics.double())
+    return wall, alignment
+
+
+def maps_of(depth: torch.Tensor) -> list[FrameMaps]:
+    return [FrameMaps(t, d, torch.full_like(d, 0.3)) for t, d in enumerate(depth.float())]
+
+
+def test_flicker_goes_and_true_depth_stays(still) -> None:
+    wall, alignment = still
+    truth = wall.depth.float()
+    factor = 1 + 0.05 * torch.randn(16, generator=torch.Generator().manual_seed(0))
+    out = torch.stack([m.depth for m in iter_steady(alignment, maps_of(truth * factor[:, None, None]))])
+    inner = (slice(None), slice(8, -8), slice(8, -8))
+    before = (factor - factor.median()).abs().mean()
+    error = (out / truth)[inner].log()
+    assert (error - error.median()).abs().mean() < 0.4 * before
+    same = torch.stack([m.depth for m in iter_steady(alignment, maps_of(truth))])
+    assert (same / truth)[inner].log().abs().median() < 2e-3
+
+
+def test_what_moves_keeps_its_own_depth_and_does_not_spoil_the_rest(still) -> None:
+    wall, alignment = still
+    depth = wall.depth.float().clone()
+    depth[::2, 10:20, 10:20] *= 0.9
+    moving = torch.zeros_like(depth)
+    moving[:, 8:22, 8:22] = 1.0
+    out = torch.stack([m.depth for m in iter_steady(alignment, maps_of(depth), lambda t: moving[t])])
+    assert torch.equal(out[:, 10:20, 10:20], depth[:, 10:20, 10:20])
+
+
+def test_something_hidden_is_not_averaged_in(still) -> None:
+    wall, alignment = still
+    depth = wall.depth.float().clone()
+    depth[7] *= 0.4  # another surface in one frame
+    out = {m.frame_index: m.depth for m in iter_steady(alignment, maps_of(depth))}
+    assert (out[7] / depth[7]).log().abs().median() < 0.01
+    inner = (slice(8, -8), slice(8, -8))
+    assert (out[3] / depth[3])[inner].log().abs().max() < 0.02
+
+
+def test_invalid_and_sky_stay_what_they_are(still) -> None:
+    wall, alignment = still
+    depth = wall.depth.float().clone()
+    depth[3, :5], depth[3, 5:9] = torch.nan, torch.inf
+    out = {m.frame_index: m.depth for m in iter_steady(alignment, maps_of(depth))}
+    assert bool(torch.isnan(out[3][:5]).all())
+    assert bool(torch.isposinf(out[3][5:9]).all())
+    assert bool(torch.isfinite(out[4]).all())
+
+
+def test_an_answer_does_not_depend_on_frames_out_of_reach(still) -> None:
+    wall, alignment = still
+    depth = wall.depth.float().clone()
+    config = SteadyConfig(reach=2)
+    first = [m.depth for m in iter_steady(alignment, maps_of(depth), config=config)]
+    depth[9:] *= 1.05
+    second = [m.depth for m in iter_steady(alignment, maps_of(depth), config=config)]
+    assert all(torch.equal(a, b) for a, b in zip(first[:7], second[:7], strict=True))
+    assert not torch.equal(first[7], second[7])
+
+
+def test_the_published_form_is_left_alone(make_wall) -> None:
+    wall = make_wall(num_frames=8)
+    alignment = align(wall.predictions, num_frames=8, config=AlignConfig.published())
+    plain = list(iter_dense(alignment, wall.predictions))
+    for before, after in zip(plain, iter_steady(alignment, plain), strict=True):
+        assert after is before
+
+
+def test_confidence_is_a_probability_that_falls_with_every_sign() -> None:
+    curve = ConfidenceCurve(-3.0, (-0.3, -0.3, -0.2, -0.6, -0.2, -1.0), 0.5)
+    low = torch.full((6, 1, 1), LOW)
+    low[5] = 0.0
+    best = float(curve(low))
+    assert 0.5 < best <= 1
+    for sign in range(6):
+        worse = low.clone()
+        worse[sign] = 1.0 if sign == 5 else HIGH
+        assert float(curve(worse)) < best
+    unknown = low.clone()
+    unknown[3] = torch.nan
+    assert 0 < float(curve(unknown)) < 1
+
+
+def test_steps_of_depth() -> None:
+    depth = torch.ones(4, 6)
+    depth[:, 3:] = 2.0
+    steps = log_step(depth)
+    assert np.allclose(steps[:, 2:4].exp(), np.log(2), atol=1e-5)
+    assert float(steps[:, :2].max()) < -10
+    depth[0, 0] = torch.inf
+    assert float(log_step(depth)[0, 1]) == pytest.approx(HIGH)

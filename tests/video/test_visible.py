@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from geo4d.video.visible import shows_something, visible_pixels
+
+
+def picture(height: int = 90, width: int = 160) -> torch.Tensor:
+    return torch.rand(height, width, 3, generator=torch.Generator().manual_seed(0))
+
+
+def noise(spread: float, height: int = 90, width: int = 160) -> torch.Tensor:
+    return spread * torch.randn(height, width, 3, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_picture_is_visible_everywhere() -> None:
+    assert bool(visible_pixels(picture()).all())
+    dim = 0.08 * picture() + 0.02
+    assert bool(visible_pixels(dim).all())
+
+
+@pytest.mark.parametrize("level", [0.0, 16 / 255, 0.5, 1.0])
+def test_flat_frames_show_nothing(level: float) -> None:
+    frame = (torch.full((90, 160, 3), level) + noise(0.004)).clamp(0, 1)
+    visible = visible_pixels(frame)
+    assert not bool(visible.any())
+    assert not shows_something(visible)
+
+
+def test_a_smooth_cast_of_light_shows_nothing() -> None:
+    frame = torch.linspace(0.3, 0.5, 160)[None, :, None].expand(90, 160, 3)
+    assert not shows_something(visible_pixels(frame))
+
+
+def test_letterbox_bars_are_not_visible_and_the_picture_between_them_is() -> None:
+    frame = (torch.full((90, 160, 3), 16 / 255) + noise(0.003)).clamp(0, 1)
+    frame[12:78] = picture(66)
+    visible = visible_pixels(frame)
+    assert not bool(visible[:12].any())
+    assert not bool(visible[78:].any())
+    assert bool(visible[12:78].all())
+    assert shows_something(visible)
+    pillars = frame.transpose(0, 1)
+    assert torch.equal(visible_pixels(pillars), visible.T)
+
+
+def test_a_dark_floor_is_no_bar() -> None:
+    frame = picture()
+    frame[60:] = 0.05 * picture(30)  # dark, but it has structure
+    assert bool(visible_pixels(frame).all())
+
+
+def test_a_small_picture_in_the_dark_is_no_usable_frame() -> None:
+    frame = torch.zeros(90, 160, 3)
+    frame[40:50, 70:90] = picture(10, 20)
+    visible = visible_pixels(frame)
+    assert int(visible.sum()) == 200
+    assert not shows_something(visible)
