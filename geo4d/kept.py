@@ -17,7 +17,10 @@ CONFIDENT = 0.5
 DEFAULT_SHARE = 0.85
 """The default threshold keeps this share of the pixels with depth, and of the moving ones, edges counted as lost."""
 
-LEAST_CONFIDENCE = 0.02
+SHARE_OF_SHARP = 0.95
+"""Where the edge filter alone leaves less than ``DEFAULT_SHARE``, the threshold keeps this share of what it leaves."""
+
+LEAST_CONFIDENCE = 0.005
 """Below this nothing is kept by default, whatever the share: what shows no picture (black frames, bars) lies there."""
 
 MOVING = 0.5
@@ -33,8 +36,9 @@ def default_confidence_threshold(
 ) -> float:
     """The confidence below which points are left out unless the user says otherwise.
 
-    ``CONFIDENT``, lowered until ``DEFAULT_SHARE`` of the finite pixels and of the moving ones are kept, but not below
-    ``LEAST_CONFIDENCE``. It is taken from all frames of the scenes that ``frames`` belong to, so that exports of single
+    ``CONFIDENT``, lowered until ``DEFAULT_SHARE`` of the finite pixels and of the moving ones are kept
+    (``SHARE_OF_SHARP`` of those that the edge filter leaves, where that is less), but not below ``LEAST_CONFIDENCE``.
+    It is taken from all frames of the scenes that ``frames`` belong to, so that exports of single
     frames and of the whole agree.
 
     Args:
@@ -169,12 +173,12 @@ class _Sample:
         self._values.append(confidence.ravel()[thinned][candidates.ravel()[thinned]])
 
     def threshold(self) -> float:
-        """The largest one that keeps ``DEFAULT_SHARE``; infinity when there are too few pixels to speak of."""
-        if self._total < _FEW:
+        """The largest one that keeps the default share; infinity when there are too few pixels to speak of."""
+        values = np.sort(np.concatenate(self._values))[::-1] if self._values else np.zeros(0)
+        if self._total < _FEW or not len(values):
             return np.inf
-        values = np.sort(np.concatenate(self._values))[::-1]
-        needed = int(np.ceil(DEFAULT_SHARE * self._total))
-        return float(values[needed - 1]) if needed <= len(values) else 0.0
+        needed = min(DEFAULT_SHARE * self._total, SHARE_OF_SHARP * len(values))
+        return float(values[int(np.ceil(needed)) - 1])
 
 
 def _scene_frames(reconstruction: Reconstruction, frames: Sequence[int] | None) -> np.ndarray:

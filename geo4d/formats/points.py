@@ -200,14 +200,14 @@ def save_glb(
         "scene": 0,
         "scenes": [{"extras": dict(notes or {})}],
     }
-    pieces: list[_GlbPiece] = []
     with new_file(path) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as data:
+        pieces = [_GlbPiece(0)] if nodes is None else []
         coloured: bool | None = None
         for cloud in [clouds] if isinstance(clouds, PointCloud) else clouds:
             if coloured is not None and coloured != (cloud.colours is not None):
                 raise ValueError("expected clouds that all have colours or all have none, got both")
             coloured = cloud.colours is not None
-            if nodes is not None or not pieces:
+            if nodes is not None:
                 pieces.append(_GlbPiece(data.tell()))
             pieces[-1].add(data, cloud)
         if nodes is not None and len(nodes) != len(pieces):

@@ -236,7 +236,9 @@ class Viewer:
             depth = np.asarray(self.reconstruction.depth[frame], np.float32)
             confidence = np.asarray(self.reconstruction.confidence[frame], np.float32)
             keep = kept_mask(depth, confidence, min_confidence=threshold, edge_step=edge_step)
-            share.add(depth, confidence, keep, None if dynamic is None else np.float32(dynamic[frame]))
+            share.add(
+                depth, confidence, keep, None if dynamic is None else np.asarray(dynamic[frame], np.float32)
+            )
         return share
 
     def _spread_frames(self) -> list[int]:
