@@ -7,14 +7,15 @@ the format has room, and in a ``README.txt`` beside the files of a folder.
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
+from geo4d.errors import GeometryError
 from geo4d.formats.cameras import (
+    NERFSTUDIO_DEPTH_UNIT,
     ColmapModel,
     NerfstudioModel,
     invert_poses,
@@ -23,19 +24,32 @@ from geo4d.formats.cameras import (
     save_nerfstudio,
     save_tum,
 )
+from geo4d.formats.colours import srgb_to_linear
 from geo4d.formats.files import new_file, new_folder
-from geo4d.formats.images import save_exr, save_image, save_png16
+from geo4d.formats.images import save_exr, save_image, save_mask, save_png16
 from geo4d.formats.points import PointCloud, VoxelFilter, save_glb, save_ply
-from geo4d.geometry.maps import depth_edges
+from geo4d.kept import MOVING, KeptShare, default_confidence_threshold, kept_mask
 from geo4d.types import Reconstruction
 
 log = logging.getLogger(__name__)
 
 COLMAP_POINTS = 200_000
-"""Points of a COLMAP export at most."""
+"""Points of a COLMAP or nerfstudio export at most."""
 
 COLMAP_REACH = 10
 """A point of a COLMAP export is looked for in so many frames before and after its own."""
+
+NERFSTUDIO_REACH = 100
+"""Depth beyond so many times the median is left out of a nerfstudio export, so that 16 bits resolve what is near."""
+
+Up = Literal["camera", "y", "z"]
+
+_PLY_AXES: dict[str, tuple[np.ndarray, str]] = {
+    "camera": (np.eye(3), "+x right, +y down, +z forward (OpenCV)"),
+    "y": (np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1]]), "+x right, +y up, +z backward (as glTF)"),
+    "z": (np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]), "+x right, +y forward, +z up (as Blender)"),
+}
+"""For every ``--up``: the rotation from OpenCV axes to those of the file, and their names."""
 
 FormatName = Literal["npz", "exr", "png", "ply", "glb", "tum", "kitti", "colmap", "nerfstudio", "preview"]
 
@@ -47,22 +61,27 @@ class ExportConfig:
     Attributes:
         frames: positions in the reconstruction to export; None takes all (of ``scene``).
         scene: number of the scene, for world-frame formats when a video has shot cuts; None if there is only one.
-        min_confidence: points below are left out, in [0, 1].
+        min_confidence: points below are left out, in [0, 1]; None takes ``kept.default_confidence_threshold``.
         edge_step: points at depth jumps above this relative step are left out; 0 keeps them.
         voxel_size: keep one point per cube of this edge, in the unit of the points; 0 keeps all.
         max_points: of a PLY or GLB file that holds all frames; more are thinned at random; 0 keeps all.
         precision: of EXR and npz values.
+        up: axes of a PLY file: ``camera`` as everything here (+y down), ``y`` as glTF, ``z`` as Blender; up is that of
+            the first camera, not of gravity.
+        per_frame: a GLB file with one node for every frame, by name, instead of one for all.
         points_per_frame: points sampled per frame for COLMAP; fewer in long videos, see ``COLMAP_POINTS``.
         seed: of that sampling.
     """
 
     frames: tuple[int, ...] | None = None
     scene: int | None = None
-    min_confidence: float = 0.05
+    min_confidence: float | None = None
     edge_step: float = 0.1
     voxel_size: float = 0.0
     max_points: int = 5_000_000
     precision: Literal["half", "float"] = "float"
+    up: Up = "camera"
+    per_frame: bool = False
     points_per_frame: int = 2000
     seed: int = 0
 
@@ -71,6 +90,14 @@ class ExportConfig:
             raise ValueError(
                 f"expected max_points >= 0 and points_per_frame >= 1, got {self.max_points} and {self.points_per_frame}"
             )
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"expected a min_confidence in [0, 1], got {self.min_confidence}")
+        if not (self.edge_step >= 0 and self.voxel_size >= 0):
+            raise ValueError(
+                f"expected edge_step and voxel_size >= 0, got {self.edge_step} and {self.voxel_size}"
+            )
+        if self.up not in _PLY_AXES:
+            raise ValueError(f"expected up out of {', '.join(_PLY_AXES)}, got {self.up!r}")
 
 
 def save(
@@ -83,11 +110,19 @@ def save(
     Returns:
         the files and folders written.
     Raises:
-        ValueError: unknown format, frames out of range, or the reconstruction lacks what the format needs.
+        ValueError: unknown format, frames out of range, the reconstruction lacks what the format needs, an option that
+            the format has no use for, or filters that leave no point of a point cloud.
+        GeometryError: a point cloud of frames that have no depth at all.
         OutputError: ``path`` exists already or cannot be written.
     """
     if format not in FORMATS:
         raise ValueError(f"expected one of {', '.join(FORMATS)} as the format, got {format!r}")
+    if config.up != "camera" and format != "ply":
+        raise ValueError(f"expected the format ply with up={config.up!r}, got {format}; its axes are fixed")
+    if config.per_frame and (format != "glb" or not _is_file(Path(path), ".glb")):
+        raise ValueError(
+            f"expected a file x.glb with per_frame, got {format} at {path}; a folder has a file per frame"
+        )
     return FORMATS[format](reconstruction, Path(path), config)
 
 
@@ -101,11 +136,24 @@ def conventions(reconstruction: Reconstruction) -> dict[str, str]:
     return {
         "camera_axes": "OpenCV: +x right, +y down, +z forward",
         "poses": "c2w, camera to world, column vectors",
-        "world": "axes of the first camera of the scene unless the run was given poses",
+        "world": _world(reconstruction),
         "depth": "z-depth (not ray length); NaN = invalid, +inf = sky",
         "unit": unit,
         "intrinsics": "pinhole, pixels of the exported maps, pixel centres at +0.5, no distortion",
     }
+
+
+def _world(reconstruction: Reconstruction) -> str:
+    """Where the world lies, as the poses have it."""
+    if reconstruction.c2w is None:
+        return "none: there are no poses; points are in the frame of each camera"
+    c2w = np.asarray(reconstruction.c2w, np.float64)
+    scene = np.zeros(len(c2w), int) if reconstruction.scene is None else np.asarray(reconstruction.scene)
+    first = [int(np.flatnonzero(scene == number)[0]) for number in np.unique(scene)]
+    if np.abs(c2w[first] - np.eye(4)).max() <= 1e-5:
+        numbers = ", ".join(map(str, first))
+        return f"the first camera of each scene: the c2w of frame {numbers} is the identity"
+    return "that of the poses the result was given; the first camera of the scene is not its origin"
 
 
 def chosen_frames(
@@ -223,21 +271,37 @@ def save_npz(reconstruction: Reconstruction, path: Path, config: ExportConfig) -
     return [target]
 
 
+_EXR_CHANNELS = (
+    "R, G, B: colour in linear light, Rec. 709 primaries; Z: depth; moving.V: probability in [0, 1] that the pixel "
+    "moves; confidence.V: in [0, 1]; position.X, .Y, .Z: world points"
+)
+
+
 def save_depth_exr(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
-    """EXR per frame: ``Z`` (depth), ``confidence`` and, with poses, ``position.X/Y/Z`` (world points)."""
+    """EXR per frame: colour, depth, what moves, confidence, and with poses world points.
+
+    Names as Blender 4.5 and Nuke 16 read them: ``R``, ``G``, ``B`` (linear light; Blender's Combined, Nuke's rgba), ``Z``
+    (Blender's Depth, Nuke's depth.Z), and layers ``moving.V``, ``confidence.V``, ``position.X/Y/Z``.
+    """
     frames = chosen_frames(reconstruction, config)
 
     def write(target: Path, frame: int) -> None:
         channels = {
             "Z": np.asarray(reconstruction.depth[frame], np.float32),
-            "confidence": np.asarray(reconstruction.confidence[frame], np.float32),
+            "confidence.V": np.asarray(reconstruction.confidence[frame], np.float32),
         }
+        if reconstruction.rgb is not None:
+            linear = srgb_to_linear(np.asarray(reconstruction.rgb[frame], np.float32))
+            channels |= {name: linear[..., i] for i, name in enumerate("RGB")}
+        if reconstruction.dynamic is not None:
+            channels["moving.V"] = np.asarray(reconstruction.dynamic[frame], np.float32)
         if reconstruction.c2w is not None:
             points = reconstruction.points("world")[frame]
             channels |= {f"position.{axis}": points[..., i] for i, axis in enumerate("XYZ")}
         attributes: dict[str, str | float | int] = {
             f"geo4d_{k}": v for k, v in conventions(reconstruction).items()
         }
+        attributes["geo4d_channels"] = _EXR_CHANNELS
         attributes |= {f"geo4d_{k}": v for k, v in _frame_notes(reconstruction, frame).items()}
         attributes["geo4d_intrinsics_matrix"] = json.dumps(
             np.asarray(reconstruction.intrinsics[frame]).tolist()
@@ -256,7 +320,7 @@ def save_depth_exr(reconstruction: Reconstruction, path: Path, config: ExportCon
     with new_folder(path) as folder:
         for frame in frames:
             write(folder / f"depth_{frame:06d}.exr", frame)
-        meaning = f"Z depth, confidence in [0, 1], position.X/Y/Z world points; {config.precision} precision"
+        meaning = f"{_EXR_CHANNELS}; {config.precision} precision"
         _write_readme(folder, reconstruction, frames, {"depth_FRAME.exr": meaning})
     return [path]
 
@@ -311,21 +375,36 @@ def save_depth_png(reconstruction: Reconstruction, path: Path, config: ExportCon
 # points -----------------------------------------------------------------------------------------------------------
 
 
+def resolved(reconstruction: Reconstruction, frames: Sequence[int], config: ExportConfig) -> ExportConfig:
+    """``config`` with the default confidence threshold filled in."""
+    if config.min_confidence is not None:
+        return config
+    threshold = default_confidence_threshold(reconstruction, frames, edge_step=config.edge_step)
+    return replace(config, min_confidence=threshold)
+
+
 def iter_point_clouds(
-    reconstruction: Reconstruction, frames: Sequence[int], config: ExportConfig
+    reconstruction: Reconstruction,
+    frames: Sequence[int],
+    config: ExportConfig,
+    share: KeptShare | None = None,
 ) -> Iterator[PointCloud]:
-    """World points of every frame that pass the confidence, edge and voxel filters, one cloud a frame."""
+    """World points of every frame that pass the confidence, edge and voxel filters, one cloud a frame.
+
+    Args:
+        share: counts what the confidence and edge filters keep.
+    """
+    config = resolved(reconstruction, frames, config)
+    assert config.min_confidence is not None
     frame_of_reference: Literal["camera", "world"] = "world" if reconstruction.has_poses else "camera"
     points = reconstruction.points(frame_of_reference)
     voxels = VoxelFilter(config.voxel_size) if config.voxel_size > 0 else None
     for frame in frames:
-        depth, confidence = (
-            np.asarray(reconstruction.depth[frame]),
-            np.asarray(reconstruction.confidence[frame]),
-        )
-        keep = np.isfinite(depth) & (confidence >= config.min_confidence)
-        if config.edge_step > 0:
-            keep &= ~depth_edges(torch.from_numpy(np.float32(depth)), relative_step=config.edge_step).numpy()
+        depth = np.asarray(reconstruction.depth[frame], np.float32)
+        confidence = np.asarray(reconstruction.confidence[frame], np.float32)
+        keep = kept_mask(depth, confidence, min_confidence=config.min_confidence, edge_step=config.edge_step)
+        if share is not None:
+            share.add(depth, confidence, keep, _dynamic(reconstruction, frame))
         positions = points[frame][keep]
         colours = None
         if reconstruction.rgb is not None:
@@ -337,6 +416,41 @@ def iter_point_clouds(
             frames=np.full(len(positions), frame, np.int32),
         )
         yield voxels(cloud) if voxels else cloud
+
+
+def _dynamic(reconstruction: Reconstruction, frame: int) -> np.ndarray | None:
+    return None if reconstruction.dynamic is None else np.asarray(reconstruction.dynamic[frame], np.float32)
+
+
+def _counted(
+    reconstruction: Reconstruction, frames: Sequence[int], config: ExportConfig
+) -> Iterator[PointCloud]:
+    """The clouds of ``iter_point_clouds``; at the end says how much was kept, and refuses a cloud without any point."""
+    config = resolved(reconstruction, frames, config)
+    assert config.min_confidence is not None
+    share = KeptShare(config.min_confidence, config.edge_step)
+    empty = []
+    for frame, cloud in zip(frames, iter_point_clouds(reconstruction, frames, config, share), strict=True):
+        if cloud.num_points == 0:
+            empty.append(frame)
+        yield cloud
+    if share.kept == 0:
+        raise _no_points(share, len(frames))
+    share.say(log)
+    if empty and not config.voxel_size:
+        log.warning("%d of %d frames have no points: %s", len(empty), len(frames), _few(empty))
+
+
+def _no_points(share: KeptShare, num_frames: int) -> Exception:
+    if share.finite == 0:
+        return GeometryError(
+            f"expected frames with depth, but none of the {num_frames} chosen ones has any; see 'geo4d report'"
+        )
+    return ValueError(f"no point is left of {share.finite} pixels with depth: {share.advice()}")
+
+
+def _few(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
 
 
 def _thinned(clouds: Iterator[PointCloud], num_frames: int, config: ExportConfig) -> Iterator[PointCloud]:
@@ -364,6 +478,15 @@ def save_points_ply(reconstruction: Reconstruction, path: Path, config: ExportCo
     )
     words = [f"{name}: {meaning}" for name, meaning in conventions(reconstruction).items()]
     words.append(f"points are in the {'world' if reconstruction.has_poses else 'camera'} frame")
+    rotation, axes = _PLY_AXES[config.up]
+    words.append(f"axes of the points of this file: {axes}")
+    if config.up != "camera":
+        words.append("up is that of the first camera of the scene, not of gravity")
+
+    def clouds() -> Iterator[PointCloud]:
+        for cloud in _counted(reconstruction, frames, config):
+            yield replace(cloud, positions=cloud.positions @ rotation.T.astype(np.float32))
+
     if single:
         listed = " ".join(
             f"{f}:{int(reconstruction.source_frames[f])}:{float(reconstruction.times_s[f]):.6f}"
@@ -371,13 +494,13 @@ def save_points_ply(reconstruction: Reconstruction, path: Path, config: ExportCo
         )
         save_ply(
             path,
-            _thinned(iter_point_clouds(reconstruction, frames, config), len(frames), config),
+            _thinned(clouds(), len(frames), config),
             [*words, f"at most {config.max_points} points" if config.max_points else "all points",
              f"frame:source_frame:time_s {listed}"],
         )  # fmt: skip
         return [path]
     with new_folder(path) as folder:
-        for frame, cloud in zip(frames, iter_point_clouds(reconstruction, frames, config), strict=True):
+        for frame, cloud in zip(frames, clouds(), strict=True):
             notes = [f"{name}: {value}" for name, value in _frame_notes(reconstruction, frame).items()]
             save_ply(folder / f"points_{frame:06d}.ply", [cloud], words + notes)
         _write_readme(
@@ -395,19 +518,20 @@ def save_points_glb(reconstruction: Reconstruction, path: Path, config: ExportCo
     notes: dict[str, Any] = {
         **conventions(reconstruction),
         "axes_of_this_file": "glTF: +x right, +y up, +z backward",
+        "colours": "COLOR_0 in linear light",
     }
     if single:
-        clouds = list(_thinned(iter_point_clouds(reconstruction, frames, config), len(frames), config))
-        merged = PointCloud(
-            positions=np.concatenate([cloud.positions for cloud in clouds]),
-            colours=None
-            if clouds[0].colours is None
-            else np.concatenate([c.colours for c in clouds if c.colours is not None]),
+        clouds = _thinned(_counted(reconstruction, frames, config), len(frames), config)
+        nodes = [(f"frame_{f:06d}", _frame_notes(reconstruction, f)) for f in frames]
+        save_glb(
+            path,
+            clouds,
+            {**notes, "frames": [note for _, note in nodes]},
+            nodes=nodes if config.per_frame else None,
         )
-        save_glb(path, merged, {**notes, "frames": [_frame_notes(reconstruction, f) for f in frames]})
         return [path]
     with new_folder(path) as folder:
-        for frame, cloud in zip(frames, iter_point_clouds(reconstruction, frames, config), strict=True):
+        for frame, cloud in zip(frames, _counted(reconstruction, frames, config), strict=True):
             save_glb(
                 folder / f"points_{frame:06d}.glb", cloud, {**notes, **_frame_notes(reconstruction, frame)}
             )
@@ -463,34 +587,29 @@ def _require_rgb(reconstruction: Reconstruction, what: str) -> Any:
 
 
 def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
-    """COLMAP folder: ``images/`` and ``sparse/0/`` (binary and text) with points and their observations.
+    """COLMAP folder: ``images/``, ``masks/`` and ``sparse/0/`` (binary and text) with points and their observations.
 
     Points are sampled from static, confident pixels of every frame and observed in those of the ``COLMAP_REACH`` frames
     before and after whose depth agrees within 3 %, so that tracks and colours are what COLMAP-based trainers expect.
+    Masks are named as COLMAP 4.2 looks for them (``--ImageReader.mask_path``): the picture's name with ``.png`` added,
+    black where something moves.
     """
     frames = chosen_frames(reconstruction, config, one_world=True)
-    rgb = _require_rgb(reconstruction, "the COLMAP export")
-    rng = np.random.default_rng(config.seed)
+    _require_rgb(reconstruction, "the COLMAP export")
     names = [f"frame_{frame:06d}.png" for frame in frames]
     height, width = reconstruction.size
     intrinsics = np.asarray(reconstruction.intrinsics, np.float64)[frames]
     c2w = _poses(reconstruction, frames)
     w2c = invert_poses(c2w)
-    per_frame = min(config.points_per_frame, -(-COLMAP_POINTS // len(frames)))
     with new_folder(path) as folder:
         points, colours, owners = [], [], []
-        for row, frame in enumerate(frames):
-            picture = np.asarray(rgb[frame])
+        for row, (frame, picture, xyz, rgb) in enumerate(_iter_static_points(reconstruction, frames, config)):
             save_image(folder / "images" / names[row], picture)
-            keep = _static_and_sharp(reconstruction, frame, config)
-            pixels = np.flatnonzero(keep)
-            pixels = rng.choice(pixels, min(per_frame, len(pixels)), replace=False)
-            depth = np.asarray(reconstruction.depth[frame], np.float64).reshape(-1)[pixels]
-            xy = np.stack([pixels % width + 0.5, pixels // width + 0.5, np.ones(len(pixels))], axis=1)
-            camera = (xy @ np.linalg.inv(intrinsics[row]).T) * depth[:, None]
-            points.append(camera @ c2w[row, :3, :3].T + c2w[row, :3, 3])
-            colours.append(np.round(255 * np.clip(picture.reshape(-1, 3)[pixels], 0, 1)).astype(np.uint8))
-            owners.append(np.full(len(pixels), row))
+            if reconstruction.dynamic is not None:
+                save_mask(folder / "masks" / f"{names[row]}.png", _static(reconstruction, frame))
+            points.append(xyz)
+            colours.append(rgb)
+            owners.append(np.full(len(xyz), row))
         world, owner = np.concatenate(points), np.concatenate(owners)
         seen_points, seen_images, seen_pixels = [], [], []
         for row, frame in enumerate(frames):
@@ -527,72 +646,177 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
             "images/": "pictures at the size of the maps",
             "sparse/0/": "COLMAP model, binary and text (w2c)",
         }
+        if reconstruction.dynamic is not None:
+            files["masks/"] = "NAME.png.png for images/NAME.png: 0 (ignored) where something moves, else 255"
         _write_readme(folder, reconstruction, frames, files)
     return [path]
 
 
-def _static_and_sharp(reconstruction: Reconstruction, frame: int, config: ExportConfig) -> np.ndarray:
-    depth = np.asarray(reconstruction.depth[frame], np.float32)
-    keep = np.isfinite(depth) & (np.asarray(reconstruction.confidence[frame]) >= config.min_confidence)
-    if config.edge_step > 0:
-        keep &= ~depth_edges(torch.from_numpy(depth), relative_step=config.edge_step).numpy()
-    if reconstruction.dynamic is not None:
-        keep &= np.asarray(reconstruction.dynamic[frame]) < 0.5
-    return keep
+def _static(reconstruction: Reconstruction, frame: int) -> np.ndarray:
+    """bool [H, W]: True where nothing is known to move."""
+    dynamic = _dynamic(reconstruction, frame)
+    return np.ones(reconstruction.size, bool) if dynamic is None else ~(dynamic >= MOVING)
+
+
+def _iter_static_points(
+    reconstruction: Reconstruction, frames: Sequence[int], config: ExportConfig
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Frame, picture, and world points [N, 3] float64 with colours [N, 3] uint8, sampled where nothing moves.
+
+    At the end says how much of the depth passed the filters. Without any point it warns: cameras and pictures are of use
+    alone.
+    """
+    config = resolved(reconstruction, frames, config)
+    assert config.min_confidence is not None
+    pictures = reconstruction.rgb
+    assert pictures is not None
+    share = KeptShare(config.min_confidence, config.edge_step)
+    rng = np.random.default_rng(config.seed)
+    per_frame = min(config.points_per_frame, -(-COLMAP_POINTS // len(frames)))
+    width = reconstruction.size[1]
+    c2w = _poses(reconstruction, frames)
+    static = 0
+    for row, frame in enumerate(frames):
+        picture = np.asarray(pictures[frame], np.float32)
+        depth = np.asarray(reconstruction.depth[frame], np.float32)
+        confidence = np.asarray(reconstruction.confidence[frame], np.float32)
+        keep = kept_mask(depth, confidence, min_confidence=config.min_confidence, edge_step=config.edge_step)
+        share.add(depth, confidence, keep, None)
+        pixels = np.flatnonzero(keep & _static(reconstruction, frame))
+        static += len(pixels)
+        pixels = rng.choice(pixels, min(per_frame, len(pixels)), replace=False)
+        z = depth.astype(np.float64).reshape(-1)[pixels]
+        xy = np.stack([pixels % width + 0.5, pixels // width + 0.5, np.ones(len(pixels))], axis=1)
+        inverse = np.linalg.inv(np.asarray(reconstruction.intrinsics[frame], np.float64))
+        camera = (xy @ inverse.T) * z[:, None]
+        world = camera @ c2w[row, :3, :3].T + c2w[row, :3, 3]
+        colours = np.round(255 * np.clip(picture.reshape(-1, 3)[pixels], 0, 1)).astype(np.uint8)
+        yield frame, picture, world, colours
+    if static == 0 and share.kept:
+        log.warning("no points: all pixels that pass the filters move")
+    elif static == 0:
+        log.warning("no points: %s", _no_points(share, len(frames)))
+    else:
+        share.say(log)
+        log.info("points were sampled where nothing moves: %s", f"{static} of {share.kept} of these pixels")
 
 
 def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
-    """nerfstudio folder: ``transforms.json`` (OpenGL camera axes), ``images/``, ``depth/`` (16-bit; sky, invalid: 0)."""
+    """nerfstudio folder, as its dataparser (1.1.5) reads it without any flag.
+
+    ``transforms.json`` (OpenGL camera axes), ``images/``, ``depth/`` (16-bit, value times 0.001 in the unit of the poses;
+    0 where there is none), ``masks/`` (0 where something moves) and ``sparse_pc.ply``, the points that splatting starts
+    from. Poses, points and depth are scaled by one factor, stated in ``transforms.json``, so that 16 bits hold the depth.
+    """
     frames = chosen_frames(reconstruction, config, one_world=True)
-    rgb = _require_rgb(reconstruction, "the nerfstudio export")
-    largest = max(
-        (float(depth[np.isfinite(depth)].max()) for depth in map(reconstruction.depth.__getitem__, frames)
-         if np.isfinite(depth).any()),
-        default=1.0,
-    )  # fmt: skip
-    step = largest / 65535
+    _require_rgb(reconstruction, "the nerfstudio export")
+    scale = nerfstudio_scale(reconstruction, frames)
+    masked = reconstruction.dynamic is not None
+    names = [f"frame_{frame:06d}.png" for frame in frames]
+    c2w = _poses(reconstruction, frames)
+    c2w[:, :3, 3] *= scale
+    with_depth = too_far = 0
     with new_folder(path) as folder:
-        for frame in frames:
-            save_image(folder / "images" / f"frame_{frame:06d}.png", np.asarray(rgb[frame]))
+        points, colours = [], []
+        for row, (frame, picture, xyz, rgb) in enumerate(_iter_static_points(reconstruction, frames, config)):
+            save_image(folder / "images" / names[row], picture)
+            if masked:
+                save_mask(folder / "masks" / names[row], _static(reconstruction, frame))
             depth = np.asarray(reconstruction.depth[frame], np.float64)
-            save_png16(
-                folder / "depth" / f"frame_{frame:06d}.png",
-                np.where(np.isfinite(depth), depth / step, np.nan),
+            steps = np.maximum(np.round(depth * scale / NERFSTUDIO_DEPTH_UNIT), 1)
+            inside = np.isfinite(depth) & (steps <= 65535)
+            save_png16(folder / "depth" / names[row], np.where(inside, steps, 0))
+            with_depth += int(np.isfinite(depth).sum())
+            too_far += int(np.isfinite(depth).sum() - inside.sum())
+            points.append(xyz * scale)
+            colours.append(rgb)
+        cloud = PointCloud(np.concatenate(points).astype(np.float32), np.concatenate(colours))
+        if cloud.num_points:
+            comments = [
+                "points in the world and unit of the poses of transforms.json",
+                f"unit: 1 of the result is {scale:g} here",
+            ]
+            save_ply(folder / "sparse_pc.ply", [cloud], comments)
+        if too_far:
+            log.warning(
+                "%.2g %% of the pixels with depth are left out: farther than %d times the median, 16 bits do not reach",
+                100 * too_far / with_depth,
+                NERFSTUDIO_REACH,
+            )
+        if np.ptp(c2w[:, :3, 3], axis=0).max() == 0:
+            log.warning(
+                "the camera does not move: nerfstudio divides by the extent of the path; "
+                "give its dataparser --auto-scale-poses False"
             )
         model = NerfstudioModel(
-            files=[f"images/frame_{frame:06d}.png" for frame in frames],
-            depth_files=[f"depth/frame_{frame:06d}.png" for frame in frames],
+            files=[f"images/{name}" for name in names],
+            depth_files=[f"depth/{name}" for name in names],
+            mask_files=[f"masks/{name}" for name in names] if masked else [],
+            ply_file="sparse_pc.ply" if cloud.num_points else None,
             intrinsics=np.asarray(reconstruction.intrinsics, np.float64)[frames],
             sizes=[reconstruction.size] * len(frames),
-            c2w=_poses(reconstruction, frames),
-            depth_unit=step,
+            c2w=c2w,
+            depth_unit=NERFSTUDIO_DEPTH_UNIT,
             times_s=np.asarray(reconstruction.times_s, np.float64)[frames],
         )
         notes: dict[str, Any] = {
             **conventions(reconstruction),
-            "camera_axes_of_this_file": "OpenGL: +y up, +z backward",
+            "camera_axes_of_this_file": "OpenGL: +x right, +y up, +z backward; the world keeps its axes",
+            "scale_factor": scale,
+            "unit_of_this_file": "poses, points and depth of the result times scale_factor",
+            "depth": "z-depth (not ray length): value times 0.001 in the unit of the poses; 0 = sky, invalid or too far",
+            "masks": "0 = moving, ignored; 255 = static",
             "source_frames": [int(reconstruction.source_frames[frame]) for frame in frames],
         }
         save_nerfstudio(folder / "transforms.json", model, {"geo4d": notes})
         files = {
             "transforms.json": "cameras",
-            "images/": "pictures",
-            "depth/": "value * depth_unit_scale_factor; 0 = none",
+            "images/": "pictures at the size of the maps",
+            "depth/": "value * 0.001 = z-depth in the unit of the poses; 0 = none",
+            "sparse_pc.ply": "points sampled where nothing moves, in the world and unit of the poses",
         }
+        if masked:
+            files["masks/"] = "0 (ignored) where something moves, else 255"
+        files["scale"] = f"poses, points and depth are those of the result times {scale:g}"
         _write_readme(folder, reconstruction, frames, files)
     return [path]
 
 
+def nerfstudio_scale(reconstruction: Reconstruction, frames: Sequence[int]) -> float:
+    """The factor for poses, points and depth with which steps of 0.001 in 16 bits hold the depth of ``frames``.
+
+    The farthest depth, or ``NERFSTUDIO_REACH`` times the median where that is nearer, comes just below 65.535. Metres
+    stay metres where that fits and half of the pixels are farther than a quarter of a metre.
+    """
+    largest, sample = 0.0, []
+    for frame in frames:
+        depth = np.asarray(reconstruction.depth[frame], np.float32)
+        finite = depth[np.isfinite(depth)]
+        if finite.size:
+            largest = max(largest, float(finite.max()))
+            sample.append(finite[:: max(1, finite.size // 4096)])
+    if largest <= 0:
+        log.warning("none of the %d frames has depth; the depth images are empty", len(frames))
+        return 1.0
+    median = float(np.median(np.concatenate(sample)))
+    reach = 65535 * NERFSTUDIO_DEPTH_UNIT
+    far = min(largest, NERFSTUDIO_REACH * median)
+    if reconstruction.scale_kind == "metric" and far <= reach and median >= 0.25:
+        return 1.0
+    exact = reach / far
+    digits = 10.0 ** (
+        np.floor(np.log10(exact)) - 2
+    )  # three digits, rounded down, read better and lose nothing
+    return float(f"{np.floor(exact / digits) * digits:.3g}")
+
+
 def save_preview(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
-    """Side-by-side mp4 (VP9 or AV1): picture, depth, confidence, at the frame rate of the source."""
+    """Side-by-side mp4 (VP9 or AV1): picture, depth, confidence, every frame at its time in the source."""
     from geo4d.formats.movies import save_movie
     from geo4d.viewer.colors import confidence_to_colours, depth_to_colours, disparity_range, to_uint8
 
     frames = chosen_frames(reconstruction, config)
     target = path if _is_file(path, ".mp4") else path / "preview.mp4"
-    times = np.asarray(reconstruction.times_s, np.float64)[frames]
-    steps = np.diff(times)
-    fps = float(1 / np.median(steps)) if len(steps) and np.median(steps) > 0 else 25.0
     sample = [np.asarray(reconstruction.depth[f])[::4, ::4] for f in frames[:: max(1, len(frames) // 16)]]
     limits = disparity_range(np.stack(sample).astype(np.float32))
 
@@ -607,7 +831,7 @@ def save_preview(reconstruction: Reconstruction, path: Path, config: ExportConfi
             panels.append(confidence_to_colours(np.asarray(reconstruction.confidence[frame], np.float32)))
             yield np.concatenate(panels, axis=0 if reconstruction.size[1] > 2 * reconstruction.size[0] else 1)
 
-    save_movie(target, pictures(), fps)
+    save_movie(target, pictures(), times_s=np.asarray(reconstruction.times_s, np.float64)[frames])
     return [target]
 
 

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from geo4d.apps.commands.export import parse_frames
-from geo4d.errors import OutputError
-from geo4d.export import FORMATS, ExportConfig, save
+from geo4d.errors import GeometryError, OutputError
+from geo4d.export import FORMATS, ExportConfig, conventions, nerfstudio_scale, save
 from geo4d.formats.cameras import load_colmap, load_kitti_poses, load_nerfstudio, load_tum
 from geo4d.formats.images import load_exr, load_image, load_png16
 from geo4d.formats.points import load_glb, load_ply
 from geo4d.geometry.cameras import centred_intrinsics, project
 from geo4d.geometry.poses import inverse, se3_exp, transform
 from geo4d.types import Reconstruction
+from tests.readers_of_targets import colmap, exr, first_camera, gltf, movie, nerfstudio, ply
 
 SIZE = (18, 25)
 KEEP_ALL = ExportConfig(min_confidence=0, edge_step=0)
@@ -40,6 +41,25 @@ def scene() -> Reconstruction:
         rgb=rng.random((*depth.shape, 3)).astype(np.float32),
         scene=np.zeros(4, int),
     )
+
+
+@pytest.fixture
+def filmed(scene) -> Reconstruction:
+    """The wall without noise, with a moving patch, in the world of its first camera; confidences as a run has them."""
+    c2w = np.linalg.inv(scene.c2w[0]) @ scene.c2w
+    depth = np.empty_like(scene.depth)
+    y, x = np.indices(SIZE) + 0.5
+    for t in range(4):  # the wall 2.5 before the first camera, tilted: exact depth for every camera
+        rays = np.stack([(x - 12.5) / 30, (y - 9) / 30, np.ones(SIZE)], axis=-1)
+        normal, distance = np.array([-0.3, 0.1, 1.0]), 2.5
+        world = rays @ c2w[t, :3, :3].T
+        depth[t] = (distance - c2w[t, :3, 3] @ normal) / (world @ normal)
+    dynamic = np.zeros_like(depth)
+    dynamic[:, 6:10, 8:14] = 1.0
+    depth[:, 6:10, 8:14] = 1.7
+    depth[:, 0, :5], depth[:, 0, 5:9] = np.nan, np.inf
+    confidence = np.where(np.isfinite(depth), 0.03 + 0.09 * scene.confidence, 0).astype(np.float32)
+    return dataclasses.replace(scene, depth=depth, c2w=c2w, dynamic=dynamic, confidence=confidence)
 
 
 def test_npz(tmp_path, scene) -> None:
@@ -172,27 +192,236 @@ def test_colmap_loads_in_pycolmap_and_points_reproject(tmp_path, scene) -> None:
     assert load_image(tmp_path / "colmap/images/frame_000000.png").shape == (*SIZE, 3)
 
 
-def test_nerfstudio(tmp_path, scene) -> None:
-    save(scene, tmp_path / "ns", "nerfstudio")
-    model = load_nerfstudio(tmp_path / "ns")
-    np.testing.assert_allclose(model.c2w, scene.c2w, atol=1e-6)
-    depth = load_png16(tmp_path / "ns" / model.depth_files[1]) * model.depth_unit
-    valid = np.isfinite(scene.depth[1])
-    assert np.abs(depth - scene.depth[1])[valid].max() <= 0.51 * model.depth_unit
-    assert all((tmp_path / "ns" / file).is_file() for file in model.files)
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 400.0])
+def test_nerfstudio_reads_depth_poses_and_points_in_one_unit(tmp_path, filmed, unit, caplog) -> None:
+    c2w = filmed.c2w.copy()
+    c2w[:, :3, 3] *= unit
+    scaled = dataclasses.replace(filmed, depth=filmed.depth * np.float32(unit), c2w=c2w)
+    save(scaled, tmp_path / "ns", "nerfstudio", ExportConfig(points_per_frame=60))
+    scene = nerfstudio.load(tmp_path / "ns")
+    factor = scene.meta["geo4d"]["scale_factor"]
+    to_theirs = factor * scene.scale  # from the unit of the result to nerfstudio's
+    np.testing.assert_allclose(scene.saved_c2w[:, :3, 3], factor * c2w[:, :3, 3], atol=1e-9 * factor * unit)
+    valid = np.isfinite(scaled.depth)
+    assert (scene.depth[~valid] == 0).all()
+    expected = scaled.depth * to_theirs
+    assert (
+        np.abs(scene.depth / np.where(valid, expected, 1) - 1)[valid].max() < 2e-3
+    )  # no flag given, right all the same
+    assert scene.masks is not None
+    np.testing.assert_array_equal(scene.masks, filmed.dynamic < 0.5)
+    # Points lie on the depth that the cameras see, and none of them on what moves.
+    assert scene.points is not None
+    assert len(scene.points) == 240
+    for frame in range(4):
+        pixels, z = nerfstudio.project(scene, frame, scene.points)
+        column, row = np.floor(pixels).astype(int).T
+        inside = (column > 0) & (column < SIZE[1] - 1) & (row > 1) & (row < SIZE[0] - 1)
+        inside[inside] &= scene.masks[frame][row[inside], column[inside]]
+        assert inside.sum() > 100
+        there = scene.depth[frame][row[inside], column[inside]]
+        assert np.median(np.abs(there / z[inside] - 1)) < 5e-3
+    assert not {"applied_transform", "applied_scale", "depth_unit_scale_factor"} & set(scene.meta)
+    assert "scale" not in caplog.text
+    model = load_nerfstudio(tmp_path / "ns")  # our own reader comes to the same
+    np.testing.assert_allclose(model.c2w[:, :3, 3], factor * c2w[:, :3, 3], atol=1e-9 * factor * unit)
+    assert model.depth_unit == 0.001
 
 
-def test_preview_plays_and_uses_a_free_codec(tmp_path, scene) -> None:
-    import av
+@pytest.mark.parametrize("seed", range(20))
+def test_sixteen_bits_hold_any_depth(tmp_path, filmed, seed) -> None:
+    """Rounding must not push the farthest pixel over the end: 65535.00000000001 did."""
+    rng = np.random.default_rng(seed)
+    depth = (filmed.depth * rng.uniform(0.01, 100)).astype(np.float32)
+    one = dataclasses.replace(filmed, depth=depth)
+    save(one, tmp_path / "ns", "nerfstudio", ExportConfig(frames=(0, 1)))
+    save(one, tmp_path / "png", "png", ExportConfig(frames=(0, 1)))
+    scale = nerfstudio_scale(one, [0, 1])
+    far = depth[:2][np.isfinite(depth[:2])].max()
+    assert 0.98 * 65535 < far * scale / 0.001 <= 65535
+    assert (load_png16(tmp_path / "ns/depth/frame_000000.png") <= 65535).all()
+    assert (load_png16(tmp_path / "png/depth_000000.png")[np.isfinite(depth[0])] < 65535).all()
 
-    (path,) = save(scene, tmp_path / "p.mp4", "preview")
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        assert stream.codec_context.name in ("vp9", "libdav1d", "av1", "libaom-av1")
-        frames = list(container.decode(video=0))
-    assert len(frames) == 4
-    assert frames[0].width == 76
-    assert frames[0].height == 18
+
+def test_nerfstudio_metres_stay_metres_and_far_outliers_do_not_take_the_bits(
+    tmp_path, filmed, caplog
+) -> None:
+    assert nerfstudio_scale(dataclasses.replace(filmed, scale_kind="metric"), range(4)) == 1.0
+    far = dataclasses.replace(filmed, scale_kind="metric", depth=filmed.depth * 50)
+    assert 0.3 < nerfstudio_scale(far, range(4)) < 0.6
+    depth = filmed.depth.copy()
+    depth[2, 17, 24] = 1e5
+    save(dataclasses.replace(filmed, depth=depth), tmp_path / "ns", "nerfstudio")
+    assert "left out" in caplog.text
+    scene = nerfstudio.load(tmp_path / "ns")
+    expected = depth * scene.meta["geo4d"]["scale_factor"] * scene.scale
+    near = np.isfinite(depth) & (depth < 10)
+    assert np.abs(scene.depth / np.where(near, expected, 1) - 1)[near].max() < 2e-3
+    assert scene.depth[2, 17, 24] == 0
+
+
+def test_nerfstudio_still_camera_and_no_masks(tmp_path, filmed, caplog) -> None:
+    still = dataclasses.replace(filmed, c2w=np.tile(np.eye(4), (4, 1, 1)), dynamic=None)
+    save(still, tmp_path / "ns", "nerfstudio")
+    assert "--auto-scale-poses False" in caplog.text  # nerfstudio would divide by zero
+    assert nerfstudio.load(tmp_path / "ns", auto_scale_poses=False).masks is None
+    assert not (tmp_path / "ns/masks").exists()
+
+
+def test_colmap_masks_and_points_leave_out_what_moves(tmp_path, filmed) -> None:
+    save(filmed, tmp_path / "colmap", "colmap", ExportConfig(points_per_frame=60))
+    model = colmap.load(tmp_path / "colmap")
+    assert {image.name for image in model.images.values()} == {f"frame_{t:06d}.png" for t in range(4)}
+    for number, image in enumerate(sorted(model.images.values(), key=lambda image: image.name)):
+        mask = colmap.mask(tmp_path / "colmap", image.name)
+        np.testing.assert_array_equal(mask, filmed.dynamic[number] < 0.5)
+        np.testing.assert_allclose(colmap.world_from_camera(image), filmed.c2w[number], atol=1e-6)
+    assert model.num_points3D() == 240
+    normal = np.array([-0.3, 0.1, 1.0])
+    for point in model.points3D.values():  # all on the wall, none on the patch before it
+        assert abs(point.xyz @ normal - 2.5) < 1e-4
+        assert point.track.length() >= 1
+    save(dataclasses.replace(filmed, dynamic=None), tmp_path / "still", "colmap")
+    assert not (tmp_path / "still/masks").exists()
+
+
+@pytest.mark.parametrize("times", [[0.0, 0.016, 0.7, 0.716], [5.0, 5.04, 5.08, 5.12], [0.0, 1.0, 1.0, 1.5]])
+def test_preview_shows_every_frame_at_its_time(tmp_path, scene, times) -> None:
+    (path,) = save(dataclasses.replace(scene, times_s=np.array(times)), tmp_path / "p.mp4", "preview")
+    shown, duration, pictures = movie.load(path)
+    steps = np.diff(times)
+    usual = np.median(steps[steps > 0])
+    expected = np.cumsum([0, *np.where(steps > 0, steps, usual)])
+    np.testing.assert_allclose(shown, expected, atol=1e-4)
+    assert duration == pytest.approx(expected[-1] + usual, abs=2e-3)
+    assert [picture.shape for picture in pictures] == [(18, 76, 3)] * 4
+    (path,) = save(scene, tmp_path / "one.mp4", "preview", ExportConfig(frames=(2,)))
+    assert len(movie.load(path)[2]) == 1
+
+
+def test_exr_names_are_those_of_blender_and_nuke(tmp_path, filmed) -> None:
+    save(filmed, tmp_path / "one.exr", "exr", ExportConfig(frames=(1,)))
+    channels, header = exr.load(tmp_path / "one.exr")
+    assert exr.blender_passes(list(channels)) == {
+        "Combined": "BGR",
+        "Depth": "Z",
+        "moving": "V",
+        "confidence": "V",
+        "position": "XYZ",
+    }
+    nuke = exr.nuke_channels(list(channels))
+    for name in ("rgba.red", "rgba.green", "rgba.blue", "depth.Z", "moving.V", "confidence.V", "position.X"):
+        assert name in nuke
+    np.testing.assert_array_equal(channels["moving.V"], filmed.dynamic[1])
+    shown = gltf.linear_to_srgb_bytes(np.stack([channels[name] for name in "RGB"], axis=-1).astype(float))
+    np.testing.assert_allclose(shown, np.round(255 * filmed.rgb[1]), atol=1)
+    assert "linear" in header["geo4d_channels"]
+    bare = dataclasses.replace(filmed, rgb=None, dynamic=None, c2w=None)
+    save(bare, tmp_path / "bare.exr", "exr", ExportConfig(frames=(1,)))
+    assert set(exr.load(tmp_path / "bare.exr")[0]) == {"Z", "confidence.V"}
+
+
+def test_glb_colours_are_linear_and_nodes_are_frames(tmp_path, filmed) -> None:
+    save(filmed, tmp_path / "a.glb", "glb", KEEP_ALL)
+    document, (node,) = gltf.load(tmp_path / "a.glb")
+    valid = np.isfinite(filmed.depth)
+    assert node.linear is not None
+    np.testing.assert_allclose(
+        gltf.linear_to_srgb_bytes(node.linear), np.round(255 * filmed.rgb[valid]), atol=0.5
+    )
+    assert "linear" in document["scenes"][0]["extras"]["colours"]
+    save(filmed, tmp_path / "b.glb", "glb", dataclasses.replace(KEEP_ALL, per_frame=True))
+    _, nodes = gltf.load(tmp_path / "b.glb")
+    assert [n.name for n in nodes] == [f"frame_{t:06d}" for t in range(4)]
+    assert [n.extras["source_frame"] for n in nodes] == [10, 11, 12, 13]
+    for t, one in enumerate(nodes):
+        expected = filmed.points("world")[t][valid[t]] * [1, -1, -1]
+        np.testing.assert_allclose(one.points, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="per_frame"):
+        save(filmed, tmp_path / "folder", "glb", ExportConfig(per_frame=True))
+
+
+@pytest.mark.parametrize("up", ["camera", "y", "z"])
+def test_ply_axes(tmp_path, filmed, up) -> None:
+    save(filmed, tmp_path / "a.ply", "ply", dataclasses.replace(KEEP_ALL, up=up))
+    save(filmed, tmp_path / "a.glb", "glb", KEEP_ALL)
+    fields = ply.load(tmp_path / "a.ply")
+    points = np.stack([fields[name] for name in "xyz"], axis=1)
+    glb = gltf.load(tmp_path / "a.glb")[1][0].points
+    valid = np.isfinite(filmed.depth)
+    ours = np.concatenate([filmed.points("world")[t][valid[t]] for t in range(4)])
+    expected = {"camera": ours, "y": glb, "z": gltf.in_blender(glb)}[up]
+    np.testing.assert_allclose(points, expected, atol=1e-6)
+    (line,) = [line for line in ply.comments(tmp_path / "a.ply") if line.startswith("axes of the points")]
+    assert {"camera": "+y down", "y": "+y up", "z": "+z up"}[up] in line
+    if up != "camera":
+        with pytest.raises(ValueError, match="axes are fixed"):
+            save(filmed, tmp_path / "b.glb", "glb", ExportConfig(up=up))
+
+
+@pytest.mark.parametrize("name", first_camera.FORMATS)
+def test_the_world_of_every_export_is_the_first_camera(tmp_path, filmed, name) -> None:
+    suffix = {"npz": ".npz", "ply": ".ply", "glb": ".glb", "tum": ".txt", "kitti": ".txt"}.get(name, "")
+    config = dataclasses.replace(KEEP_ALL, per_frame=name == "glb")
+    save(filmed, tmp_path / f"out{suffix}", name, config)
+    first_camera.assert_world_is_first_camera(tmp_path / f"out{suffix}", name, filmed.intrinsics[0])
+    assert "first camera" in conventions(filmed)["world"]
+    # The check sees a world that is another one, and the export says so.
+    c2w = se3_exp(torch.tensor([[0.1, 0, 0.05, 0, 0.02, 0]], dtype=torch.float64)).numpy() @ filmed.c2w
+    moved = dataclasses.replace(filmed, c2w=c2w)
+    save(moved, tmp_path / f"moved{suffix}", name, config)
+    with pytest.raises(AssertionError):
+        first_camera.assert_world_is_first_camera(tmp_path / f"moved{suffix}", name, filmed.intrinsics[0])
+    assert "not its origin" in conventions(moved)["world"]
+
+
+@pytest.mark.parametrize("name", ["ply", "glb"])
+@pytest.mark.parametrize("folder", [False, True])
+def test_filters_that_leave_nothing_name_the_option(tmp_path, filmed, name, folder) -> None:
+    target = tmp_path / ("out" if folder else f"out.{name}")
+    with pytest.raises(
+        ValueError, match=r"no point is left .* --min-confidence 0.9 .*most confident one has 0.1"
+    ):
+        save(filmed, target, name, ExportConfig(min_confidence=0.9))
+    nothing = dataclasses.replace(filmed, depth=np.full_like(filmed.depth, np.nan))
+    with pytest.raises(GeometryError, match="none of the 4 chosen ones"):
+        save(nothing, target, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["ply", "glb", "colmap", "nerfstudio"])
+def test_share_that_is_kept_is_said(tmp_path, filmed, name, caplog) -> None:
+    suffix = {"ply": ".ply", "glb": ".glb"}.get(name, "")
+    caplog.set_level("INFO", logger="geo4d.export")
+    save(filmed, tmp_path / f"a{suffix}", name, ExportConfig(edge_step=0))
+    assert "of the pixels with depth" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    caplog.clear()
+    save(filmed, tmp_path / f"b{suffix}", name, ExportConfig(min_confidence=0.1, edge_step=0))
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("only points from")
+    assert "below --min-confidence 0.1" in warning
+
+
+@pytest.mark.parametrize("name", ["colmap", "nerfstudio"])
+def test_cameras_are_exported_without_any_point(tmp_path, filmed, name, caplog) -> None:
+    save(filmed, tmp_path / "out", name, ExportConfig(min_confidence=0.9))
+    assert "no points" in caplog.text
+    if name == "colmap":
+        assert colmap.load(tmp_path / "out").num_points3D() == 0
+    else:
+        assert nerfstudio.load(tmp_path / "out").points is None
+
+
+def test_frames_without_points_are_named(tmp_path, filmed, caplog) -> None:
+    confidence = filmed.confidence.copy()
+    confidence[2] = 0
+    some = dataclasses.replace(filmed, confidence=confidence)
+    save(some, tmp_path / "out", "glb")
+    save(some, tmp_path / "out.glb", "glb", ExportConfig(per_frame=True))
+    assert "1 of 4 frames have no points: 2" in caplog.text
+    assert len(gltf.load(tmp_path / "out/points_000002.glb")[1][0].points) == 0
+    assert [len(node.points) > 0 for node in gltf.load(tmp_path / "out.glb")[1]] == [True, True, False, True]
 
 
 @pytest.mark.parametrize("name", ["ply", "glb", "tum", "kitti", "colmap", "nerfstudio"])

@@ -443,6 +443,9 @@ def _read_points_text(path: Path) -> list[tuple[Any, ...]]:
 
 # nerfstudio -------------------------------------------------------------------------------------------------------
 
+NERFSTUDIO_DEPTH_UNIT = 0.001
+"""Unit of the poses per step of a depth image, unless nerfstudio's command line says otherwise (1.1.5)."""
+
 
 @dataclass(frozen=True)
 class NerfstudioModel:
@@ -451,10 +454,13 @@ class NerfstudioModel:
     Attributes:
         files: image paths relative to the json.
         depth_files: depth image paths, empty when there are none.
+        mask_files: mask image paths (0 = ignored by training), empty when there are none.
+        ply_file: path of a point cloud in the world and unit of the poses, or None.
         intrinsics: pixels, centres at +0.5.
         sizes: (height, width).
         c2w: OpenCV camera axes; the world is the file's.
-        depth_unit: factor from stored depth values to the unit of the poses.
+        depth_unit: factor from stored depth values to the unit of the poses. nerfstudio takes it from its command line
+            (``depth_unit_scale_factor``, 0.001 unless given), never from the file.
         times_s: seconds, or None.
     """
 
@@ -465,14 +471,31 @@ class NerfstudioModel:
     depth_files: list[str] = field(default_factory=list)
     depth_unit: float = 0.001
     times_s: Float[np.ndarray, " N"] | None = None
+    mask_files: list[str] = field(default_factory=list)
+    ply_file: str | None = None
 
 
 def save_nerfstudio(path: str | Path, model: NerfstudioModel, notes: Mapping[str, Any] | None = None) -> None:
-    """Write ``transforms.json``: OpenGL camera axes as nerfstudio reads them, per-frame intrinsics.
+    """Write ``transforms.json`` for nerfstudio 1.1.5: OpenGL camera axes, per-frame intrinsics, no distortion.
+
+    There is no ``applied_transform`` and no ``applied_scale``: nerfstudio brings the points of ``ply_file_path`` into its
+    world with the transform and the scale that it finds for the poses, times ``applied_scale``, which poses do not get.
 
     Args:
         notes: extra top-level entries (convention, units, ...).
+    Raises:
+        ValueError: a depth unit other than 0.001, which nerfstudio would not see, or lists of different lengths.
     """
+    if model.depth_files and model.depth_unit != NERFSTUDIO_DEPTH_UNIT:
+        raise ValueError(
+            f"expected depth in steps of {NERFSTUDIO_DEPTH_UNIT} of the unit of the poses, which is what nerfstudio "
+            f"reads, got {model.depth_unit}; scale poses, points and depth by one factor"
+        )
+    for name, files in (("depth_files", model.depth_files), ("mask_files", model.mask_files)):
+        if files and len(files) != len(model.files):
+            raise ValueError(
+                f"expected {name} for each of {len(model.files)} images or none, got {len(files)}"
+            )
     opengl = opencv_to_opengl(torch.from_numpy(np.asarray(model.c2w, np.float64))).numpy()
     frames = []
     for i, file in enumerate(model.files):
@@ -482,12 +505,14 @@ def save_nerfstudio(path: str | Path, model: NerfstudioModel, notes: Mapping[str
         frame |= {"w": width, "h": height}
         if model.depth_files:
             frame["depth_file_path"] = model.depth_files[i]
+        if model.mask_files:
+            frame["mask_path"] = model.mask_files[i]
         if model.times_s is not None:
             frame["time"] = float(model.times_s[i])
         frames.append(frame)
     document: dict[str, Any] = {"camera_model": "OPENCV", **(notes or {})}
-    if model.depth_files:
-        document["depth_unit_scale_factor"] = model.depth_unit
+    if model.ply_file is not None:
+        document["ply_file_path"] = model.ply_file
     document["frames"] = frames
     with new_file(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
@@ -495,6 +520,9 @@ def save_nerfstudio(path: str | Path, model: NerfstudioModel, notes: Mapping[str
 
 def load_nerfstudio(path: str | Path) -> NerfstudioModel:
     """Read ``transforms.json`` (or the folder that holds it); shared or per-frame intrinsics; distortion is refused.
+
+    Depth is in steps of 0.001, as nerfstudio reads it, unless the file says otherwise with ``depth_unit_scale_factor``,
+    which some writers put there although nerfstudio does not look at it.
 
     Raises:
         InputError: missing or malformed, or the cameras are distorted.
@@ -523,6 +551,7 @@ def load_nerfstudio(path: str | Path) -> NerfstudioModel:
             poses.append(frame["transform_matrix"])
         opengl = torch.tensor(poses, dtype=torch.float64).reshape(-1, 4, 4)
         depth_files = [frame["depth_file_path"] for frame in frames if "depth_file_path" in frame]
+        mask_files = [frame["mask_path"] for frame in frames if "mask_path" in frame]
         times = [float(frame["time"]) for frame in frames if "time" in frame]
         return NerfstudioModel(
             files=[frame["file_path"] for frame in frames],
@@ -530,7 +559,9 @@ def load_nerfstudio(path: str | Path) -> NerfstudioModel:
             sizes=sizes,
             c2w=opengl_to_opencv(opengl).numpy(),
             depth_files=depth_files if len(depth_files) == len(frames) else [],
-            depth_unit=float(document.get("depth_unit_scale_factor", 0.001)),
+            depth_unit=float(document.get("depth_unit_scale_factor", NERFSTUDIO_DEPTH_UNIT)),
+            mask_files=mask_files if len(mask_files) == len(frames) else [],
+            ply_file=document.get("ply_file_path"),
             times_s=np.array(times) if len(times) == len(frames) else None,
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

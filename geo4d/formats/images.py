@@ -65,16 +65,23 @@ def save_png16(path: str | Path, values: np.ndarray) -> None:
     """Write [H, W] as 16-bit PNG, rounded to integers; NaN becomes 0.
 
     Raises:
-        ValueError: a finite value lies outside [0, 65535] or a value is infinite.
+        ValueError: a value is infinite, or lies outside [0, 65535] after rounding.
     """
     import cv2
 
-    filled = np.where(np.isnan(values), 0, values)
+    filled = np.round(np.where(np.isnan(values), 0, values))
     if filled.size and not (filled.min() >= 0 and filled.max() <= 65535):
         raise ValueError(
             f"expected values in [0, 65535], got [{filled.min()}, {filled.max()}]; scale them first"
         )
-    _encode(path, np.round(filled).astype(np.uint16), cv2)
+    _encode(path, filled.astype(np.uint16), cv2)
+
+
+def save_mask(path: str | Path, keep: np.ndarray) -> None:
+    """Write bool [H, W] as 8-bit grey PNG: 255 where True, 0 (ignored, for COLMAP and nerfstudio) where False."""
+    import cv2
+
+    _encode(path, np.where(keep, 255, 0).astype(np.uint8), cv2)
 
 
 def _encode(path: str | Path, pixels: np.ndarray, cv2: Any) -> None:

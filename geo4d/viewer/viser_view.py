@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from geo4d.errors import OutputError
 from geo4d.export import ExportConfig, iter_point_clouds
 from geo4d.formats.points import PointCloud
 from geo4d.geometry.cameras import fov_from_focal
+from geo4d.kept import MOVING, KeptShare, default_confidence_threshold, kept_mask
 from geo4d.types import Reconstruction
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,9 @@ FRUSTA = 16
 """Cameras drawn along the trajectory at most."""
 
 _STATIC_COLOUR = (150, 150, 150)
+
+_EVERY_CONFIDENCE = ExportConfig(min_confidence=0.0)
+"""Points as an export has them, before the confidence slider."""
 
 
 @dataclass(frozen=True)
@@ -126,21 +131,24 @@ class Viewer:
         self.frame_slider: Any = gui.add_slider("Frame", min=0, max=max(last, 1), step=1, initial_value=0)
         self.info = gui.add_markdown("")
         self.play_box = gui.add_checkbox("Play", initial_value=False)
-        times = np.asarray(self.reconstruction.times_s)[self.frames]
-        rate = 1 / max(float(np.median(np.diff(times))), 1e-3) if last else 10.0
-        self.rate_slider = gui.add_slider(
-            "Frames per second", min=1, max=60, step=1, initial_value=min(max(round(rate), 1), 60)
-        )
+        self.speed_slider: Any = gui.add_slider("Speed", min=0.1, max=4.0, step=0.1, initial_value=1.0)
         self.size_slider = gui.add_slider("Point size", min=0.1, max=5.0, step=0.1, initial_value=1.0)
-        self.confidence_slider = gui.add_slider(
-            "Confidence at least", min=0.0, max=1.0, step=0.01, initial_value=0.05
+        threshold = default_confidence_threshold(
+            self.reconstruction, self.frames, edge_step=_EVERY_CONFIDENCE.edge_step
+        )
+        self.confidence_slider: Any = gui.add_slider(
+            "Confidence at least",
+            min=0.0,
+            max=1.0,
+            step=0.001,
+            initial_value=np.floor(threshold * 1000) / 1000,
         )
         self.static_box = gui.add_checkbox(
             "Accumulated static points", initial_value=self.reconstruction.has_poses
         )
         self.camera_box = gui.add_checkbox("Cameras and trajectory", initial_value=True)
         self.frame_slider.on_update(lambda _: self._show_frame())
-        self.confidence_slider.on_update(lambda _: self._show_frame())
+        self.confidence_slider.on_update(lambda _: self._show_all())
         self.static_box.on_update(lambda _: self._show_all())
         self.camera_box.on_update(lambda _: self._show_cameras())
         self.size_slider.on_update(lambda _: self._resize_points())
@@ -196,10 +204,7 @@ class Viewer:
         """Thinned points of the whole scene that do not move; None without poses."""
         if not self.reconstruction.has_poses:
             return None
-        chosen = np.unique(
-            np.linspace(0, len(self.frames) - 1, self.config.static_frames).round().astype(int)
-        )
-        frames = [self.frames[number] for number in chosen]
+        frames = self._spread_frames()
         rng = np.random.default_rng(0)
         pieces = []
         for frame, cloud in zip(frames, self._clouds(frames, static_only=True), strict=True):
@@ -212,12 +217,33 @@ class Viewer:
         return PointCloud(positions, colours, confidence)
 
     def _clouds(self, frames: list[int], *, static_only: bool) -> Any:
-        config = ExportConfig(min_confidence=0.0)
-        for frame, cloud in zip(frames, iter_point_clouds(self.reconstruction, frames, config), strict=True):
+        clouds = iter_point_clouds(self.reconstruction, frames, _EVERY_CONFIDENCE)
+        for frame, cloud in zip(frames, clouds, strict=True):
             if static_only and self.reconstruction.dynamic is not None:
-                moving = _dynamic_of_cloud(self.reconstruction, frame, config)
-                cloud = cloud.select(~moving)
+                cloud = cloud.select(~_dynamic_of_cloud(self.reconstruction, frame))
             yield cloud
+
+    def _confident(self, cloud: PointCloud) -> PointCloud:
+        assert cloud.confidence is not None
+        return cloud.select(cloud.confidence >= float(self.confidence_slider.value))
+
+    def kept_share(self, frames: Sequence[int] | None = None) -> KeptShare:
+        """What the filters keep of the pixels with depth; None takes a few frames, evenly spread."""
+        threshold, edge_step = float(self.confidence_slider.value), _EVERY_CONFIDENCE.edge_step
+        share = KeptShare(threshold, edge_step)
+        dynamic = self.reconstruction.dynamic
+        for frame in self._spread_frames() if frames is None else frames:
+            depth = np.asarray(self.reconstruction.depth[frame], np.float32)
+            confidence = np.asarray(self.reconstruction.confidence[frame], np.float32)
+            keep = kept_mask(depth, confidence, min_confidence=threshold, edge_step=edge_step)
+            share.add(
+                depth, confidence, keep, None if dynamic is None else np.asarray(dynamic[frame], np.float32)
+            )
+        return share
+
+    def _spread_frames(self) -> list[int]:
+        chosen = np.linspace(0, len(self.frames) - 1, self.config.static_frames).round().astype(int)
+        return [self.frames[number] for number in np.unique(chosen)]
 
     def _colours(self, cloud: PointCloud) -> np.ndarray:
         return (
@@ -238,27 +264,25 @@ class Viewer:
                 self._static_handle.remove()
                 self._static_handle = None
             if self.static_box.value and self._static is not None:
-                self._static_handle = self._add_points("/static", self._static)
+                self._static_handle = self._add_points("/static", self._confident(self._static))
 
     def _show_frame(self) -> None:
         with self._lock:
             number = min(int(self.frame_slider.value), len(self.frames) - 1)
             frame = self.frames[number]
-            (cloud,) = iter_point_clouds(self.reconstruction, [frame], ExportConfig(min_confidence=0.0))
+            (cloud,) = iter_point_clouds(self.reconstruction, [frame], _EVERY_CONFIDENCE)
             if self.static_box.value and self._static is not None and self.reconstruction.dynamic is not None:
-                cloud = cloud.select(
-                    _dynamic_of_cloud(self.reconstruction, frame, ExportConfig(min_confidence=0.0))
-                )
+                cloud = cloud.select(_dynamic_of_cloud(self.reconstruction, frame))
             step = max(1, -(-cloud.num_points // self.config.max_points))
             cloud = cloud.select(np.arange(0, cloud.num_points, step))
-            assert cloud.confidence is not None
-            cloud = cloud.select(cloud.confidence >= self.confidence_slider.value)
-            self._points = self._add_points("/frame", cloud)
+            self._points = self._add_points("/frame", self._confident(cloud))
             reliable = self.reconstruction.reliable is None or bool(self.reconstruction.reliable[frame])
             self.info.content = (
                 f"source frame {int(self.reconstruction.source_frames[frame])}, "
                 f"{float(self.reconstruction.times_s[frame]):.3f} s"
                 + ("" if reliable else " — **unreliable**")
+                + "\n\n"
+                + _share_words(self.kept_share([frame]))
             )
             if self.reconstruction.has_poses:
                 image = None
@@ -299,9 +323,17 @@ class Viewer:
         client.camera.up_direction = -down
 
     def _play(self) -> None:
-        while not self._closed.wait(1 / self.rate_slider.value):
+        while not self._closed.wait(self._time_until_next() / float(self.speed_slider.value)):
             if self.play_box.value:
                 self.frame_slider.value = (int(self.frame_slider.value) + 1) % len(self.frames)
+
+    def _time_until_next(self) -> float:
+        """Seconds of the source for which the shown frame stays; the usual step at the end."""
+        steps = np.diff(np.asarray(self.reconstruction.times_s, np.float64)[self.frames])
+        steps = np.where(steps > 0, steps, 0.0)
+        number = int(self.frame_slider.value)
+        usual = float(np.median(steps)) if len(steps) else 0.1
+        return max(float(steps[number]) if number < len(steps) else usual, 1e-3)
 
 
 def _check_address(host: str, port: int) -> None:
@@ -315,23 +347,33 @@ def _check_address(host: str, port: int) -> None:
         ) from error
 
 
-def _dynamic_of_cloud(reconstruction: Reconstruction, frame: int, config: ExportConfig) -> np.ndarray:
-    """For every point that ``iter_point_clouds`` gives of this frame: does it move?"""
-    import torch
-
-    from geo4d.geometry.maps import depth_edges
-
+def _dynamic_of_cloud(reconstruction: Reconstruction, frame: int) -> np.ndarray:
+    """For every point of this frame that there is before the confidence slider: does it move?"""
     assert reconstruction.dynamic is not None
-    depth = np.asarray(reconstruction.depth[frame], np.float32)
-    keep = np.isfinite(depth) & (np.asarray(reconstruction.confidence[frame]) >= config.min_confidence)
-    if config.edge_step > 0:
-        keep &= ~depth_edges(torch.from_numpy(depth), relative_step=config.edge_step).numpy()
-    return np.asarray(reconstruction.dynamic[frame])[keep] >= 0.5
+    keep = kept_mask(
+        np.asarray(reconstruction.depth[frame], np.float32),
+        np.asarray(reconstruction.confidence[frame], np.float32),
+        min_confidence=0.0,
+        edge_step=_EVERY_CONFIDENCE.edge_step,
+    )
+    return np.asarray(reconstruction.dynamic[frame], np.float32)[keep] >= MOVING
+
+
+def _share_words(share: KeptShare) -> str:
+    """For the panel: what is shown of the frame, with a warning below one half."""
+    if share.finite == 0:
+        return "this frame has no depth"
+    words = share.words()
+    return f"**only {words}**; lower the confidence to see more" if share.is_low else words
 
 
 def view(reconstruction: Reconstruction, config: ViewConfig = ViewConfig()) -> None:
     """Serve until interrupted."""
     with Viewer(reconstruction, config) as viewer:
+        share = viewer.kept_share()
+        print(f"shown: {share.words()}")
+        if share.is_low and share.finite:
+            logger.warning("less than half is shown; lower the slider 'Confidence at least'")
         print(f"Viewing at {viewer.url} (stop with Ctrl-C)", flush=True)
         try:
             while True:

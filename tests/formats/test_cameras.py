@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -158,7 +159,8 @@ def test_nerfstudio_round_trip_and_axes(tmp_path, c2w, intrinsics) -> None:
         sizes=[(32, 41)] * 5,
         c2w=c2w,
         depth_files=[f"depth/{i}.png" for i in range(5)],
-        depth_unit=0.01,
+        mask_files=[f"masks/{i}.png" for i in range(5)],
+        ply_file="points.ply",
         times_s=np.arange(5.0),
     )
     save_nerfstudio(tmp_path / "transforms.json", model, {"note": "x"})
@@ -166,7 +168,13 @@ def test_nerfstudio_round_trip_and_axes(tmp_path, c2w, intrinsics) -> None:
     np.testing.assert_allclose(read.c2w, c2w, atol=1e-12)
     np.testing.assert_allclose(read.intrinsics, model.intrinsics)
     assert read.depth_files == model.depth_files
-    assert read.depth_unit == 0.01
+    assert read.depth_unit == 0.001
+    assert read.mask_files == model.mask_files
+    assert read.ply_file == "points.ply"
+    with pytest.raises(ValueError, match="one factor"):  # nerfstudio would not see it
+        save_nerfstudio(tmp_path / "t.json", dataclasses.replace(model, depth_unit=0.01))
+    with pytest.raises(ValueError, match="mask_files"):
+        save_nerfstudio(tmp_path / "t.json", dataclasses.replace(model, mask_files=["masks/0.png"]))
     document = json.loads((tmp_path / "transforms.json").read_text())
     looking = np.array(document["frames"][0]["transform_matrix"])[:3, 2]
     np.testing.assert_allclose(looking, -c2w[0, :3, 2], atol=1e-12)

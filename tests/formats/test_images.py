@@ -15,6 +15,7 @@ from geo4d.formats.images import (
     save_exr,
     save_flo,
     save_image,
+    save_mask,
     save_pfm,
     save_png16,
 )
@@ -30,10 +31,19 @@ def test_images_round_trip(tmp_path, rng) -> None:
     assert load_image(tmp_path / "red.png")[0, 0].tolist() == [1.0, 0.0, 0.0]
 
 
+def test_mask_is_grey_black_and_white(tmp_path) -> None:
+    import cv2
+
+    save_mask(tmp_path / "m.png", np.array([[True, False, True]]))
+    assert cv2.imread(str(tmp_path / "m.png"), cv2.IMREAD_UNCHANGED).tolist() == [[255, 0, 255]]
+
+
 def test_png16_round_trip_and_range(tmp_path, rng) -> None:
     values = rng.integers(0, 65536, (4, 6)).astype(np.float32)
     save_png16(tmp_path / "d.png", values)
     np.testing.assert_array_equal(load_png16(tmp_path / "d.png"), values)
+    save_png16(tmp_path / "e.png", np.array([[65535.00000000001, -1e-12]]))  # rounding decides what fits
+    assert load_png16(tmp_path / "e.png").tolist() == [[65535, 0]]
     save_png16(tmp_path / "n.png", np.array([[np.nan, 3.0]]))
     assert load_png16(tmp_path / "n.png").tolist() == [[0.0, 3.0]]
     for bad in (70000.0, -1.0, np.inf):

@@ -1,5 +1,6 @@
 """``geo4d export``: a reconstruction as the files of other tools."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,8 +22,8 @@ class ExportOptions:
     """Frames of the reconstruction: 'START:STOP[:STEP]' or '0,5,9'; all if not given."""
     scene: int | None = None
     """Scene number, for videos with shot cuts."""
-    min_confidence: float = 0.05
-    """Leave out points below this confidence, in [0, 1]."""
+    min_confidence: float | None = None
+    """Leave out points below this confidence, in [0, 1]; if not given, one that keeps most of the depth."""
     edge_step: float = 0.1
     """Leave out points at relative depth jumps above this; 0 keeps them."""
     voxel_size: float = 0.0
@@ -31,8 +32,12 @@ class ExportOptions:
     """Points of a PLY or GLB file that holds all frames; more are thinned at random, 0 keeps all."""
     precision: Literal["half", "float"] = "float"
     """Of EXR and npz values."""
+    up: Literal["camera", "y", "z"] = "camera"
+    """Axes of a PLY file: as the camera (+y down), y up as glTF, or z up as Blender."""
+    per_frame: bool = False
+    """A GLB file with one named node for every frame, instead of one for all."""
     points_per_frame: int = 2000
-    """Points sampled per frame for COLMAP; fewer in videos of more than 100 frames."""
+    """Points sampled per frame for COLMAP and nerfstudio; fewer in videos of more than 100 frames."""
 
 
 def parse_frames(text: str, num_frames: int) -> tuple[int, ...]:
@@ -51,9 +56,13 @@ def parse_frames(text: str, num_frames: int) -> tuple[int, ...]:
 
 
 def run(options: ExportOptions) -> int:
-    """Load, write, name what was written."""
+    """Load, write, say how much was kept and name what was written."""
     import geo4d
     from geo4d.export import ExportConfig, save
+
+    log = logging.getLogger("geo4d.export")
+    if not log.isEnabledFor(logging.INFO):
+        log.setLevel(logging.INFO)
 
     reconstruction = geo4d.load(options.result)
     config = ExportConfig(
@@ -64,6 +73,8 @@ def run(options: ExportOptions) -> int:
         voxel_size=options.voxel_size,
         max_points=options.max_points,
         precision=options.precision,
+        up=options.up,
+        per_frame=options.per_frame,
         points_per_frame=options.points_per_frame,
     )
     for path in save(reconstruction, options.output, options.format, config):

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+
+from geo4d.apps.cli import main
+from geo4d.store import StoreWriter, Workspace
+from geo4d.types import FrameMaps
+from tests.readers_of_targets import gltf, ply
+
+SIZE = (24, 32)
+
+
+@pytest.fixture
+def result(tmp_path):
+    """A stored result with two frames and confidences far below one half."""
+    rng = np.random.default_rng(0)
+    with Workspace(tmp_path / "result", {}, overwrite=False) as work:
+        writer = StoreWriter(work.result, 2, SIZE, "float32")
+        for t in range(2):
+            depth = torch.full(SIZE, 2.0)
+            confidence = torch.from_numpy(0.02 + 0.06 * rng.random(SIZE)).float()
+            writer.write(FrameMaps(t, depth, confidence, torch.zeros(SIZE)), None)
+        per_frame = {
+            "intrinsics": np.tile(np.float32([[30, 0, 16], [0, 30, 12], [0, 0, 1]]), (2, 1, 1)),
+            "times_s": np.array([0.0, 0.1]),
+            "source_frames": np.arange(2),
+            "c2w": np.tile(np.eye(4, dtype=np.float32), (2, 1, 1)),
+        }
+        manifest = {"scale_kind": "scale", "has_poses": True, "source": {}, "provenance": {}}
+        writer.finish(per_frame, manifest, {})
+        work.publish()
+    return tmp_path / "result"
+
+
+def test_the_command_prints_the_share_that_it_keeps(result, tmp_path, capsys) -> None:
+    assert main(["export", str(result), "--format", "ply", "-o", str(tmp_path / "a.ply"), "--up", "z"]) == 0
+    captured = capsys.readouterr()
+    assert "points from 85 % of the pixels with depth" in captured.err
+    assert captured.out.startswith("wrote ")
+    assert len(ply.load(tmp_path / "a.ply")["x"]) == pytest.approx(0.85 * 2 * 24 * 32, abs=2)
+    assert main(["export", str(result), "--format", "glb", "-o", str(tmp_path / "a.glb"), "--per-frame"]) == 0
+    assert len(gltf.load(tmp_path / "a.glb")[1]) == 2
+
+
+def test_the_command_says_which_option_leaves_nothing(result, tmp_path, capsys) -> None:
+    target = tmp_path / "a.glb"
+    words = ["export", str(result), "--format", "glb", "-o", str(target), "--min-confidence", "0.5"]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert "no point is left" in message
+    assert "--min-confidence" in message
+    assert not target.exists()
+    words[-1] = "0.06"
+    assert main(words) == 0
+    assert "WARNING: only points from" in capsys.readouterr().err
+    words[-1] = "5"
+    assert main(words) == 2
+    assert "[0, 1]" in capsys.readouterr().err
