@@ -1,9 +1,9 @@
 """Depth that holds still, and how sure it is.
 
-Every frame is averaged with what its neighbours say about the same points of a static world. A pixel's point is moved into
-the neighbours by the cameras; where their depth there agrees, the mean of the logarithms replaces the frame's own. What
-moves, what is hidden and what disagrees keeps its own depth. How far the neighbours disagree is kept as well: it is one of
-the signs that the confidence is made of.
+Every frame is averaged with what its neighbours say about the same points of a static world. A pixel's point is moved
+into the neighbours by the cameras; where their depth there agrees, the mean of the logarithms replaces the frame's own.
+What moves, what is hidden and what disagrees keeps its own depth. How far the neighbours disagree is kept as well: it is
+one of the signs that the confidence is made of.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
