@@ -203,8 +203,10 @@ def camera_evidence(
         a, b, kind = max(pieces, key=lambda piece: piece[1] - piece[0])
         if kind != "unknown":
             confidence[a:b] = motion.confidence[a:b]
-        sure = motion.shot_of(a).focal_spread < SURE_FOCAL and not motion.shot_of(a).focal_assumed
-        focal_known[start:end] = sure and (a, b) == (start, end)
+        shot = motion.shot_of(a)
+        # An assumed focal length is held, too, where swept points come with it: they fit no other.
+        held = kind == "parallax" or (shot.focal_spread < SURE_FOCAL and not shot.focal_assumed)
+        focal_known[start:end] = held and (a, b) == (start, end)
     return CameraEvidence(
         c2w=motion.c2w.double(),
         intrinsics=resize_intrinsics(motion.intrinsics.double(), motion.size, size),

@@ -60,11 +60,15 @@ from geo4d.tracking.tracks import Tracks
 
 MotionKind = Literal["parallax", "rotation", "static", "unknown"]
 """``parallax``: cameras and depths are determined. ``rotation``: only rotations (and the focal length) are.
-``static``: the camera does not move. ``unknown``: too few tracks to say anything."""
+``static``: the camera does not move. ``unknown``: too few tracks to say anything, or no camera explains them."""
 
 
 ASSUMED_FOCAL = 0.1
 """Spread of the logarithm of a focal length from tracks above which the prior has its say."""
+
+
+LEAST_EXPLAINED = 0.2
+"""Confidence (share of the tracks explained) of most frames of a shot below which its cameras are not believed at all."""
 
 
 @dataclass(frozen=True)
@@ -447,7 +451,10 @@ class _Shot:
             best = self._with_focal(best, kind, judged)
         elif kind != "parallax":
             best = self._without_translation(best)
-        return self._finish(self._as_result(best), kind, parallax, start.scores, judged)
+        solution = self._finish(self._as_result(best), kind, parallax, start.scores, judged)
+        if float(solution.confidence.median()) < LEAST_EXPLAINED:
+            return self._unknown("no camera explains its tracks")
+        return solution
 
     def _carries_depth(self, judged: DepthJudgement) -> bool:
         """Whether the translation is real and its depths are better than a guess."""
