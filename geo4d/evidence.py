@@ -4,6 +4,7 @@ The predictor gets it as its ``prior``; the fusion gets the cameras as one more 
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,14 +40,11 @@ TRACKING_SIZE = 640
 SWEEP_SIZE = 4 / 3
 """Side of the pictures that are swept, as a share of the maps': what is half as large as these is searched."""
 
-MATCH_ERROR = 0.3
-"""Error of a match of the plane sweep, pixels of the maps."""
-
 LEAP = 40
 """Frames that are worth sweeping, though no window wants them, rather than starting again behind them."""
 
 SURE_FOCAL = 0.1
-"""Spread of the logarithm of a focal length from tracks below which the fusion holds it."""
+"""Spread of the logarithm of a focal length from tracks, lens distortion unknown, below which the fusion holds it."""
 
 SURELY_MOVING = 0.8
 """Probability of moving above which a sweep loses confidence; below it a still wall loses more than a mover gains."""
@@ -155,18 +153,21 @@ def stretches(frames: Sequence[int]) -> list[list[int]]:
 def evidence_prediction(window: Window, maps: PriorMaps, motion: MotionCameras) -> Prediction | None:
     """What motion says about a window as one more prediction for the fusion; None where it says nothing about depth.
 
-    The spread of a depth is what ``MATCH_ERROR`` pixels are worth at the parallax of the shot, more where the sweep is
-    not sure: with little parallax the evidence hardly counts against the network, with much it leads.
+    The spread of a depth is what the errors of its match, of the cameras and of the focal length are worth at the
+    parallax of the pixel, more where the sweep is not sure of the match: with little parallax the evidence hardly counts
+    against the network, with much it leads.
     """
     first, last = int(window.frame_indices.min()), int(window.frame_indices.max())
     shot = motion.shot_of(first)
-    if shot.kind != "parallax" or last >= shot.stop or maps.c2w is None or maps.confidence is None:
+    if shot.kind != "parallax" or last >= shot.stop:
         return None
-    parallax = shot.parallax * maps.points.shape[2] / motion.size[1]
+    if maps.c2w is None or maps.confidence is None or maps.log_depth_spread is None:
+        return None
     c2w = maps.c2w.double()
     to_window = (inverse(c2w[:1]) @ c2w).float()
     depth = maps.points[..., 2]
-    spread = depth * (MATCH_ERROR / max(parallax, 1e-3)) * (1 + 4 * (1 - maps.confidence))
+    known = torch.isfinite(depth) & torch.isfinite(maps.log_depth_spread)
+    spread = torch.where(known, depth * maps.log_depth_spread, depth) * (1 + 4 * (1 - maps.confidence))
     return Prediction(
         frame_indices=window.frame_indices,
         times_s=window.times_s,
@@ -179,7 +180,7 @@ def evidence_prediction(window: Window, maps: PriorMaps, motion: MotionCameras) 
         point_uncertainty=spread,
         ray_c2w=to_window,
         intrinsics=maps.intrinsics,
-        valid=maps.mask & torch.isfinite(depth),
+        valid=maps.mask & known,
         provenance={"predictor": "motion"},
     )
 
@@ -202,7 +203,10 @@ def camera_evidence(
         a, b, kind = max(pieces, key=lambda piece: piece[1] - piece[0])
         if kind != "unknown":
             confidence[a:b] = motion.confidence[a:b]
-        focal_known[start:end] = motion.shot_of(a).focal_spread < SURE_FOCAL and (a, b) == (start, end)
+        shot = motion.shot_of(a)
+        # An assumed focal length is held, too, where swept points come with it: they fit no other.
+        held = kind == "parallax" or (shot.focal_spread < SURE_FOCAL and not shot.focal_assumed)
+        focal_known[start:end] = held and (a, b) == (start, end)
     return CameraEvidence(
         c2w=motion.c2w.double(),
         intrinsics=resize_intrinsics(motion.intrinsics.double(), motion.size, size),
@@ -263,6 +267,11 @@ def place_cameras(
     return placed, motion
 
 
+def _finite(value: float) -> float | None:
+    """None for what JSON has no number for."""
+    return value if math.isfinite(value) else None
+
+
 def describe(motion: MotionCameras) -> list[dict[str, object]]:
     """What the tracks say about each shot, as JSON values."""
     return [
@@ -271,7 +280,11 @@ def describe(motion: MotionCameras) -> list[dict[str, object]]:
             "stop": shot.stop,
             "kind": shot.kind,
             "focal": shot.focal,
+            "focal_spread": _finite(shot.focal_spread),
+            "focal_assumed": shot.focal_assumed,
             "parallax": shot.parallax,
+            "depth_spread": _finite(shot.depth_spread),
+            "camera_error": _finite(shot.camera_error),
             "num_points": shot.num_points,
             "statement": shot.statement,
             "confidence": float(np.mean(motion.confidence[shot.start : shot.stop].numpy())),

@@ -86,6 +86,7 @@ class PriorMaps:
         intrinsics: pixels of the maps, or None.
         c2w: camera to the world of the whole video, translations in the unit of ``points``, or None.
         camera_confidence: in [0, 1] per frame: how far ``c2w`` and ``intrinsics`` may be trusted, or None.
+        log_depth_spread: standard deviation of the logarithm of the depth where ``mask``, up to the one factor, or None.
     """
 
     points: Float[Tensor, "V H W 3"]
@@ -95,6 +96,7 @@ class PriorMaps:
     intrinsics: Float[Tensor, "V 3 3"] | None = None
     c2w: Float[Tensor, "V 4 4"] | None = None
     camera_confidence: Float[Tensor, " V"] | None = None
+    log_depth_spread: Float[Tensor, "V H W"] | None = None
 
 
 @runtime_checkable

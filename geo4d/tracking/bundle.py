@@ -510,6 +510,122 @@ class _System:
                 spread = 1 / math.sqrt(left) if left > 0 else math.inf
         return torch.stack(blocks), spread
 
+    def inverse_depth_variance(self, state: BundleState, reference: int) -> DepthVariance:
+        """See ``inverse_depth_variance``."""
+        self.linearise(state)
+        reduced = self._reduce(1e-9)
+        size, n, extent = self.size, self.num_cameras, self.extent
+        runs, width = len(reduced.diagonal), extent * size
+        dense = torch.zeros(runs * width + 2, runs * width + 2, dtype=torch.float64)
+        for k in range(runs):
+            here = slice(k * width, (k + 1) * width)
+            dense[here, here] = reduced.diagonal[k]
+            if k:
+                before = slice((k - 1) * width, k * width)
+                dense[here, before] = reduced.below[k - 1]
+                dense[before, here] = reduced.below[k - 1].T
+        border = [k for k, on in enumerate((self.shared, self.config.radial_prior > 0)) if on]
+        for k in (0, 1):
+            if k in border:
+                dense[:-2, k - 2] = dense[k - 2, :-2] = reduced.right[:, k]
+                for j in border:
+                    dense[k - 2, j - 2] = reduced.corner[k, j]
+            else:
+                dense[k - 2, k - 2] = 1.0
+        # The scale of the world is free: growing about the reference must not count as an error.
+        R, t = state.w2c[:, :3, :3], state.w2c[:, :3, 3]
+        centre = -(R[reference].T @ t[reference])
+        growth = torch.zeros(n, size, dtype=torch.float64)
+        growth[:, :3] = t + R @ centre
+        free = torch.zeros(len(dense), dtype=torch.float64)
+        free[: n * size] = (growth * self.free).reshape(-1)
+        length = float(free.norm())
+        if length > 0:
+            free = free / length
+            dense = dense + dense.diagonal().amax() * torch.outer(free, free)
+        factor, info = torch.linalg.cholesky_ex(dense)
+        if int(info) != 0:
+            nothing = torch.full((self.num_points,), torch.inf, dtype=torch.float64)
+            return DepthVariance(nothing, nothing, nothing, nothing, math.inf)
+        # Gradient of the inverse depth in the reference camera along the three ways in which a point may move.
+        row = state.w2c[reference, 2]
+        depth = state.points @ row
+        ahead = depth > MIN_DEPTH
+        depth = torch.where(ahead, depth, 1.0)
+        inverse = state.points[:, 3] / depth
+        last = torch.zeros(4, dtype=torch.float64)
+        last[3] = 1
+        slope = (last - inverse[:, None] * row) / depth[:, None]
+        mirror = _mirror(state.points)
+        along = 2 * (slope * mirror).sum(1) / mirror.square().sum(1)
+        gradient = (slope[:, :3] - along[:, None] * mirror[:, :3]).T
+        moved = _solve_3x3(reduced.factor, gradient.contiguous())
+        points_alone = (gradient * moved).sum(0)
+        camera, point = self.observations.camera, self.observations.point
+        pull = (self.W * moved[:, point]).sum(1)
+        coupling = torch.zeros(self.num_points, len(dense), dtype=torch.float64)
+        columns = camera * size + torch.arange(size)[:, None]
+        coupling.index_put_((point.expand(size, -1), columns), pull, accumulate=True)
+        for k in border:
+            coupling[:, k - 2] = (self.w[k] * moved).sum(0)
+        by_cameras = torch.cholesky_solve(coupling.T, factor).T.mul(coupling).sum(1)
+        focal = math.inf
+        if self.shared:
+            unit = torch.zeros(len(dense), 1, dtype=torch.float64)
+            unit[-2] = 1
+            focal = float(torch.cholesky_solve(unit, factor)[-2, 0])
+        # How far the picture of a point moves when its inverse depth in the reference camera changes.
+        turned = R @ R[reference].T
+        shift = t + R @ centre
+        ray = (state.w2c[reference, :3] @ state.points.T).T / depth[:, None]
+        place = (turned[camera] @ ray[point][..., None])[..., 0] + shift[camera] * inverse[point, None]
+        z = place[:, 2].clamp_min(MIN_DEPTH)
+        across = shift[camera, :2] - place[:, :2] / z[:, None] * shift[camera, 2:]
+        squared = (state.log_focal.exp()[camera] / z).square() * across.square().sum(1)
+        count = torch.bincount(point, minlength=self.num_points).clamp_min(1)
+        squared = torch.zeros(self.num_points, dtype=torch.float64).index_add_(0, point, squared) / count
+        unknown = torch.where(ahead, 0.0, torch.inf)
+        return DepthVariance(inverse, points_alone + unknown, by_cameras + unknown, squared.sqrt(), focal)
+
+
+@dataclass(frozen=True)
+class DepthVariance:
+    """How well inverse depths are determined, for unit pixel noise; see ``inverse_depth_variance``.
+
+    Attributes:
+        inverse_depth: in the reference camera, 1 / unit of the world.
+        point: variance if the cameras were exact, (1 / unit)^2 per pixel^2; infinite behind the reference.
+        camera: what the errors of the cameras and of the focal length add.
+        pixels: root mean square over its observations of how far its picture moves per unit of inverse depth.
+        log_focal: variance of the logarithm of the focal length per pixel^2; infinite when it was not estimated.
+    """
+
+    inverse_depth: Float[Tensor, " P"]
+    point: Float[Tensor, " P"]
+    camera: Float[Tensor, " P"]
+    pixels: Float[Tensor, " P"]
+    log_focal: float
+
+
+def inverse_depth_variance(
+    state: BundleState, observations: Observations, reference: int, config: BundleConfig
+) -> DepthVariance:
+    """Variance of every point's inverse depth in one camera, with the errors of all cameras; the world's scale is free.
+
+    The full normal matrix is inverted, so the number of cameras should be some tens. With ``focal_prior`` or
+    ``radial_prior`` the unknown focal length and distortion count as far as these priors leave them open.
+
+    Args:
+        state: a solution.
+        observations: of it.
+        reference: the camera that is held, whose depths are meant.
+        config: as for ``bundle_adjust``; ``prior_strength`` in squares of the noise.
+    """
+    fixed = torch.zeros(len(state.w2c), dtype=torch.bool)
+    fixed[reference] = True
+    system = _System(observations, fixed, config, len(state.w2c), len(state.points))
+    return system.inverse_depth_variance(state, reference)
+
 
 def _sum_outer(a: Float[Tensor, "k i O"], b: Float[Tensor, "k j O"]) -> Float[Tensor, "i j O"]:
     """a^T b of every column."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from geo4d.geometry.cameras import camera_rays, resize_intrinsics
 from geo4d.tracking.solve import CameraSolveConfig, MotionCameras, fit_cameras, single_thread
-from geo4d.tracking.sweep import SweepConfig, plane_sweep, to_grey
+from geo4d.tracking.sweep import SweepConfig, sweep_disparity, to_grey
 from geo4d.tracking.tracks import TrackBuilder, TrackConfig
 from geo4d.types import PriorMaps, Window
 
@@ -61,12 +61,15 @@ class FramePrior:
         frame_index: position in the video.
         disparity: 1 / depth in the unit of the shot (median depth 1); finite and positive everywhere.
         confidence: in [0, 1]; 0 everywhere in shots without parallax.
+        spread: standard deviation of the logarithm of the disparity by the errors of match, cameras and focal length at
+            the parallax of the pixel; infinite in shots without parallax.
         intrinsics: pixels of the maps.
     """
 
     frame_index: int
     disparity: Float[Tensor, "H W"]
     confidence: Float[Tensor, "H W"]
+    spread: Float[Tensor, "H W"]
     intrinsics: Float[Tensor, "3 3"]
 
     def points(self) -> Float[Tensor, "H W 3"]:
@@ -76,11 +79,11 @@ class FramePrior:
 
     def resized(self, size: tuple[int, int]) -> FramePrior:
         """The same at another (height, width); every pixel takes the values of the nearest one, so that edges stay."""
-        maps = torch.stack([self.disparity, self.confidence])[None]
-        disparity, confidence = F.interpolate(maps, size, mode="nearest-exact")[0]
+        maps = torch.stack([self.disparity, self.confidence, self.spread])[None]
+        disparity, confidence, spread = F.interpolate(maps, size, mode="nearest-exact")[0]
         own = (self.disparity.shape[0], self.disparity.shape[1])
         return FramePrior(
-            self.frame_index, disparity, confidence, resize_intrinsics(self.intrinsics, own, size)
+            self.frame_index, disparity, confidence, spread, resize_intrinsics(self.intrinsics, own, size)
         )
 
 
@@ -182,22 +185,24 @@ def _sweep_chunk(
         if ranges is None or len(indices) < 2:
             for i in range(at, until):
                 flat = torch.ones(size, dtype=video.dtype, device=video.device)
-                yield FramePrior(i, flat, torch.zeros_like(flat), K[i - low])
+                yield FramePrior(i, flat, torch.zeros_like(flat), flat * torch.inf, K[i - low])
         else:
             steps = torch.linspace(0, 1, config.num_planes)
             planes = ranges[:, :1] + steps * (ranges[:, 1:] - ranges[:, :1])
             with single_thread():  # its many small steps take twice as long when two threads share each
-                disparity, confidence = plane_sweep(
+                found = sweep_disparity(
                     video,
                     K,
                     motion.c2w[low:high],
                     disparities=planes.to(video),
                     references=range(at - low, until - low),
+                    camera_error=shot.camera_error * size[1] / motion.size[1],
                     config=config.sweep,
                 )
-            trust = motion.confidence[at:until].to(confidence)
+            trust = motion.confidence[at:until].to(found.confidence)
             for k, i in enumerate(range(at, until)):
-                yield FramePrior(i, disparity[k], confidence[k] * trust[k], K[i - low])
+                confidence = found.confidence[k] * trust[k]
+                yield FramePrior(i, found.disparity[k], confidence, found.spread[k], K[i - low])
         at = until
 
 
@@ -247,6 +252,7 @@ def prior_for_window(
         mask=usable_pixels(confidence, config),
         scale_kind="scale",
         confidence=confidence,
+        log_depth_spread=torch.stack([m.spread for m in chosen]),
         intrinsics=torch.stack([m.intrinsics for m in chosen]),
         c2w=motion.c2w[indices].to(confidence),
         camera_confidence=motion.confidence[indices].to(confidence),

@@ -22,7 +22,15 @@ from torch import Tensor
 
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.fit import fit_camera_pose, fit_similarity_robust
-from geo4d.geometry.poses import interpolate_rigid, inverse, relative, rigid, rotation_angle, similarity_parts
+from geo4d.geometry.poses import (
+    interpolate_rigid,
+    inverse,
+    relative,
+    rigid,
+    rotation_angle,
+    similarity_parts,
+    so3_log,
+)
 from geo4d.tracking.bundle import (
     BundleConfig,
     BundleResult,
@@ -35,6 +43,7 @@ from geo4d.tracking.bundle import (
     tidy,
     triangulate,
 )
+from geo4d.tracking.judge import DepthJudgement, judge_depth, mean_directions
 from geo4d.tracking.refine import Refined, refine, repair, try_other_parts
 from geo4d.tracking.start import (
     MOVER_LIMIT,
@@ -43,13 +52,23 @@ from geo4d.tracking.start import (
     find_start,
     fit_rotation,
     point_error,
+    rotation_chain,
     shared_points,
+    spread_points,
 )
 from geo4d.tracking.tracks import Tracks
 
 MotionKind = Literal["parallax", "rotation", "static", "unknown"]
 """``parallax``: cameras and depths are determined. ``rotation``: only rotations (and the focal length) are.
-``static``: the camera does not move. ``unknown``: too few tracks to say anything."""
+``static``: the camera does not move. ``unknown``: too few tracks to say anything, or no camera explains them."""
+
+
+ASSUMED_FOCAL = 0.1
+"""Spread of the logarithm of a focal length from tracks above which the prior has its say."""
+
+
+LEAST_EXPLAINED = 0.2
+"""Confidence (share of the tracks explained) of most frames of a shot below which its cameras are not believed at all."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +94,10 @@ class CameraSolveConfig:
         sure_share: where they cover less than this, the cameras are grown again from the best run of them.
         frames_per_keyframe: the last adjustment takes so many frames for each keyframe, if there are so many.
         parallax_test: how many times more than noise a translation must improve the fit to be believed.
+        depth_limit: spread of log depth from which on depths from motion are no better than a guess.
         min_points: tracks that a pose needs.
         search_points: tracks at most that the start is searched with, spread over the picture.
+        judged_cameras, judged_points: cameras and points at most that tell how well depths are known.
         depth_spread: expected spread of log depth where depth maps are given; re-estimated from the fit.
         depth_focal_spread: how far the tracks may change the focal length that came with depth maps (logarithm).
     """
@@ -95,8 +116,11 @@ class CameraSolveConfig:
     sure_share: float = 0.9
     frames_per_keyframe: int = 3
     parallax_test: float = 4.0
+    depth_limit: float = 0.3
     min_points: int = 12
     search_points: int = 250
+    judged_cameras: int = 24
+    judged_points: int = 300
     depth_spread: float = 0.05
     depth_focal_spread: float = 0.03
 
@@ -109,13 +133,18 @@ class ShotMotion:
         start, stop: frames [start, stop).
         kind: see ``MotionKind``.
         focal: pixels.
-        focal_spread: standard deviation of log focal by the tracks alone; infinite when they do not tell.
+        focal_spread: standard deviation of log focal by the tracks alone, with the noise that they have and an unknown
+            lens distortion; infinite when they do not tell, 0 when it was given.
         parallax: median motion of the points that no rotation explains, pixels.
         planar: share of the points that lie on one plane.
         num_points: points with a position.
         error: median reprojection error, pixels.
         statement: one sentence for the user.
         starts: (start, focal at the start, focal found, cost per observation) of everything tried.
+        depth_spread: median standard deviation of the logarithm of the points' depths, up to one factor; infinite where
+            the tracks tell no depth, or depth was given.
+        camera_error: what the errors of cameras and focal length make of a depth, as a shift of its match in pixels.
+        focal_assumed: the focal length comes from the prior at least in part, as the tracks hardly tell it.
     """
 
     start: int
@@ -129,6 +158,9 @@ class ShotMotion:
     error: float
     statement: str
     starts: tuple[tuple[str, float, float, float], ...] = ()
+    depth_spread: float = math.inf
+    camera_error: float = 0.0
+    focal_assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -361,7 +393,7 @@ class _Shot:
         self.start, self.stop, self.config = start, stop, config
         self.with_depth = False
         height, width = tracks.size
-        self.width, diagonal = width, math.hypot(height, width)
+        self.width, self.height, diagonal = width, height, math.hypot(height, width)
         self.pixel_error = max(0.25, config.pixel_error * diagonal / 800)
         inside = (tracks.frame >= start) & (tracks.frame < stop)
         self.inside = inside
@@ -381,6 +413,7 @@ class _Shot:
             self.uv = rays[:, :2] * self.known_focal[self.frame][:, None]
         share, spread = config.focal_prior
         self.prior = focal_prior or (share * width, spread)
+        self.focal_spread, self.focal_assumed = (0.0, False) if intrinsics is not None else (math.inf, True)
         self.keyframes = self._choose_keyframes(config.keyframe_motion * diagonal)
 
     @property
@@ -395,7 +428,7 @@ class _Shot:
         self._collect()
         if self.num_points < self.config.min_points:
             return self._unknown(f"only {self.num_points} tracks")
-        begin, end = self._best_window()
+        begin, end = self._best_window(self.config.window)
         start = self._find_start(begin, end)
         self.moving = torch.zeros(self.num_points, dtype=torch.bool)
         self.moving[self.window_points] = ~start.static
@@ -411,7 +444,94 @@ class _Shot:
                 believed, pixels = self._judge_refined(other)
                 if believed == "parallax":
                     best, kind, parallax = repair(other, self.observations, settings), believed, pixels
-        return self._finish(self._as_result(best), kind, parallax, start.scores)
+        judged = self._judge_depth(best)
+        if kind == "parallax" and not self._carries_depth(judged):
+            kind, parallax = self._turning_kind(judged.turned), judged.parallax
+        if self.known_focal is None:
+            best = self._with_focal(best, kind, judged)
+        elif kind != "parallax":
+            best = self._without_translation(best)
+        solution = self._finish(self._as_result(best), kind, parallax, start.scores, judged)
+        if float(solution.confidence.median()) < LEAST_EXPLAINED:
+            return self._unknown("no camera explains its tracks")
+        return solution
+
+    def _carries_depth(self, judged: DepthJudgement) -> bool:
+        """Whether the translation is real and its depths are better than a guess."""
+        return judged.gain > self.config.parallax_test and judged.depth_spread < self.config.depth_limit
+
+    def _with_focal(self, refined: Refined, kind: MotionKind, judged: DepthJudgement) -> Refined:
+        """The solution for the believed focal length: that of the tracks, drawn to the prior where they hardly know."""
+        found, spread = judged.moving_focal if kind == "parallax" else judged.turning_focal
+        if kind == "static":
+            spread = math.inf
+        own = float(refined.state.log_focal.mean())
+        # A lens without distortion that is read at once makes a focal length of the same tracks that differs by so much.
+        spread = math.hypot(spread, found - own)
+        self.focal_spread, self.focal_assumed = spread, spread > ASSUMED_FOCAL
+        if kind == "parallax" and not self.focal_assumed:
+            return refined
+        log_prior, prior_spread = math.log(self.prior[0]), self.prior[1]
+        trust = prior_spread**2 / (prior_spread**2 + spread**2) if math.isfinite(spread) else 0.0
+        believed = log_prior + trust * (found - log_prior)
+        log_focal = refined.state.log_focal - own + believed
+        state = replace(refined.state, log_focal=log_focal)
+        if kind != "parallax":
+            return self._without_translation(replace(refined, state=state))
+        settings = replace(self._refine_settings(kind), focal="fixed")
+        return refine(state, self.observations, settings)
+
+    def _without_translation(self, refined: Refined) -> Refined:
+        """Rotations alone, for the focal lengths of a solution."""
+        log_focal, obs = refined.state.log_focal, self.observations
+        N = len(log_focal)
+        rotations = rotation_chain(obs, N, float(log_focal.mean().exp()))
+        w2c = rigid(rotations, torch.zeros(N, 3, dtype=torch.float64))
+        points = mean_directions(w2c, log_focal, obs, self.num_points)
+        settings = replace(self._refine_settings("rotation"), focal="fixed")
+        return refine(BundleState(w2c, log_focal, points), obs, settings)
+
+    def _judge_depth(self, refined: Refined) -> DepthJudgement:
+        """What the still points of a run of cameras say about depth and focal length: the run that moves most."""
+        begin, end = self._best_window(self.config.judged_cameras)
+        obs = self.observations
+        inside = (obs.camera >= begin) & (obs.camera < end) & refined.static[obs.point]
+        count = torch.bincount(obs.point[inside], minlength=self.num_points)
+        member = count >= min(3, end - begin)
+        keep = inside & member[obs.point]
+        sub = obs.select(keep, (torch.cumsum(member, 0) - 1)[obs.point[keep]])
+        chosen = member.nonzero()[:, 0]
+        few = spread_points(sub, len(chosen), self.config.judged_points)
+        keep = few[sub.point]
+        sub = sub.select(keep, (torch.cumsum(few, 0) - 1)[sub.point[keep]])
+        sub = replace(sub, camera=sub.camera - begin, weight=torch.ones(len(sub.point), dtype=torch.float64))
+        state = refined.state
+        state = BundleState(
+            state.w2c[begin:end], state.log_focal[begin:end], state.points[chosen[few]], state.radial
+        )
+        return judge_depth(
+            state,
+            sub,
+            self._spin(self.keyframes[begin:end].tolist(), float(state.log_focal.mean().exp())),
+            self.height,
+            self._refine_settings("parallax"),
+            pixel_error=self.pixel_error,
+        )
+
+    def _spin(self, frames: list[int], focal: float) -> Float[Tensor, "N 3"]:
+        """Rotation per frame of the video around each of some frames, radians, by what the tracks do there."""
+        by_frame = self._by_frame()
+        spin = torch.zeros(len(frames), 3, dtype=torch.float64)
+        for k, f in enumerate(frames):
+            before, after = max(f - 1, 0), min(f + 1, self.num_frames - 1)
+            (ids_a, uv_a), (ids_b, uv_b) = by_frame[before], by_frame[after]
+            at = torch.searchsorted(ids_a, ids_b).clamp_max(max(len(ids_a) - 1, 0))
+            same = ids_a[at] == ids_b if len(ids_a) else torch.zeros(len(ids_b), dtype=torch.bool)
+            if int(same.sum()) < self.config.min_points:
+                continue
+            turn = fit_rotation(bearing(uv_a[at[same]], focal), bearing(uv_b[same], focal), 6)
+            spin[k] = so3_log(turn) / (after - before)
+        return spin
 
     def _refined(self, result: BundleResult, kind: MotionKind) -> Refined:
         """The solution of the keyframes carried to denser frames, adjusted to what fits; weak ends solved again."""
@@ -427,7 +547,7 @@ class _Shot:
         if kind == "parallax":
             points = triangulate(w2c, log_focal, self.observations, self.num_points)
         else:
-            points = self._directions(w2c, log_focal, self.observations)
+            points = mean_directions(w2c, log_focal, self.observations, self.num_points)
         state = BundleState(w2c, log_focal, points, result.state.radial)
         settings = self._refine_settings(kind)
         refined = refine(state, self.observations, settings)
@@ -446,7 +566,7 @@ class _Shot:
         chosen = replace(obs, weight=refined.static[obs.point].double())
         rows = refined.static[obs.point]
         state = refined.state
-        points = self._directions(state.w2c, state.log_focal, obs)
+        points = mean_directions(state.w2c, state.log_focal, obs, self.num_points)
         w2c = state.w2c.clone()
         w2c[:, :3, 3] = 0
         width = 2 * self.pixel_error
@@ -614,9 +734,9 @@ class _Shot:
 
     # Start
 
-    def _best_window(self) -> tuple[int, int]:
+    def _best_window(self, length: int) -> tuple[int, int]:
         """The window with the most motion that no rotation explains, times its number of points."""
-        N, length = len(self.keyframes), self.config.window
+        N = len(self.keyframes)
         if length >= N:
             return 0, N
         focal = float(self.known_focal.median()) if self.known_focal is not None else self.prior[0]
@@ -675,9 +795,13 @@ class _Shot:
         gain = (turned.cost - cost) / (num_points + 3 * num_cameras) / noise
         if gain > self.config.parallax_test and parallax > 0.5 * self.pixel_error:
             return "parallax", parallax
+        return self._turning_kind(turned), parallax
+
+    def _turning_kind(self, turned: BundleResult) -> MotionKind:
+        """Whether a camera without translation turns at all."""
         angle = rotation_angle(relative_rotations(turned.state.w2c)).max()
         moved = float(angle) * float(turned.state.log_focal[0].exp())
-        return ("rotation" if moved > 2 * self.pixel_error else "static"), parallax
+        return "rotation" if moved > 2 * self.pixel_error else "static"
 
     # Depth maps
 
@@ -935,7 +1059,7 @@ class _Shot:
             _, uv_a, uv_b = shared_points(obs, c - 1, c)
             a, b = bearing(uv_a, float(log_focal[c - 1].exp())), bearing(uv_b, float(log_focal[c].exp()))
             w2c[c, :3, :3] = fit_rotation(a, b) @ w2c[c - 1, :3, :3]
-        points = self._directions(w2c, log_focal, obs)
+        points = mean_directions(w2c, log_focal, obs, self.num_points)
         settings = BundleConfig(
             num_iterations=20,
             robust_width=2 * self.pixel_error,
@@ -947,17 +1071,6 @@ class _Shot:
         self.final_observations = obs
         return bundle_adjust(BundleState(w2c, log_focal, points), obs, config=settings)
 
-    def _directions(
-        self, w2c: Float[Tensor, "N 4 4"], log_focal: Float[Tensor, " N"], obs: Observations
-    ) -> Float[Tensor, "P 4"]:
-        """Points at infinity: the mean viewing direction in the world."""
-        rays = torch.cat([obs.uv / log_focal[obs.camera].exp()[:, None], torch.ones_like(obs.uv[:, :1])], 1)
-        rays = rays / rays.norm(dim=1, keepdim=True)
-        world = (w2c[obs.camera, :3, :3].mT @ rays[..., None])[..., 0]
-        total = torch.zeros(self.num_points, 3, dtype=torch.float64).index_add_(0, obs.point, world)
-        total = torch.where(total.norm(dim=1, keepdim=True) > 1e-6, total, total.new_tensor([0, 0, 1.0]))
-        return torch.cat([total / total.norm(dim=1, keepdim=True), torch.zeros_like(total[:, :1])], 1)
-
     # Finish
 
     def _finish(
@@ -966,6 +1079,7 @@ class _Shot:
         kind: MotionKind,
         parallax: float,
         starts: tuple[tuple[str, float, float, float], ...],
+        judged: DepthJudgement | None = None,
     ) -> _ShotSolution:
         obs = self.final_observations
         state = tidy(result.state)
@@ -981,8 +1095,8 @@ class _Shot:
         self.world_points = points
         confidence, depth_range, error = self._reliability(w2c, focal, points, state.radial, kind)
         spread = result.log_focal_spread * self.pixel_error
-        if self.known_focal is not None and not self.with_depth:
-            spread = 0.0
+        if judged is not None:
+            spread = self.focal_spread
         positions = torch.zeros(0, 3, dtype=torch.float64)
         if kind == "parallax":
             finite = points[:, 3] > 1e-3 * points[:, :3].norm(dim=1)
@@ -1000,22 +1114,31 @@ class _Shot:
             planar,
             len(positions),
             error,
-            self._statement(kind, parallax, spread, planar, len(positions)),
+            self._statement(kind, parallax, focal, planar, len(positions)),
             starts,
+            judged.depth_spread if judged is not None and kind == "parallax" else math.inf,
+            judged.camera_error if judged is not None and kind == "parallax" else 0.0,
+            self.focal_assumed,
         )
         return _ShotSolution(motion, w2c, focal, confidence, positions, depth_range)
 
-    def _statement(self, kind: MotionKind, parallax: float, spread: float, planar: float, count: int) -> str:
-        frames = f"frames {self.start}-{self.stop - 1}"
+    def _statement(
+        self, kind: MotionKind, parallax: float, focal: Float[Tensor, " F"], planar: float, count: int
+    ) -> str:
+        text = f"frames {self.start}-{self.stop - 1}: "
         if kind == "static":
-            return f"{frames}: the camera stands still; no parallax, so no depth from motion"
-        if kind == "rotation":
-            return f"{frames}: the camera only turns; rotations are known, parallax is missing"
-        text = f"{frames}: parallax of {parallax:.1f} px, {count} points"
+            text += "the camera stands still; no parallax, so no depth from motion"
+        elif kind == "rotation":
+            text += "the camera only turns; rotations are known, parallax is missing"
+        else:
+            text += f"parallax of {parallax:.1f} px, {count} points"
         if planar > 0.9:
             text += "; nearly all of them on one plane"
-        if spread > 0.1 and self.known_focal is None:
-            text += "; the tracks hardly tell the focal length, so the prior does"
+        if self.focal_assumed:
+            view = math.degrees(2 * math.atan(0.5 * self.width / float(focal.median())))
+            text += (
+                f"; the tracks hardly tell the focal length: a field of view of {view:.0f} degrees is assumed"
+            )
         return text
 
     def _with_unit_depth(self, state: BundleState, obs: Observations) -> BundleState:

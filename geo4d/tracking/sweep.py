@@ -62,6 +62,22 @@ class SweepConfig:
     max_volume_bytes: int = 192 << 20
 
 
+@dataclass(frozen=True)
+class SweptDisparity:
+    """What a plane sweep found.
+
+    Attributes:
+        disparity: 1 / unit of the cameras.
+        confidence: in [0, 1], see ``plane_sweep``.
+        spread: standard deviation of the logarithm of the disparity for a static surface whose match was found: the
+            error of the match and of the cameras over the parallax of the pixel.
+    """
+
+    disparity: Float[Tensor, "R H W"]
+    confidence: Float[Tensor, "R H W"]
+    spread: Float[Tensor, "R H W"]
+
+
 def plane_sweep(
     video: Float[Tensor, "V H W C"],
     intrinsics: Float[Tensor, "V 3 3"],
@@ -72,6 +88,36 @@ def plane_sweep(
     references: Sequence[int] | None = None,
     config: SweepConfig | None = None,
 ) -> tuple[Float[Tensor, "R H W"], Float[Tensor, "R H W"]]:
+    """Disparity and confidence of ``sweep_disparity``, for cameras without error.
+
+    Args, raises: as there.
+    Returns:
+        disparity, and confidence in [0, 1]: about the probability that the depth is within 25 % of the truth for a
+        static surface; 0 where no neighbour has parallax.
+    """
+    found = sweep_disparity(
+        video,
+        intrinsics,
+        c2w,
+        disparities=disparities,
+        neighbours=neighbours,
+        references=references,
+        config=config,
+    )
+    return found.disparity, found.confidence
+
+
+def sweep_disparity(
+    video: Float[Tensor, "V H W C"],
+    intrinsics: Float[Tensor, "V 3 3"],
+    c2w: Float[Tensor, "V 4 4"],
+    *,
+    disparities: Float[Tensor, "*v D"] | tuple[float, float, int],
+    neighbours: Int[Tensor, "R N"] | None = None,
+    references: Sequence[int] | None = None,
+    camera_error: float = 0.0,
+    config: SweepConfig | None = None,
+) -> SweptDisparity:
     """Disparity of every reference frame from the parallax to the other frames.
 
     Args:
@@ -82,10 +128,8 @@ def plane_sweep(
             of ``c2w``; or (near depth, far depth, number of planes).
         neighbours: which frames to compare with each reference, -1 for none; None chooses them.
         references: frames to solve, in the order of the output; None means all.
+        camera_error: what the errors of the cameras make of a match, standard deviation in pixels of ``video``.
         config: see ``SweepConfig``.
-    Returns:
-        disparity, and confidence in [0, 1]: about the probability that the depth is within 25 % of the truth for a
-        static surface; 0 where no neighbour has parallax.
     Raises:
         ValueError: planes are not increasing, or sizes do not fit.
     """
@@ -130,9 +174,10 @@ def plane_sweep(
         margin[part] = clear * (raw / 0.6).clamp(0.2, 1)
     parallax = _pixels_per_disparity(projections, neighbours, disparity)
     agreement = _consistency(disparity, reference_index, K, pose, config)
+    spread = math.hypot(config.pixel_error, camera_error) / (disparity * parallax).clamp_min(1e-6)
     # The share of matches whose error stays within 25 % of the depth, for a Gaussian pixel error.
-    reach = 0.2 * disparity * parallax / (math.sqrt(2) * config.pixel_error)
-    return disparity, (margin * agreement * torch.erf(reach)).clamp(0, 1)
+    reach = 0.2 / (math.sqrt(2) * spread)
+    return SweptDisparity(disparity, (margin * agreement * torch.erf(reach)).clamp(0, 1), spread)
 
 
 def to_grey(video: Float[Tensor, "*b C"]) -> Float[Tensor, "*b"]:

@@ -5,6 +5,8 @@ evidence itself: disparity to its own top and median, camera positions to its ow
 channels, so "no evidence" and "evidence nobody trusts" are the same input: zeros, which training shows often.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -52,7 +54,12 @@ def encode_prior(prior: PriorMaps, size: tuple[int, int]) -> Evidence:
             torch.ones_like(depth[:, 0, 0]) if prior.camera_confidence is None else prior.camera_confidence
         )
         trust = trust[None].float()
-    return encode_evidence(disparity[None].float(), confidence[None].float(), size, intrinsics, c2w, trust)
+    encoded = encode_evidence(disparity[None].float(), confidence[None].float(), size, intrinsics, c2w, trust)
+    if prior.log_depth_spread is None:
+        return encoded
+    used = confidence > 0
+    error = torch.where(used, prior.log_depth_spread * confidence, 0.0).flatten(1).sum(1)
+    return replace(encoded, error=(error / confidence.flatten(1).sum(1).clamp(min=1e-9))[None].float())
 
 
 def encode_evidence(

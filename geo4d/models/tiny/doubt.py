@@ -1,10 +1,14 @@
-"""When not to believe confident evidence: a sweep that is flat, or upside down, where the pictures show depth.
+"""When not to believe confident evidence: depths that contradict the pictures, and whose own error could explain it.
 
-A camera that only turns can look as if it moved a little; the sweep then finds one plane for everything and is sure of
-it. Seen on real pans. The network's answer without evidence is the witness: a frame whose evidence varies far less than
-that answer does on the same pixels, or runs against it, loses its depth evidence. If most of a window's evidence goes,
-the camera positions, which came from the same mistake, go too; the rotations stay.
+Evidence from motion states how well it knows its depths (the noise of the tracks, the cameras and the focal length, at
+the parallax of each pixel). Where that carries what it says, it is believed, whatever the pictures look like: a network
+can be wrong. Where it does not, the network's answer without evidence is the witness: a frame whose evidence varies far
+less than that answer does on the same pixels, or runs against it, loses its depth evidence. If most of a window's
+evidence goes, the camera positions, which came from the same mistake, go too; the rotations stay.
 """
+
+import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,9 +26,8 @@ FLAT = 0.35
 """Evidence with less than this share of the witness's spread is flat."""
 AGAINST = -0.3
 """Correlation with the witness below which evidence runs against it."""
-DEEPER = 2.0
-"""Evidence with more than this many times the witness's spread is not judged by its direction: there the witness, who
-sees hardly any depth, is the one who does not know."""
+CARRIED = 3.0
+"""Depth that is so many times larger than its own error is known, not guessed: standard deviations."""
 MOST = 0.5
 """Share of doubted evidence from which the positions go."""
 
@@ -36,7 +39,7 @@ def doubted_frames(
 
     Args:
         disparity: the answer without evidence, >= 0.
-        evidence: its depth channels are used.
+        evidence: its depth channels and its own error are used; where it states none, its confidence stands for it.
     """
     measured = ((evidence.depth[:, :, 0].float() + 1) / 2).clamp(min=0.01)
     weight = torch.where(measured < TOP, evidence.depth[:, :, 2].float(), 0.0).flatten(2)
@@ -51,10 +54,18 @@ def doubted_frames(
     witness, found = centred(witness), centred(found)
     spread = [((part**2 * weight).sum(-1) / total).sqrt() for part in (witness, found)]
     correlation = (witness * found * weight).sum(-1) / total / (spread[0] * spread[1]).clamp(min=1e-6)
+    error = _error_of(weight, total) if evidence.error is None else evidence.error
     deep = (spread[0] > MIN_DEPTH) & (weight.mean(-1) > MIN_COVERAGE)
-    flat = spread[1] < FLAT * spread[0]
-    against = (correlation < AGAINST) & (spread[1] < DEEPER * spread[0])
+    # Flat evidence says that there is no such depth as the witness sees, the other that there is its own.
+    flat = (spread[1] < FLAT * spread[0]) & (spread[0] < CARRIED * error)
+    against = (correlation < AGAINST) & (spread[1] < CARRIED * error)
     return deep & (flat | against), weight.mean(-1)
+
+
+def _error_of(weight: Float[Tensor, "B T n"], total: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Spread of log disparity of which a confidence, the probability of being within 25 %, would be right."""
+    confidence = ((weight**2).sum(-1) / total).clamp(0.01, 0.99)
+    return 0.2 / math.sqrt(2) / torch.erfinv(confidence)
 
 
 def believed(disparity: Float[Tensor, "B T 1 H W"], evidence: Evidence) -> Evidence:
@@ -66,4 +77,4 @@ def believed(disparity: Float[Tensor, "B T 1 H W"], evidence: Evidence) -> Evide
     cameras = evidence.cameras.clone()
     positions = [3, 4, 5, 7]
     cameras[:, :, positions] = cameras[:, :, positions] * ~lost[:, None, None, None, None]
-    return Evidence(depth, cameras)
+    return replace(evidence, depth=depth, cameras=cameras)

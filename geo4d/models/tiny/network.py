@@ -31,13 +31,17 @@ class Evidence:
             first two are zero where the confidence is.
         cameras: ray direction and moment in the frame of the first camera, trust in the rotation, trust in the
             translation, one per latent cell.
+        error: mean spread of the logarithm of each frame's disparity as the evidence itself states it, or None; not read
+            by the network.
     """
 
     depth: Float[Tensor, "B T 3 h2 w2"]
     cameras: Float[Tensor, "B T 8 h w"]
+    error: Float[Tensor, "B T"] | None = None
 
     def to(self, device: torch.device | str) -> "Evidence":
-        return Evidence(self.depth.to(device), self.cameras.to(device))
+        error = None if self.error is None else self.error.to(device)
+        return Evidence(self.depth.to(device), self.cameras.to(device), error)
 
 
 class TinyUNet(nn.Module):

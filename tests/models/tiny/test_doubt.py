@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import torch
 
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.poses import se3_exp
-from geo4d.models.tiny.conditioning import encode_evidence
+from geo4d.models.tiny.conditioning import encode_evidence, encode_prior
 from geo4d.models.tiny.doubt import believed, doubted_frames
+from geo4d.types import PriorMaps
 
 SIZE, FRAMES = (64, 96), 4
 
@@ -56,10 +59,31 @@ def test_a_flat_scene_may_have_flat_evidence_and_little_evidence_is_not_judged()
     assert not doubted_frames(witness(), evidence(flat, confidence=0.02))[0].any()
 
 
-def test_a_witness_who_sees_hardly_any_depth_is_no_judge_of_its_direction() -> None:
+def test_evidence_is_believed_by_its_own_error_and_not_by_that_of_the_witness() -> None:
+    upside_down = witness()[:, :, 0].flip(-2)
+    for wrong in (upside_down, torch.full((1, FRAMES, *SIZE), 0.5)):
+        given = evidence(wrong)
+        sure = replace(given, error=torch.full((1, FRAMES), 0.03))
+        unsure = replace(given, error=torch.full((1, FRAMES), 0.4))
+        assert torch.equal(believed(witness(), sure).depth, given.depth)
+        assert doubted_frames(witness(), unsure)[0].all()
+    # much deeper than what the witness sees is no proof: what only turns looks deep, too
     shallow = 0.45 + 0.25 * witness()
-    deep = witness()[:, :, 0].flip(-2)
-    given = evidence(deep)
-    assert not doubted_frames(shallow, given)[0].any()
-    assert torch.equal(believed(shallow, given).depth, given.depth)
-    assert doubted_frames(witness(), given)[0].all()
+    assert doubted_frames(shallow, replace(evidence(upside_down), error=torch.full((1, FRAMES), 0.4)))[
+        0
+    ].all()
+
+
+def test_the_error_of_the_evidence_reaches_the_judgement_through_the_prior() -> None:
+    disparity = witness()[0, :, 0]
+    points = torch.stack([torch.zeros_like(disparity), torch.zeros_like(disparity), 1 / disparity], -1)
+    maps = PriorMaps(
+        points=points,
+        mask=torch.ones(FRAMES, *SIZE, dtype=torch.bool),
+        confidence=torch.full((FRAMES, *SIZE), 0.5),
+        log_depth_spread=torch.full((FRAMES, *SIZE), 0.07),
+    )
+    encoded = encode_prior(maps, SIZE)
+    assert encoded.error is not None
+    torch.testing.assert_close(encoded.error, torch.full((1, FRAMES), 0.07))
+    assert encode_prior(replace(maps, log_depth_spread=None), SIZE).error is None
