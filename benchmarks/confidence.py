@@ -8,6 +8,7 @@ deciles and rank correlation, and the Brier score beside that of a constant, are
 """
 
 import argparse
+import importlib
 import json
 import tempfile
 from pathlib import Path
@@ -20,10 +21,11 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 import geo4d
-import geo4d.reconstruct as flow
 from geo4d.fusion.confidence import HIGH, LOW, SIGNS, WITHIN, ConfidenceCurve
 from geo4d.synthetic.render import make_scene, render_clip
 from geo4d.synthetic.scene import sample_config
+
+flow = importlib.import_module("geo4d.reconstruct")  # the name in the package is the function
 
 FIRST_SEED = 770_000_000
 """Seeds from here on; the held-out set, the training stream and the calibration of the network use others."""
