@@ -21,6 +21,7 @@ from geo4d.datasets.base import READERS, Sequence, Tracks, load_ground_truth, lo
 from geo4d.errors import GeometryError, InputError
 from geo4d.evaluation.benchmarks import (
     BENCHMARKS,
+    CAMERA_COLUMNS,
     DEPTH_COLUMNS,
     POSE_COLUMNS,
     SAMPLES,
@@ -28,6 +29,7 @@ from geo4d.evaluation.benchmarks import (
     SYNTHETIC_PROTOCOL,
     Benchmark,
 )
+from geo4d.evaluation.confidence import pooled_confidence
 from geo4d.evaluation.predicted import Predicted, from_reconstruction, load_predictions
 from geo4d.evaluation.protocols import PROTOCOLS, Protocol
 from geo4d.evaluation.score import SequenceScore, score
@@ -52,7 +54,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-RESULT_FORMAT = 1
+RESULT_FORMAT = 2
 NUM_TRACKS = 1024
 """Surface points that the synthetic benchmark follows for ``depth_change``."""
 NOT_AVERAGED = ("num_pixels", "num_frames", "depth_scale", "depth_shift", "point_scale", "pose_scale")
@@ -174,7 +176,7 @@ def _plan(benchmark: str, root: Path | None, settings: EvaluationSettings) -> _P
             "synthetic",
             "64 held-out procedural sequences with exact ground truth",
             SYNTHETIC_PROTOCOL,
-            (*DEPTH_COLUMNS, *POSE_COLUMNS),
+            (*DEPTH_COLUMNS, *POSE_COLUMNS, *CAMERA_COLUMNS),
             paths,
         )
     elif root is None:
@@ -192,7 +194,7 @@ def _plan(benchmark: str, root: Path | None, settings: EvaluationSettings) -> _P
             "samples",
             "small public sequences with ground truth",
             SAMPLES_PROTOCOL,
-            (*DEPTH_COLUMNS, *POSE_COLUMNS),
+            (*DEPTH_COLUMNS, *POSE_COLUMNS, *CAMERA_COLUMNS),
             {name: (reader, str(root / name)) for name, reader in present.items()},
             sources={name: SAMPLES[name][1] for name in present},
         )
@@ -210,7 +212,11 @@ def _plan(benchmark: str, root: Path | None, settings: EvaluationSettings) -> _P
 
         paths = {name: (benchmark, str(path)) for name, path in find_sequences(reader, root).items()}
         plan = _Plan(
-            benchmark, f"all of {reader.title}", PROTOCOLS["median"], (*DEPTH_COLUMNS, *POSE_COLUMNS), paths
+            benchmark,
+            f"all of {reader.title}",
+            PROTOCOLS["median"],
+            (*DEPTH_COLUMNS, *POSE_COLUMNS, *CAMERA_COLUMNS),
+            paths,
         )
     else:
         raise ValueError(
@@ -306,6 +312,7 @@ def run_sequence(plan: _Plan, settings: EvaluationSettings, name: str) -> dict[s
     result = score(predicted, sequence, plan.protocol) if windows is None else _mean_of_windows(name, windows)
     row = {**dict.fromkeys(plan.columns), **result.to_json()}
     row["num_sequence_frames"] = sequence.num_frames
+    row["confidence_sample"] = result.confidence_sample
     row["predicting_seconds"] = round(predicting, 3)
     if failure is not None:
         row["failed"] = failure
@@ -406,6 +413,8 @@ def summarise(
 def _result(plan: _Plan, settings: EvaluationSettings, rows: list[dict[str, Any]]) -> dict[str, Any]:
     from geo4d.provenance import machine, versions
 
+    samples = [row["confidence_sample"] for row in rows if row.get("confidence_sample")]
+    rows = [{key: value for key, value in row.items() if key != "confidence_sample"} for row in rows]
     metrics = [{key: value for key, value in row.items() if _is_metric(key, value)} for row in rows]
     mean, median, counts = summarise(metrics)
     weights = sorted({row["weights_sha256"] for row in rows if row.get("weights_sha256")})
@@ -438,6 +447,7 @@ def _result(plan: _Plan, settings: EvaluationSettings, rows: list[dict[str, Any]
         ],
         "failed": [{"name": row["name"], "reason": row["failed"]} for row in rows if "failed" in row],
         "sources": plan.sources,
+        "confidence": pooled_confidence(samples),
     }
     if plan.mean_by_pixels:
         result["mean_by_pixels"] = _mean_by_pixels(rows)

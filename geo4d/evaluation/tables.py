@@ -27,7 +27,15 @@ LABELS = {
     "pose_coverage": "posed",
     "seconds_per_frame": "s/frame",
     "depth_change": "depth change",
-    "focal_rel": "focal",
+    "fx_rel": "fx",
+    "fy_rel": "fy",
+    "cx_rel": "cx / width",
+    "cy_rel": "cy / height",
+    "fy_fx_rel": "fy / fx",
+    "intrinsics_coverage": "intrinsics",
+    "depth_over_cameras": "depth / cameras",
+    "flicker_static": "flicker, static",
+    "flicker_moving": "flicker, moving",
 }
 _COVERAGE = {
     "abs_rel": "coverage",
@@ -41,7 +49,11 @@ _COVERAGE = {
     "rpe_trans": "pose_coverage",
     "rpe_rot_deg": "pose_coverage",
     "depth_change": "depth_change_coverage",
-    "focal_rel": "focal_coverage",
+    "fx_rel": "intrinsics_coverage",
+    "fy_rel": "intrinsics_coverage",
+    "fy_fx_rel": "intrinsics_coverage",
+    "cx_rel": "intrinsics_coverage",
+    "cy_rel": "intrinsics_coverage",
 }
 """Error -> the coverage that must stand beside it."""
 
