@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -603,3 +604,23 @@ def track_pixels(
     both = inside.all(0)
     pixels = torch.stack([row, column], -1)[:, both]
     return pixels[0], pixels[1]
+
+
+def unmoved_change(
+    depth: Float[Tensor, "2 H W"], rgb: Float[Tensor, "2 H W 3"], *, tolerance: float = 0.02, radius: int = 2
+) -> Float[Tensor, " n"]:
+    """Change of log depth where a still camera's picture stays as it is: flicker without any ground truth.
+
+    Args:
+        depth: of two neighbouring frames; pixels without finite, positive values are left out.
+        rgb: in [0, 1], at the same size.
+        tolerance: largest change of a pixel's colour, averaged over its surroundings, that counts as none.
+        radius: half size of the surroundings, pixels; all of them must be unchanged.
+    """
+    kernel = 2 * radius + 1
+    change = (rgb[1] - rgb[0]).abs().amax(-1)[None, None]
+    change = F.avg_pool2d(change, kernel, stride=1, padding=radius, count_include_pad=False)
+    still = F.max_pool2d(change, kernel, stride=1, padding=radius)[0, 0] < tolerance
+    logarithm = torch.where(depth > 0, depth.double(), torch.nan).log()
+    found = (logarithm[1] - logarithm[0])[still]
+    return found[torch.isfinite(found)]

@@ -1,7 +1,8 @@
 """One sequence against its ground truth under one protocol: functions of arrays, no models, no folders."""
 
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from geo4d.evaluation.metrics import (
     depth_sums,
     intrinsics_scores,
     log_error_change,
+    path_degeneracy,
     point_scores,
     point_sums,
     pose_scores,
@@ -40,8 +42,10 @@ from geo4d.evaluation.protocols import (
 )
 from geo4d.export import ExportConfig
 from geo4d.geometry.cameras import resize_intrinsics, unproject
+from geo4d.geometry.fit import fit_similarity
 from geo4d.geometry.maps import depth_edges
-from geo4d.types import Reconstruction
+from geo4d.geometry.poses import similarity_parts
+from geo4d.types import LazyFrames, Reconstruction
 
 MIN_PARALLAX = 3.0
 """Pixels that the camera's translation must move the picture by before the scale of its path says anything."""
@@ -148,7 +152,7 @@ def score(predicted: Reconstruction | Predicted, sequence: Sequence, protocol: P
         metrics["intrinsics_coverage"] = found.coverage
     sample = None
     if protocol.depth is not None and sequence.depth is not None and predicted.maps is not None:
-        further, sample = _score_scaled(predicted, row, sequence, protocol.depth, metrics, degenerate)
+        further, sample = _score_scaled(predicted, row, sequence, protocol.depth, degenerate)
         metrics |= further
     return SequenceScore(
         name=sequence.name,
@@ -217,6 +221,67 @@ def _score_depth(
     if change[0] > 0:
         result["depth_change"] = float(change[2] / change[1]) if change[1] > 0 else None
         result["depth_change_coverage"] = float(change[1] / change[0])
+    return result
+
+
+def region_scores(
+    predicted: Predicted,
+    sequence: Sequence,
+    settings: DepthProtocol,
+    inside: Callable[[int], np.ndarray | bool],
+    *,
+    only_inside: bool = False,
+) -> dict[str, float | None]:
+    """Depth scores over all pixels and over two parts of them, all with the one fit over all.
+
+    Args:
+        inside: frame -> [H, W] True on the first part, at the size of the reference.
+        only_inside: the first part is all there is.
+    Returns:
+        ``abs_rel``, ``delta_125``, ``coverage``; the same ``_with_evidence`` (inside) and ``_without_evidence``; None
+        where no pixel is of the kind.
+    Raises:
+        DegenerateInput: no valid reference pixel.
+    """
+    assert sequence.depth is not None
+    row = {int(frame): i for i, frame in enumerate(predicted.frames)}
+    depth = sequence.depth
+
+    def masked(t: int) -> np.ndarray:
+        return np.where(inside(t), np.asarray(depth[t], np.float32), np.nan)
+
+    if only_inside:
+        part = LazyFrames((sequence.num_frames, *sequence.size), np.dtype(np.float32), masked)
+        sequence = replace(sequence, depth=part)
+    fits = _fit_sequence(predicted, row, sequence, settings)[0]
+    sums: dict[str, list[Tensor]] = {"": [], "_with_evidence": [], "_without_evidence": []}
+    for frame in range(sequence.num_frames):
+        assert sequence.depth is not None
+        reference = torch.from_numpy(np.asarray(sequence.depth[frame], np.float32))
+        values = _frame_values(predicted, row, frame, sequence.size)
+        aligned = align_depth(values, *fits[frame], settings, quantity=predicted.quantity)
+        valid = valid_depth(reference, settings)
+        first = torch.from_numpy(np.broadcast_to(inside(frame), sequence.size).copy())
+        for kind, mask in (
+            ("", valid),
+            ("_with_evidence", valid & first),
+            ("_without_evidence", valid & ~first),
+        ):
+            sums[kind].append(depth_sums(aligned, reference, mask, floor=settings.floor))
+    result: dict[str, float | None] = {}
+    for kind, found in sums.items():
+        try:
+            scores = depth_scores(torch.stack(found), average=settings.average)
+            part_scores: dict[str, float | None] = {
+                "abs_rel": scores.abs_rel,
+                "delta_125": scores.delta_125,
+                "coverage": scores.coverage,
+            }
+        except DegenerateInput:
+            if kind == "":
+                raise
+            part_scores = dict.fromkeys(("abs_rel", "delta_125", "coverage"))
+        result |= {metric + kind: value for metric, value in part_scores.items()}
     return result
 
 
@@ -362,7 +427,6 @@ def _score_scaled(
     row: dict[int, int],
     sequence: Sequence,
     settings: DepthProtocol,
-    metrics: dict[str, float | None],
     degenerate: dict[str, str],
 ) -> tuple[dict[str, float | None], dict[str, list[float]] | None]:
     """What depends on one factor per scene alone, whatever the protocol aligns: steadiness, scale, confidence.
@@ -408,7 +472,7 @@ def _score_scaled(
         for kind, found in changes.items()
     }
     ratio = torch.cat(ratios)
-    result |= _score_scale(predicted, sequence, ratio[torch.cat(posed)], metrics, degenerate)
+    result |= _score_scale(predicted, sequence, row, ratio[torch.cat(posed)], degenerate)
     sample = None
     if predicted.confidence is not None and ratio.numel():
         confidence, error = torch.cat(confidences), (ratio / ratio.median() - 1).abs()
@@ -489,26 +553,32 @@ def _followed(
 def _score_scale(
     predicted: Predicted,
     sequence: Sequence,
+    row: dict[int, int],
     ratio: Float[Tensor, " n"],
-    metrics: dict[str, float | None],
     degenerate: dict[str, str],
 ) -> dict[str, float | None]:
     """Is the depth in the unit of the cameras? The factor that makes it true, over the factor that makes the path true.
 
     Args:
         ratio: predicted over reference depth, of frames with poses.
-        metrics: those of the cameras are used.
     """
     if predicted.c2w is None or sequence.c2w is None or sequence.intrinsics is None:
         return {}
     parallax = sequence_parallax(sequence)
     result: dict[str, float | None] = {"parallax_px": parallax, "depth_over_cameras": None}
-    factor = metrics.get("pose_scale")
+    reference = torch.from_numpy(np.asarray(sequence.c2w, np.float64))[:, :3, 3]
+    path = torch.from_numpy(_spread(np.asarray(predicted.c2w, np.float64), row, sequence.num_frames))
+    path = path[:, :3, 3]
+    posed = torch.isfinite(path).all(-1) & torch.isfinite(reference).all(-1)
     if parallax < MIN_PARALLAX:
         degenerate["scale"] = f"not determined: {parallax:.1f} px of parallax"
-    elif factor is None or factor <= 0 or ratio.numel() == 0:
-        degenerate["scale"] = "not determined: " + degenerate.get("poses", "no depth or no path")
+    elif int(posed.sum()) < 2 or ratio.numel() == 0:
+        degenerate["scale"] = "not determined: no depth or no path"
+    elif path_degeneracy(path[posed]) == "no motion":
+        degenerate["scale"] = "not determined: the predicted camera does not move"
     else:
+        # A straight path leaves the rotation about itself open, but not its length.
+        factor = float(similarity_parts(fit_similarity(path[posed], reference[posed]))[0])
         result["depth_over_cameras"] = float((1 / ratio.double()).median()) / factor
     return result
 
