@@ -33,6 +33,7 @@ class Predicted:
         c2w: [P, 4, 4], NaN for a frame without pose, or None.
         confidence: [P, h, w] probability that a value is within 10 % after the scene's one factor, or None.
         dynamic: [P, h, w] probability that a pixel shows something moving, or None.
+        scene: [P] number of the world that a frame's unit belongs to, or None where all have one.
         provenance: JSON values about the maker.
         warnings: what was odd about the input.
     """
@@ -47,6 +48,7 @@ class Predicted:
     c2w: np.ndarray | None = None
     confidence: FrameArray | None = None
     dynamic: FrameArray | None = None
+    scene: np.ndarray | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -75,6 +77,7 @@ def from_reconstruction(reconstruction: Reconstruction) -> Predicted:
         c2w=c2w,
         confidence=reconstruction.confidence,
         dynamic=reconstruction.dynamic,
+        scene=None if reconstruction.scene is None else np.asarray(reconstruction.scene),
         provenance=reconstruction.provenance,
         warnings=tuple(warnings),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geo4d.datasets.base import Sequence
@@ -440,7 +440,7 @@ def _score_scaled(
     height, width = sequence.size
     step = max(1, round((height * width * sequence.num_frames / NUM_SAMPLES) ** 0.5))
     grid = (slice(step // 2, None, step), slice(step // 2, None, step))
-    ratios, confidences, kept, moving, posed = [], [], [], [], []
+    ratios, confidences, kept, moving, posed, scenes = [], [], [], [], [], []
     changes: dict[str, list[Tensor]] = {"static": [], "moving": []}
     previous: tuple[Tensor, Tensor] | None = None
     for frame in range(sequence.num_frames):
@@ -458,6 +458,8 @@ def _score_scaled(
         posed.append(
             torch.full_like(ratio[seen], _has_pose(predicted, sequence, row, frame), dtype=torch.bool)
         )
+        scene = 0 if predicted.scene is None or frame not in row else int(predicted.scene[row[frame]])
+        scenes.append(torch.full_like(ratio[seen], scene, dtype=torch.long))
         if predicted.confidence is not None and frame in row:
             keep, certain, moves = _export_view(predicted, row[frame], sequence.size)
             confidences.append(certain[grid][seen])
@@ -475,7 +477,7 @@ def _score_scaled(
     result |= _score_scale(predicted, sequence, row, ratio[torch.cat(posed)], degenerate)
     sample = None
     if predicted.confidence is not None and ratio.numel():
-        confidence, error = torch.cat(confidences), (ratio / ratio.median() - 1).abs()
+        confidence, error = torch.cat(confidences), _relative_error(ratio, torch.cat(scenes))
         result |= confidence_scores(confidence, error, torch.cat(kept), torch.cat(moving))
         pick = torch.linspace(0, len(error) - 1, min(len(error), NUM_KEPT_SAMPLES)).long()
         sample = {
@@ -483,6 +485,15 @@ def _score_scaled(
             "error": [round(value, 5) for value in error[pick].tolist()],
         }
     return result, sample
+
+
+def _relative_error(ratio: Float[Tensor, " n"], scene: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """|p - r| / r after one factor for each scene."""
+    error = torch.zeros_like(ratio)
+    for number in scene.unique():
+        own = scene == number
+        error[own] = (ratio[own] / ratio[own].median() - 1).abs()
+    return error
 
 
 def _frame_depth(predicted: Predicted, row: dict[int, int], frame: int, size: tuple[int, int]) -> Tensor:

@@ -105,7 +105,7 @@ def measure(exports: Exports, truth: Truth) -> tuple[dict[str, float], tuple[np.
     error = np.abs(own[both] * np.median(truth.depth[both] / own[both]) / truth.depth[both] - 1)
     claimed = confidence[both]
     figures["claim"] = float(abs(claimed.mean() - (error <= WITHIN).mean()))
-    pick = np.linspace(0, len(error) - 1, 20_000).astype(int)
+    pick = np.linspace(0, len(error) - 1, 20_000).astype(int) if len(error) else np.zeros(0, int)
     return figures, (claimed[pick], error[pick])
 
 

@@ -27,6 +27,7 @@ from geo4d.evaluation.metrics import (
     track_depth_change_sums,
     track_pixels,
     translation_parallax,
+    unmoved_change,
 )
 from geo4d.formats.cameras import load_kitti_poses, load_tum, quaternions_to_poses
 from geo4d.geometry.poses import rigid, se3_exp, similarity, so3_exp, transform_cameras
@@ -433,3 +434,17 @@ def test_a_small_recorded_path():
     scores = pose_scores(predicted, reference)
     for name, value in record["evo_sim3"].items():
         assert getattr(scores, name) == pytest.approx(value, abs=1e-9), name
+
+
+def test_unmoved_pixels_need_no_truth():
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(20, 30, 3, generator=generator)
+    later = picture.clone()
+    later[:, 20:] = torch.rand(20, 10, 3, generator=generator)  # something came by
+    depth = torch.full((2, 20, 30), 3.0)
+    depth[1] *= 1.02
+    depth[1, :, 20:] *= 2
+    depth[0, 5, 5] = torch.nan
+    change = unmoved_change(depth, torch.stack([picture, later]))
+    assert torch.allclose(change, torch.tensor(1.02).double().log(), atol=1e-6)
+    assert 20 * 14 <= len(change) <= 20 * 20 - 1

@@ -295,3 +295,14 @@ def test_confidence_is_scored_by_what_exports_keep(plane):
     assert result.metrics["kept_abs_rel"] == pytest.approx(0, abs=1e-6)
     assert len(result.confidence_sample["error"]) == len(result.confidence_sample["confidence"]) == 2000
     assert "kept" not in score(truth(flat), flat, PROTOCOLS["median"]).metrics
+
+
+def test_every_scene_has_a_factor_of_its_own(plane):
+    maps = plane.depth.copy()
+    maps[6:] *= 5  # the second scene has another unit
+    confidence = np.full_like(maps, 0.9)
+    scene = np.repeat([0, 1], 6)
+    one = score(truth(plane, maps=maps, confidence=confidence), plane, PROTOCOLS["median"])
+    two = score(truth(plane, maps=maps, confidence=confidence, scene=scene), plane, PROTOCOLS["median"])
+    assert max(two.confidence_sample["error"]) < 1e-5
+    assert max(one.confidence_sample["error"]) > 0.5
