@@ -38,7 +38,7 @@ def measured(request, tmp_path_factory):
         futures: dict[str, Future] = {
             name: pool.submit(judged, name) for name in CLIPS if whole or name in asked
         }
-        yield lambda name: futures[name].result()
+        yield lambda name: figures_of(name, futures[name])
         if "GEO4D_ACCEPTANCE" in os.environ:
             figures = {
                 name: str(future.exception()) if future.exception() else future.result()[0]
@@ -47,12 +47,21 @@ def measured(request, tmp_path_factory):
             Path(os.environ["GEO4D_ACCEPTANCE"]).write_text(json.dumps(figures, indent=1) + "\n")
 
 
+def figures_of(name, future):
+    error = future.exception()
+    if error is not None:
+        pytest.fail(f"{name}: {error}", pytrace=False)  # every figure of it is red, and says why in one line
+    return future.result()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "figure"), CASES)
 def test_figure_is_within_its_limit(measured, name, figure):
     figures, _ = measured(name)
     value, limit = figures[figure], CLIPS[name].all_limits()[figure]
-    assert value >= limit if figure in AT_LEAST else value <= limit, f"{name}: {figure} {value:.4g}"
+    if not (value >= limit if figure in AT_LEAST else value <= limit):
+        side = "at least" if figure in AT_LEAST else "at most"
+        pytest.fail(f"{name}: expected {figure} of {side} {limit}, got {value:.4g}", pytrace=False)
 
 
 @pytest.mark.slow
@@ -60,7 +69,9 @@ def test_figure_is_within_its_limit(measured, name, figure):
 def test_confidence_over_all_clips(measured, figure):
     value = judge.pool({name: measured(name)[1] for name in CLIPS})[figure]
     limit = POOLED_LIMITS[figure]
-    assert value >= limit if figure in AT_LEAST else value <= limit, f"{figure} {value:.4g}"
+    if not (value >= limit if figure in AT_LEAST else value <= limit):
+        side = "at least" if figure in AT_LEAST else "at most"
+        pytest.fail(f"expected {figure} of {side} {limit}, got {value:.4g}", pytrace=False)
 
 
 # The judge itself ------------------------------------------------------------------------------------------------
