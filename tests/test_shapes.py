@@ -233,7 +233,7 @@ def test_shapes_with_evidence_from_motion(
     # The same field of view along the diagonal in every shape.
     fov_deg = 2 * math.degrees(math.atan(0.6 * width / math.hypot(width, height)))
     world = BoxWorld((height, width), fov_deg=fov_deg)
-    frames = (torch.stack([world.rgb(3 * t) for t in range(16)]) * 255).byte().numpy()
+    frames = (torch.stack([world.rgb(6 * t) for t in range(16)]) * 255).byte().numpy()
     asked = Asked(model, (height, width), monkeypatch)
     result = reconstruct(frames, model=asked, fps=10, split_shots=False, tries=0)
     check(result, asked, (height, width))
