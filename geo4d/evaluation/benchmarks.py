@@ -11,6 +11,7 @@ from geo4d.evaluation.protocols import PROTOCOLS, PoseProtocol, Protocol, geo4d,
 
 DEPTH_COLUMNS = ("abs_rel", "delta_125", "coverage")
 POSE_COLUMNS = ("ate", "rpe_trans", "rpe_rot_deg", "pose_coverage")
+CAMERA_COLUMNS = ("fx_rel", "fy_rel", "cx_rel", "cy_rel", "depth_over_cameras")
 POINT_COLUMNS = ("point_rel", "point_delta", "point_coverage", *DEPTH_COLUMNS)
 
 

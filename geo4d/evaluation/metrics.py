@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geo4d.evaluation.l1 import DegenerateInput
-from geo4d.geometry.cameras import project, unproject
+from geo4d.geometry.cameras import project, resize_intrinsics, unproject
 from geo4d.geometry.fit import fit_similarity
 from geo4d.geometry.poses import (
     inverse,
@@ -407,30 +408,97 @@ def _rms(values: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class FocalScores:
-    """Relative focal length error.
+class IntrinsicsScores:
+    """Errors of the intrinsics, both brought to pixels of the reference picture; means over frames with a prediction.
 
     Attributes:
-        focal_rel: mean |f / f_reference - 1| over frames with a prediction, horizontal, in units of the image width.
-        coverage: share of reference frames with a finite predicted focal length.
+        fx_rel, fy_rel: mean |f / f_reference - 1|, horizontal and vertical.
+        fy_fx_rel: mean |(fy / fx) / (fy / fx of the reference) - 1|; 0 where both are wrong by one factor.
+        cx_rel, cy_rel: mean |c - c_reference| over the width and over the height of the picture.
+        coverage: share of reference frames with finite predicted intrinsics.
     """
 
-    focal_rel: float | None
+    fx_rel: float | None
+    fy_rel: float | None
+    fy_fx_rel: float | None
+    cx_rel: float | None
+    cy_rel: float | None
     coverage: float
 
 
-def focal_scores(
+def intrinsics_scores(
     predicted: Float[Tensor, "T 3 3"],
     predicted_size: tuple[int, int],
     reference: Float[Tensor, "T 3 3"],
     reference_size: tuple[int, int],
-) -> FocalScores:
-    """Focal error of one sequence; sizes are (height, width) of the images that the intrinsics belong to."""
-    ours = predicted[:, 0, 0].double() / predicted_size[1]
-    theirs = reference[:, 0, 0].double() / reference_size[1]
-    seen = torch.isfinite(ours) & (ours > 0)
-    error = (ours[seen] / theirs[seen] - 1).abs()
-    return FocalScores(float(error.mean()) if error.numel() else None, float(seen.double().mean()))
+) -> IntrinsicsScores:
+    """Errors of the intrinsics of one sequence.
+
+    Args:
+        predicted: pixels of pictures of ``predicted_size`` (height, width); NaN for a frame without a prediction.
+        reference: pixels of pictures of ``reference_size``.
+    """
+    ours = resize_intrinsics(predicted.double(), predicted_size, reference_size)
+    theirs = reference.double()
+    seen = torch.isfinite(ours).all(-1).all(-1) & (ours[:, 0, 0] > 0) & (ours[:, 1, 1] > 0)
+    coverage = float(seen.double().mean())
+    if not bool(seen.any()):
+        return IntrinsicsScores(None, None, None, None, None, coverage)
+    ours, theirs = ours[seen], theirs[seen]
+    height, width = reference_size
+
+    def mean(error: Tensor) -> float:
+        return float(error.abs().mean())
+
+    return IntrinsicsScores(
+        fx_rel=mean(ours[:, 0, 0] / theirs[:, 0, 0] - 1),
+        fy_rel=mean(ours[:, 1, 1] / theirs[:, 1, 1] - 1),
+        fy_fx_rel=mean((ours[:, 1, 1] / ours[:, 0, 0]) / (theirs[:, 1, 1] / theirs[:, 0, 0]) - 1),
+        cx_rel=mean((ours[:, 0, 2] - theirs[:, 0, 2]) / width),
+        cy_rel=mean((ours[:, 1, 2] - theirs[:, 1, 2]) / height),
+        coverage=coverage,
+    )
+
+
+def translation_parallax(
+    depth: Float[Tensor, "H W"],
+    intrinsics: Float[Tensor, "T 3 3"],
+    c2w: Float[Tensor, "T 4 4"],
+    frame: int,
+    *,
+    step: int = 8,
+) -> float:
+    """How far the translation of the camera moves what one frame sees, pixels.
+
+    The median over points of the distance between where a frame sees them and where a camera that only turned would; of
+    all frames the largest such median. Frames that see less than a quarter of the points are left out.
+
+    Args:
+        depth: reference z-depth of ``frame``; what is not finite is left out.
+        intrinsics: pixels of ``depth``.
+        c2w: finite reference cameras.
+        frame: whose pixels are followed.
+        step: every ``step``-th row and column is followed.
+    Returns:
+        0 where nothing can be followed.
+    """
+    height, width = depth.shape
+    grid = depth[step // 2 :: step, step // 2 :: step]
+    known = torch.isfinite(grid) & (grid > 0)
+    if not bool(known.any()):
+        return 0.0
+    points = unproject(torch.where(torch.isfinite(depth), depth, 1.0).double(), intrinsics[frame].double())
+    points = points[step // 2 :: step, step // 2 :: step][known]
+    to_each = inverse(c2w.double()) @ c2w[frame].double()
+    largest = 0.0
+    for camera, motion in zip(intrinsics.double(), to_each, strict=True):
+        moved, z = project(transform(motion, points), camera)
+        turned, z_turned = project(points @ motion[:3, :3].mT, camera)
+        inside = (z > 0) & (z_turned > 0) & (moved >= 0).all(-1)
+        inside &= (moved[:, 0] < width) & (moved[:, 1] < height)
+        if int(inside.sum()) * 4 >= len(points):
+            largest = max(largest, float((moved - turned)[inside].norm(dim=-1).median()))
+    return largest
 
 
 # Consistency ---------------------------------------------------------------------------------------------------------
@@ -504,3 +572,55 @@ def track_depth_change_sums(
     seen = (torch.isfinite(sampled) & (sampled > 0)).all(0)
     change = (sampled[1] / sampled[0])[seen].log() - (truth[1] / truth[0])[seen].log()
     return torch.stack([seen.double().new_tensor(seen.numel()), seen.double().sum(), change.abs().sum()])
+
+
+def log_error_change(
+    predicted: Float[Tensor, "2 H W"],
+    reference: Float[Tensor, "2 H W"],
+    source: Int[Tensor, "n 2"],
+    target: Int[Tensor, "n 2"],
+) -> Float[Tensor, " m"]:
+    """Change of log(predicted / reference) of followed points from one frame to the next; 0 for a steady prediction.
+
+    Both maps are read at the same pixels, so that a slanted surface adds nothing where a track is rounded to its pixel.
+
+    Args:
+        predicted, reference: z-depth; points without finite, positive values in both frames are left out.
+        source, target: (row, column) of the points in the first and in the second frame.
+    """
+    error = predicted.double().log() - reference.double().log()
+    change = error[1, target[:, 0], target[:, 1]] - error[0, source[:, 0], source[:, 1]]
+    return change[torch.isfinite(change)]
+
+
+def track_pixels(
+    tracks: Float[Tensor, "2 N 2"], visible: Bool[Tensor, "2 N"], size: tuple[int, int]
+) -> tuple[Int[Tensor, "n 2"], Int[Tensor, "n 2"]]:
+    """(row, column) in both frames of the tracks (x, y) that are seen inside pictures of ``size`` in both."""
+    height, width = size
+    known = torch.isfinite(tracks).all(-1)
+    column, row = torch.where(known[..., None], tracks, -1.0).floor().long().unbind(-1)
+    inside = visible & known & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    both = inside.all(0)
+    pixels = torch.stack([row, column], -1)[:, both]
+    return pixels[0], pixels[1]
+
+
+def unmoved_change(
+    depth: Float[Tensor, "2 H W"], rgb: Float[Tensor, "2 H W 3"], *, tolerance: float = 0.02, radius: int = 2
+) -> Float[Tensor, " n"]:
+    """Change of log depth where a still camera's picture stays as it is: flicker without any ground truth.
+
+    Args:
+        depth: of two neighbouring frames; pixels without finite, positive values are left out.
+        rgb: in [0, 1], at the same size.
+        tolerance: largest change of a pixel's colour, averaged over its surroundings, that counts as none.
+        radius: half size of the surroundings, pixels; all of them must be unchanged.
+    """
+    kernel = 2 * radius + 1
+    change = (rgb[1] - rgb[0]).abs().amax(-1)[None, None]
+    change = F.avg_pool2d(change, kernel, stride=1, padding=radius, count_include_pad=False)
+    still = F.max_pool2d(change, kernel, stride=1, padding=radius)[0, 0] < tolerance
+    logarithm = torch.where(depth > 0, depth.double(), torch.nan).log()
+    found = (logarithm[1] - logarithm[0])[still]
+    return found[torch.isfinite(found)]

@@ -31,6 +31,9 @@ class Predicted:
         points: [P, h, w, 3] camera-frame points, or None; then points are ``maps`` (depth) unprojected.
         intrinsics: [P, 3, 3], or None.
         c2w: [P, 4, 4], NaN for a frame without pose, or None.
+        confidence: [P, h, w] probability that a value is within 10 % after the scene's one factor, or None.
+        dynamic: [P, h, w] probability that a pixel shows something moving, or None.
+        scene: [P] number of the world that a frame's unit belongs to, or None where all have one.
         provenance: JSON values about the maker.
         warnings: what was odd about the input.
     """
@@ -43,6 +46,9 @@ class Predicted:
     points: FrameArray | None = None
     intrinsics: np.ndarray | None = None
     c2w: np.ndarray | None = None
+    confidence: FrameArray | None = None
+    dynamic: FrameArray | None = None
+    scene: np.ndarray | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -69,6 +75,9 @@ def from_reconstruction(reconstruction: Reconstruction) -> Predicted:
         scale_kind=reconstruction.scale_kind,
         intrinsics=np.asarray(reconstruction.intrinsics, np.float64),
         c2w=c2w,
+        confidence=reconstruction.confidence,
+        dynamic=reconstruction.dynamic,
+        scene=None if reconstruction.scene is None else np.asarray(reconstruction.scene),
         provenance=reconstruction.provenance,
         warnings=tuple(warnings),
     )

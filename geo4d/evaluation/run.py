@@ -19,8 +19,10 @@ import torch
 
 from geo4d.datasets.base import READERS, Sequence, Tracks, load_ground_truth, load_reader
 from geo4d.errors import GeometryError, InputError
+from geo4d.evaluation.baselines import BASELINES, baseline_rows, evidence
 from geo4d.evaluation.benchmarks import (
     BENCHMARKS,
+    CAMERA_COLUMNS,
     DEPTH_COLUMNS,
     POSE_COLUMNS,
     SAMPLES,
@@ -28,6 +30,8 @@ from geo4d.evaluation.benchmarks import (
     SYNTHETIC_PROTOCOL,
     Benchmark,
 )
+from geo4d.evaluation.confidence import pooled_confidence
+from geo4d.evaluation.control import ControlPredictor, WatchedPredictor
 from geo4d.evaluation.predicted import Predicted, from_reconstruction, load_predictions
 from geo4d.evaluation.protocols import PROTOCOLS, Protocol
 from geo4d.evaluation.score import SequenceScore, score
@@ -52,7 +56,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-RESULT_FORMAT = 1
+RESULT_FORMAT = 2
 NUM_TRACKS = 1024
 """Surface points that the synthetic benchmark follows for ``depth_change``."""
 NOT_AVERAGED = ("num_pixels", "num_frames", "depth_scale", "depth_shift", "point_scale", "pose_scale")
@@ -73,6 +77,7 @@ class EvaluationSettings:
         sequences: only these, or None.
         limit: only the first so many sequences, or None.
         jobs: processes; each runs its own sequences.
+        baselines: score what must be beaten beside the model, on ``synthetic`` and ``samples``; two more runs each.
     """
 
     model: str | None = "tiny"
@@ -85,6 +90,7 @@ class EvaluationSettings:
     sequences: tuple[str, ...] | None = None
     limit: int | None = None
     jobs: int = 1
+    baselines: bool = True
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.predictions is None):
@@ -174,7 +180,7 @@ def _plan(benchmark: str, root: Path | None, settings: EvaluationSettings) -> _P
             "synthetic",
             "64 held-out procedural sequences with exact ground truth",
             SYNTHETIC_PROTOCOL,
-            (*DEPTH_COLUMNS, *POSE_COLUMNS),
+            (*DEPTH_COLUMNS, *POSE_COLUMNS, *CAMERA_COLUMNS),
             paths,
         )
     elif root is None:
@@ -192,7 +198,7 @@ def _plan(benchmark: str, root: Path | None, settings: EvaluationSettings) -> _P
             "samples",
             "small public sequences with ground truth",
             SAMPLES_PROTOCOL,
-            (*DEPTH_COLUMNS, *POSE_COLUMNS),
+            (*DEPTH_COLUMNS, *POSE_COLUMNS, *CAMERA_COLUMNS),
             {name: (reader, str(root / name)) for name, reader in present.items()},
             sources={name: SAMPLES[name][1] for name in present},
         )
@@ -210,7 +216,11 @@ def _plan(benchmark: str, root: Path | None, settings: EvaluationSettings) -> _P
 
         paths = {name: (benchmark, str(path)) for name, path in find_sequences(reader, root).items()}
         plan = _Plan(
-            benchmark, f"all of {reader.title}", PROTOCOLS["median"], (*DEPTH_COLUMNS, *POSE_COLUMNS), paths
+            benchmark,
+            f"all of {reader.title}",
+            PROTOCOLS["median"],
+            (*DEPTH_COLUMNS, *POSE_COLUMNS, *CAMERA_COLUMNS),
+            paths,
         )
     else:
         raise ValueError(
@@ -293,11 +303,12 @@ def run_sequence(plan: _Plan, settings: EvaluationSettings, name: str) -> dict[s
     started = time.perf_counter()
     windows: list[SequenceScore] | None = None
     failure = None
+    watched = _watched(settings) if _wants_baselines(plan, settings, sequence) else None
     if settings.predictions is not None:
         predicted = load_predictions(settings.predictions / name, sequence.times_s)
     else:
         try:
-            predicted, windows = _predict(sequence, settings, plan.protocol)
+            predicted, windows = _predict(sequence, settings, plan.protocol, watched)
         except GeometryError as error:
             # No geometry is a result: nothing is covered, everything is wrong.
             failure = str(error)
@@ -306,6 +317,7 @@ def run_sequence(plan: _Plan, settings: EvaluationSettings, name: str) -> dict[s
     result = score(predicted, sequence, plan.protocol) if windows is None else _mean_of_windows(name, windows)
     row = {**dict.fromkeys(plan.columns), **result.to_json()}
     row["num_sequence_frames"] = sequence.num_frames
+    row["confidence_sample"] = result.confidence_sample
     row["predicting_seconds"] = round(predicting, 3)
     if failure is not None:
         row["failed"] = failure
@@ -316,7 +328,63 @@ def run_sequence(plan: _Plan, settings: EvaluationSettings, name: str) -> dict[s
     row["files"] = hash_files(sequence)
     if plan.benchmark == "synthetic":
         row["trivial"] = _trivial(sequence, plan.protocol)
+    if _wants_baselines(plan, settings, sequence):
+        assert plan.protocol.depth is not None
+        rows = baseline_rows(
+            sequence, plan.protocol.depth, _runs_to_beat(sequence, settings, predicted, watched)
+        )
+        whole = rows.pop("whole")
+        row["baselines"] = rows
+        row["whole_median"] = whole
+        row |= {metric: value for metric, value in whole.items() if metric.endswith("_evidence")}
     return row
+
+
+def _wants_baselines(plan: _Plan, settings: EvaluationSettings, sequence: Sequence) -> bool:
+    return (
+        settings.baselines
+        and plan.benchmark in ("synthetic", "samples")
+        and plan.protocol.depth is not None
+        and sequence.depth is not None
+        and settings.ablate is None
+        and not settings.network_only
+    )
+
+
+def _watched(settings: EvaluationSettings) -> WatchedPredictor | None:
+    """The model, loaded as ``reconstruct`` does, to be asked later what evidence it got; None for predictions."""
+    from geo4d.models.base import load_predictor
+
+    if settings.model is None:
+        return None
+    run, options = settings.model_settings, dict(settings.model_options)
+    if run.get("num_steps") is not None:
+        options["num_steps"] = run["num_steps"]
+    loading = {name: run.get(name) for name in ("weights", "device", "dtype")}
+    return WatchedPredictor(load_predictor(settings.model, **loading, **options))
+
+
+def _runs_to_beat(
+    sequence: Sequence, settings: EvaluationSettings, whole: Predicted, watched: WatchedPredictor | None
+) -> dict[str, Predicted | None]:
+    """The whole, and further runs: the model without evidence, and the evidence without the model."""
+    rows: dict[str, Predicted | None] = {"whole": whole}
+    if watched is None:
+        return rows
+    if watched.info.prior != "motion" or not settings.model_settings.get("motion", True):
+        return {**rows, "pictures": whole}  # the model sees nothing but pictures: it is this row
+    without = replace(settings, model_settings={**settings.model_settings, "motion": False})
+    for name, model, changed in (
+        ("pictures", watched, without),
+        ("control", ControlPredictor(watched), settings),
+    ):
+        try:
+            rows[name] = _reconstructed(sequence, model, changed)
+        except GeometryError as error:
+            log.warning("%s: %s gave no geometry: %s", sequence.name, name, error)
+            rows[name] = _nothing(sequence)
+    rows["evidence"] = evidence(sequence, watched.depth)
+    return rows
 
 
 def _nothing(sequence: Sequence) -> Predicted:
@@ -329,31 +397,31 @@ def _nothing(sequence: Sequence) -> Predicted:
 
 
 def _predict(
-    sequence: Sequence, settings: EvaluationSettings, protocol: Protocol
+    sequence: Sequence,
+    settings: EvaluationSettings,
+    protocol: Protocol,
+    watched: WatchedPredictor | None = None,
 ) -> tuple[Predicted, list[SequenceScore] | None]:
+    """
+    Args:
+        watched: the model, where it is loaded already.
+    """
     from geo4d.evaluation.ablations import WINDOW_PARTS, ablated_predictor, score_windows
-    from geo4d.reconstruct import reconstruct
 
     assert settings.model is not None
-    if sequence.rgb is None:
-        raise InputError(
-            f"expected frames in {sequence.name} to run a model on, but the dataset folder has none"
-        )
-    frames = np.stack([as_uint8(np.asarray(sequence.rgb[t])) for t in range(sequence.num_frames)])
-    steps = np.diff(sequence.times_s)
-    fps = float(1 / np.median(steps)) if steps.size else 24.0
-    run_settings = {"fps": fps, "split_shots": False, **settings.model_settings}
-    model: Any = settings.model
+    model: Any = watched or settings.model
     by_window = settings.ablate in WINDOW_PARTS
     if settings.ablate is not None and not by_window:
         model = ablated_predictor(
             settings.model, settings.ablate, dict(settings.model_options), dict(settings.model_settings)
         )
-    options: dict[str, Any] = (
-        {"model_options": dict(settings.model_options)} if isinstance(model, str) else {}
-    )
     if settings.network_only or by_window:
-        whole, windows = score_windows(sequence, frames, model, run_settings, options, protocol)
+        options: dict[str, Any] = (
+            {"model_options": dict(settings.model_options)} if isinstance(model, str) else {}
+        )
+        whole, windows = score_windows(
+            sequence, _pictures(sequence), model, _run_settings(sequence, settings), options, protocol
+        )
         if by_window:
             kept = WINDOW_PARTS[str(settings.ablate)]
             windows = [
@@ -363,8 +431,36 @@ def _predict(
                 for w in windows
             ]
         return whole, windows
-    reconstruction = reconstruct(frames, model=model, **options, **run_settings)
-    return from_reconstruction(reconstruction), None
+    return _reconstructed(sequence, model, settings), None
+
+
+def _reconstructed(sequence: Sequence, model: Any, settings: EvaluationSettings) -> Predicted:
+    from geo4d.reconstruct import reconstruct
+
+    options: dict[str, Any] = (
+        {"model_options": dict(settings.model_options)} if isinstance(model, str) else {}
+    )
+    return from_reconstruction(
+        reconstruct(_pictures(sequence), model=model, **options, **_run_settings(sequence, settings))
+    )
+
+
+def _pictures(sequence: Sequence) -> np.ndarray:
+    """
+    Raises:
+        InputError: the sequence has none.
+    """
+    if sequence.rgb is None:
+        raise InputError(
+            f"expected frames in {sequence.name} to run a model on, but the dataset folder has none"
+        )
+    return np.stack([as_uint8(np.asarray(sequence.rgb[t])) for t in range(sequence.num_frames)])
+
+
+def _run_settings(sequence: Sequence, settings: EvaluationSettings) -> dict[str, Any]:
+    steps = np.diff(sequence.times_s)
+    fps = float(1 / np.median(steps)) if steps.size else 24.0
+    return {"fps": fps, "split_shots": False, **settings.model_settings}
 
 
 def as_uint8(image: np.ndarray) -> np.ndarray:
@@ -406,6 +502,8 @@ def summarise(
 def _result(plan: _Plan, settings: EvaluationSettings, rows: list[dict[str, Any]]) -> dict[str, Any]:
     from geo4d.provenance import machine, versions
 
+    samples = [row["confidence_sample"] for row in rows if row.get("confidence_sample")]
+    rows = [{key: value for key, value in row.items() if key != "confidence_sample"} for row in rows]
     metrics = [{key: value for key, value in row.items() if _is_metric(key, value)} for row in rows]
     mean, median, counts = summarise(metrics)
     weights = sorted({row["weights_sha256"] for row in rows if row.get("weights_sha256")})
@@ -438,7 +536,10 @@ def _result(plan: _Plan, settings: EvaluationSettings, rows: list[dict[str, Any]
         ],
         "failed": [{"name": row["name"], "reason": row["failed"]} for row in rows if "failed" in row],
         "sources": plan.sources,
+        "confidence": pooled_confidence(samples),
     }
+    if any("baselines" in row for row in rows):
+        result["baselines"] = _baseline_summary(rows)
     if plan.mean_by_pixels:
         result["mean_by_pixels"] = _mean_by_pixels(rows)
     if plan.benchmark == "synthetic":
@@ -446,6 +547,20 @@ def _result(plan: _Plan, settings: EvaluationSettings, rows: list[dict[str, Any]
 
         result["definition_sha256"] = definition_hash()
         result |= _trivial_summary(rows)
+    return result
+
+
+def _baseline_summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Means over the sequences of every row to beat, and of the whole under the same one factor."""
+    result = {}
+    for name in ("whole", *BASELINES):
+        found = [
+            row["whole_median"] if name == "whole" else row["baselines"][name]
+            for row in rows
+            if "baselines" in row
+        ]
+        mean, median, counts = summarise(found)
+        result[name] = {**mean, "median": median, "counts": counts}
     return result
 
 

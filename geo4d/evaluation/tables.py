@@ -27,7 +27,15 @@ LABELS = {
     "pose_coverage": "posed",
     "seconds_per_frame": "s/frame",
     "depth_change": "depth change",
-    "focal_rel": "focal",
+    "fx_rel": "fx",
+    "fy_rel": "fy",
+    "cx_rel": "cx / width",
+    "cy_rel": "cy / height",
+    "fy_fx_rel": "fy / fx",
+    "intrinsics_coverage": "intrinsics",
+    "depth_over_cameras": "depth / cameras",
+    "flicker_static": "flicker, static",
+    "flicker_moving": "flicker, moving",
 }
 _COVERAGE = {
     "abs_rel": "coverage",
@@ -41,7 +49,11 @@ _COVERAGE = {
     "rpe_trans": "pose_coverage",
     "rpe_rot_deg": "pose_coverage",
     "depth_change": "depth_change_coverage",
-    "focal_rel": "focal_coverage",
+    "fx_rel": "intrinsics_coverage",
+    "fy_rel": "intrinsics_coverage",
+    "fy_fx_rel": "intrinsics_coverage",
+    "cx_rel": "intrinsics_coverage",
+    "cy_rel": "intrinsics_coverage",
 }
 """Error -> the coverage that must stand beside it."""
 
@@ -99,6 +111,75 @@ def result_table(result: Mapping[str, Any], *, sequences: bool = True, published
         columns=("", *(LABELS.get(column, column) for column in columns)),
         rows=tuple(rows),
         notes=_notes(result, columns, published),
+    )
+
+
+def baseline_table(result: Mapping[str, Any], *, most_sequences: int = 16) -> Table | None:
+    """What must be beaten beside the whole, on the same pixels; None where it was not scored.
+
+    Args:
+        most_sequences: up to so many, every sequence has rows of its own; else the means stand alone.
+    """
+    if "baselines" not in result:
+        return None
+    regions = ("", "_with_evidence", "_without_evidence")
+    columns = [f"{metric}{region}" for region in regions for metric in ("abs_rel", "delta_125")]
+    scored = [row for row in result["sequences"] if "baselines" in row]
+    rows = []
+    if len(scored) <= most_sequences:
+        for row in scored:
+            for name, values in {"whole": row["whole_median"], **row["baselines"]}.items():
+                cells = (_cell(values.get(column)) for column in columns)
+                rows.append((f"{row['name']}: {name}", *cells))
+    for name, values in result["baselines"].items():
+        rows.append((f"mean: {name}", *(_cell(values.get(column)) for column in columns)))
+    return Table(
+        title=f"{result['benchmark']}: the whole beside what must be beaten",
+        columns=(
+            "",
+            *(
+                f"{LABELS[metric]}{label}"
+                for label in ("", ", evidence", ", none")
+                for metric in ("abs_rel", "delta_125")
+            ),
+        ),
+        rows=tuple(rows),
+        notes=(
+            "one factor per sequence, median over median, whatever the protocol; "
+            "ramp: one scale and shift of disparity per sequence, pictures_affine: one per frame",
+            "evidence: pixels where motion tells a depth; none: all others. "
+            "The row of the evidence counts its own pixels only",
+        ),
+    )
+
+
+def confidence_table(result: Mapping[str, Any]) -> Table | None:
+    """Claimed and true shares of depths within 10 %, over all sequences; None where nothing claims anything."""
+    pooled = result.get("confidence")
+    if pooled is None:
+        return None
+    rows = tuple(
+        (f"{10 * index} to {10 * index + 10} %", _cell(group["claimed"]), _cell(group["true"]))
+        for index, group in enumerate(pooled["deciles"])
+    )
+    mean = result["mean"]
+    kept = ", ".join(
+        f"{label} {_cell(mean.get(name))}"
+        for name, label in (
+            ("kept", "of finite pixels"),
+            ("kept_moving", "of moving ones"),
+            ("kept_abs_rel", "AbsRel of kept / of all"),
+            ("dropped_error", "median error of dropped / of kept"),
+        )
+    )
+    return Table(
+        title=f"{result['benchmark']}: confidence, least to most",
+        columns=("pixels", "claimed", "true"),
+        rows=rows,
+        notes=(
+            f"largest difference {_cell(pooled['gap'])}; Spearman with -error, pooled: {_cell(pooled['spearman'])}",
+            f"kept by default exports, means over sequences: {kept}",
+        ),
     )
 
 

@@ -16,7 +16,8 @@ from geo4d.evaluation.metrics import (
     depth_change_sums,
     depth_scores,
     depth_sums,
-    focal_scores,
+    intrinsics_scores,
+    log_error_change,
     path_degeneracy,
     point_scores,
     point_sums,
@@ -24,6 +25,9 @@ from geo4d.evaluation.metrics import (
     pose_scores,
     static_correspondences,
     track_depth_change_sums,
+    track_pixels,
+    translation_parallax,
+    unmoved_change,
 )
 from geo4d.formats.cameras import load_kitti_poses, load_tum, quaternions_to_poses
 from geo4d.geometry.poses import rigid, se3_exp, similarity, so3_exp, transform_cameras
@@ -249,13 +253,65 @@ def test_auc_counts_degrees():
     assert pose_auc(turned, reference) == pytest.approx({3: 0, 5: 1 / 5, 15: 11 / 15, 30: 26 / 30})
 
 
-def test_focal_error_is_relative_to_the_width():
-    reference = torch.eye(3).repeat(4, 1, 1) * 100
-    predicted = torch.eye(3).repeat(4, 1, 1) * 60
+def intrinsics(fx, fy, cx, cy):
+    return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
+
+
+def test_intrinsics_errors_are_in_pixels_of_the_reference():
+    reference = intrinsics(100, 100, 40, 30).repeat(4, 1, 1)
+    # Maps half as wide and a third as high: true intrinsics are 50, 33.3, 20, 10 there.
+    predicted = intrinsics(60, 100 / 3, 21, 10).repeat(4, 1, 1)
     predicted[3] = torch.nan
-    scores = focal_scores(predicted, (30, 40), reference, (60, 80))
-    assert scores.focal_rel == pytest.approx(0.2)
+    scores = intrinsics_scores(predicted, (20, 40), reference, (60, 80))
+    assert scores.fx_rel == pytest.approx(0.2)
+    assert scores.fy_rel == pytest.approx(0)
+    assert scores.fy_fx_rel == pytest.approx(1 / 6)
+    assert scores.cx_rel == pytest.approx(2 / 80)
+    assert scores.cy_rel == pytest.approx(0)
     assert scores.coverage == 0.75
+
+
+def test_a_vertical_focal_length_taken_for_the_horizontal_one_is_seen():
+    """96 x 160 maps of a 16:9 picture have pixels that are not square; calling them square is off by 1/15 in fy."""
+    reference = intrinsics(1000, 1000, 960, 540)[None]
+    square = intrinsics(1000 / 12, 1000 / 12, 80, 48)[None]
+    scores = intrinsics_scores(square, (96, 160), reference, (1080, 1920))
+    assert scores.fx_rel == pytest.approx(0)
+    assert scores.fy_rel == pytest.approx(1 / 16)
+    assert scores.fy_fx_rel == pytest.approx(1 / 16)
+
+
+def test_parallax_is_what_translation_adds():
+    K = intrinsics(50, 50, 32, 24).repeat(3, 1, 1)
+    c2w = torch.eye(4).repeat(3, 1, 1).double()
+    depth = torch.full((48, 64), 5.0)
+    c2w[1, :3, :3] = so3_exp(torch.tensor([0, 0.2, 0]).double())  # turning alone is none
+    assert translation_parallax(depth, K, c2w, 0) == pytest.approx(0, abs=1e-9)
+    c2w[2, 0, 3] = 0.7  # 0.7 m sideways at 5 m: 50 * 0.7 / 5
+    assert translation_parallax(depth, K, c2w, 0) == pytest.approx(7)
+    assert translation_parallax(torch.full((48, 64), torch.inf), K, c2w, 0) == 0
+
+
+def test_error_changes_are_read_at_the_same_pixels():
+    """A slanted plane seen from a moving camera: the rounding of tracks must not look like flicker."""
+    row = torch.arange(1, 25).double()[:, None].expand(24, 32)
+    reference = torch.stack([1 / row, 1 / (row + 0.4)])  # as if the picture slid by less than a pixel
+    source = torch.tensor([[3, 4], [9, 9], [20, 30]])
+    assert log_error_change(3 * reference, reference, source, source).abs().max() < 1e-12
+    pulsing = torch.stack([reference[0], reference[1] * 1.02])
+    assert torch.allclose(
+        log_error_change(pulsing, reference, source, source), torch.tensor(1.02).double().log()
+    )
+    pulsing[1, 9, 9] = torch.nan
+    assert len(log_error_change(pulsing, reference, source, source)) == 2
+
+
+def test_tracks_become_pixels_seen_in_both_frames():
+    tracks = torch.tensor([[[1.7, 2.2], [5.0, 5.0], [3.0, 3.0]], [[2.1, 2.9], [8.5, 5.0], [3.0, 3.0]]])
+    visible = torch.tensor([[True, True, False], [True, True, True]])
+    source, target = track_pixels(tracks, visible, (6, 8))
+    assert source.tolist() == [[2, 1]]
+    assert target.tolist() == [[2, 2]]
 
 
 # Consistency ---------------------------------------------------------------------------------------------------------
@@ -378,3 +434,17 @@ def test_a_small_recorded_path():
     scores = pose_scores(predicted, reference)
     for name, value in record["evo_sim3"].items():
         assert getattr(scores, name) == pytest.approx(value, abs=1e-9), name
+
+
+def test_unmoved_pixels_need_no_truth():
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(20, 30, 3, generator=generator)
+    later = picture.clone()
+    later[:, 20:] = torch.rand(20, 10, 3, generator=generator)  # something came by
+    depth = torch.full((2, 20, 30), 3.0)
+    depth[1] *= 1.02
+    depth[1, :, 20:] *= 2
+    depth[0, 5, 5] = torch.nan
+    change = unmoved_change(depth, torch.stack([picture, later]))
+    assert torch.allclose(change, torch.tensor(1.02).double().log(), atol=1e-6)
+    assert 20 * 14 <= len(change) <= 20 * 20 - 1

@@ -63,7 +63,10 @@ def test_result_has_protocol_hashes_means_and_what_is_degenerate(dataset):
     assert rows["bent"]["abs_rel"] < 1e-6
     assert rows["bent"]["ate"] < 1e-6
     assert rows["still"]["ate"] is None
-    assert result["degenerate"] == [{"name": "still", "part": "poses", "reason": "no motion"}]
+    assert result["degenerate"] == [
+        {"name": "still", "part": "poses", "reason": "no motion"},
+        {"name": "still", "part": "scale", "reason": "not determined: 0.0 px of parallax"},
+    ]
     assert result["counts"]["ate"] == 1
     assert result["mean"]["ate"] == rows["bent"]["ate"]
     assert result["mean"]["delta_125"] == 1

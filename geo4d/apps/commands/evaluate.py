@@ -34,6 +34,8 @@ class EvaluateOptions:
     """Folder for error maps and camera paths (the prediction is computed once more for them)."""
     ablate: Literal["steps", "modalities", "stride", "vae"] | None = None
     """Run the paper's ablation of the model in place of one run."""
+    baselines: bool = True
+    """Score what must be beaten beside the model (synthetic and samples): constant, ramp, control, pictures, evidence."""
     network_only: bool = False
     """Score each window of the network on its own, without fusion."""
     protocol: str | None = None
@@ -66,7 +68,7 @@ def run(options: EvaluateOptions) -> int:
 
     from geo4d.apps.progress import StageBars
     from geo4d.evaluation.run import EvaluationSettings, benchmark_names, evaluate
-    from geo4d.evaluation.tables import ablation_table, result_table
+    from geo4d.evaluation.tables import ablation_table, baseline_table, confidence_table, result_table
     from geo4d.formats.files import new_file
 
     if options.benchmark == "list":
@@ -90,6 +92,7 @@ def run(options: EvaluateOptions) -> int:
             sequences=options.sequences,
             limit=options.limit,
             jobs=options.jobs,
+            baselines=options.baselines and part is None and options.ablate is None,
         )
         work = None if options.json is None else options.json.with_name(f"{options.json.name}.{parts}")
         with StageBars(quiet=options.quiet) as bars:
@@ -98,7 +101,11 @@ def run(options: EvaluateOptions) -> int:
     model_settings = {"seed": options.seed, **chosen} if model is not None else {}
     if options.ablate is None:
         result = evaluate_with(model_settings, None, "parts")
-        table = result_table(result, published=options.published)
+        tables = [
+            result_table(result, published=options.published),
+            baseline_table(result),
+            confidence_table(result),
+        ]
     else:
         from geo4d.evaluation.ablations import variants
 
@@ -114,8 +121,8 @@ def run(options: EvaluateOptions) -> int:
             "model": model,
             "variants": results,
         }
-        table = ablation_table(options.ablate, results, published=options.published)
-    print(table.render(options.table))
+        tables = [ablation_table(options.ablate, results, published=options.published)]
+    print("\n\n".join(table.render(options.table) for table in tables if table is not None))
     if options.json is not None:
         with new_file(options.json) as temporary:
             temporary.write_text(json.dumps(result, indent=1, default=str))
