@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +40,14 @@ class FrameTimes:
     unit: str
 
 
-def load_frame_times(path: str | Path) -> FrameTimes:
+def load_frame_times(path: str | Path, unit: str | None = None) -> FrameTimes:
     """Times from lines of ``time``, ``time name`` (TUM), ``time,name`` (EuRoC) or a date (KITTI raw).
 
     The unit is seconds, unless a head line names another (``[ns]``) or the times are whole numbers that are dates between
     1990 and 2100 in milli-, micro- or nanoseconds since 1970. ``#`` starts a comment.
 
+    Args:
+        unit: a key of ``UNITS``, where the format fixes it.
     Raises:
         InputError: missing, empty, a line that is none of these, or only some lines with a name.
     """
@@ -60,16 +62,15 @@ def load_frame_times(path: str | Path) -> FrameTimes:
     for number, line in enumerate(lines, 1):
         text, _, comment = line.partition("#")
         text = text.lstrip("\ufeff").strip()
-        head = comment if not text else text
+        head = text if text else comment
         if not words and not is_time(head):
-            unit = next((unit for mark, unit in _ABBREVIATIONS.items() if mark in head.lower()), None)
-            stated = unit or stated
+            stated = next((name for mark, name in _ABBREVIATIONS.items() if mark in head.lower()), stated)
             if not re.search("[0-9]", text):
                 continue
         if not text:
             continue
         time, name = _split(text)
-        if not is_time(time) or bool(name) != bool(names) and words:
+        if not is_time(time) or (words and bool(name) != bool(names)):
             raise InputError(
                 f"expected a time, or 'time name' as in the lines before, in line {number} of {path}, "
                 f"got {line.strip()[:60]!r}"
@@ -80,10 +81,10 @@ def load_frame_times(path: str | Path) -> FrameTimes:
     if not words:
         raise InputError(f"expected times in {path}, one a line; it holds none")
     try:
-        times_s, unit = to_seconds(words, stated)
+        times_s, written = to_seconds(words, unit or stated)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
-    return FrameTimes(times_s, tuple(names) or None, unit)
+    return FrameTimes(times_s, tuple(names) or None, written)
 
 
 def is_time(text: str) -> bool:
@@ -138,7 +139,7 @@ def date_to_seconds(text: str) -> float | None:
     if match is None:
         return None
     try:
-        moment = datetime(*(int(match[i]) for i in range(1, 7)), tzinfo=timezone.utc)  # type: ignore[arg-type,misc]
+        moment = datetime(*(int(match[i]) for i in range(1, 7)), tzinfo=UTC)  # type: ignore[arg-type,misc]
     except ValueError:
         return None
     return moment.timestamp() + (float(f"0.{match[7]}") if match[7] else 0.0)

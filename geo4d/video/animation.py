@@ -1,7 +1,8 @@
 """Animated WebP and PNG: every frame, put together as the formats say, with its time.
 
-A frame of such a file is a rectangle that is laid over the canvas, or replaces a part of it. Each rectangle is wrapped as a
-still picture of its own for OpenCV, so one canvas is in memory, not the whole animation, and any version of OpenCV will do.
+A frame of such a file is a rectangle that is laid over the canvas, or replaces a part of it. Each rectangle is wrapped
+as a still picture of its own for OpenCV, so one canvas is in memory, not the whole animation, and any version of OpenCV
+will do.
 """
 
 import struct
@@ -234,7 +235,7 @@ def _find_webp(data: bytes) -> Animation | None:
 
 def _still_webp(data: bytes, width: int, height: int) -> bytes:
     """The chunks of one frame as a file of its own."""
-    chunks = {name: payload for name, payload in _chunks(data, "<", name_first=True)}
+    chunks = dict(_chunks(data, "<", name_first=True))
     body = b""
     if b"ALPH" in chunks:
         body += _riff(

@@ -78,7 +78,8 @@ def list_frames(
     if isinstance(times, str | Path):
         order = _with_times(order, load_frame_times(times), Path(times))
     elif times is not None:
-        order = replace(order, times_s=_increasing(np.asarray(times, np.float64), order.names, "the times"))
+        times_s = _increasing(np.asarray(times, np.float64), order.names, "the times")
+        order = replace(order, times_s=times_s, notes=(*order.notes, *time_gaps(times_s, order.names)))
     elif find_times and (pictures is None or isinstance(pictures, str)):
         order = _with_found_times(order, folder)
     elif order.times_s is not None:
@@ -179,14 +180,16 @@ def _with_times(order: Order, listed: FrameTimes, path: Path) -> Order:
         times_s = times_s[[rows[name] for name in names]]
     elif len(times_s) != len(names):
         numbers = order.numbers
-        counts = numbers is not None and 0 <= numbers[0] and numbers[-1] < len(times_s)
-        if not counts or path.name != "times.txt" and path.name != "timestamps.txt":
+        counts = numbers is not None and numbers[0] >= 0 and numbers[-1] < len(times_s)
+        if not counts or path.name not in ("times.txt", "timestamps.txt"):
             raise InputError(
                 f"{path} has {len(times_s)} times, but there are {len(names)} pictures; expected one for each"
             )
         assert numbers is not None
         times_s = times_s[numbers.astype(int)]
-        notes.append(f"{len(names)} of {len(listed.times_s)} times in {path.name} are used, by the pictures' numbers")
+        notes.append(
+            f"{len(names)} of {len(listed.times_s)} times in {path.name} are used, by the pictures' numbers"
+        )
     times_s = _increasing(times_s, names, str(path))
     unit = "" if listed.unit == "seconds" else f", {listed.unit}"
     notes += [f"times are those of {path.name}{unit}", *time_gaps(times_s, names)]
@@ -195,7 +198,9 @@ def _with_times(order: Order, listed: FrameTimes, path: Path) -> Order:
 
 def _increasing(times_s: np.ndarray, names: Sequence[str], what: str) -> np.ndarray:
     if times_s.shape != (len(names),):
-        raise InputError(f"expected {len(names)} times for {len(names)} pictures, got {list(times_s.shape)} in {what}")
+        raise InputError(
+            f"expected {len(names)} times for {len(names)} pictures, got {list(times_s.shape)} in {what}"
+        )
     if not np.isfinite(times_s).all():
         raise InputError(f"expected finite times in seconds, got {what} with others")
     back = np.flatnonzero(np.diff(times_s) <= 0)
@@ -214,10 +219,14 @@ def list_times(times: str | Path | Sequence[float] | np.ndarray, count: int, wha
     Raises:
         InputError: not as many, not finite, or not increasing.
     """
-    seconds = load_frame_times(times).times_s if isinstance(times, str | Path) else np.asarray(times, np.float64)
+    seconds = (
+        load_frame_times(times).times_s if isinstance(times, str | Path) else np.asarray(times, np.float64)
+    )
     source = times if isinstance(times, str | Path) else "the times"
     if seconds.shape != (count,):
-        raise InputError(f"expected {count} times for {count} frames of {what}, got {len(seconds)} in {source}")
+        raise InputError(
+            f"expected {count} times for {count} frames of {what}, got {len(seconds)} in {source}"
+        )
     return _increasing(seconds, [f"frame {t}" for t in range(count)], str(source))
 
 
@@ -388,5 +397,3 @@ def _full_range(dtypes: Iterable[np.dtype]) -> tuple[float, float] | None:
     if kinds and all(kind.kind == "f" for kind in kinds):
         return 0.0, 1.0
     return None
-
-

@@ -1,7 +1,7 @@
 """What the names of pictures say: which belong together, in which order, when they were taken, and what is missing.
 
-Numbers in names are ordered by value: whole numbers, decimals (``0.05`` before ``0.1``), signs (``-1`` before ``0``) and time
-stamps. Names that differ in more than their numbers are different sequences.
+Numbers in names are ordered by value: whole numbers, decimals (``0.05`` before ``0.1``), signs (``-1`` before ``0``) and
+time stamps. Names that differ in more than their numbers are different sequences.
 """
 
 import fnmatch
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import PurePath
 
 import numpy as np
@@ -25,10 +26,31 @@ _EXPONENT = r"(?:[eE][+-]?[0-9]+)?"
 _LEXERS = (_SIGN + _DECIMAL, _SIGN_AFTER_LETTERS + _DECIMAL, _SIGN_AFTER_LETTERS + _DECIMAL + _EXPONENT)
 _WHOLE_LEXERS = (_SIGN + _INTEGER, _SIGN_AFTER_LETTERS + _INTEGER)
 
-_SAME_TYPE = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif", ".apng": ".png", ".heif": ".heic"}
+_SAME_TYPE = {
+    ".jpeg": ".jpg",
+    ".jpe": ".jpg",
+    ".jfif": ".jpg",
+    ".tiff": ".tif",
+    ".apng": ".png",
+    ".heif": ".heic",
+}
 _SAME_TYPE |= {".hif": ".heic", ".pnm": ".ppm", ".pgm": ".ppm"}
 
-_WORDS_OF_TIME = ("", "t", "ts", "time", "stamp", "timestamp", "s", "sec", "frame", "rgb", "img", "image", "color")
+_WORDS_OF_TIME = (
+    "",
+    "t",
+    "ts",
+    "time",
+    "stamp",
+    "timestamp",
+    "s",
+    "sec",
+    "frame",
+    "rgb",
+    "img",
+    "image",
+    "color",
+)
 """Letters around a decimal number that may be a time in seconds."""
 
 _GAP = 1.75
@@ -103,7 +125,7 @@ def order_names(names: Sequence[str], *, mixed: bool = False) -> Order:
     if len(ordered) == 1:
         return Order(tuple(ordered), None, None, ())
     values = [parsed[name].values for name in ordered]
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if parsed[first].values == parsed[second].values:
             raise InputError(
                 f"{first} and {second} have the same number, so their order is open; rename one, choose names "
@@ -111,7 +133,7 @@ def order_names(names: Sequence[str], *, mixed: bool = False) -> Order:
             )
     varying = [i for i in range(len(values[0])) if len({value[i] for value in values}) > 1]
     for i in varying:
-        if any(b[i] < a[i] for a, b in zip(values, values[1:], strict=False)):
+        if any(b[i] < a[i] for a, b in pairwise(values)):
             raise _several(ordered, parsed)
     texts = [parsed[name].texts for name in ordered]
     times_s, note = _times(texts, varying, parsed[ordered[0]].template[0])
@@ -124,14 +146,18 @@ def order_names(names: Sequence[str], *, mixed: bool = False) -> Order:
         numbers = np.array([int(value[whole[-1]]) for value in values], object)
         notes += _number_gaps(numbers, ordered)
     else:
-        notes.append(f"the names are decimal numbers; pictures follow by value, {ordered[0]} to {ordered[-1]}")
+        notes.append(
+            f"the names are decimal numbers; pictures follow by value, {ordered[0]} to {ordered[-1]}"
+        )
     return Order(tuple(ordered), times_s, numbers, tuple(notes))
 
 
 def matches(name: str, pattern: str) -> bool:
     """Whether a file name fits a pattern: ``*`` is anything, ``?`` one character, ``#`` a number or a date."""
     parts = [fnmatch.translate(part).removesuffix(r"\Z").removesuffix(r"\z") for part in pattern.split("#")]
-    return re.fullmatch(rf"(?:#|{DATE.pattern}|[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)".join(parts), name) is not None
+    return (
+        re.fullmatch(rf"(?:#|{DATE.pattern}|[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)".join(parts), name) is not None
+    )
 
 
 def time_gaps(times_s: np.ndarray, names: Sequence[str]) -> list[str]:
@@ -168,8 +194,25 @@ def _take_apart(names: Sequence[str]) -> list[_Name]:
             if best is None or len({p.template for p in parsed}) < len({p.template for p in best}):
                 best = parsed
         if best is not None:
-            return best
+            return _join_seconds(best)
     raise AssertionError("whole numbers can always be read")
+
+
+def _join_seconds(parsed: list[_Name]) -> list[_Name]:
+    """Names with seconds and nanoseconds as two numbers, as ROS writes them, have one number: nanoseconds."""
+    if len({p.template for p in parsed}) > 1:
+        return parsed
+    for i in range(len(parsed[0].texts) - 1):
+        pairs = [p.texts[i : i + 2] for p in parsed]
+        seconds = epoch_unit([a for a, _ in pairs]) == "seconds" and not any("." in a for a, _ in pairs)
+        if seconds and all(re.fullmatch("[0-9]{9}", b) for _, b in pairs):
+            joined = []
+            for p, (a, b) in zip(parsed, pairs, strict=True):
+                texts = (*p.texts[:i], a + b, *p.texts[i + 2 :])
+                around = p.around[: i + 1] + p.around[i + 2 :]
+                joined.append(_Name(p.template, texts, tuple(Decimal(text) for text in texts), around))
+            return joined
+    return parsed
 
 
 def _are_decimals(parsed: Sequence[_Name]) -> bool:
@@ -216,10 +259,6 @@ def _times(
     for i in varying:
         column = [text[i] for text in texts]
         if all(date_to_seconds(text) is not None for text in column) or epoch_unit(column):
-            if i + 1 in varying and epoch_unit(column) == "seconds":
-                nanoseconds = [text[i + 1] for text in texts]
-                if all(re.fullmatch("[0-9]{9}", text) for text in nanoseconds):  # ROS: seconds_nanoseconds
-                    column = [f"{a}{b}" for a, b in zip(column, nanoseconds, strict=True)]
             times_s, unit = to_seconds(column)
             if (np.diff(times_s) > 0).all():
                 return times_s, f"times are those of the names ({unit})"
@@ -266,7 +305,9 @@ def _several(ordered: Sequence[str], parsed: dict[str, _Name]) -> InputError:
             groups.setdefault(parsed[name].template, []).append(name)
     shown = sorted(groups.values(), key=len, reverse=True)
     patterns = [parsed[group[0]].pattern(running) for group in shown]
-    listed = ", ".join(f"{pattern} ({len(group)})" for pattern, group in zip(patterns[:4], shown, strict=False))
+    listed = ", ".join(
+        f"{pattern} ({len(group)})" for pattern, group in zip(patterns[:4], shown, strict=False)
+    )
     more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
     return InputError(
         f"holds {len(shown)} sequences or types of pictures: {listed}{more}; choose one with "

@@ -115,9 +115,7 @@ class PictureFile:
             raise InputError("the file is empty")
         kind = sniff_image(data[:16])
         if kind is None:
-            raise InputError(
-                "expected a PNG, JPEG, WebP, BMP, TIFF, PNM or HEIC picture, got other content"
-            )
+            raise InputError("expected a PNG, JPEG, WebP, BMP, TIFF, PNM or HEIC picture, got other content")
         self.kind = kind
         self._data: bytes | bytearray = bytearray(data) if kind == "tiff" else data
         self.times_s: np.ndarray | None = None
@@ -448,7 +446,9 @@ def _tiff_tags(data: bytes | bytearray, offset: int) -> _Tags:
     entries = {}
     for i in range(min(count, 4096)):
         at = start + entry_bytes * i
-        tag, kind, number = struct.unpack(order + ("HHQ" if big else "HHI"), data[at : at + entry_bytes - inline])
+        tag, kind, number = struct.unpack(
+            order + ("HHQ" if big else "HHI"), data[at : at + entry_bytes - inline]
+        )
         if kind in _TYPE_CODES:
             values = at + entry_bytes - inline
             if number * _TYPE_BYTES[kind] > inline:
@@ -479,9 +479,7 @@ def _tiff_pages(data: bytes | bytearray) -> tuple[tuple[Page, ...], int]:
             deep = max(tags.values(data, _BITS), default=1) > 8
             deep = deep or tags.first(data, _SAMPLE_FORMAT, 1) in (2, 3)
             orientation = tags.first(data, _ORIENTATION, 1)
-            pages.append(
-                Page((height, width), orientation if 1 <= orientation <= 8 else 1, deep, offset)
-            )
+            pages.append(Page((height, width), orientation if 1 <= orientation <= 8 else 1, deep, offset))
         offset = tags.following
     return tuple(pages), skipped
 
