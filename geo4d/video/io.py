@@ -333,7 +333,7 @@ def _frame_rate(times_s: np.ndarray, source: _Source, stride: int, fps: float | 
     if len(steps):
         # The mean of the usual steps: containers round times, and a gap must not slow the whole clip down.
         usual = steps[np.abs(steps / np.median(steps) - 1) < 0.25]
-        return float(1 / usual.mean())
+        return float(1 / (usual.mean() if len(usual) else np.median(steps)))
     base = source.table.fps if isinstance(source, VideoFile) else (fps or 24.0)
     return base / stride
 

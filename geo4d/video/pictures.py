@@ -240,7 +240,7 @@ def _no_file(path: Path) -> str:
     return "is a link to a file that is not there" if path.is_symlink() else "does not exist"
 
 
-def _decode(data: bytes | bytearray, flags: int) -> np.ndarray:
+def _decode(data: bytes | bytearray, flags: int) -> np.ndarray | None:
     import cv2
 
     return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -532,7 +532,7 @@ def _heif_pages(data: bytes | bytearray) -> tuple[Page, ...]:
 
 
 def _decode_heif(data: bytes | bytearray, index: int) -> np.ndarray:
-    image = np.asarray(_open_heif(data)[index])
+    image = np.array(_open_heif(data)[index])
     if image.dtype != np.uint8:
         raise InputError(f"expected 8 bits a channel from the HEIC decoder, got {image.dtype}")
     return image
