@@ -74,7 +74,9 @@ def test_a_picture_without_permission_is_told(tmp_path, monkeypatch):
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(InputError, match=r"1 of 2 frames readable \(2\.png: cannot be read: Permission denied\)"):
+    with pytest.raises(
+        InputError, match=r"1 of 2 frames readable \(2\.png: cannot be read: Permission denied\)"
+    ):
         Video(tmp_path)
 
 
