@@ -114,14 +114,19 @@ def _decode_still(still: bytes) -> np.ndarray | None:
     if image.shape[2] == 2:
         image = image[..., [0, 0, 0, 1]]
     if image.shape[2] == 3:
-        opaque = np.full((*image.shape[:2], 1), np.iinfo(image.dtype).max, image.dtype)
+        opaque = np.full((*image.shape[:2], 1), _most(image), image.dtype)
         image = np.concatenate([image, opaque], axis=-1)
     return image
 
 
+def _most(image: np.ndarray) -> int:
+    """The value of white, and of opaque."""
+    return 65535 if image.dtype == np.uint16 else 255
+
+
 def _over(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Source over target, both [h, w, 4] with straight alpha."""
-    most = np.iinfo(source.dtype).max
+    most = _most(source)
     a = source[..., 3:].astype(np.float64) / most
     b = target[..., 3:].astype(np.float64) / most * (1 - a)
     alpha = a + b

@@ -110,8 +110,8 @@ def order_names(names: Sequence[str], *, mixed: bool = False) -> Order:
     if mixed:
         ordered.sort(key=_natural_key)
         groups = len({parsed[name].template for name in ordered})
-        note = (f"{groups} kinds of names are taken together, in order of name",) if groups > 1 else ()
-        return Order(tuple(ordered), None, None, note)
+        together = (f"{groups} kinds of names are taken together, in order of name",) if groups > 1 else ()
+        return Order(tuple(ordered), None, None, together)
     templates = Counter(parsed[name].template for name in ordered)
     if len(templates) > 1:
         if max(templates.values()) > 1 or len({suffix for _, suffix in templates}) > 1:

@@ -131,9 +131,9 @@ class PictureFile:
         if self.kind == "tiff":
             pages, self.skipped = _tiff_pages(data)
         elif self.kind == "heif":
-            pages = _heif_pages(data)
+            pages = _heif_pages(bytes(data))
         else:
-            pages = (_HEADERS[self.kind](data),)
+            pages = (_HEADERS[self.kind](bytes(data)),)
         for page in pages:
             height, width = page.stored
             if height * width > MAX_PIXELS:
@@ -144,9 +144,9 @@ class PictureFile:
             if height <= 0 or width <= 0:
                 raise InputError("declares a picture without pixels")
         if self.kind in _CHECKS:
-            _CHECKS[self.kind](data)
+            _CHECKS[self.kind](bytes(data))
         if self.kind in ("png", "webp"):
-            self._animation = find_animation(data, self.kind)
+            self._animation = find_animation(bytes(data), self.kind)
         if self._animation is not None:
             if self._animation.num_frames > MAX_FRAMES:
                 raise InputError(f"has more than {MAX_FRAMES} frames")
@@ -249,7 +249,7 @@ def _decode(data: bytes | bytearray, flags: int) -> np.ndarray | None:
 # PNG ------------------------------------------------------------------------------------------------------------------
 
 
-def _png_chunks(data: bytes | bytearray) -> Iterator[tuple[bytes, bytes]]:
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
@@ -257,7 +257,7 @@ def _png_chunks(data: bytes | bytearray) -> Iterator[tuple[bytes, bytes]]:
         position += 12 + length
 
 
-def _png_page(data: bytes | bytearray) -> Page:
+def _png_page(data: bytes) -> Page:
     width, height, bits = struct.unpack(">IIB", data[16:25])
     orientation = 1
     for name, payload in _png_chunks(data):
@@ -280,7 +280,7 @@ def _text_orientation(name: bytes, payload: bytes) -> int:
         return 1
 
 
-def _check_png(data: bytes | bytearray) -> None:
+def _check_png(data: bytes) -> None:
     position = 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
@@ -298,7 +298,7 @@ def _check_png(data: bytes | bytearray) -> None:
 # JPEG -----------------------------------------------------------------------------------------------------------------
 
 
-def _jpeg_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, payload start, payload end) of the segments before the picture data."""
     position = 2
     while position + 4 <= len(data):
@@ -315,7 +315,7 @@ def _jpeg_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
         position += 2 + length
 
 
-def _jpeg_page(data: bytes | bytearray) -> Page:
+def _jpeg_page(data: bytes) -> Page:
     size: tuple[int, int] | None = None
     orientation = 1
     for marker, start, end in _jpeg_segments(data):
@@ -328,7 +328,7 @@ def _jpeg_page(data: bytes | bytearray) -> Page:
     return Page(size, orientation)
 
 
-def _check_jpeg(data: bytes | bytearray) -> None:
+def _check_jpeg(data: bytes) -> None:
     *_, (marker, scan, _) = _jpeg_segments(data)
     if marker != 0xDA or data.find(b"\xff\xd9", scan) < 0:
         raise InputError("the JPEG picture is cut: its end marker is missing")
@@ -337,7 +337,7 @@ def _check_jpeg(data: bytes | bytearray) -> None:
 # WebP, BMP, PNM -------------------------------------------------------------------------------------------------------
 
 
-def _webp_page(data: bytes | bytearray) -> Page:
+def _webp_page(data: bytes) -> Page:
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
@@ -357,24 +357,24 @@ def _webp_page(data: bytes | bytearray) -> Page:
     raise ValueError("no size")
 
 
-def _check_webp(data: bytes | bytearray) -> None:
+def _check_webp(data: bytes) -> None:
     if int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise InputError("the WebP picture is cut")
 
 
-def _bmp_page(data: bytes | bytearray) -> Page:
+def _bmp_page(data: bytes) -> Page:
     width, height = struct.unpack("<ii", data[18:26])
     return Page((abs(height), abs(width)))
 
 
-def _check_bmp(data: bytes | bytearray) -> None:
+def _check_bmp(data: bytes) -> None:
     start, width, height, bits, packing = struct.unpack("<10xI4xii2xHI", data[:34])
     row = (abs(width) * bits + 31) // 32 * 4
     if packing in (0, 3) and start + row * abs(height) > len(data):  # others have no fixed length
         raise InputError("the BMP picture is cut")
 
 
-def _pnm_fields(data: bytes | bytearray) -> tuple[bytes, list[int], int]:
+def _pnm_fields(data: bytes) -> tuple[bytes, list[int], int]:
     """Magic, (width, height, largest value), and where the values begin."""
     gap = rb"(?:\s+|#[^\n]*\n)+"
     match = re.match(rb"(P[2356])" + 2 * (gap + rb"(\d+)") + gap + rb"(\d+)\s", data[:4096])
@@ -383,12 +383,12 @@ def _pnm_fields(data: bytes | bytearray) -> tuple[bytes, list[int], int]:
     return match[1], [int(match[i]) for i in (2, 3, 4)], match.end()
 
 
-def _pnm_page(data: bytes | bytearray) -> Page:
+def _pnm_page(data: bytes) -> Page:
     _, (width, height, most), _ = _pnm_fields(data)
     return Page((height, width), deep=most > 255)
 
 
-def _check_pnm(data: bytes | bytearray) -> None:
+def _check_pnm(data: bytes) -> None:
     magic, (width, height, most), start = _pnm_fields(data)
     channels = 3 if magic in (b"P3", b"P6") else 1
     if magic in (b"P5", b"P6"):
@@ -527,7 +527,7 @@ def _heif() -> Any:
     return package
 
 
-def _heif_pages(data: bytes | bytearray) -> tuple[Page, ...]:
+def _heif_pages(data: bytes) -> tuple[Page, ...]:
     return tuple(Page((item.size[1], item.size[0])) for item in _open_heif(data))
 
 

@@ -93,7 +93,7 @@ def _load(folder: Path, name: str) -> Sequence:
         intrinsics=constant_intrinsics(len(frames), *INTRINSICS, integer_centres=False)
         if size == SIZE
         else None,
-        c2w=np.where(np.isfinite(c2w).all(axis=(1, 2))[:, None, None], c2w, np.nan),
+        c2w=np.where(np.isfinite(c2w).all(axis=(1, 2), keepdims=True), c2w, np.nan),
         depth_source="structured-light sensor",
         pose_source="KinectFusion",
         files=(*frames, *depth_files, *pose_files),
