@@ -6,9 +6,8 @@ This is what ``geo4d reconstruct`` takes from a folder that a reader knows; a mi
 import os
 from pathlib import Path
 
-from geo4d.datasets.base import Recording, load_reader
+from geo4d.datasets.base import IMAGE_SUFFIXES, Recording, load_reader
 from geo4d.errors import InputError
-from geo4d.video.pictures import IMAGE_SUFFIXES
 
 RECORDINGS = ("bonn", "tum", "7scenes", "euroc", "kitti-odometry", "kitti")
 """Readers whose folders are recognised, specific layouts first."""

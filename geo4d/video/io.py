@@ -19,7 +19,7 @@ from torch import Tensor
 
 from geo4d.errors import InputError
 from geo4d.video.containers import MAX_PIXELS, VideoFile
-from geo4d.video.frames import FrameFiles, list_frames, list_times
+from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times
 from geo4d.video.pictures import sniff_image
 
 log = logging.getLogger(__name__)
@@ -270,15 +270,14 @@ def reopen(place: Path, reading: Mapping[str, Any], stop: int) -> Video:
         reading: as the video stated it; empty for results that did not keep it.
         stop: number of frames in use.
     """
-    value_range = reading.get("value_range")
-    return Video(
-        place,
-        # The hash of a folder is that of all pictures in the list.
-        stop=None if "pictures" in reading else stop,
-        allow_partial=True,
-        pictures=reading.get("pictures"),
-        value_range=None if value_range is None else (value_range[0], value_range[1]),
-    )
+    pictures, value_range = reading.get("pictures"), reading.get("value_range")
+    if value_range is not None:
+        value_range = (value_range[0], value_range[1])
+    if pictures is not None:  # all of them, whatever part is in use: the hash is that of the whole list
+        return Video(place, allow_partial=True, pictures=pictures, value_range=value_range)
+    if place.is_dir():  # version 0.1.0 kept no list and took all pictures in order of name
+        return Video(place, stop=stop, allow_partial=True, pictures=ALL, fps=24.0)
+    return Video(place, stop=stop, allow_partial=True, value_range=value_range)
 
 
 def fit_size(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:

@@ -150,6 +150,14 @@ def test_the_same_frames_are_found_again(tmp_path, stride):
     assert np.array_equal(again.read([last]), video.read([video.num_frames - 1]))
 
 
+def test_results_without_a_list_take_all_in_order_of_name(tmp_path):
+    """Version 0.1.0 did: its results must find their colour again."""
+    shade(tmp_path, ["a2.png", "a10.png", "b1.png"])
+    again = reopen(tmp_path, {}, 3)
+    assert levels(again) == [0, 1, 2]
+    assert levels(reopen(tmp_path, {}, 2)) == [0, 1]
+
+
 def test_names_that_are_no_utf8(tmp_path):
     name = os.fsencode(tmp_path) + b"/f\xe9"
     for t in range(3):
