@@ -23,6 +23,7 @@ _DECIMAL = r"(?:[0-9]+(?:\.[0-9]+)?|(?<![0-9A-Za-z])\.[0-9]+)"
 _SIGN = r"(?:(?<![0-9A-Za-z)\]])[+-])?"
 _SIGN_AFTER_LETTERS = r"(?:(?<![0-9)\]])[+-])?"
 _EXPONENT = r"(?:[eE][+-]?[0-9]+)?"
+_POINT_AFTER_LETTERS = _SIGN + r"(?:[0-9]+(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
 _LEXERS = (_SIGN + _DECIMAL, _SIGN_AFTER_LETTERS + _DECIMAL, _SIGN_AFTER_LETTERS + _DECIMAL + _EXPONENT)
 _WHOLE_LEXERS = (_SIGN + _INTEGER, _SIGN_AFTER_LETTERS + _INTEGER)
 
@@ -193,19 +194,23 @@ def _take_apart(names: Sequence[str]) -> list[_Name]:
                 continue
             if best is None or len({p.template for p in parsed}) < len({p.template for p in best}):
                 best = parsed
+        if best is not None and _padding_differs(best):
+            pointed = [_parse(name, _POINT_AFTER_LETTERS) for name in names]
+            if _are_decimals(pointed) and not _padding_differs(pointed):
+                best = pointed
         if best is not None:
             return _join_seconds(best)
     raise AssertionError("whole numbers can always be read")
 
 
 def _join_seconds(parsed: list[_Name]) -> list[_Name]:
-    """Names with seconds and nanoseconds as two numbers, as ROS writes them, have one number: nanoseconds."""
+    """Names with seconds and their thousandths to billionths as two numbers, as ROS writes them, have one number."""
     if len({p.template for p in parsed}) > 1:
         return parsed
     for i in range(len(parsed[0].texts) - 1):
         pairs = [p.texts[i : i + 2] for p in parsed]
         seconds = epoch_unit([a for a, _ in pairs]) == "seconds" and not any("." in a for a, _ in pairs)
-        if seconds and all(re.fullmatch("[0-9]{9}", b) for _, b in pairs):
+        if seconds and len({len(b) for _, b in pairs}) == 1 and len(pairs[0][1]) in (3, 6, 9):
             joined = []
             for p, (a, b) in zip(parsed, pairs, strict=True):
                 texts = (*p.texts[:i], a + b, *p.texts[i + 2 :])
@@ -221,6 +226,18 @@ def _are_decimals(parsed: Sequence[_Name]) -> bool:
         return False
     fractions = [text.partition(".")[2] for p in parsed for text in p.texts if "." in text]
     return len({len(f) for f in fractions}) < 2 or not any(len(f) > 1 and f.endswith("0") for f in fractions)
+
+
+def _padding_differs(parsed: Sequence[_Name]) -> bool:
+    """Whether whole numbers are padded in some names and shorter in others, as in ``f.05``, ``f.1``: nobody counts so."""
+    if len({p.template for p in parsed}) > 1:
+        return False
+    for i in range(len(parsed[0].texts)):
+        column = [p.texts[i] for p in parsed if p.texts[i].isdecimal()]
+        padded = [len(text) for text in column if len(text) > 1 and text.startswith("0")]
+        if padded and min(map(len, column)) < max(padded):
+            return True
+    return False
 
 
 def _parse(name: str, lexer: str) -> _Name:
