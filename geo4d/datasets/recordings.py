@@ -30,9 +30,16 @@ def find_recording(folder: Path) -> Recording | None:
     readers = [load_reader(name) for name in RECORDINGS]
     for root in (folder, *folder.parents[:_LEVELS_UP]):
         for reader in readers:
-            recording = None if reader.record is None else reader.record(root, folder)
+            try:
+                recording = None if reader.record is None else reader.record(root, folder)
+            except (InputError, PermissionError):
+                if root == folder and os.access(folder, os.R_OK | os.X_OK):
+                    raise
+                continue  # what lies above the pictures need not be theirs
             if recording is not None and all(file.is_relative_to(folder) for file in recording.files):
                 return recording
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return None
     if any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()):
         return None
     for reader in readers:

@@ -183,5 +183,7 @@ def test_other_folders_are_no_recording(tmp_path):
     picture(tmp_path / "clip", "1.png", (12, 16))
     assert find_recording(tmp_path / "clip") is None
     assert find_recording(tmp_path / "clip" / "1.png") is None
+    (tmp_path / "rgb.txt").write_text("1 2 three\nnot a list\n")  # beside the folder: not its own
+    assert find_recording(tmp_path / "clip") is None
     (tmp_path / "empty").mkdir()
     assert find_recording(tmp_path / "empty") is None
