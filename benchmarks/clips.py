@@ -24,7 +24,7 @@ SCORES = ("abs_rel", "delta_125", "coverage", "ate", "rpe_trans", "rpe_rot_deg")
 
 def find_clips(folder: Path) -> Iterator[tuple[str, Path]]:
     """Name and place of each video file and each folder of pictures."""
-    from geo4d.video.frames import IMAGE_SUFFIXES
+    from geo4d.video.pictures import IMAGE_SUFFIXES
 
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in VIDEO_SUFFIXES or (

@@ -17,7 +17,12 @@ class RunConfig:
         stop: frame to stop before; none takes all.
         stride: use every n-th frame.
         max_size: longest side of the frames in pixels before anything else sees them; none keeps the source's.
-        fps: frames per second of a folder of pictures; video files state their times.
+        fps: frames per second of a folder of pictures, instead of the times that it states; video files state theirs.
+        times: file with the times of the frames of a folder of pictures: one a line, or 'time name' as in TUM's rgb.txt.
+        pictures: which pictures of a folder: a pattern of names, * for anything and # for a number; only '*' itself takes
+            several sequences together.
+        value_range: values that become black and white in pictures of more than 8 bits; none takes the range of the
+            whole sequence.
         allow_partial: go on with the readable frames of a damaged source.
         split_shots: look for cuts; each shot becomes a scene with a world of its own.
         fov_deg: known horizontal field of view in degrees.
@@ -44,6 +49,9 @@ class RunConfig:
     stride: int = 1
     max_size: int | None = None
     fps: float | None = None
+    times: Path | None = None
+    pictures: str | None = None
+    value_range: tuple[float, float] | None = None
     allow_partial: bool = False
     split_shots: bool = True
     fov_deg: float | None = None
@@ -70,6 +78,8 @@ class RunConfig:
             raise ValueError("expected a field of view or intrinsics, got both")
         if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
             raise ValueError(f"expected intrinsics fx fy cx cy with fx, fy > 0, got {self.intrinsics}")
+        if self.fps is not None and self.times is not None:
+            raise ValueError("expected fps or a file of times, got both")
         if self.tries < 0:
             raise ValueError(f"expected tries >= 0, got {self.tries}")
         parse_size(self.output_size)

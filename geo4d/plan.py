@@ -50,6 +50,7 @@ class RunPlan:
         seconds: expected duration, or None when nothing is known about this model.
         spool_bytes: most that window predictions take on disk while the run lasts.
         result_bytes: most that the result takes.
+        notes: statements about the source.
     """
 
     source: str
@@ -67,6 +68,7 @@ class RunPlan:
     seconds: float | None
     spool_bytes: int
     result_bytes: int
+    notes: tuple[str, ...] = ()
 
     @property
     def pixel_aspect(self) -> float:
@@ -85,6 +87,7 @@ class RunPlan:
         return [
             f"input    {self.source}: {self.num_frames} frames{scenes}, {self.duration_s:.1f} s, "
             f"{_size(self.source_size)}",
+            *(f"note     {note}" for note in self.notes),
             f"model    {self.model.name}: {self.model.description} [{self.model.licence}]",
             f"device   {self.device}, {self.dtype}, {os.cpu_count()} CPU cores",
             f"windows  {len(self.windows)} of up to {self.model.window_length} frames at {_size(self.model_size)}{wide}",
@@ -144,6 +147,7 @@ def plan_run(
         seconds=seconds,
         spool_bytes=spool,
         result_bytes=video.num_frames * frame_bytes(map_size, config.precision, with_rgb=video.path is None),
+        notes=video.notes,
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from geo4d.config import RunConfig, make_config
+from geo4d.datasets.recordings import find_recording, picture_names
 from geo4d.errors import GeometryError
 from geo4d.evidence import WindowPrior, camera_evidence, describe, find_motion, place_cameras
 from geo4d.fusion.align import align
@@ -57,7 +58,7 @@ UNSEEN = 0.02
 MOST_WORKERS = 4
 """Frames that are enlarged beside each other; each takes about 60 bytes per pixel."""
 
-DECIDE_NO_WINDOW = ("tries", "fusion", "focal", "output_size", "keep_windows", "allow_partial")
+DECIDE_NO_WINDOW = ("times", "tries", "fusion", "focal", "output_size", "keep_windows", "allow_partial")
 """Settings that may change when a run is resumed: they come after the windows."""
 
 
@@ -102,7 +103,7 @@ def reconstruct(
         check_output(target, overwrite=overwrite, resume=resume)
     clock = StageClock()
     with clock("read"):
-        clip = _open(video, config)
+        clip, config = _open(video, config)
     with clip:
         with clock("load model"):
             device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -349,16 +350,33 @@ def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Ten
     )
 
 
-def _open(video: str | Path | np.ndarray | Tensor, config: RunConfig) -> Video:
-    return Video(
+def _open(video: str | Path | np.ndarray | Tensor, config: RunConfig) -> tuple[Video, RunConfig]:
+    """The clip, and the settings with what its data set knows of the camera; what the user gave wins."""
+    reading: dict[str, Any] = {"fps": config.fps, "times": config.times, "pictures": config.pictures}
+    recording = None
+    if isinstance(video, str | Path) and config.pictures is None:
+        recording = find_recording(Path(video))
+    if recording is not None and isinstance(video, str | Path):
+        reading["pictures"] = picture_names(recording, Path(video))
+        if config.fps is None and config.times is None:
+            reading["times"] = recording.times_s
+    clip = Video(
         video,
         start=config.start,
         stop=config.stop,
         stride=config.stride,
         max_size=config.max_size,
-        fps=config.fps,
+        value_range=config.value_range,
         allow_partial=config.allow_partial,
+        **reading,
     )
+    if recording is not None:
+        known = config.intrinsics is not None or config.fov_deg is not None
+        intrinsics = recording.intrinsics_for(clip.source_size)
+        if intrinsics is not None and not known:
+            config = replace(config, intrinsics=intrinsics)
+        clip.notes = (*recording.notes, recording.camera_note(clip.source_size, known), *clip.notes)
+    return clip, config
 
 
 def _load(
@@ -439,6 +457,8 @@ def _manifest(
         "sha256": inputs["source"]["sha256"],
         "size": {"height": clip.source_size[0], "width": clip.source_size[1]},
         "damage": clip.damage,
+        "notes": list(clip.notes),
+        "reading": clip.reading,
     }
     if clip.path is not None:
         source["path"] = str(clip.path.resolve())

@@ -18,7 +18,7 @@ from geo4d.tracking.masks import grow, read_masks
 from geo4d.tracking.matching import Matcher
 from geo4d.tracking.pose import pose_reconstruction
 from geo4d.types import FrameMaps, Reconstruction
-from geo4d.video.io import Video, fit_size
+from geo4d.video.io import fit_size, reopen
 
 TRACKING_SIZE = 640
 """Longest side of the pictures that points are tracked in."""
@@ -53,7 +53,7 @@ def repose(
         OutputError: no result there, or the output exists.
     """
     before = load_result(result)
-    manifest = json.loads((Path(result) / MANIFEST).read_text())
+    manifest = json.loads((Path(result) / MANIFEST).read_text(encoding="utf-8"))
     source_size = (manifest["source"]["size"]["height"], manifest["source"]["size"]["width"])
     frames = list(before.source_frames)
     known: Tensor | None = None
@@ -96,7 +96,7 @@ def _pictures(manifest: dict, frames: list) -> Iterator[Tensor] | None:
         return None
 
     def read() -> Iterator[Tensor]:
-        with Video(place, stop=int(max(frames)) + 1, allow_partial=True) as video:
+        with reopen(Path(place), manifest["source"].get("reading", {}), int(max(frames)) + 1) as video:
             size = fit_size(video.size, TRACKING_SIZE)
             for frame in frames:
                 yield video.read([int(frame)], size)[0]

@@ -34,7 +34,7 @@ from geo4d.formats.arrays import create_frames
 from geo4d.formats.files import output_errors
 from geo4d.geometry.poses import first_camera_world
 from geo4d.types import FrameMaps, LazyFrames, Reconstruction
-from geo4d.video.io import Video
+from geo4d.video.io import Video, reopen
 
 log = logging.getLogger(__name__)
 
@@ -407,7 +407,11 @@ def load_result(path: str | Path, keep: object = None) -> Reconstruction:
         rgb=rgb,
         reliable=small.get("reliable"),
         scene=small.get("scene"),
-        provenance={**manifest["provenance"], "source": manifest["source"]},
+        # How to read the frames again may be a long list of names; the statements about it are in the notes.
+        provenance={
+            **manifest["provenance"],
+            "source": {key: value for key, value in manifest["source"].items() if key != "reading"},
+        },
         diagnostics=diagnostics,
     )
 
@@ -460,7 +464,7 @@ def _source_frames(
 
     def compute(t: int) -> np.ndarray:
         if not opened:
-            video = Video(place, stop=int(frames.max()) + 1, allow_partial=True)
+            video = reopen(place, source.get("reading", {}), int(frames.max()) + 1)
             if video.sha256() != source["sha256"]:
                 raise InputError(f"{place} is not the source of {result} any more: its content has changed")
             opened.append(video)

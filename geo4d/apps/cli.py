@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # at the same time two spinning threads take ten times as long as one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # Names of files need not be text of any encoding; a line that shows one must not end the command.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -111,7 +115,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return ResourceError.exit_code, (
             "out of memory; use a smaller --max-size or model, or close other programs"
         )
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):  # that one is no wrong usage
         return USAGE_ERROR, str(error)
     name = type(error).__name__
     return BUG, f"this is a bug: {name}: {error}; repeat with --debug for the traceback and report it"

@@ -4,6 +4,7 @@ Conventions of a sequence are the package's: OpenCV axes, ``c2w``, z-depth with 
 intrinsics with pixel centres at +0.5. A reader converts once, when it loads.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -107,6 +108,55 @@ class Sequence:
         return self.c2w is not None
 
 
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What a camera recorded, without ground truth.
+
+    Attributes:
+        title: of the data set.
+        files: the pictures in order; those that are not readable are for their reader to refuse.
+        times_s: [files] seconds, strictly increasing.
+        intrinsics: fx, fy, cx, cy in pixels of ``size``, pixel centres at +0.5; None where the folder does not tell.
+        size: (height, width) that the intrinsics belong to; None where the folder does not tell.
+        camera: what is to be known of the camera: where the numbers come from, distortion, why there are none.
+        notes: statements: which pictures were taken, what is missing.
+    """
+
+    title: str
+    files: tuple[Path, ...]
+    times_s: np.ndarray
+    intrinsics: tuple[float, float, float, float] | None
+    size: tuple[int, int] | None
+    camera: str
+    notes: tuple[str, ...] = ()
+
+    def intrinsics_for(self, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+        """The intrinsics if they are those of pictures of that (height, width)."""
+        if self.intrinsics is None or (self.size is not None and self.size != size):
+            return None
+        return self.intrinsics
+
+    def camera_note(self, size: tuple[int, int], known: bool) -> str:
+        """A statement of which camera is used.
+
+        Args:
+            size: (height, width) of the pictures.
+            known: the user gave a camera, which wins.
+        """
+        if known:
+            return f"the camera is the one given, not that of {self.title}"
+        if self.intrinsics is None:
+            return f"the camera is estimated: {self.camera}"
+        if self.intrinsics_for(size) is None:
+            height, width = self.size or size
+            return (
+                f"the camera is estimated: that of {self.title} is for {width}x{height}, the pictures are "
+                f"{size[1]}x{size[0]}"
+            )
+        fx, fy, cx, cy = self.intrinsics
+        return f"camera of {self.title}: fx {fx:.6g}, fy {fy:.6g}, cx {cx:.6g}, cy {cy:.6g} px; {self.camera}"
+
+
 @dataclass(frozen=True)
 class Reader:
     """How one dataset lies on disk.
@@ -119,6 +169,8 @@ class Reader:
         find: root (of the dataset, or of one sequence) -> sequence name -> folder or file to load; empty where the
             layout is another one.
         load: (path from ``find``, name) -> sequence.
+        record: (folder of one sequence, a folder in it that the pictures must lie in) -> what a camera recorded, or None
+            where the layout is another one; None for readers that give no footage of one camera.
     """
 
     name: str
@@ -127,6 +179,7 @@ class Reader:
     layout: str
     find: Callable[[Path], dict[str, Path]]
     load: Callable[[Path, str], Sequence]
+    record: Callable[[Path, Path], Recording | None] | None = None
 
 
 _READERS = "geo4d.datasets.readers."
@@ -141,6 +194,7 @@ READERS: dict[str, tuple[str, str]] = {
     "sintel-clean": (_READERS + "sintel", "CLEAN"),
     "kitti": (_READERS + "kitti", "DEPTH"),
     "kitti-odometry": (_READERS + "kitti", "ODOMETRY"),
+    "7scenes": (_READERS + "seven_scenes", "READER"),
     "scannet": (_READERS + "scannet", "READER"),
     "gmu-kitchens": (_READERS + "gmu_kitchens", "READER"),
     "ddad": (_READERS + "ddad", "READER"),
@@ -235,7 +289,7 @@ def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
     pieces: list[tuple[int, int | str]] = []
     digits = text[:0]
     for character in [*text, ""]:
-        if character.isdigit():
+        if character.isdecimal():
             digits += character
             continue
         if digits:
@@ -332,6 +386,26 @@ def associate_nearest(query_s: np.ndarray, stamps_s: np.ndarray, max_difference_
         return np.full(query_s.shape, -1)
     nearest = np.abs(query_s[:, None] - stamps_s[None]).argmin(axis=1)
     return np.where(np.abs(stamps_s[nearest] - query_s) <= max_difference_s, nearest, -1)
+
+
+def choose_camera(folder: Path, names: Iterable[str], inside: Path) -> tuple[Path, list[str]] | None:
+    """The first of the named folders of pictures that is there and lies in ``inside``, and all that are there."""
+    there = [name for name in names if (folder / name).is_dir()]
+    for name in there:
+        place = folder / name
+        if place.is_relative_to(inside) or inside.is_relative_to(place):
+            return place, there
+    return None
+
+
+def present(folder: Path, stamps: np.ndarray, names: Iterable[str]) -> tuple[np.ndarray, list[Path], int]:
+    """Listed pictures that have an entry in the folder, by time, and how many have none.
+
+    A link that leads nowhere is an entry: the picture should be there, and its reader says that it is not.
+    """
+    rows = [(float(stamp), folder / name) for stamp, name in zip(stamps, names, strict=True)]
+    there = sorted(row for row in rows if os.path.lexists(row[1]))
+    return np.array([row[0] for row in there]), [row[1] for row in there], len(rows) - len(there)
 
 
 # Views of a sequence --------------------------------------------------------------------------------------------------

@@ -3,7 +3,10 @@
 Writers make the file complete or not at all. Readers check sizes against the file before they allocate.
 """
 
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +110,8 @@ def load_exr(path: str | Path, part: str | int | None = None) -> dict[str, np.nd
     import OpenEXR
 
     try:
-        file = OpenEXR.File(str(existing_file(path, "an EXR file")), separate_channels=True)
+        with _utf8_path(existing_file(path, "an EXR file"), "r") as place:
+            file = OpenEXR.File(place, separate_channels=True)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"expected an EXR file, but {path} cannot be read: {error}") from error
     parts = list(enumerate(file.parts))
@@ -174,8 +178,25 @@ def save_exr(
                 f"channel {name} exceeds the range of half precision (65504); use precision='float'"
             )
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage, **(attributes or {})}
-    with new_file(path) as temporary:
-        OpenEXR.File(header, stored).write(str(temporary))
+    with new_file(path) as temporary, _utf8_path(temporary, "w") as place:
+        OpenEXR.File(header, stored).write(place)
+
+
+@contextmanager
+def _utf8_path(path: Path, mode: Literal["r", "w"]) -> Iterator[str]:
+    """A name of ``path`` for a library that takes text only: a copy elsewhere where bytes of the name are no UTF-8."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="geo4d-") as folder:
+            place = Path(folder) / f"file{path.suffix}"
+            if mode == "r":
+                shutil.copyfile(path, place)
+            yield str(place)
+            if mode == "w":
+                shutil.copyfile(place, path)
+    else:
+        yield str(path)
 
 
 def load_pfm(path: str | Path) -> np.ndarray:

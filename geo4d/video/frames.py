@@ -1,234 +1,399 @@
-"""Folders of frames and single pictures: which files, in which order, and whether each is whole."""
+"""Folders of pictures and single picture files as a source of frames: which, in which order, when, and how bright."""
 
+import os
 import re
-import struct
-import zlib
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from geo4d.errors import InputError
-from geo4d.video.containers import MAX_PIXELS
+from geo4d.formats.times import FrameTimes, load_frame_times
+from geo4d.video.names import Order, matches, order_names, time_gaps
+from geo4d.video.pictures import IMAGE_SUFFIXES, PictureFile, to_colour
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+OTHER_PICTURES = (
+    *(".gif", ".avif", ".jxl", ".jp2", ".exr", ".hdr", ".tga", ".psd", ".svg", ".pfm", ".pbm"),
+    *(".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".raw"),
+)
+"""Pictures that are not read; a folder that holds some says so."""
+
+QUANTILES = (0.1, 99.9)
+"""Percentiles of a deep picture that bound its range: a few dead pixels do not decide it."""
+
+FULL_RANGE = 0.5
+"""Deep pictures that fill at least this share of their full range are shown as they are."""
+
+ALL = "*"
+"""The pattern that takes several sequences together."""
 
 
-def list_frames(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order: ``frame2`` before ``frame10``. Hidden files are left out.
+@dataclass(frozen=True)
+class FrameList:
+    """The pictures of a folder, in order.
 
-    Raises:
-        InputError: the folder cannot be read or holds no picture.
+    Attributes:
+        files: one or more; they need not be readable.
+        times_s: [files] seconds, strictly increasing, or None where nothing states them.
+        notes: statements for the user.
     """
+
+    files: tuple[Path, ...]
+    times_s: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+
+def list_frames(
+    folder: Path,
+    pictures: str | Sequence[str] | None = None,
+    times: str | Path | Sequence[float] | np.ndarray | None = None,
+    *,
+    find_times: bool = True,
+) -> FrameList:
+    """The pictures of a folder in order of the values in their names, and their times. Hidden files are left out.
+
+    Args:
+        pictures: a pattern of file names (``*`` anything, ``#`` a number; only ``"*"`` takes several sequences
+            together), or the files themselves, relative to the folder, in order. None takes all, which must be one
+            sequence.
+        times: a file of times, or one time per picture, seconds. None looks for ``times.txt``, ``timestamps.txt``,
+            ``rgb.txt`` or ``data.csv`` in and beside the folder, then at the names.
+        find_times: look for times where none are given.
+    Raises:
+        InputError: the folder cannot be read, holds no picture or several sequences, or the times do not fit.
+    """
+    if pictures is not None and not isinstance(pictures, str):
+        order = Order(tuple(pictures), None, None, ())
+        if not order.names:
+            raise InputError(f"expected at least one picture of {folder}, got an empty list")
+    else:
+        names, notes = _names(folder, pictures)
+        try:
+            order = order_names(names, mixed=pictures == ALL)
+        except InputError as error:
+            raise InputError(f"{folder} {error}") from error
+        order = replace(order, notes=(*notes, *order.notes))
+    if isinstance(times, str | Path):
+        order = _with_times(order, load_frame_times(times), Path(times))
+    elif times is not None:
+        times_s = _increasing(np.asarray(times, np.float64), order.names, "the times")
+        order = replace(order, times_s=times_s, notes=(*order.notes, *time_gaps(times_s, order.names)))
+    elif find_times and (pictures is None or isinstance(pictures, str)):
+        order = _with_found_times(order, folder)
+    elif order.times_s is not None:
+        order = replace(order, times_s=None, notes=(*order.notes, "times of the names are not used"))
+    return FrameList(tuple(folder / name for name in order.names), order.times_s, order.notes)
+
+
+def _names(folder: Path, pattern: str | None) -> tuple[list[str], list[str]]:
+    """Names of the pictures of a folder, and statements of what is left out."""
     try:
-        files = [
-            p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-        ]
+        entries = [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from error
-    files = [path for path in files if path.is_file()]
-    if not files:
-        raise InputError(f"{folder} holds no pictures; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-    return sorted(files, key=_natural_key)
-
-
-def sniff_image(head: bytes) -> str | None:
-    """``png``, ``jpeg``, ``webp``, ``bmp``, ``tiff``, ``pnm`` by the first bytes, or None."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "webp"
-    if head.startswith(b"BM"):
-        return "bmp"
-    if head[:4] in (b"II*\x00", b"MM\x00*"):
-        return "tiff"
-    if re.match(rb"P[2356]\s", head):
-        return "pnm"
-    return None
-
-
-def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) that the header of a picture declares, before rotation by EXIF.
-
-    Raises:
-        InputError: not a picture, or its header is damaged.
-    """
-    kind = sniff_image(data[:16])
-    try:
-        if kind == "png":
-            width, height = struct.unpack(">II", data[16:24])
-        elif kind == "jpeg":
-            height, width = _jpeg_size(data)
-        elif kind == "webp":
-            height, width = _webp_size(data)
-        elif kind == "bmp":
-            width, height = (abs(value) for value in struct.unpack("<ii", data[18:26]))
-        elif kind == "tiff":
-            height, width = _tiff_size(data)
-        elif kind == "pnm":
-            fields = re.match(rb"P[2356](?:\s+(?:#[^\n]*\n\s*)*)(\d+)\s+(\d+)\s", data[:1024])
-            if fields is None:
-                raise ValueError("no size")
-            width, height = int(fields[1]), int(fields[2])
-        else:
-            raise InputError("expected a PNG, JPEG, WebP, BMP, TIFF or PNM picture, got other content")
-    except (struct.error, ValueError, IndexError) as error:
-        raise InputError(f"the header of the {kind} picture is damaged") from error
-    return height, width
-
-
-def check_image(data: bytes) -> tuple[int, int]:
-    """(height, width) of a picture as it will be displayed, if its file is whole; nothing is decoded.
-
-    PNG chunks are checked by their CRC, JPEG by its end marker, since decoders return a partly grey picture
-    for a cut one.
-
-    Raises:
-        InputError: empty, foreign, cut, damaged, or more than ``MAX_PIXELS``.
-    """
-    if not data:
-        raise InputError("the file is empty")
-    height, width = image_size(data)
-    if height * width > MAX_PIXELS:
+    seen = [name for name, _ in entries if not _hidden(name)]
+    names = [name for name in seen if PurePath(name).suffix.lower() in IMAGE_SUFFIXES or _dotted(name)]
+    if not names:
+        below = sorted(name for name, is_dir in entries if is_dir and _holds_pictures(folder / name))
+        hint = f"; there are some in {', '.join(below[:5])}: name one of these" if below else ""
         raise InputError(
-            f"declares {width} x {height} pixels; the limit is {MAX_PIXELS / 1e6:.0f} million; scale it down first"
+            f"{folder} holds no pictures; expected files ending in {', '.join(IMAGE_SUFFIXES)}{hint}"
         )
-    if height * width == 0:
-        raise InputError("declares a picture without pixels")
-    kind = sniff_image(data[:16])
-    if kind == "png":
-        _check_png(data)
-    if kind == "jpeg":
-        *_, (marker, scan, _) = _jpeg_segments(data)
-        if marker != 0xDA or data.find(b"\xff\xd9", scan) < 0:
-            raise InputError("the JPEG picture is cut: its end marker is missing")
-        if _jpeg_orientation(data) >= 5:
-            return width, height
-    if kind == "webp" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise InputError("the WebP picture is cut")
-    return height, width
+    notes = []
+    if pattern is not None and pattern != ALL:
+        chosen = [name for name in names if matches(name, pattern)]
+        if not chosen:
+            raise InputError(
+                f"{folder}: none of {len(names)} pictures fits {pattern!r}; the first is {min(names)}"
+            )
+        if len(chosen) < len(names):
+            notes.append(f"{len(chosen)} of {len(names)} pictures fit {pattern!r}; the others are left out")
+        names = chosen
+    other = Counter(PurePath(name).suffix.lower() for name in seen)
+    for suffix in OTHER_PICTURES:
+        if other[suffix]:
+            notes.append(f"{other[suffix]} files ending in {suffix} are left out: geo4d does not read them")
+    return names, notes
 
 
-def load_frame(path: Path) -> np.ndarray:
-    """A picture as displayed: [H, W, 3] uint8 RGB; EXIF rotation applied, alpha over black.
+def _hidden(name: str) -> bool:
+    return name.startswith(".") and not _dotted(name)
+
+
+def _dotted(name: str) -> bool:
+    """Whether a name is a decimal number without its zero, such as ``.05.png``."""
+    suffix = PurePath(name).suffix.lower()
+    return suffix in IMAGE_SUFFIXES and re.fullmatch(r"\.[0-9]+", name[: -len(suffix)]) is not None
+
+
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        return any(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in os.scandir(folder))
+    except OSError:
+        return False
+
+
+def _with_found_times(order: Order, folder: Path) -> Order:
+    """The times of a list in or beside the folder; otherwise those of the names."""
+    folder = folder.absolute()
+    inside = [folder / name for name in ("times.txt", "timestamps.txt", "rgb.txt", "data.csv")]
+    beside = [folder.parent / name for name in (f"{folder.name}.txt", "times.txt", "timestamps.txt")]
+    if folder.name == "data":
+        beside.append(folder.parent / "data.csv")
+    for path in (*inside, *beside):
+        if not path.is_file():
+            continue
+        try:
+            return _with_times(order, load_frame_times(path), path)
+        except InputError as error:
+            if path in inside:
+                raise InputError(f"{error}; give --times FILE or --fps RATE to go without it") from error
+            note = f"{path.name} beside the folder does not fit and is not used ({error})"
+            order = replace(order, notes=(*order.notes, note))
+    return order
+
+
+def _with_times(order: Order, listed: FrameTimes, path: Path) -> Order:
+    """The pictures with the times of a list: by file name, by number where a list counts from 0, or by position."""
+    names, times_s = order.names, listed.times_s
+    notes = [note for note in order.notes if not note.startswith("times are those of the names")]
+    if listed.names is not None:
+        rows: dict[str, int] = {}
+        for row, text in enumerate(listed.names):
+            name = PurePath(text).name
+            if rows.setdefault(name, row) != row:
+                raise InputError(f"{path} names {name} twice; expected one time for every picture")
+        absent = [name for name in names if name not in rows]
+        if absent:
+            raise InputError(
+                f"{path}: {len(absent)} of {len(names)} pictures are not in this list, the first is {absent[0]}; "
+                "list them, or choose others with --pictures"
+            )
+        if len(rows) > len(names):
+            notes.append(f"{len(rows) - len(names)} of {len(rows)} pictures in {path.name} are not there")
+        found = [rows[name] for name in names]
+        if found != sorted(found) and (np.diff(times_s[sorted(found)]) > 0).all():
+            names = tuple(sorted(names, key=rows.__getitem__))
+            notes.append(f"the pictures follow {path.name}, not the order of their names")
+        times_s = times_s[[rows[name] for name in names]]
+    elif len(times_s) != len(names):
+        numbers = order.numbers
+        counts = numbers is not None and numbers[0] >= 0 and numbers[-1] < len(times_s)
+        if not counts or path.name not in ("times.txt", "timestamps.txt"):
+            raise InputError(
+                f"{path} has {len(times_s)} times, but there are {len(names)} pictures; expected one for each"
+            )
+        assert numbers is not None
+        times_s = times_s[numbers.astype(int)]
+        notes.append(
+            f"{len(names)} of {len(listed.times_s)} times in {path.name} are used, by the pictures' numbers"
+        )
+    times_s = _increasing(times_s, names, str(path))
+    unit = "" if listed.unit == "seconds" else f", {listed.unit}"
+    notes += [f"times are those of {path.name}{unit}", *time_gaps(times_s, names)]
+    return Order(names, times_s, order.numbers, tuple(notes))
+
+
+def _increasing(times_s: np.ndarray, names: Sequence[str], what: str) -> np.ndarray:
+    if times_s.shape != (len(names),):
+        raise InputError(
+            f"expected {len(names)} times for {len(names)} pictures, got {list(times_s.shape)} in {what}"
+        )
+    if not np.isfinite(times_s).all():
+        raise InputError(f"expected finite times in seconds, got {what} with others")
+    back = np.flatnonzero(np.diff(times_s) <= 0)
+    if len(back):
+        i = int(back[0])
+        raise InputError(
+            f"expected increasing times, but in {what} {names[i + 1]} ({times_s[i + 1]:.6f} s) does not follow "
+            f"{names[i]} ({times_s[i]:.6f} s)"
+        )
+    return times_s
+
+
+def list_times(times: str | Path | Sequence[float] | np.ndarray, count: int, what: str) -> np.ndarray:
+    """[count] seconds of frames that have no names.
 
     Raises:
-        InputError: the file is missing, damaged or too large.
+        InputError: not as many, not finite, or not increasing.
     """
-    import cv2
-
-    try:
-        data = path.read_bytes()
-        check_image(data)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    flags = cv2.IMREAD_COLOR if sniff_image(data[:16]) in ("jpeg", "bmp", "pnm") else cv2.IMREAD_UNCHANGED
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise InputError(f"{path} cannot be decoded: {error.err}") from error
-    if image is None:
-        raise InputError(f"{path} cannot be decoded; the picture is damaged")
-    if image.dtype != np.uint8:
-        scale = 65535.0 if image.dtype == np.uint16 else 1.0
-        image = np.clip(np.rint(image.astype(np.float32) * (255.0 / scale)), 0, 255).astype(np.uint8)
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=-1)
-    if image.shape[-1] == 4:
-        image = ((image[..., :3] * image[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(image[..., ::-1])
+    seconds = (
+        load_frame_times(times).times_s if isinstance(times, str | Path) else np.asarray(times, np.float64)
+    )
+    source = times if isinstance(times, str | Path) else "the times"
+    if seconds.shape != (count,):
+        raise InputError(
+            f"expected {count} times for {count} frames of {what}, got {len(seconds)} in {source}"
+        )
+    return _increasing(seconds, [f"frame {t}" for t in range(count)], str(source))
 
 
-def _natural_key(path: Path) -> tuple:
-    return tuple(int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name))
+class FrameFiles:
+    """Pictures of one size. A damaged one ends the readable part, as in a video file.
 
+    Args:
+        files: one picture each; a single file may hold several pages or an animation, and every one is a frame.
+        stop: number of frames that will ever be asked for; None: all.
+        value_range: values of pictures of more than 8 bits that become black and white; None takes the range of the
+            whole sequence.
+    Raises:
+        InputError: no picture is readable.
 
-def _check_png(data: bytes) -> None:
-    position = 8
-    while position + 12 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        end = position + 12 + length
-        if end > len(data):
-            break
-        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise InputError("the PNG picture is damaged: a check sum is wrong")
-        if data[position + 4 : position + 8] == b"IEND":
+    Attributes:
+        size: (height, width) as displayed.
+        expected: frames that should be there.
+        damage: why fewer are readable, or None.
+        total: frames without ``stop``.
+        times_s: [total] of an animation, or None.
+        value_range: that of deep pictures; None where every picture has 8 bits.
+        notes: statements for the user.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        stop: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.damage: str | None = None
+        self.notes: list[str] = []
+        self.times_s: np.ndarray | None = None
+        self.value_range: tuple[float, float] | None = None
+        self._frames: list[tuple[Path, int]] = []
+        self._open: PictureFile | None = None
+        self._alone = len(files) == 1
+        wanted = list(files) if self._alone else list(files)[:stop]
+        self.expected, self.total = len(wanted), len(files)
+        deep: list[bool] = []
+        several: list[str] = []
+        for path in wanted:
+            try:
+                picture = PictureFile(path)
+                pages = picture.pages[:stop] if self._alone else picture.pages[:1]
+                if self._alone and picture.num_pages > 1:
+                    self._describe(picture)
+                    self.times_s, self.expected = picture.times_s, len(pages)
+                    self.total = picture.num_pages
+                elif picture.num_pages > 1:
+                    several.append(f"{path.name} ({picture.num_pages})")
+                for index, page in enumerate(pages):
+                    height, width = page.size
+                    if not self._frames:
+                        self.size = page.size
+                    elif page.size != self.size:
+                        which = f"page {index + 1} " if index else ""
+                        raise InputError(
+                            f"{which}is {width} x {height}, the first is {self.size[1]} x {self.size[0]}"
+                        )
+                    self._frames.append((path, index))
+                    deep.append(page.deep)
+            except InputError as error:
+                self.damage = f"{path.name}: {error}"
+                break
+        if not self._frames:
+            where = files[0] if self._alone else files[0].parent
+            raise InputError(f"{where}: none of {self.expected} pictures is readable ({self.damage})")
+        if several:
+            self.notes.append(
+                f"only the first page of each picture is used, but {len(several)} hold more: "
+                f"{', '.join(several[:3])}; give such a file itself to use all its pages"
+            )
+        if any(deep):
+            self._find_range(deep, value_range)
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that frames come from."""
+        return list(dict.fromkeys(path for path, _ in self._frames))
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._frames)
+
+    def read(self, index: int) -> np.ndarray:
+        """[H, W, 3] uint8 as displayed.
+
+        Raises:
+            InputError: the file changed, or cannot be decoded.
+        """
+        return to_colour(self._values(index), self.value_range)
+
+    def close(self) -> None:
+        self._open = None
+
+    def _values(self, index: int) -> np.ndarray:
+        path, page = self._frames[index]
+        try:
+            picture = self._open
+            if picture is None or picture.path != path:
+                picture = PictureFile(path)
+                # A file of many frames stays open: it need not be read again for each.
+                self._open = picture if self._alone and picture.num_pages > 1 else None
+            if page >= picture.num_pages or picture.pages[page].size != self.size:
+                raise InputError("changed while it was read")
+            return picture.read(page)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def _describe(self, picture: PictureFile) -> None:
+        kind = "frames of an animation" if picture.times_s is not None else "pages"
+        self.notes.append(f"{picture.path.name} holds {picture.num_pages} {kind}; each is a frame")
+        if picture.skipped:
+            self.notes.append(f"{picture.skipped} of its pages are previews or masks and are left out")
+
+    def _find_range(self, deep: Sequence[bool], given: tuple[float, float] | None) -> None:
+        """The range of the whole sequence: every deep picture is looked at once."""
+        what = "pictures of more than 8 bits" + (
+            "" if all(deep) else f" ({sum(deep)} of {len(deep)}; the others are as they are)"
+        )
+        if given is not None:
+            self.value_range = given
+            self.notes.append(f"{what}: values {given[0]:g} to {given[1]:g} become black to white, as chosen")
             return
-        position = end
-    raise InputError("the PNG picture is cut")
+        bounds, dtypes = [], set()
+        for index in np.flatnonzero(deep):
+            try:
+                values = self._values(int(index))
+            except InputError as error:
+                self._cut(int(index), error)
+                break
+            dtypes.add(values.dtype)
+            colour = values if values.ndim == 2 else values[..., :3]
+            if colour.dtype.kind == "f":
+                colour = colour[np.isfinite(colour)]
+            if colour.size:
+                bounds.append(np.percentile(colour, QUANTILES))
+        low, high = (
+            (float(np.min(bounds, axis=0)[0]), float(np.max(bounds, axis=0)[1])) if bounds else (0.0, 0.0)
+        )
+        full = _full_range(dtypes)
+        if full is not None and full[0] <= low and high <= full[1] and high - low >= FULL_RANGE * full[1]:
+            self.value_range = full
+            self.notes.append(f"{what}: the full range, {full[0]:g} to {full[1]:g}, becomes black to white")
+        elif high > low:
+            self.value_range = (low, high)
+            self.notes.append(
+                f"{what}: values {low:.6g} to {high:.6g}, the range of the whole sequence, become black to white"
+            )
+        else:
+            self.value_range = (low, low + 1)
+            self.notes.append(f"{what}: all have the one value {low:g} and become black")
+
+    def _cut(self, index: int, error: InputError) -> None:
+        """A picture that turns out not to be decodable ends the readable part."""
+        if index == 0:
+            raise error
+        self.damage = str(error)
+        self._frames = self._frames[:index]
 
 
-def _jpeg_segments(data: bytes):
-    """(marker, payload start, payload end) of the segments before the picture data."""
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            raise ValueError("no marker")
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        yield marker, position + 4, position + 2 + length
-        if marker == 0xDA:
-            return
-        position += 2 + length
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    for marker, start, _ in _jpeg_segments(data):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[start + 1 : start + 5])
-            return height, width
-    raise ValueError("no frame header")
-
-
-def _jpeg_orientation(data: bytes) -> int:
-    """EXIF orientation 1..8; 1 when there is none."""
-    for marker, start, end in _jpeg_segments(data):
-        if marker == 0xE1 and data[start : start + 6] == b"Exif\x00\x00":
-            return _tiff_tags(data[start + 6 : end]).get(274, 1)
-    return 1
-
-
-def _tiff_tags(data: bytes) -> dict[int, int]:
-    """Integer tags of the first directory."""
-    order = "<" if data[:2] == b"II" else ">"
-    (offset,) = struct.unpack(order + "I", data[4:8])
-    if offset + 2 > len(data):
-        return {}
-    (count,) = struct.unpack(order + "H", data[offset : offset + 2])
-    tags: dict[int, int] = {}
-    for i in range(min(count, 512)):
-        entry = data[offset + 2 + 12 * i : offset + 14 + 12 * i]
-        if len(entry) < 12:
-            break
-        tag, kind, length = struct.unpack(order + "HHI", entry[:8])
-        if length == 1 and kind in (3, 4):
-            tags[tag] = struct.unpack(
-                order + ("H" if kind == 3 else "I"), entry[8 : 10 if kind == 3 else 12]
-            )[0]
-    return tags
-
-
-def _tiff_size(data: bytes) -> tuple[int, int]:
-    tags = _tiff_tags(data)
-    if 256 not in tags or 257 not in tags:
-        raise ValueError("no size")
-    return tags[257], tags[256]
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
-    if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return ((bits >> 14) & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-    if kind == b"VP8 ":
-        width, height = struct.unpack("<HH", data[26:30])
-        return height & 0x3FFF, width & 0x3FFF
-    raise ValueError("no size")
+def _full_range(dtypes: Iterable[np.dtype]) -> tuple[float, float] | None:
+    """The values of black and white of a type, where it has one."""
+    kinds = {np.dtype(dtype) for dtype in dtypes}
+    if kinds == {np.dtype(np.uint16)}:
+        return 0.0, 65535.0
+    if kinds and all(kind.kind == "f" for kind in kinds):
+        return 0.0, 1.0
+    return None

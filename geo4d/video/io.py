@@ -6,10 +6,11 @@ number in the source, a presentation time and a picture, and only the frames in 
 
 import hashlib
 import logging
+import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from geo4d.errors import InputError
 from geo4d.video.containers import MAX_PIXELS, VideoFile
-from geo4d.video.frames import check_image, list_frames, load_frame, sniff_image
+from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times
+from geo4d.video.pictures import sniff_image
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +50,19 @@ class Video:
     """A clip: lazily decoded frames with their times and their numbers in the source.
 
     Args:
-        source: a video file, a folder of pictures (natural order), one picture, or an array [T, H, W, 3], uint8 or
-            float in [0, 1].
+        source: a video file, a folder of pictures (in order of the values in their names), one picture (of an
+            animation or several pages, every one is a frame), or an array [T, H, W, 3], uint8 or float in [0, 1].
         start: first source frame to use.
         stop: source frame to stop before; None: the end. Frames from there on are not even decoded.
         stride: use every ``stride``-th frame.
         max_size: longest side of the frames in pixels; larger ones are scaled down, aspect kept.
-        fps: frames per second of a folder or an array; files state their own times. Default 24.
+        fps: frames per second of a folder or an array, instead of the times that a folder states; files state their
+            own times. Default 24.
         allow_partial: go on with the readable frames of a damaged source.
+        pictures: which of a folder: a pattern of names, or names in order; see ``geo4d.video.frames.list_frames``.
+        times: of all frames of a folder or an array: a file of times, or seconds, strictly increasing.
+        value_range: values that become black and white in pictures of more than 8 bits; None takes the range of the
+            whole sequence.
     Raises:
         InputError: missing, not a video, damaged without ``allow_partial``, or no frame in the range.
         ValueError: a nonsensical range or array.
@@ -68,6 +75,8 @@ class Video:
         source_frames: [T] numbers of the frames in the source.
         fps: frames per second of this sequence, the stride included; from the usual time step.
         damage: what is wrong with the source, or None.
+        notes: statements about the source: where times and order come from, gaps, what is left out, ranges.
+        reading: arguments that open the same frames again, for a result that is read later.
         expected_frames: frames that the source should hold, where it says so.
     """
 
@@ -81,6 +90,9 @@ class Video:
         max_size: int | None = None,
         fps: float | None = None,
         allow_partial: bool = False,
+        pictures: str | Sequence[str] | None = None,
+        times: str | Path | Sequence[float] | np.ndarray | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         if start < 0 or stride < 1 or (stop is not None and stop <= start):
             raise ValueError(f"expected 0 <= start < stop and stride >= 1, got {start}, {stop}, {stride}")
@@ -88,17 +100,19 @@ class Video:
             raise ValueError(f"expected max_size >= 1 pixel, got {max_size}")
         if fps is not None and not 0 < fps < 1e6:
             raise ValueError(f"expected fps > 0, got {fps}")
+        if fps is not None and times is not None:
+            raise ValueError("expected fps or times of the frames, got both")
+        if value_range is not None and not -np.inf < value_range[0] < value_range[1] < np.inf:
+            raise ValueError(f"expected a value range LOW HIGH with LOW < HIGH, got {value_range}")
         self.path = None if isinstance(source, np.ndarray | Tensor) else Path(source)
         self.damage: str | None = None
         self.expected_frames: int | None = None
-        self._source = self._open(source, stop)
+        self.notes: tuple[str, ...] = ()
+        self.reading: dict[str, Any] = {}
+        self._source, stated = self._open(source, stop, pictures, times, value_range, fps)
         total = self._source.num_frames
-        if isinstance(self._source, VideoFile):
-            times = self._source.table.times_s
-            if fps is not None:
-                log.warning("%s states its own times; fps=%g is not used", self.name, fps)
-        else:
-            times = np.arange(total) / (fps or 24.0)
+        if stated is None:
+            stated = np.arange(total) / (fps or 24.0)
         if self.damage is not None:
             of = self.expected_frames if self.expected_frames is not None else "an unknown number of"
             message = f"{self.name}: {total} of {of} frames readable ({self.damage})"
@@ -112,7 +126,7 @@ class Video:
             log.warning(
                 "%s has %d frame%s; the range ends there", self.name, total, "" if total == 1 else "s"
             )
-        self.times_s = times[self.source_frames].astype(np.float64)
+        self.times_s = stated[self.source_frames].astype(np.float64)
         self.fps = _frame_rate(self.times_s, self._source, stride, fps)
         self.source_size = self._source.size
         self.size = fit_size(self.source_size, max_size)
@@ -120,14 +134,29 @@ class Video:
         self._cached_bytes = 0
         self._decoded: tuple[int, np.ndarray] | None = None
 
-    def _open(self, source: str | Path | np.ndarray | Tensor, stop: int | None) -> _Source:
+    def _open(
+        self,
+        source: str | Path | np.ndarray | Tensor,
+        stop: int | None,
+        pictures: str | Sequence[str] | None,
+        times: str | Path | Sequence[float] | np.ndarray | None,
+        value_range: tuple[float, float] | None,
+        fps: float | None,
+    ) -> tuple[_Source, np.ndarray | None]:
+        """The source, and the times of its frames where they are stated."""
         if isinstance(source, np.ndarray | Tensor):
-            return _ArraySource(source)
+            frames = _ArraySource(source)
+            return frames, None if times is None else list_times(times, frames.num_frames, self.name)
         path = Path(source)
         if path.is_dir():
-            folder = _FrameFolder(list_frames(path)[:stop])
-            self.damage, self.expected_frames = folder.damage, folder.expected
-            return folder
+            listed = list_frames(path, pictures, times, find_times=fps is None)
+            folder = FrameFiles(listed.files, stop, value_range)
+            self._describe(folder, listed.notes)
+            self.reading["pictures"] = [file.relative_to(path).as_posix() for file in folder.files]
+            stated = folder.times_s if listed.times_s is None else listed.times_s
+            return folder, None if stated is None else stated[: folder.num_frames]
+        if pictures is not None:
+            raise ValueError(f"expected a folder of pictures to choose from, got {path}")
         if not path.exists():
             raise InputError(f"{path} does not exist; expected a video file or a folder of frames")
         if not path.is_file():
@@ -135,10 +164,25 @@ class Video:
         with path.open("rb") as file:
             is_image = sniff_image(file.read(16)) is not None
         if is_image:
-            return _FrameFolder([path])
+            picture = FrameFiles([path], stop, value_range)
+            self._describe(picture, ())
+            stated = picture.times_s if times is None else list_times(times, picture.total, self.name)
+            if stated is not None and fps is not None:
+                log.warning("%s states its own times; fps=%g is not used", self.name, fps)
+            return picture, None if stated is None else stated[: picture.num_frames]
+        if times is not None:
+            raise InputError(f"{path} states its own times; times are for folders of pictures and arrays")
         file_source = VideoFile(path, stop)
         self.damage, self.expected_frames = file_source.table.damage, file_source.table.expected
-        return file_source
+        if fps is not None:
+            log.warning("%s states its own times; fps=%g is not used", self.name, fps)
+        return file_source, file_source.table.times_s
+
+    def _describe(self, frames: FrameFiles, notes: Sequence[str]) -> None:
+        self.damage, self.expected_frames = frames.damage, frames.expected
+        self.notes = (*notes, *frames.notes)
+        if frames.value_range is not None:
+            self.reading["value_range"] = list(frames.value_range)
 
     @property
     def name(self) -> str:
@@ -180,9 +224,9 @@ class Video:
             digest.update(str((self._source.array.shape, self._source.array.dtype)).encode())
             for frame in self._source.array:
                 digest.update(np.ascontiguousarray(frame).tobytes())
-        elif isinstance(self._source, _FrameFolder):
+        elif isinstance(self._source, FrameFiles):
             for path in self._source.files:
-                digest.update(path.name.encode() + b"\0")
+                digest.update(os.fsencode(path.name) + b"\0")
                 _hash_file(path, digest)
         elif self.path is not None:
             _hash_file(self.path, digest)
@@ -219,6 +263,23 @@ class Video:
         return frame
 
 
+def reopen(place: Path, reading: Mapping[str, Any], stop: int) -> Video:
+    """The same frames again, for a result that was made from them.
+
+    Args:
+        reading: as the video stated it; empty for results that did not keep it.
+        stop: number of frames in use.
+    """
+    pictures, value_range = reading.get("pictures"), reading.get("value_range")
+    if value_range is not None:
+        value_range = (value_range[0], value_range[1])
+    if pictures is not None:  # all of them, whatever part is in use: the hash is that of the whole list
+        return Video(place, allow_partial=True, pictures=pictures, value_range=value_range)
+    if place.is_dir():  # version 0.1.0 kept no list and took all pictures in order of name
+        return Video(place, stop=stop, allow_partial=True, pictures=ALL, fps=24.0)
+    return Video(place, stop=stop, allow_partial=True, value_range=value_range)
+
+
 def fit_size(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
     """(height, width) with the longest side at most ``max_size``, aspect kept, never enlarged."""
     height, width = size
@@ -226,42 +287,6 @@ def fit_size(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
         return size
     scale = max_size / max(size)
     return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-class _FrameFolder:
-    """Pictures of one size. A damaged one ends the readable part, as in a video file."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self.expected = len(files)
-        self.damage: str | None = None
-        self.files: list[Path] = []
-        sizes: list[tuple[int, int]] = []
-        for path in files:
-            try:
-                size = check_image(path.read_bytes())
-                if sizes and size != sizes[0]:
-                    raise InputError(f"is {size[1]} x {size[0]}, the first is {sizes[0][1]} x {sizes[0][0]}")
-            except OSError as error:
-                self.damage = f"{path.name}: {error.strerror}"
-                break
-            except InputError as error:
-                self.damage = f"{path.name}: {error}"
-                break
-            self.files.append(path)
-            sizes.append(size)
-        if not self.files:
-            raise InputError(f"{files[0].parent}: none of {len(files)} pictures is readable ({self.damage})")
-        self.size = sizes[0]
-        self.num_frames = len(self.files)
-
-    def read(self, index: int) -> np.ndarray:
-        image = load_frame(self.files[index])
-        if image.shape[:2] != self.size:
-            raise InputError(f"{self.files[index]} changed while it was read")
-        return image
-
-    def close(self) -> None:
-        pass
 
 
 class _ArraySource:
@@ -307,7 +332,7 @@ def _frame_rate(times_s: np.ndarray, source: _Source, stride: int, fps: float | 
     if len(steps):
         # The mean of the usual steps: containers round times, and a gap must not slow the whole clip down.
         usual = steps[np.abs(steps / np.median(steps) - 1) < 0.25]
-        return float(1 / usual.mean())
+        return float(1 / (usual.mean() if len(usual) else np.median(steps)))
     base = source.table.fps if isinstance(source, VideoFile) else (fps or 24.0)
     return base / stride
 

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ def save_report(reconstruction: Reconstruction, path: str | Path, *, num_frames:
     with new_file(path) as temporary:
         temporary.write_text(report_html(reconstruction, num_frames=num_frames), encoding="utf-8")
     return Path(path)
+
+
+def readable(text: str) -> str:
+    """Text that can be written in UTF-8: bytes of file names that are no UTF-8 become replacement characters."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def report_html(reconstruction: Reconstruction, *, num_frames: int = 8) -> str:
@@ -86,7 +92,7 @@ def report_html(reconstruction: Reconstruction, *, num_frames: int = 8) -> str:
         _value(conventions(reconstruction)),
     ]
     body = "\n".join(sections)
-    return (
+    return readable(
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
         f"<style>{_STYLE}</style></head><body>{body}</body></html>\n"
     )
@@ -134,6 +140,7 @@ def window_rows(diagnostics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _summary(reconstruction: Reconstruction) -> str:
     height, width = reconstruction.size
+    source = reconstruction.provenance.get("source", {})
     rows: dict[str, Any] = {
         "frames": reconstruction.num_frames,
         "duration": f"{float(reconstruction.times_s[-1]) - float(reconstruction.times_s[0]):.2f} s",
@@ -143,6 +150,8 @@ def _summary(reconstruction: Reconstruction) -> str:
     }
     if reconstruction.scene is not None and len(set(np.asarray(reconstruction.scene).tolist())) > 1:
         rows["scenes"] = f"{len(set(np.asarray(reconstruction.scene).tolist()))}, each in a world of its own"
+    if isinstance(source, Mapping) and source.get("notes"):
+        rows["about the source"] = "; ".join(source["notes"])
     text = _value(rows)
     if reconstruction.reliable is not None and not np.asarray(reconstruction.reliable).all():
         bad = np.flatnonzero(~np.asarray(reconstruction.reliable))

@@ -54,6 +54,7 @@ def test_wrong_usage(capsys):
         (MemoryError(), 7),
         (GeometryError("x"), 8),
         (KeyError("x"), 70),
+        (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "x"), 70),
         (KeyboardInterrupt(), 130),
     ],
 )

@@ -180,6 +180,17 @@ def write_kitti_odometry(root):
     return root
 
 
+def write_seven_scenes(root):
+    folder = root / "chess" / "seq-01"
+    for t in range(T):
+        save_image(folder / f"frame-{t:06d}.color.png", rgb(t))
+        raw = depth(t) * 1000
+        raw[0, 0] = 65535
+        save_png16(folder / f"frame-{t:06d}.depth.png", raw)
+        np.savetxt(folder / f"frame-{t:06d}.pose.txt", poses()[t])
+    return folder
+
+
 def write_scannet(root):
     scene = root / "scans_test" / "scene0707_00"
     for t in range(T):
@@ -331,6 +342,7 @@ LAYOUTS = {
     "kitti/selection": (write_kitti_selection, True, False),
     "kitti/list": (write_kitti_list, True, False),
     "kitti-odometry": (write_kitti_odometry, False, True),
+    "7scenes": (write_seven_scenes, True, True),
     "scannet": (write_scannet, True, True),
     "gmu-kitchens": (write_gmu, True, False),
     "ddad": (write_ddad, True, True),
@@ -341,7 +353,7 @@ LAYOUTS = {
     "nerfstudio": (write_nerfstudio, True, True),
     "colmap": (write_colmap, False, True),
 }
-WITHOUT_INTRINSICS = ("kitti",)
+WITHOUT_INTRINSICS = ("kitti", "7scenes")  # 7-Scenes: those of 640 x 480 only
 
 
 def load_only(reader_name, root) -> Sequence:

@@ -11,8 +11,9 @@ import torch
 
 from geo4d.errors import InputError
 from geo4d.video.containers import VideoFile, sniff_container
-from geo4d.video.frames import image_size, list_frames
+from geo4d.video.frames import list_frames
 from geo4d.video.io import Video, fit_size
+from geo4d.video.pictures import PictureFile
 
 
 def pictures(num_frames, height=48, width=64):
@@ -270,7 +271,7 @@ def test_folder_is_read_in_natural_order_with_exif(tmp_path):
     for t, picture in enumerate(frames):
         cv2.imwrite(str(tmp_path / f"frame{t}.png"), picture[..., ::-1])
     (tmp_path / "notes.txt").write_text("not a frame")
-    assert [p.name for p in list_frames(tmp_path)][1:3] == ["frame1.png", "frame2.png"]
+    assert [p.name for p in list_frames(tmp_path).files][1:3] == ["frame1.png", "frame2.png"]
     video = Video(tmp_path, fps=10)
     assert torch.equal(video.read(range(12)), torch.from_numpy(frames).float() / 255)
     np.testing.assert_allclose(video.times_s, np.arange(12) / 10)
@@ -310,7 +311,7 @@ def test_flipped_byte_in_png_is_found(tmp_path):
 def test_sizes_are_read_from_headers(tmp_path, suffix):
     path = tmp_path / f"picture{suffix}"
     cv2.imwrite(str(path), pictures(1, 37, 53)[0])
-    assert image_size(path.read_bytes()) == (37, 53)
+    assert PictureFile(path).pages[0].size == (37, 53)
     assert Video(path).size == (37, 53)
 
 

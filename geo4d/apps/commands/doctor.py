@@ -7,6 +7,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "geometrycrafter": {"diffusers": "diffusers", "transformers": "transformers"},
     "synthetic": {"numba": "numba"},
     "learned-tracks": {"kornia": "kornia"},
+    "heic": {"pi-heif": "pi_heif"},
     "train": {
         "accelerate": "accelerate",
         "tensorboard": "tensorboard",

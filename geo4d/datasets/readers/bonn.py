@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from geo4d.datasets.base import Reader, Sequence
-from geo4d.datasets.readers.tum import load_recording
+from geo4d.datasets.base import Reader, Recording, Sequence
+from geo4d.datasets.readers.tum import load_recording, record_list
 
 INTRINSICS = (542.822841, 542.576870, 315.593520, 237.756098)
 VIDEO_SEQUENCES = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
@@ -33,6 +33,13 @@ def _load(folder: Path, name: str) -> Sequence:
     return load_recording(folder, name, READER, INTRINSICS)
 
 
+def _record(folder: Path, inside: Path) -> Recording | None:
+    if not folder.name.startswith(_PREFIX):
+        return None
+    about = "the pictures are a little distorted (radial-tangential), and only the pinhole part is used"
+    return record_list(folder, READER.title, INTRINSICS, about)
+
+
 READER = Reader(
     name="bonn",
     title="Bonn RGB-D Dynamic",
@@ -40,4 +47,5 @@ READER = Reader(
     layout="rgbd_bonn_<name>/rgb.txt, depth.txt, groundtruth.txt, rgb/*.png, depth/*.png (uint16, value / 5000 = m).",
     find=_find,
     load=_load,
+    record=_record,
 )

@@ -7,16 +7,20 @@ import numpy as np
 
 from geo4d.datasets.base import (
     Reader,
+    Recording,
     Sequence,
     associate_nearest,
+    choose_camera,
     constant_intrinsics,
     map_size,
     missing,
+    present,
     rgb_frames,
 )
 from geo4d.datasets.readers.tum import existing
 from geo4d.errors import InputError
 from geo4d.formats.cameras import quaternions_to_poses
+from geo4d.formats.times import load_frame_times
 
 MAX_DIFFERENCE_S = 0.01
 
@@ -43,7 +47,7 @@ def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
         InputError: neither the original csv nor a text file of camera centres is there.
     """
     original = folder / "mav0" / "state_groundtruth_estimate0" / "data.csv"
-    sensor = (folder / "mav0" / "cam0" / "sensor.yaml").read_text()
+    sensor = (folder / "mav0" / "cam0" / "sensor.yaml").read_text(encoding="utf-8")
     if original.is_file():
         rows = np.loadtxt(original, delimiter=",", comments="#", ndmin=2)
         body_to_world = quaternions_to_poses(rows[:, 1:4], rows[:, 4:8])
@@ -60,20 +64,49 @@ def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
     return rows[:, 0] * 1e-9, poses, text
 
 
+def _record(folder: Path, inside: Path) -> Recording | None:
+    chosen = choose_camera(folder, ("mav0/cam0", "mav0/cam1"), inside)
+    if chosen is None or not (chosen[0] / "data.csv").is_file():
+        return None
+    camera, cameras = chosen
+    listed = load_frame_times(camera / "data.csv", unit="nanoseconds")
+    times_s, files, absent = present(camera / "data", listed.times_s, listed.names or ())
+    if not files:
+        return None
+    notes = [f"recognised as EuRoC MAV: {len(files)} pictures of {camera.name} and their times from data.csv"]
+    if len(cameras) > 1:
+        notes.append(
+            f"{camera.name} is one of {len(cameras)} cameras; name the folder of another to take that one"
+        )
+    if absent:
+        notes.append(f"{absent} of {len(listed.times_s)} pictures of data.csv are not in the folder")
+    intrinsics, size, about = None, None, "there is no sensor.yaml"
+    if (camera / "sensor.yaml").is_file():
+        text = (camera / "sensor.yaml").read_text(encoding="utf-8", errors="replace")
+        fx, fy, cx, cy = _yaml_numbers(text, "intrinsics")
+        intrinsics = (fx, fy, cx + 0.5, cy + 0.5)
+        if "resolution:" in text:
+            width, height = (int(value) for value in _yaml_numbers(text, "resolution"))
+            size = (height, width)
+        distorted = "distortion_coefficients:" not in text or any(
+            _yaml_numbers(text, "distortion_coefficients")
+        )
+        about = "sensor.yaml" + (
+            "; the pictures are distorted (radial-tangential), and only the pinhole part is used" * distorted
+        )
+    return Recording("EuRoC MAV", tuple(files), times_s, intrinsics, size, about, tuple(notes))
+
+
 def _load(folder: Path, name: str) -> Sequence:
     camera = folder / "mav0" / "cam0"
-    stamps, names = [], []
-    for line in (camera / "data.csv").read_text().splitlines():
-        words = line.split("#", 1)[0].split(",")
-        if len(words) == 2:
-            stamps.append(int(words[0]) * 1e-9)
-            names.append("data/" + words[1].strip())
-    times, frames = existing(camera, np.array(stamps), names)
+    listed = load_frame_times(camera / "data.csv", unit="nanoseconds")
+    names = [f"data/{name}" for name in listed.names or ()]
+    times, frames = existing(camera, listed.times_s[: len(names)], names)
     if not frames:
         raise missing(READER, camera, "none of the images in data.csv is there")
     pose_times, poses, source = load_truth(folder)
     nearest = associate_nearest(times, pose_times, MAX_DIFFERENCE_S)
-    k = _yaml_numbers((camera / "sensor.yaml").read_text(), "intrinsics")
+    k = _yaml_numbers((camera / "sensor.yaml").read_text(encoding="utf-8"), "intrinsics")
     rgb = rgb_frames(frames)
     notes = ["images are distorted (radial-tangential); intrinsics are the pinhole part"]
     if len(frames) < len(names):
@@ -99,4 +132,5 @@ READER = Reader(
     layout="<sequence>/mav0/cam0/data.csv, data/*.png, sensor.yaml; mav0/state_groundtruth_estimate0/data.csv.",
     find=_find,
     load=_load,
+    record=_record,
 )

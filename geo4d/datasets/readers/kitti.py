@@ -8,7 +8,9 @@ import numpy as np
 
 from geo4d.datasets.base import (
     Reader,
+    Recording,
     Sequence,
+    choose_camera,
     constant_intrinsics,
     list_files,
     map_frames,
@@ -20,6 +22,7 @@ from geo4d.datasets.base import (
 )
 from geo4d.errors import InputError
 from geo4d.formats.cameras import load_kitti_poses
+from geo4d.formats.times import load_frame_times
 
 FPS = 10.0
 VIDEO_FRAMES = slice(0, 110)
@@ -72,7 +75,7 @@ def _load_depth(path: Path, name: str) -> Sequence:
 def _load_annotated_list(folder: Path, name: str) -> Sequence:
     """rgb/, depth/ and a json list with intrinsics; frames in order of their number (they need not be neighbours)."""
     try:
-        entries = json.loads((folder / "test_annotations.json").read_text())["files"]
+        entries = json.loads((folder / "test_annotations.json").read_text(encoding="utf-8"))["files"]
         entries = sorted(entries, key=lambda entry: Path(entry["rgb"]).name)
         # The listed paths begin with folders of another repository; names are unique here.
         frames = [folder / "rgb" / Path(entry["rgb"]).name for entry in entries]
@@ -103,7 +106,9 @@ def _load_raw_drive(folder: Path, name: str) -> Sequence:
     intrinsics = None
     calibration = root / "raw_data" / name[:10] / "calib_cam_to_cam.txt"
     if calibration.is_file():
-        rows = dict(line.split(":", 1) for line in calibration.read_text().splitlines() if ":" in line)
+        rows = dict(
+            line.split(":", 1) for line in calibration.read_text(encoding="utf-8").splitlines() if ":" in line
+        )
         p = [float(value) for value in rows["P_rect_02"].split()]
         intrinsics = constant_intrinsics(len(frames), p[0], p[5], p[2], p[6], integer_centres=True)
     return _drive(frames, depth_files, name, folder, intrinsics)
@@ -156,6 +161,107 @@ def _drive(
     )
 
 
+def _record_drive(folder: Path, inside: Path) -> Recording | None:
+    """A raw drive: <date>/<drive>/image_0N/data, its timestamps.txt, and the date's calibration."""
+    chosen = choose_camera(folder, [f"image_0{i}/data" for i in (2, 0, 3, 1)], inside)
+    if chosen is None or not re.search(r"drive_\d{4}", folder.name):
+        return None
+    images, cameras = chosen
+    files = list_files(images)
+    if not files:
+        return None
+    camera = images.parent.name
+    about = f"{len(files)} pictures of {camera} ({_EYES[int(camera[-1])]})"
+    notes = [f"recognised as a KITTI raw drive: {about}", *_other_cameras(camera, cameras)]
+    numbers = _numbers(files)
+    stamps = images.parent / "timestamps.txt"
+    if stamps.is_file():
+        listed = load_frame_times(stamps).times_s
+        times_s, note = _times_by_number(listed, numbers, stamps), "times are those of timestamps.txt"
+    else:
+        times_s, note = (
+            numbers / FPS,
+            f"there is no timestamps.txt; times are the pictures' numbers at {FPS:g} Hz",
+        )
+    intrinsics, size, calibration = None, None, folder.parent / "calib_cam_to_cam.txt"
+    if calibration.is_file():
+        rows = dict(
+            line.split(":", 1) for line in calibration.read_text(encoding="utf-8").splitlines() if ":" in line
+        )
+        try:
+            p = [float(value) for value in rows[f"P_rect_{camera[-2:]}"].split()]
+            intrinsics = (p[0], p[5], p[2] + 0.5, p[6] + 0.5)
+            if f"S_rect_{camera[-2:]}" in rows:
+                width, height = (int(float(value)) for value in rows[f"S_rect_{camera[-2:]}"].split())
+                size = (height, width)
+        except (KeyError, ValueError, IndexError) as error:
+            raise InputError(f"expected P_rect_{camera[-2:]} with 12 numbers in {calibration}") from error
+    known = (
+        "rectified pictures" if intrinsics is not None else f"there is no {calibration.name} beside the drive"
+    )
+    return Recording("KITTI", tuple(files), times_s, intrinsics, size, known, (*notes, note))
+
+
+_EYES = ("left, grey", "right, grey", "left, colour", "right, colour")
+
+
+def _other_cameras(camera: str, cameras: list[str]) -> list[str]:
+    if len(cameras) < 2:
+        return []
+    return [f"{camera} is one of {len(cameras)} cameras; name the folder of another to take that one"]
+
+
+def _numbers(files: list[Path]) -> np.ndarray:
+    try:
+        return np.array([int(path.stem) for path in files])
+    except ValueError as error:
+        raise InputError(f"expected pictures that are named by numbers in {files[0].parent}") from error
+
+
+def _times_by_number(listed: np.ndarray, numbers: np.ndarray, source: Path) -> np.ndarray:
+    """The line of a picture's number; lines count from 0."""
+    if numbers.max() >= len(listed):
+        raise InputError(f"{source} has {len(listed)} times, but a picture has number {numbers.max()}")
+    return listed[numbers]
+
+
+def _record_odometry(folder: Path, inside: Path) -> Recording | None:
+    chosen = choose_camera(folder, ("image_2", "image_0", "image_3", "image_1", "image_l"), inside)
+    if chosen is None or not (folder / "calib.txt").is_file():
+        return None
+    images, cameras = chosen
+    files = list_files(images)
+    if not files:
+        return None
+    row = 0 if images.name == "image_l" else int(images.name[-1])
+    p = _projection(folder, row)
+    about = f"{len(files)} pictures of {images.name} ({_EYES[row]})"
+    notes = [f"recognised as KITTI odometry: {about}", *_other_cameras(images.name, cameras)]
+    numbers = _numbers(files)
+    if (folder / "times.txt").is_file():
+        source = folder / "times.txt"
+        times_s = _times_by_number(load_frame_times(source).times_s, numbers, source)
+        notes.append("times are those of times.txt")
+    else:
+        times_s = numbers / FPS
+        notes.append(f"there is no times.txt; times are the pictures' numbers at {FPS:g} Hz")
+    intrinsics = (float(p[0, 0]), float(p[1, 1]), float(p[0, 2] + 0.5), float(p[1, 2] + 0.5))
+    return Recording("KITTI", tuple(files), times_s, intrinsics, None, "rectified pictures", tuple(notes))
+
+
+def _projection(folder: Path, row: int) -> np.ndarray:
+    """[3, 4] of one camera, from calib.txt."""
+    rows = [
+        line.split(":")[-1].split()
+        for line in (folder / "calib.txt").read_text(encoding="utf-8").splitlines()
+        if line.strip()
+    ]
+    try:
+        return np.array([float(word) for word in rows[row]]).reshape(3, 4)
+    except (ValueError, IndexError) as error:
+        raise missing(ODOMETRY, folder, "calib.txt has no 3x4 projection matrix for these images") from error
+
+
 def _find_odometry(root: Path) -> dict[str, Path]:
     def is_piece(path: Path) -> bool:
         return (path / "calib.txt").is_file() and _images(path) is not None
@@ -181,15 +287,7 @@ def _load_odometry(folder: Path, name: str) -> Sequence:
         raise missing(ODOMETRY, folder, "no images in image_2, image_0 or image_l")
     candidates = (folder / "poses.txt", folder.parent.parent / "poses" / f"{name}.txt")
     poses = next((path for path in candidates if path.is_file()), None)
-    rows = [
-        [float(word) for word in line.split(":")[-1].split()]
-        for line in (folder / "calib.txt").read_text().splitlines()
-        if line.strip()
-    ]
-    row = {"image_2": 2, "image_0": 0, "image_l": 0}[images.name]
-    if len(rows) <= row or len(rows[row]) != 12:
-        raise missing(ODOMETRY, folder, "calib.txt has no 3x4 projection matrix for these images")
-    p = np.array(rows[row]).reshape(3, 4)
+    p = _projection(folder, {"image_2": 2, "image_0": 0, "image_l": 0}[images.name])
     numbers = [int(path.stem) for path in frames]
     c2w = None
     if poses is not None:
@@ -229,6 +327,7 @@ DEPTH = Reader(
     ),
     find=_find_depth,
     load=_load_depth,
+    record=_record_drive,
 )
 ODOMETRY = Reader(
     name="kitti-odometry",
@@ -237,4 +336,5 @@ ODOMETRY = Reader(
     layout="sequences/NN/image_2|image_0/*.png, calib.txt, times.txt; poses/NN.txt (3x4 camera-to-world per row).",
     find=_find_odometry,
     load=_load_odometry,
+    record=_record_odometry,
 )

@@ -112,7 +112,11 @@ def _load(folder: Path, name: str) -> Sequence:
     frames = pictures or list_files(folder / "depth", DEPTH_SUFFIXES)
     if not frames:
         raise missing(READER, folder, "no frames in rgb/ or depth/")
-    facts = json.loads((folder / "clip.json").read_text()) if (folder / "clip.json").is_file() else {}
+    facts = (
+        json.loads((folder / "clip.json").read_text(encoding="utf-8"))
+        if (folder / "clip.json").is_file()
+        else {}
+    )
     depth_files = list_files(folder / "depth", DEPTH_SUFFIXES)
     depth = None
     if depth_files:

@@ -7,6 +7,7 @@ import numpy as np
 
 from geo4d.datasets.base import (
     Reader,
+    Recording,
     Sequence,
     associate_nearest,
     constant_intrinsics,
@@ -14,10 +15,12 @@ from geo4d.datasets.base import (
     map_size,
     missing,
     png_depth,
+    present,
     rgb_frames,
 )
 from geo4d.errors import InputError
 from geo4d.formats.cameras import load_tum
+from geo4d.formats.times import load_frame_times
 
 DYNAMIC_SEQUENCES = tuple(
     f"rgbd_dataset_freiburg3_{who}_{how}"
@@ -33,6 +36,9 @@ INTRINSICS = {
     "freiburg3": (535.4, 539.2, 320.1, 247.6),
 }
 """fx, fy, cx, cy in the colour camera (distortion ignored), as the benchmark's page lists them."""
+SIZE = (480, 640)
+"""(height, width) of the pictures of all these cameras."""
+UNDISTORTED = ("freiburg3",)
 ROS_DEFAULT = (525.0, 525.0, 319.5, 239.5)
 MAX_DIFFERENCE_S = 0.02
 
@@ -43,19 +49,10 @@ def load_file_list(path: Path) -> tuple[np.ndarray, list[str]]:
     Raises:
         InputError: a row is not 'stamp name'.
     """
-    stamps, names = [], []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        words = line.split("#", 1)[0].replace(",", " ").split()
-        if not words:
-            continue
-        try:
-            stamps.append(float(words[0]))
-            names.append(words[1])
-        except (ValueError, IndexError) as error:
-            raise InputError(
-                f"expected 'stamp file' in line {number} of {path}, got {line[:60]!r}"
-            ) from error
-    return np.array(stamps), names
+    listed = load_frame_times(path)
+    if listed.names is None:
+        raise InputError(f"expected lines of 'stamp file' in {path}, got stamps only")
+    return listed.times_s, list(listed.names)
 
 
 def existing(folder: Path, stamps: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[Path]]:
@@ -73,6 +70,35 @@ def _find(root: Path) -> dict[str, Path]:
     if is_recording(root):
         return {root.name: root}
     return {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_recording(path)}
+
+
+def camera_of(folder: Path) -> str | None:
+    """The freiburg camera that a folder is named after."""
+    name = re.sub(r"fr(?=\d)", "freiburg", folder.name)
+    return next((camera for camera in INTRINSICS if camera in name), None)
+
+
+def record_list(
+    folder: Path, title: str, intrinsics: tuple[float, float, float, float] | None, camera: str
+) -> Recording | None:
+    """The pictures of rgb.txt.
+
+    Args:
+        intrinsics: fx, fy, cx, cy, centres counted as integers.
+        camera: what is to be known of it.
+    """
+    if not (folder / "rgb.txt").is_file():
+        return None
+    listed = load_frame_times(folder / "rgb.txt")
+    times_s, files, absent = present(folder, listed.times_s, listed.names or ())
+    if listed.names is None or not files:
+        return None
+    notes = [f"recognised as {title}: {len(files)} pictures and their times from rgb.txt"]
+    if absent:
+        notes.append(f"{absent} of {len(listed.times_s)} pictures of rgb.txt are not in the folder")
+    if intrinsics is not None:
+        intrinsics = (intrinsics[0], intrinsics[1], intrinsics[2] + 0.5, intrinsics[3] + 0.5)
+    return Recording(title, tuple(files), times_s, intrinsics, SIZE, camera, tuple(notes))
 
 
 def load_recording(
@@ -109,8 +135,7 @@ def load_recording(
     c2w = np.where((nearest >= 0)[:, None, None], poses[nearest], np.nan)
     if (nearest < 0).any():
         notes.append(f"{(nearest < 0).sum()} frames have no pose within {MAX_DIFFERENCE_S} s")
-    folder_name = re.sub(r"fr(?=\d)", "freiburg", folder.name)
-    known = next((values for camera, values in INTRINSICS.items() if camera in folder_name), None)
+    known = INTRINSICS.get(camera_of(folder) or "")
     if intrinsics is None and known is None:
         notes.append("the camera is not named in the folder; intrinsics are the ROS default 525")
     rgb = rgb_frames(frames)
@@ -136,6 +161,17 @@ def _load(folder: Path, name: str) -> Sequence:
     return load_recording(folder, name, READER)
 
 
+def _record(folder: Path, inside: Path) -> Recording | None:
+    camera = camera_of(folder)
+    if camera is None:
+        about = "no freiburg camera is named in the folder"
+    elif camera in UNDISTORTED:
+        about = f"{camera}, pictures without distortion"
+    else:
+        about = f"{camera}; the pictures are distorted (radial-tangential), and only the pinhole part is used"
+    return record_list(folder, "TUM RGB-D", INTRINSICS.get(camera or ""), about)
+
+
 READER = Reader(
     name="tum",
     title="TUM RGB-D",
@@ -143,4 +179,5 @@ READER = Reader(
     layout="<sequence>/rgb.txt, depth.txt, groundtruth.txt, rgb/*.png, depth/*.png (uint16, value / 5000 = m).",
     find=_find,
     load=_load,
+    record=_record,
 )
