@@ -231,6 +231,8 @@ class Workspace:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         _windows_back(self.folder)
+        if self.result.exists():  # it did not get into its place
+            (self.folder / _PUBLISHED).unlink(missing_ok=True)
         if kind is not None and self._temporary is None and any(self.windows.glob("window_*")):
             shutil.rmtree(self.result, ignore_errors=True)
             log.warning(
