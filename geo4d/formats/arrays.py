@@ -1,6 +1,7 @@
 """Named arrays in files: npz, zarr groups of frames, and one compressed file per set of arrays."""
 
 import hashlib
+import logging
 import math
 import os
 import struct
@@ -14,6 +15,8 @@ import numpy as np
 
 from geo4d.errors import InputError
 from geo4d.formats.files import existing_file, new_file
+
+log = logging.getLogger(__name__)
 
 MOST_NPZ_BYTES = 4 * 2**30
 """What the arrays of an npz may take in memory, where the caller states no limit of its own."""
@@ -174,6 +177,18 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
             return arrays, dict(group.attrs)
     except (*_DAMAGE, KeyError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
+
+
+def holds_arrays(path: Path) -> bool:
+    """Whether a file of ``save_arrays`` is there and whole; says so when it is there and damaged."""
+    if not path.is_file():
+        return False
+    try:
+        load_arrays(path)
+    except InputError as error:
+        log.warning("%s; it is computed again", error)
+        return False
+    return True
 
 
 def _digest_of(file: BinaryIO, name: str) -> bytes:
