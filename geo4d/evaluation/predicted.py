@@ -136,7 +136,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"expected JSON in {path}, got: {error}") from error
     if not isinstance(facts, dict):

@@ -88,7 +88,7 @@ def run(options: ReconstructOptions) -> int:
             from geo4d.formats.files import new_file
 
             with new_file(options.json) as temporary:
-                temporary.write_text(json.dumps(scores, indent=1) + "\n")
+                temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -28,7 +28,7 @@ def _find(root: Path) -> dict[str, Path]:
     )
     if listing is None:
         return {}
-    splits = json.loads(listing.read_text()).get("scene_splits", {})
+    splits = json.loads(listing.read_text(encoding="utf-8")).get("scene_splits", {})
     names = splits.get(VALIDATION_SPLIT, {}).get("filenames", [])
     # Lists name scenes that a partial copy does not hold.
     return {Path(name).parent.name: root / name for name in names if (root / name).is_file()}
@@ -45,7 +45,7 @@ def _pose(entry: dict[str, Any]) -> np.ndarray:
 def _load(path: Path, name: str) -> Sequence:
     folder = path.parent
     try:
-        scene = json.loads(path.read_text())
+        scene = json.loads(path.read_text(encoding="utf-8"))
         data = {datum["key"]: datum for datum in scene["data"]}
         frames, clouds, c2w, lidar_poses, times = [], [], [], [], []
         for sample in scene["samples"]:
@@ -60,7 +60,9 @@ def _load(path: Path, name: str) -> Sequence:
             lidar_poses.append(_pose(cloud["pose"]))
             times.append(np.datetime64(camera["id"]["timestamp"].rstrip("Z"), "us").astype(np.int64) * 1e-6)
         calibration = json.loads(
-            (folder / "calibration" / f"{scene['samples'][0]['calibration_key']}.json").read_text()
+            (folder / "calibration" / f"{scene['samples'][0]['calibration_key']}.json").read_text(
+                encoding="utf-8"
+            )
         )
         k = calibration["intrinsics"][[label.lower() for label in calibration["names"]].index(CAMERA.lower())]
     except (KeyError, IndexError, ValueError, OSError, json.JSONDecodeError) as error:

@@ -43,9 +43,9 @@ def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
         InputError: neither the original csv nor a text file of camera centres is there.
     """
     original = folder / "mav0" / "state_groundtruth_estimate0" / "data.csv"
-    sensor = (folder / "mav0" / "cam0" / "sensor.yaml").read_text()
+    sensor = (folder / "mav0" / "cam0" / "sensor.yaml").read_text(encoding="utf-8")
     if original.is_file():
-        rows = np.loadtxt(original, delimiter=",", comments="#", ndmin=2)
+        rows = np.loadtxt(original, delimiter=",", comments="#", ndmin=2, encoding="utf-8")
         body_to_world = quaternions_to_poses(rows[:, 1:4], rows[:, 4:8])
         camera_to_body = np.array(_yaml_numbers(sensor, "data")).reshape(4, 4)  # T_BS
         return rows[:, 0] * 1e-9, body_to_world @ camera_to_body, original
@@ -54,7 +54,7 @@ def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
         raise missing(
             READER, folder, "neither mav0/state_groundtruth_estimate0/data.csv nor groundtruth/*.txt"
         )
-    rows = np.loadtxt(text, comments="#", ndmin=2)
+    rows = np.loadtxt(text, comments="#", ndmin=2, encoding="utf-8")
     # Centres are those of the left camera, but the quaternion (wxyz) turns world to camera: the inverse is needed.
     poses = quaternions_to_poses(rows[:, 1:4], rows[:, 4:8] * np.array([1, -1, -1, -1]))
     return rows[:, 0] * 1e-9, poses, text
@@ -63,7 +63,7 @@ def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
 def _load(folder: Path, name: str) -> Sequence:
     camera = folder / "mav0" / "cam0"
     stamps, names = [], []
-    for line in (camera / "data.csv").read_text().splitlines():
+    for line in (camera / "data.csv").read_text(encoding="utf-8").splitlines():
         words = line.split("#", 1)[0].split(",")
         if len(words) == 2:
             stamps.append(int(words[0]) * 1e-9)
@@ -73,7 +73,7 @@ def _load(folder: Path, name: str) -> Sequence:
         raise missing(READER, camera, "none of the images in data.csv is there")
     pose_times, poses, source = load_truth(folder)
     nearest = associate_nearest(times, pose_times, MAX_DIFFERENCE_S)
-    k = _yaml_numbers((camera / "sensor.yaml").read_text(), "intrinsics")
+    k = _yaml_numbers((camera / "sensor.yaml").read_text(encoding="utf-8"), "intrinsics")
     rgb = rgb_frames(frames)
     notes = ["images are distorted (radial-tangential); intrinsics are the pinhole part"]
     if len(frames) < len(names):

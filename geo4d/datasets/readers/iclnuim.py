@@ -41,7 +41,7 @@ def _load(folder: Path, name: str) -> Sequence:
     if not frames or graph is None:
         raise missing(READER, folder, "no images in image/ or no pose graph")
     same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
-    nodes = json.loads(graph.read_text())["nodes"]
+    nodes = json.loads(graph.read_text(encoding="utf-8"))["nodes"]
     if len(nodes) < len(frames):
         raise missing(READER, folder, f"{len(frames)} frames but {len(nodes)} poses in {graph.name}")
     # Open3D stores matrices column by column.

@@ -72,7 +72,7 @@ def _load_depth(path: Path, name: str) -> Sequence:
 def _load_annotated_list(folder: Path, name: str) -> Sequence:
     """rgb/, depth/ and a json list with intrinsics; frames in order of their number (they need not be neighbours)."""
     try:
-        entries = json.loads((folder / "test_annotations.json").read_text())["files"]
+        entries = json.loads((folder / "test_annotations.json").read_text(encoding="utf-8"))["files"]
         entries = sorted(entries, key=lambda entry: Path(entry["rgb"]).name)
         # The listed paths begin with folders of another repository; names are unique here.
         frames = [folder / "rgb" / Path(entry["rgb"]).name for entry in entries]
@@ -103,7 +103,9 @@ def _load_raw_drive(folder: Path, name: str) -> Sequence:
     intrinsics = None
     calibration = root / "raw_data" / name[:10] / "calib_cam_to_cam.txt"
     if calibration.is_file():
-        rows = dict(line.split(":", 1) for line in calibration.read_text().splitlines() if ":" in line)
+        rows = dict(
+            line.split(":", 1) for line in calibration.read_text(encoding="utf-8").splitlines() if ":" in line
+        )
         p = [float(value) for value in rows["P_rect_02"].split()]
         intrinsics = constant_intrinsics(len(frames), p[0], p[5], p[2], p[6], integer_centres=True)
     return _drive(frames, depth_files, name, folder, intrinsics)
@@ -123,7 +125,7 @@ def _load_selection(folder: Path, drive: str) -> Sequence:
     texts = [base / "intrinsics" / path.with_suffix(".txt").name for path in frames]
     intrinsics = None
     if all(text.is_file() for text in texts):
-        intrinsics = np.stack([np.loadtxt(text).reshape(3, 3) for text in texts])
+        intrinsics = np.stack([np.loadtxt(text, encoding="utf-8").reshape(3, 3) for text in texts])
         intrinsics[:, :2, 2] += 0.5
     return _drive(frames, depth_files, drive, base, intrinsics)
 
@@ -183,7 +185,7 @@ def _load_odometry(folder: Path, name: str) -> Sequence:
     poses = next((path for path in candidates if path.is_file()), None)
     rows = [
         [float(word) for word in line.split(":")[-1].split()]
-        for line in (folder / "calib.txt").read_text().splitlines()
+        for line in (folder / "calib.txt").read_text(encoding="utf-8").splitlines()
         if line.strip()
     ]
     row = {"image_2": 2, "image_0": 0, "image_l": 0}[images.name]
@@ -202,7 +204,7 @@ def _load_odometry(folder: Path, name: str) -> Sequence:
         c2w = everything[numbers] @ offset
     times = np.array(numbers) / FPS
     if (folder / "times.txt").is_file():
-        times = np.loadtxt(folder / "times.txt")[numbers]
+        times = np.loadtxt(folder / "times.txt", encoding="utf-8")[numbers]
     rgb = rgb_frames(frames)
     return Sequence(
         name=name,

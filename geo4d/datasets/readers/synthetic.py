@@ -72,7 +72,7 @@ def load_intrinsics(path: Path, num_frames: int) -> np.ndarray:
         InputError: not numbers, or another number of rows.
     """
     try:
-        rows = np.loadtxt(path, ndmin=2)
+        rows = np.loadtxt(path, ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise InputError(f"expected rows 'fx fy cx cy' in {path}, got: {error}") from error
     if rows.shape[1] != 4 or rows.shape[0] not in (1, num_frames):
@@ -112,7 +112,11 @@ def _load(folder: Path, name: str) -> Sequence:
     frames = pictures or list_files(folder / "depth", DEPTH_SUFFIXES)
     if not frames:
         raise missing(READER, folder, "no frames in rgb/ or depth/")
-    facts = json.loads((folder / "clip.json").read_text()) if (folder / "clip.json").is_file() else {}
+    facts = (
+        json.loads((folder / "clip.json").read_text(encoding="utf-8"))
+        if (folder / "clip.json").is_file()
+        else {}
+    )
     depth_files = list_files(folder / "depth", DEPTH_SUFFIXES)
     depth = None
     if depth_files:

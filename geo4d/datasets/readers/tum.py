@@ -44,7 +44,7 @@ def load_file_list(path: Path) -> tuple[np.ndarray, list[str]]:
         InputError: a row is not 'stamp name'.
     """
     stamps, names = [], []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(errors="replace", encoding="utf-8").splitlines(), 1):
         words = line.split("#", 1)[0].replace(",", " ").split()
         if not words:
             continue
