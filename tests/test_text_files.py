@@ -38,7 +38,7 @@ def without_encoding(source: str) -> Iterator[str]:
                 isinstance(word, str) and set(word) <= set("rwxab+") and "b" in word for word in words
             ):
                 yield f"{node.lineno}: {name}"
-        elif any(keyword.arg in ("text", "universal_newlines") for keyword in node.keywords):
+        elif name.startswith("subprocess.") and any(keyword.arg == "text" for keyword in node.keywords):
             yield f"{node.lineno}: {name}"
 
 
