@@ -66,7 +66,7 @@ def observe(number: int, cache: Path) -> dict[str, torch.Tensor]:
     depth = torch.stack([d for d, _ in seen])
     signs = torch.stack([s for _, s in seen], 1)
     truth = F.interpolate(clip["depth"][:, None].float(), depth.shape[1:], mode="nearest-exact")[:, 0]
-    told = torch.isfinite(depth) & torch.isfinite(truth) & (truth > 0) & torch.isfinite(signs[:3]).all(0)
+    told = torch.isfinite(depth) & torch.isfinite(truth) & (truth > 0) & torch.isfinite(signs[:2]).all(0)
     factor = (truth[told] / depth[told]).median()
     error = (depth[told] * factor / truth[told] - 1).abs()
     chosen = torch.randperm(len(error), generator=torch.Generator().manual_seed(number))[:PIXELS_PER_CLIP]
@@ -76,29 +76,27 @@ def observe(number: int, cache: Path) -> dict[str, torch.Tensor]:
 
 
 def columns(signs: torch.Tensor) -> np.ndarray:
-    """[n, 7]: the signs as the curve takes them, the fourth replaced by zero where unknown, and whether it is known."""
-    known = torch.isfinite(signs[3])
-    logs = signs.clone()
-    logs[:5] = signs[:5].nan_to_num(nan=HIGH).clamp(LOW, HIGH)
-    logs[3] = torch.where(known, logs[3], 0.0)
+    """[n, 4]: the signs as the curve takes them, the last replaced by zero where unknown, and whether it is unknown."""
+    known = torch.isfinite(signs[-1])
+    logs = signs.clamp(LOW, HIGH)
+    logs[-1] = torch.where(known, logs[-1], 0.0)
     return torch.cat([logs, (~known).float()[None]]).T.double().numpy()
 
 
 def fit(x: np.ndarray, right: np.ndarray) -> ConfidenceCurve:
-    """Most likely curve; no sign may make an error less likely, and every clip counts alike."""
+    """The most likely curve; no sign may make an error less likely."""
+    count = len(SIGNS)
 
     def cost(p: np.ndarray) -> tuple[float, np.ndarray]:
         odds = p[0] + x @ p[1:]
         value = np.logaddexp(0, odds).mean() - (odds * right).mean()
         slope = 1 / (1 + np.exp(-odds)) - right
-        ridge = 1e-3 * p[1:7]
-        return value + 0.5 * 1e-3 * (p[1:7] ** 2).sum(), np.concatenate(
-            [[slope.mean()], (slope[:, None] * x).mean(0) + np.append(ridge, 0.0)]
-        )
+        return value, np.concatenate([[slope.mean()], (slope[:, None] * x).mean(0)])
 
-    bounds = [(None, None)] + [(None, 0.0)] * 6 + [(None, None)]
-    p = minimize(cost, np.zeros(8), jac=True, bounds=bounds, method="L-BFGS-B").x
-    return ConfidenceCurve(round(p[0], 3), tuple(round(v, 3) for v in p[1:7]), round(p[7], 3))
+    bounds = [(None, None)] + [(None, 0.0)] * count + [(None, None)]
+    p = minimize(cost, np.zeros(count + 2), jac=True, bounds=bounds, method="L-BFGS-B").x
+    offset, *weight, unknown = (round(float(v), 3) for v in p)
+    return ConfidenceCurve(offset, tuple(weight), unknown)
 
 
 def check(curve: ConfidenceCurve, clips: list[dict[str, torch.Tensor]]) -> dict:
@@ -140,11 +138,14 @@ def main() -> None:
     x = np.concatenate([columns(c["signs"]) for c in used])
     right = np.concatenate([(c["error"] < WITHIN).double().numpy() for c in used])
     curve = fit(x, right)
+    x = np.concatenate([columns(c["signs"]) for c in clips])
+    everything = np.concatenate([(c["error"] < WITHIN).double().numpy() for c in clips])
     result = {
         "signs": SIGNS,
         "curve": vars(curve),
         "fit": check(curve, used),
         "held back": check(curve, kept),
+        "curve of all": vars(fit(x, everything)),
     }
     print(json.dumps(result, indent=1))
     if options.output:

@@ -25,11 +25,12 @@ from geo4d.datasets.sampling import turn_cameras
 from geo4d.evidence import SWEEP_SIZE
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.fit import fit_scale_shift
+from geo4d.models.identity import file_sha256
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.conditioning import encode_prior
 from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype, resize_pictures
-from geo4d.models.tiny.weights import file_sha256, load_model
+from geo4d.models.tiny.weights import BUNDLED, load_model
 from geo4d.synthetic.render import SyntheticClip
 from geo4d.tracking.prior import usable_pixels
 from geo4d.training.scores import camera_scores, depth_scores, spreads_and_errors
@@ -324,7 +325,7 @@ def main() -> None:
         dtype = default_dtype("cpu")
         model = load_model(options.weights)
         predictor = TinyPredictor(model, "", TinyPipelineConfig(), dtype=dtype)
-        result |= {"weights_sha256": file_sha256(options.weights), "dtype": dtype}
+        result |= {"weights_sha256": file_sha256(options.weights or BUNDLED), "dtype": dtype}
         for name in options.table:
             result[name] = TABLES[name](predictor, items)
             print(name, json.dumps(result[name], indent=1))

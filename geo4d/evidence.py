@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.formats.arrays import load_arrays, save_arrays
+from geo4d.formats.arrays import holds_arrays, load_arrays, save_arrays
 from geo4d.fusion.alignment import Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_depth
 from geo4d.geometry.cameras import resize_intrinsics
@@ -64,7 +64,7 @@ def find_motion(
         known_intrinsics: in pixels of frames of ``clip.size``.
     """
     path = folder / "motion.zarr.zip"
-    if not path.is_file():
+    if not holds_arrays(path):
         size = fit_size(clip.size, TRACKING_SIZE)
         known = None if known_intrinsics is None else resize_intrinsics(known_intrinsics, clip.size, size)
         motion = fit_motion(

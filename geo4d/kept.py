@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from geo4d.geometry.maps import depth_edges
-from geo4d.types import Reconstruction
+from geo4d.types import FrameArray, Reconstruction
 
 CONFIDENT = 0.5
 """By default no pixel this confident is left out: its depth is more likely right (within 10 %) than not."""
@@ -46,17 +46,35 @@ def default_confidence_threshold(
         edge_step: of the edge filter that runs beside it.
     """
     chosen = _scene_frames(reconstruction, frames)
+    return confidence_threshold(
+        reconstruction.depth, reconstruction.confidence, reconstruction.dynamic, chosen, edge_step=edge_step
+    )
+
+
+def confidence_threshold(
+    depth: FrameArray,
+    confidence: FrameArray,
+    dynamic: FrameArray | None,
+    frames: Sequence[int] | np.ndarray | None = None,
+    *,
+    edge_step: float,
+) -> float:
+    """The default threshold (see ``default_confidence_threshold``) of maps [T, H, W], which are read frame by frame.
+
+    Args:
+        frames: frames to take it from; None takes all.
+    """
+    chosen = np.arange(depth.shape[0]) if frames is None else np.asarray(frames)
     chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), _FRAMES)).round().astype(int))]
     finite, moving = _Sample(), _Sample()
     for frame in chosen:
-        depth = np.asarray(reconstruction.depth[frame], np.float32)
-        confidence = np.asarray(reconstruction.confidence[frame], np.float32)
-        has_depth = np.isfinite(depth)
-        sharp = kept_mask(depth, confidence, min_confidence=-np.inf, edge_step=edge_step)
-        finite.add(has_depth, sharp, confidence)
-        if reconstruction.dynamic is not None:
-            moves = has_depth & (np.asarray(reconstruction.dynamic[frame], np.float32) >= MOVING)
-            moving.add(moves, sharp & moves, confidence)
+        z, certain = np.asarray(depth[frame], np.float32), np.asarray(confidence[frame], np.float32)
+        has_depth = np.isfinite(z)
+        sharp = kept_mask(z, certain, min_confidence=-np.inf, edge_step=edge_step)
+        finite.add(has_depth, sharp, certain)
+        if dynamic is not None:
+            moves = has_depth & (np.asarray(dynamic[frame], np.float32) >= MOVING)
+            moving.add(moves, sharp & moves, certain)
     return max(min(CONFIDENT, finite.threshold(), moving.threshold()), LEAST_CONFIDENCE)
 
 

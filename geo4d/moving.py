@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geo4d.errors import InputError
-from geo4d.formats.arrays import load_arrays, save_arrays
+from geo4d.formats.arrays import holds_arrays, load_arrays, save_arrays
 from geo4d.tracking.masks import MaskConfig, iter_motion_probability
 from geo4d.tracking.solve import MotionCameras
 from geo4d.video.io import Video, fit_size
@@ -65,7 +64,7 @@ def find_moving(
         folder: gets one small file per 64 frames.
     """
     blocks = -(-clip.num_frames // _BLOCK)
-    if not all(_is_whole(_block_path(folder, block)) for block in range(blocks)):
+    if not all(holds_arrays(_block_path(folder, block)) for block in range(blocks)):
         frames = clip.frames(fit_size(clip.size, FLOW_SIZE))
         found = iter_motion_probability(motion, frames, MaskConfig(width=FLOW_SIZE))
         counted = _counted(found, clip.num_frames, progress)
@@ -86,13 +85,3 @@ def _counted(
 
 def _block_path(folder: Path, block: int) -> Path:
     return folder / f"moving_{block:04d}.zarr.zip"
-
-
-def _is_whole(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        load_arrays(path)
-    except InputError:
-        return False
-    return True

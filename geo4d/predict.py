@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.formats.arrays import load_arrays, save_arrays
+from geo4d.formats.arrays import holds_arrays, load_arrays, save_arrays
 from geo4d.models.base import Predictor
 from geo4d.plan import RunPlan
 from geo4d.spool import Spool
@@ -91,7 +91,7 @@ def prepare(source: WindowSource, folder: Path) -> WindowSource:
     if not source.predictor.info.needs_prepare:
         return source
     path = folder / "context.zarr.zip"
-    if not path.is_file():
+    if not holds_arrays(path):
         length, total = source.plan.model.window_length, source.clip.num_frames
         disjoint = (
             source.frames(range(a, min(a + length, total)), a // length) for a in range(0, total, length)

@@ -425,6 +425,7 @@ def _inputs(clip: Video, predictor: Predictor, plan: RunPlan, config: RunConfig)
         "model": {
             "name": info.name,
             "weights_sha256": info.weights_sha256,
+            "weights_compared": info.weights_compared,
             "licence": info.licence,
             "config": info.config,
         },

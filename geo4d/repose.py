@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geo4d.config import Precision
 from geo4d.errors import InputError
 from geo4d.geometry.cameras import resize_intrinsics
-from geo4d.store import MANIFEST, StoreWriter, Workspace, load_result
+from geo4d.manifest import read_manifest
+from geo4d.store import StoreWriter, Workspace, load_result
 from geo4d.tracking.masks import grow, read_masks
 from geo4d.tracking.matching import Matcher
 from geo4d.tracking.pose import pose_reconstruction
@@ -53,8 +54,9 @@ def repose(
         OutputError: no result there, or the output exists.
     """
     before = load_result(result)
-    manifest = json.loads((Path(result) / MANIFEST).read_text(encoding="utf-8"))
-    source_size = (manifest["source"]["size"]["height"], manifest["source"]["size"]["width"])
+    manifest = read_manifest(Path(result))
+    stated = manifest["source"].get("size", manifest["size"])
+    source_size = (stated["height"], stated["width"])
     frames = list(before.source_frames)
     known: Tensor | None = None
     if intrinsics is not None:
@@ -116,7 +118,8 @@ def _write(
 ) -> Reconstruction:
     pose = {"posed_by": "tracks with depth", **after.diagnostics["pose"]}
     with Workspace(output, {"pose": pose}, overwrite=overwrite) as work:
-        precision = manifest["provenance"].get("config", {}).get("precision", "float16")
+        stated = manifest["provenance"].get("config", {}).get("precision")
+        precision: Precision = "float32" if stated == "float32" else "float16"
         writer = StoreWriter(work.result, after.num_frames, after.size, precision)
         keep_colour = manifest["source"].get("path") is None and after.rgb is not None
         for t in range(after.num_frames):
@@ -141,7 +144,7 @@ def _write(
             per_frame["scene"] = np.asarray(after.scene, np.int64)
         if after.reliable is not None:
             per_frame["reliable"] = np.asarray(after.reliable, bool)
-        kept = {k: manifest[k] for k in ("scale_kind", "unit", "source")}
+        kept = {k: manifest[k] for k in ("scale_kind", "unit", "source") if k in manifest}
         provenance = {**manifest["provenance"], "pose": pose}
         writer.finish(
             per_frame,

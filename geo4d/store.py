@@ -4,24 +4,28 @@ A result is a folder with
 
 - ``arrays.zarr``: a zarr v3 group, one chunk per frame;
 - ``manifest.json``: what the arrays are, their conventions and units, source and its hash, provenance;
-- ``diagnostics.json``: fusion terms, windows dropped and why, timings.
+- ``diagnostics.json``: fusion terms, windows dropped and why, timings;
+- ``SHA256SUMS``: of every file but the manifest, which holds that of this list and of itself.
 
 A run works in the hidden folder ``.NAME.geo4d-run`` beside ``NAME``, under a lock, and renames the finished result into
-place as its last step.
+place as its last step. It removes nothing but what runs have made, and follows no link.
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -30,19 +34,35 @@ from torch import Tensor
 from geo4d import __version__
 from geo4d.config import Precision
 from geo4d.errors import InputError, OutputError
-from geo4d.formats.arrays import create_frames
+from geo4d.formats.arrays import create_frames, create_whole
 from geo4d.formats.files import output_errors
+from geo4d.formats.locks import FileLock, lock_text
 from geo4d.geometry.poses import first_camera_world
+from geo4d.manifest import (
+    ARRAYS,
+    DIAGNOSTICS,
+    FORMAT,
+    FRAME_ARRAYS,
+    LAYOUT,
+    MANIFEST,
+    MOST_BYTES,
+    SUMS,
+    VERSION,
+    WINDOWS,
+    is_plain_folder,
+    is_result,
+    manifest_sha256,
+    own_files,
+    read_json,
+    read_manifest,
+)
 from geo4d.types import FrameMaps, LazyFrames, Reconstruction
 from geo4d.video.io import Video, reopen
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from geo4d.formats.checksums import Checksums
 
-FORMAT = "geo4d-result"
-VERSION = 1
-ARRAYS = "arrays.zarr"
-MANIFEST = "manifest.json"
-DIAGNOSTICS = "diagnostics.json"
+log = logging.getLogger(__name__)
 
 CONVENTIONS = {
     "camera_axes": "OpenCV: +x right, +y down, +z forward",
@@ -84,13 +104,18 @@ class StoreWriter:
 
     def __init__(self, folder: Path, num_frames: int, size: tuple[int, int], precision: Precision) -> None:
         import zarr
+        from zarr.storage import LocalStore
+
+        from geo4d.formats.checksums import ChecksummedStore, Checksums
 
         self.folder = folder
         self.num_frames = num_frames
         self.size = size
         self.dtype = np.dtype(precision)
+        self._sums = Checksums()
         with output_errors(folder):
-            self._group = zarr.open_group(folder / ARRAYS, mode="w", zarr_format=3)
+            store = ChecksummedStore(LocalStore(folder / ARRAYS), self._sums, ARRAYS + "/")
+            self._group = zarr.open_group(store, mode="w", zarr_format=3)
         self._arrays: dict[str, Any] = {}
         self._written: dict[str, int] = {}
         self._creating = threading.Lock()
@@ -142,9 +167,7 @@ class StoreWriter:
                 per_frame = {**per_frame, "c2w": _from_first_camera(per_frame["c2w"], per_frame.get("scene"))}
         with output_errors(self.folder):
             for name, values in per_frame.items():
-                array = self._group.create_array(
-                    name, data=values, chunks=values.shape, config={"write_empty_chunks": True}
-                )
+                array = create_whole(self._group, name, values)
                 array.attrs["meaning"] = CONVENTIONS[name]
             for name, array in self._arrays.items():
                 array.attrs["meaning"] = CONVENTIONS.get(name, "colour, uint8")
@@ -160,7 +183,11 @@ class StoreWriter:
                 **manifest,
             }
             write_json(self.folder / DIAGNOSTICS, diagnostics)
-            write_json(self.folder / MANIFEST, text)
+            self._sums[DIAGNOSTICS] = hashlib.sha256((self.folder / DIAGNOSTICS).read_bytes()).digest()
+            sums = self._sums.text().encode()
+            (self.folder / SUMS).write_bytes(sums)
+            text = {**plain(text), "sums_sha256": hashlib.sha256(sums).hexdigest()}
+            write_json(self.folder / MANIFEST, {**text, "sha256": manifest_sha256(text)})
 
     def _put(self, name: str, index: int, values: np.ndarray, fill: float) -> None:
         with output_errors(self.folder):
@@ -180,10 +207,10 @@ class Workspace:
     a run that finished none leaves nothing.
 
     Args:
-        output: where the result will be; None: a temporary folder that lives as long as the result.
+        output: where the result will be, or a link to it; None: a temporary folder that lives as long as the result.
         settings: what decides the windows of the run; a resumed run must agree.
         overwrite: replace an existing result, or forget an unfinished run.
-        resume: go on with an unfinished run.
+        resume: go on with an unfinished run, also with one that was begun with ``overwrite``.
     Raises:
         OutputError: exists already, is being written by another run, was begun with other settings, not writable.
     """
@@ -202,130 +229,188 @@ class Workspace:
         self.settings = plain(settings)
         self.overwrite = overwrite
         self.resume = resume
+        self.place = real_place(self.output)
         self.folder = run_folder(self.output)
-        self.windows = self.folder / "windows"
+        self.windows = self.folder / WINDOWS
         self.result = self.folder / "result"
         self._lock: Any = None
-        self._done = False
 
     def __enter__(self) -> "Workspace":
         check_output(self.output, overwrite=self.overwrite, resume=self.resume)
         with output_errors(self.output):
-            self.output.parent.mkdir(parents=True, exist_ok=True)
+            self.place.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
             try:
                 self._begin()
             except BaseException:
-                self._lock.close()
+                self._lock.release()
                 raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        _windows_back(self.folder)
+        if self.result.exists():  # it did not get into its place
+            (self.folder / _PUBLISHED).unlink(missing_ok=True)
         if kind is not None and self._temporary is None and any(self.windows.glob("window_*")):
             shutil.rmtree(self.result, ignore_errors=True)
             log.warning(
                 "the finished windows are kept in %s; run again with --resume to go on, or with --overwrite",
                 self.folder,
             )
+            self._lock.release()
         else:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.close()
+            _remove_run_folder(self.folder, self._lock)
 
     def publish(self, *, keep_windows: bool = False) -> Reconstruction:
-        """Rename the finished result into place and open it."""
+        """Rename the finished result into place and open it.
+
+        A result that it replaces is removed file by file, as its manifest lists them; what else lies in it is handed on.
+        """
+        replaced = self.folder / _REPLACED
         with output_errors(self.output):
             if keep_windows:
-                self.windows.replace(self.result / "windows")
-            if self.output.exists() and any(self.output.iterdir()):
-                self.output.replace(self.folder / "replaced")
-            self.result.replace(self.output)
+                self.windows.replace(self.result / WINDOWS)
+            (self.folder / _PUBLISHED).touch()
+            if self.place.exists():
+                self.place.replace(replaced)
+            try:
+                self.result.replace(self.place)
+            except BaseException:
+                if replaced.exists():
+                    replaced.replace(self.place)
+                raise
+            _hand_over(replaced, self.place)
         return load_result(self.output, keep=self._temporary)
 
-    def _take_lock(self) -> Any:
-        """The open, locked file; the system frees it when the process ends, however it ends."""
+    def _take_lock(self) -> FileLock:
+        """The lock of the run folder, which is made if it is not there and otherwise must be ours."""
         while True:
-            self.folder.mkdir(exist_ok=True)
-            path = self.folder / "lock"
             try:
-                file = path.open("a+")
+                self.folder.mkdir()
+            except FileExistsError:
+                _require_ours(self.folder)
+            try:
+                _put_mark(self.folder)
+                lock = FileLock.take(self.folder / _LOCK)
             except FileNotFoundError:
                 continue  # another run just finished and removed its folder
-            if not _lock(file):
-                file.seek(0)
-                owner = file.read().strip() or "unknown"
-                file.close()
+            if lock is None:
+                owner = lock_text(self.folder / _LOCK) or "unknown"
                 raise OutputError(
                     f"another run (process {owner}) is writing {self.output}; wait for it or choose another output"
                 )
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
-                return file
-            file.close()
+            lock.write(str(os.getpid()))
+            return lock
 
     def _begin(self) -> None:
-        replaced = self.folder / "replaced"
-        if replaced.exists() and not self.output.exists():
-            replaced.replace(self.output)  # a kill came between the two renames
-        begun = self.folder / "settings.json"
+        _finish_publishing(self.folder, self.place)
+        _windows_back(self.folder)
+        for name in (WINDOWS, "result"):
+            if (self.folder / name).is_symlink():
+                raise OutputError(f"{self.folder / name} is a link, which no run makes; remove it")
+        _require_renaming(self.place, self.folder / _REPLACED)
+        (self.folder / _PUBLISHED).unlink(missing_ok=True)
         shutil.rmtree(self.result, ignore_errors=True)
-        if begun.exists() and not self.overwrite:
+        begun = None
+        if (self.folder / _SETTINGS).exists() and (self.resume or not self.overwrite):
+            begun = _read_begun(self.folder)
             if not self.resume:
                 count = len(list(self.windows.glob("window_*")))
                 raise OutputError(
                     f"an unfinished run of {self.output} exists ({count} windows done); "
                     "--resume goes on with it, --overwrite starts again"
                 )
-            different = _differences(json.loads(begun.read_text()), self.settings)
+            different = _differences(begun["settings"], self.settings)
             if different:
                 raise OutputError(
                     f"the unfinished run of {self.output} has other settings ({'; '.join(different)}); "
-                    "repeat them, or start again with --overwrite"
+                    "repeat them, or start again with --overwrite alone"
                 )
         else:
-            for leftover in self.folder.iterdir():
-                if leftover.is_dir():
-                    shutil.rmtree(leftover)
-                elif leftover.name != "lock":
-                    leftover.unlink()
+            shutil.rmtree(self.windows, ignore_errors=True)
         self.windows.mkdir(exist_ok=True)
         for leftover in self.windows.glob(".*"):
             leftover.unlink()
-        write_json(begun, self.settings)
+        overwrite = self.overwrite or (begun is not None and begun["overwrite"])
+        write_json(self.folder / _SETTINGS, {"overwrite": overwrite, "settings": self.settings})
+
+
+_MARK, _LOCK, _SETTINGS, _PUBLISHED, _REPLACED = "geo4d-run", "lock", "settings.json", "published", "replaced"
+"""Names in a run folder: the mark that it is ours; the lock; what the run was begun with; that the result was about to be
+renamed into place; the result that it replaces."""
+
+_MARK_TEXT = (
+    "A run of geo4d works in this folder. geo4d goes on with it (--resume) or removes it (--overwrite).\n"
+)
+
+
+def real_place(output: Path) -> Path:
+    """Where the folder of a result really is or will be: links to it are followed once, here, and never replaced.
+
+    Raises:
+        OutputError: a link to nothing.
+    """
+    if not output.is_symlink():
+        return output
+    place = Path(os.path.realpath(output))
+    if not place.exists():
+        raise OutputError(f"{output} is a link to {place}, which does not exist; remove the link")
+    return place
 
 
 def run_folder(output: Path) -> Path:
-    """Where a run that will give ``output`` works."""
-    return output.parent / f".{output.name}.geo4d-run"
+    """Where a run that will give ``output`` works: beside it, or beside what it links to."""
+    place = real_place(output)
+    return place.parent / f".{place.name}.geo4d-run"
 
 
 def check_output(output: Path, *, overwrite: bool = False, resume: bool = False) -> None:
-    """Refuse an output that must not be replaced.
+    """Refuse an output that must not or cannot be replaced, before anything is computed.
+
+    Tidies up what a run that was killed while it published has left.
 
     Raises:
-        OutputError: it exists and ``overwrite`` is not given, or it is not a result of ours.
+        OutputError: it exists and ``overwrite`` is not given, is not a result of ours, cannot be renamed, or cannot be
+            written.
     """
-    if not output.name:
+    try:
+        _check_output(output, overwrite, resume)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {str(output)[:300]}: {error.strerror or error}; choose another output"
+        ) from error
+
+
+def _check_output(output: Path, overwrite: bool, resume: bool) -> None:
+    if not output.name or output.name == "..":
         raise OutputError(f"expected a folder name for the result, got {str(output)!r}")
-    ancestor = next(folder for folder in output.absolute().parents if folder.exists())
+    ancestor = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
         raise OutputError(f"cannot write {output}: {ancestor} is not a folder that you may write to")
-    if not output.exists() and not output.is_symlink():
+    place, folder = real_place(output), run_folder(output)
+    check_name(place.name, folder.name, ancestor)
+    if os.path.lexists(folder):
+        _require_ours(folder)
+        _tidy(folder, place)
+    if not os.path.lexists(place):
         return
-    if not output.is_dir():
+    if not place.is_dir():
         raise OutputError(f"{output} exists and is not a folder; choose another output")
-    try:
-        is_empty = not any(output.iterdir())
-    except OSError as error:
-        raise OutputError(f"{output} cannot be read: {error.strerror}") from error
-    if is_empty:
+    if is_mount_point(place):
+        raise OutputError(
+            f"{output} is a mount point, and a finished result is renamed into place, which a mount point is not; "
+            f"choose a folder inside, such as {output / 'result'}"
+        )
+    if not os.access(place.parent, os.W_OK):
+        raise OutputError(f"cannot write {output}: {place.parent} is not a folder that you may write to")
+    if not any(place.iterdir()):
         return
-    if not is_result(output):
+    if not is_result(place):
         raise OutputError(
             f"{output} exists and is not a geo4d result; it is left alone, choose another output"
         )
-    if not overwrite:
+    begun = _read_begun(folder) if resume and (folder / _SETTINGS).exists() else None
+    if not overwrite and not (begun is not None and begun["overwrite"]):
         hint = (
             "is complete already; load it, or start again with --overwrite"
             if resume
@@ -334,59 +419,229 @@ def check_output(output: Path, *, overwrite: bool = False, resume: bool = False)
         raise OutputError(f"{output} {hint}")
 
 
-def is_result(folder: Path) -> bool:
-    try:
-        return json.loads((folder / MANIFEST).read_text()).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])( *\..*)?")
+
+
+def check_name(name: str, run_name: str, parent: Path, system: str = os.name) -> None:
+    """Refuse names that the system cannot give to the folder of a result or of its run.
+
+    Args:
+        system: as ``os.name`` tells it.
+    Raises:
+        OutputError: too long, or reserved or impossible on Windows.
+    """
+    if system == "nt":
+        if _RESERVED.fullmatch(name):
+            raise OutputError(f"Windows keeps the name {name} for a device; choose another output")
+        if set(name) & set('<>:"|?*') or min(name) < " " or name[-1] in " .":
+            raise OutputError(
+                f'Windows does not allow the name {name!r}: it holds one of <>:"|?*, or ends with a dot or a space; '
+                "choose another output"
+            )
+    most = os.pathconf(parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    length = len(run_name) if system == "nt" else len(os.fsencode(run_name))
+    if length > most:
+        raise OutputError(
+            f"the name {name[:40]}... is too long: at most {most - (length - len(os.fsencode(name)))} bytes; "
+            "choose another output"
+        )
+
+
+def is_mount_point(folder: Path) -> bool:
+    """Whether another file system, or another folder, is mounted here."""
+    if os.path.ismount(folder):
+        return True
+    try:  # Linux: a folder of the same file system can be mounted, too, and ``ismount`` does not see that
+        lines = (
+            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        )
+    except OSError:
         return False
+    mounted = {re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[4]) for line in lines}
+    return os.path.realpath(folder) in mounted
+
+
+def _require_renaming(place: Path, aside: Path) -> None:
+    """Find out before any work whether the folder in the way of the result can be moved, as it must be at the end."""
+    if not place.exists():
+        return
+    try:
+        place.replace(aside)
+    except OSError as error:
+        raise OutputError(
+            f"{place} cannot be renamed ({error.strerror}), and a finished result is renamed into its place; "
+            f"close what uses it, or choose another output, such as {place / 'result'}"
+        ) from error
+    aside.replace(place)
+
+
+def _put_mark(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder / _MARK, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(_MARK_TEXT)
+
+
+def _require_ours(folder: Path) -> None:
+    """
+    Raises:
+        OutputError: what has the name of a run folder was not made by a run.
+    """
+    if is_plain_folder(folder):
+        mark = folder / _MARK
+        if mark.is_file() and not mark.is_symlink():
+            return
+        if {path.name for path in folder.iterdir()} <= {_LOCK}:
+            return  # a run is just putting its mark, or has just taken it away
+    if os.path.lexists(folder):
+        raise OutputError(
+            f"{folder} has the name that a run needs for its own folder, but no run of this version made it; "
+            "it is left alone: move it away, or choose another output"
+        )
+
+
+def _read_begun(folder: Path) -> dict[str, Any]:
+    """What a run was begun with: ``overwrite`` and ``settings``."""
+    path = folder / _SETTINGS
+    try:
+        begun = read_json(path)
+    except OutputError as error:
+        begun = error
+    if (
+        isinstance(begun, dict)
+        and isinstance(begun.get("settings"), dict)
+        and isinstance(begun.get("overwrite"), bool)
+    ):
+        return begun
+    raise OutputError(
+        f"{path} is damaged, so the unfinished run cannot be gone on with; start again with --overwrite"
+    )
+
+
+def _tidy(folder: Path, place: Path) -> None:
+    """Finish what a killed run was about to do when it published; a living run is left alone."""
+    if not (folder / _MARK).exists():
+        return
+    try:
+        lock = FileLock.take(folder / _LOCK)
+    except FileNotFoundError:
+        return
+    if lock is None:
+        return
+    try:
+        published = _finish_publishing(folder, place)
+    except BaseException:
+        lock.release()
+        raise
+    if published:
+        _remove_run_folder(folder, lock)
+    else:
+        lock.release()
+
+
+def _finish_publishing(folder: Path, place: Path) -> bool:
+    """After a kill between or behind the renames of ``publish``; True when the result was in its place already."""
+    replaced = folder / _REPLACED
+    if not os.path.lexists(place):
+        if is_plain_folder(replaced):
+            replaced.replace(place)
+        return False
+    if not (folder / _PUBLISHED).exists() or (folder / "result").exists():
+        return False
+    _hand_over(replaced, place)
+    return True
+
+
+def _windows_back(folder: Path) -> None:
+    """Take windows back that were put into a result which then did not appear."""
+    inside = folder / "result" / WINDOWS
+    if is_plain_folder(inside) and not (folder / WINDOWS).exists():
+        inside.replace(folder / WINDOWS)
+
+
+def _hand_over(replaced: Path, place: Path) -> None:
+    """Remove the files of a replaced result that its manifest lists; move everything else to the new one, and say so."""
+    if not is_plain_folder(replaced):
+        return
+    if is_result(replaced):
+        manifest = replaced / MANIFEST
+        for path in [path for path in own_files(replaced) if path != manifest]:
+            path.unlink()
+        manifest.unlink()  # last: after a kill the rest is still known to be a result's
+    left = sorted(_leaves(replaced))
+    for path in left:
+        target = place / path.relative_to(replaced)
+        while os.path.lexists(target):
+            target = target.with_name(target.name + ".old")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    if left:
+        names = ", ".join(str(path.relative_to(replaced)) for path in left[:5])
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        log.warning("%s: files that geo4d did not write are left in it: %s%s", place, names, more)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _leaves(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is no plain folder."""
+    for path in folder.iterdir():
+        if is_plain_folder(path):
+            yield from _leaves(path)
+        else:
+            yield path
+
+
+def _remove_run_folder(folder: Path, lock: FileLock) -> None:
+    """Remove what runs make; the folder goes, too, unless someone put something else into it."""
+    for name in (WINDOWS, "result"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (_SETTINGS, f".{_SETTINGS}.part", _PUBLISHED):
+        (folder / name).unlink(missing_ok=True)
+    others = [path.name for path in folder.iterdir() if path.name not in (_MARK, _LOCK)]
+    if others:
+        log.warning(
+            "%s is left: it holds %s, which geo4d did not write", folder, ", ".join(sorted(others)[:5])
+        )
+        lock.release()
+        return
+    (folder / _MARK).unlink(missing_ok=True)
+    lock.remove()
+    with suppress(OSError):  # another run has just begun in it
+        folder.rmdir()
 
 
 def load_result(path: str | Path, keep: object = None) -> Reconstruction:
-    """Open a result; maps are read when they are sliced.
+    """Open a result; maps are read when they are sliced, and what is read is compared with its recorded SHA-256.
 
     Args:
         keep: an object that must live as long as the arrays.
     Raises:
-        OutputError: no result there, unfinished, incomplete, or of a newer format.
+        OutputError: no result there, unfinished, incomplete, damaged, or of a newer format.
     """
-    import zarr
-
     path = Path(path)
     if not path.is_dir():
         unfinished = (
-            " (an unfinished run is there; finish it with --resume)" if run_folder(path).exists() else ""
+            " (an unfinished run is there; finish it with --resume)"
+            if not path.is_symlink() and run_folder(path).exists()
+            else ""
         )
         raise OutputError(f"expected a geo4d result at {path}, found nothing{unfinished}")
-    if not is_result(path):
-        raise OutputError(f"{path} is not a geo4d result: it has no {MANIFEST} of ours")
-    manifest = json.loads((path / MANIFEST).read_text())
-    if manifest["version"] > VERSION:
-        raise OutputError(
-            f"{path} was written by geo4d {manifest['geo4d']}, newer than this one; update geo4d"
-        )
-    try:
-        group: Any = zarr.open_group(path / ARRAYS, mode="r")
-        arrays = {name: group[name] for name in manifest["arrays"]}
-        diagnostics = json.loads((path / DIAGNOSTICS).read_text())
-    except (OSError, KeyError, ValueError) as error:
-        raise OutputError(f"{path} is incomplete: {error}") from error
-    for name, array in arrays.items():
-        missing = array.nchunks - array.nchunks_initialized
-        if missing:
-            raise OutputError(
-                f"{path} is incomplete: {missing} of {array.nchunks} pieces of {name} are missing"
-            )
+    manifest = read_manifest(path)
+    sums = _read_sums(path, manifest)
+    diagnostics = read_json(path / DIAGNOSTICS)
+    if not isinstance(diagnostics, dict):
+        raise OutputError(f"{path / DIAGNOSTICS} is damaged: expected a JSON object")
+    arrays = _open_arrays(path, manifest, sums)
     small = {
-        name: np.asarray(array[...]) for name, array in arrays.items() if array.ndim < 3 or name in _CAMERAS
+        name: _read(path, array, np.s_[...]) for name, array in arrays.items() if name not in FRAME_ARRAYS
     }
     size = (manifest["size"]["height"], manifest["size"]["width"])
 
     def frames(name: str) -> StoredFrames | None:
         return StoredFrames(arrays[name], path, keep) if name in arrays else None
 
-    depth, confidence = frames("depth"), frames("confidence")
-    if depth is None or confidence is None:
-        raise OutputError(f"{path} is incomplete: depth or confidence is missing")
     stored_rgb = frames("rgb")
     if stored_rgb is not None:
         shape = stored_rgb.shape
@@ -396,8 +651,8 @@ def load_result(path: str | Path, keep: object = None) -> Reconstruction:
     else:
         rgb = _source_frames(manifest["source"], path, small["source_frames"], size)
     return Reconstruction(
-        depth=depth,
-        confidence=confidence,
+        depth=StoredFrames(arrays["depth"], path, keep),
+        confidence=StoredFrames(arrays["confidence"], path, keep),
         intrinsics=small["intrinsics"],
         times_s=small["times_s"],
         source_frames=small["source_frames"],
@@ -416,7 +671,94 @@ def load_result(path: str | Path, keep: object = None) -> Reconstruction:
     )
 
 
-_CAMERAS = ("intrinsics", "c2w")
+def _read_sums(path: Path, manifest: Mapping[str, Any]) -> "Checksums | None":
+    """The list of sums, checked against the manifest, and the diagnostics against it; None for format 1."""
+    from geo4d.formats.checksums import Checksums
+
+    if manifest["version"] == 1:
+        return None
+    try:
+        if (path / SUMS).stat().st_size > MOST_BYTES:
+            raise OutputError(f"{path / SUMS} is longer than any list of sums")
+        text = (path / SUMS).read_bytes()
+        if hashlib.sha256(text).hexdigest() != manifest.get("sums_sha256"):
+            raise OutputError(f"{path / SUMS} is damaged: its SHA-256 is not the one in {MANIFEST}")
+        sums = Checksums.parse(text.decode(), manifest["num_frames"])
+        found = hashlib.sha256((path / DIAGNOSTICS).read_bytes()).digest()
+    except FileNotFoundError as error:
+        raise OutputError(f"{path} is incomplete: {Path(error.filename).name} is missing") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path / SUMS} cannot be read: {error}") from error
+    if found != sums.get(DIAGNOSTICS):
+        raise OutputError(f"{path / DIAGNOSTICS} is damaged: its SHA-256 is not the recorded one")
+    return sums
+
+
+def _open_arrays(path: Path, manifest: Mapping[str, Any], sums: "Checksums | None") -> dict[str, Any]:
+    """The arrays of a result by name; each has the shape, numbers and files that the manifest promises."""
+    import zarr
+    from zarr.storage import LocalStore
+
+    from geo4d.formats.checksums import ChecksummedStore
+
+    store = ChecksummedStore(LocalStore(path / ARRAYS, read_only=True), sums, ARRAYS + "/")
+    names = [name for name in manifest["arrays"] if name in LAYOUT]
+    with _damage_in(path):
+        group: Any = zarr.open_group(store, mode="r", zarr_format=3)
+        arrays = {name: group[name] for name in names}
+        for name, array in arrays.items():
+            fault = _array_fault(name, array, manifest)
+            if fault is not None:
+                raise OutputError(f"{path} is damaged: {name} {fault}")
+    for name, array in arrays.items():
+        chunks = math.prod(math.ceil(n / c) for n, c in zip(array.shape, array.chunks, strict=True))
+        missing = chunks - _count_chunks(path / ARRAYS / name)
+        if missing > 0:
+            raise OutputError(f"{path} is incomplete: {missing} of {chunks} pieces of {name} are missing")
+        store.chunk_bytes[name] = math.prod(array.chunks) * array.dtype.itemsize
+    return arrays
+
+
+def _array_fault(name: str, array: Any, manifest: Mapping[str, Any]) -> str | None:
+    """What is not as a writer of results makes it; nothing is unpacked, and no memory taken, before this is asked."""
+    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+    if not hasattr(array, "shape"):
+        return "is no array"
+    behind, kinds = LAYOUT[name]
+    sides = {"H": manifest["size"]["height"], "W": manifest["size"]["width"]}
+    shape = (manifest["num_frames"], *(n if isinstance(n, int) else sides[n] for n in behind))
+    if tuple(array.shape) != shape:
+        return f"has the shape {tuple(array.shape)!r:.80}, expected {shape}"
+    if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
+        return f"holds numbers of type {array.dtype}"
+    chunks = (1, *shape[1:]) if name in FRAME_ARRAYS else shape
+    if tuple(array.chunks) != chunks or getattr(array, "shards", None) is not None:
+        return f"is stored in pieces of {tuple(array.chunks)!r:.80}, expected {chunks}"
+    known = (BloscCodec, Crc32cCodec, ZstdCodec)
+    if array.filters or not all(isinstance(codec, known) for codec in array.compressors):
+        return "is packed in a way that geo4d does not write"
+    return None
+
+
+def _count_chunks(folder: Path) -> int:
+    return sum(len(files) - ("zarr.json" in files) for _, _, files in os.walk(folder))
+
+
+@contextmanager
+def _damage_in(path: Path) -> Iterator[None]:
+    """Whatever zarr and its codecs raise on damaged data becomes one error; they raise nearly everything."""
+    try:
+        yield
+    except (OutputError, IndexError, MemoryError):
+        raise
+    except Exception as error:
+        raise OutputError(f"{path} cannot be read, it is damaged: {error}") from error
+
+
+def _read(path: Path, array: Any, key: Any) -> np.ndarray:
+    with _damage_in(path / ARRAYS / array.basename):
+        return np.asarray(array[key])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -443,10 +785,7 @@ class StoredFrames:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        try:
-            return np.asarray(self._array[key], self.dtype)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise OutputError(f"{self._path}: {self._array.name} cannot be read: {error}") from error
+        return _read(self._path, self._array, key).astype(self.dtype, copy=False)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
@@ -465,7 +804,7 @@ def _source_frames(
     def compute(t: int) -> np.ndarray:
         if not opened:
             video = reopen(place, source.get("reading", {}), int(frames.max()) + 1)
-            if video.sha256() != source["sha256"]:
+            if video.sha256() != source.get("sha256"):
                 raise InputError(f"{place} is not the source of {result} any more: its content has changed")
             opened.append(video)
         return opened[0].read([int(frames[t])], size)[0].numpy()
@@ -481,11 +820,37 @@ def _find_source(source: Mapping[str, Any], result: Path) -> Path | None:
 
 
 class TemporaryFolder:
-    """A folder that is removed when nothing refers to this object any more."""
+    """A folder that is removed when nothing refers to this object any more; after a kill, when the next one is made."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="geo4d-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        _remove_abandoned(Path(tempfile.gettempdir()))
+        lock = None
+        while (
+            lock is None
+        ):  # a start of another process can take the lock of a folder that has just been made
+            self.path = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+            lock = FileLock.take(self.path / _TEMPORARY_LOCK)
+        weakref.finalize(self, _remove_temporary, self.path, lock)
+
+
+_TEMPORARY, _TEMPORARY_LOCK = "geo4d-", "geo4d-temporary"
+
+
+def _remove_temporary(folder: Path, lock: FileLock) -> None:
+    lock.remove()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove temporary folders of processes that do not live any more."""
+    for folder in parent.glob(_TEMPORARY + "*"):
+        try:
+            if is_plain_folder(folder) and (folder / _TEMPORARY_LOCK).is_file():
+                lock = FileLock.take(folder / _TEMPORARY_LOCK)
+                if lock is not None:
+                    _remove_temporary(folder, lock)
+        except OSError as error:  # of another user, or just removed by another process
+            log.debug("%s is left: %s", folder, error)
 
 
 def _from_first_camera(c2w: np.ndarray, scene: np.ndarray | None) -> np.ndarray:
@@ -496,7 +861,13 @@ def _from_first_camera(c2w: np.ndarray, scene: np.ndarray | None) -> np.ndarray:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(plain(values), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    """Write a JSON file that is complete or absent; a link of that name is replaced, not followed."""
+    text = json.dumps(plain(values), indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    temporary.replace(path)
 
 
 def plain(value: Any) -> Any:
@@ -532,22 +903,3 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
         elif a != b:
             different.append(f"{prefix}{name}: was {a}, is {b}")
     return different
-
-
-def _lock(file: Any) -> bool:
-    """Take an exclusive lock on an open file without waiting; False when another process holds it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

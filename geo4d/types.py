@@ -192,7 +192,7 @@ class FrameMaps:
         depth: z-depth, NaN where invalid, +inf in the sky.
         confidence: in [0, 1]; 0 where invalid.
         dynamic: probability in [0, 1] that the pixel shows something moving, or None where unknown.
-        signs: what the fusion knows about the error of each pixel (``fusion.confidence.SIGNS``), or None.
+        signs: what the fusion knows about the error of each pixel (see ``fusion.confidence``), or None.
     """
 
     frame_index: int

@@ -112,3 +112,25 @@ def test_evidence_has_files_of_its_own(tmp_path):
         spool.write(predict(index), EVIDENCE)
     spool.write(predict(4))
     assert spool.evidence_windows() == [3, 12]
+
+
+def test_windows_that_were_swapped_are_computed_again(tmp_path, caplog):
+    spool = Spool(tmp_path)
+    for index in (0, 1):
+        spool.write(predict(index))
+    a, b, aside = spool.path(0), spool.path(1), tmp_path / "aside"
+    a.replace(aside)
+    b.replace(a)
+    aside.replace(b)
+    assert spool.read(0) is None
+    assert spool.read(1) is None
+    assert "computed again" in caplog.text
+
+
+def test_a_flipped_bit_in_a_window_is_never_a_value(tmp_path):
+    spool = Spool(tmp_path)
+    spool.write(predict())
+    whole = spool.path(0).read_bytes()
+    for position in range(0, len(whole), len(whole) // 60):
+        spool.path(0).write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        assert spool.read(0) is None

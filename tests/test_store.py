@@ -116,8 +116,8 @@ def test_incomplete_and_foreign_folders_are_refused(tmp_path):
         load_result(tmp_path / "other")
     newer = write_result(tmp_path / "newer")
     manifest = json.loads((newer / MANIFEST).read_text())
-    (newer / MANIFEST).write_text(json.dumps({**manifest, "version": 99}))
-    with pytest.raises(OutputError, match="update geo4d"):
+    (newer / MANIFEST).write_text(json.dumps({**manifest, "version": 99, "geo4d": "9.9"}))
+    with pytest.raises(OutputError, match=r"format 99, written by geo4d 9\.9; .* update geo4d"):
         load_result(newer)
 
 
@@ -129,7 +129,7 @@ def test_damaged_chunk_is_an_error_not_a_value(tmp_path):
     chunk.write_bytes(data)
     result = load_result(folder)
     assert np.isfinite(result.depth[0][1]).all()
-    with pytest.raises(OutputError, match="cannot be read"):
+    with pytest.raises(OutputError, match=r"c\.1\.0\.0 is damaged"):
         result.depth[1]
 
 
@@ -175,13 +175,60 @@ def test_old_result_survives_a_failing_replacement(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_kill_between_the_two_renames_loses_nothing(tmp_path):
-    run_once(tmp_path / "out")
-    work = run_folder(tmp_path / "out")
-    work.mkdir()
-    (tmp_path / "out").replace(work / "replaced")
-    with Workspace(tmp_path / "out", SETTINGS, overwrite=True):
-        assert load_result(tmp_path / "out").num_frames == 3
+KILLED_WHILE_PUBLISHING = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_store import SETTINGS, write_result
+from geo4d.store import Workspace
+renames = 0
+replace = Path.replace
+def dying(self, target):
+    global renames
+    if self.name in ("out", "result") and publishing:
+        if renames == int(sys.argv[2]):
+            os.kill(os.getpid(), 9)
+        renames += 1
+    return replace(self, target)
+publishing = False
+Path.replace = dying
+with Workspace(Path(sys.argv[1]), SETTINGS, overwrite=True) as work:
+    (work.windows / "window_000000_try0.zarr.zip").write_text("x")
+    write_result(work.result, num_frames=5)
+    publishing = True
+    work.publish()
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize(("renames", "frames"), [(0, 3), (1, 3), (2, 5)])
+def test_kill_before_between_and_behind_the_two_renames_loses_nothing(tmp_path, renames, frames):
+    output, folder = tmp_path / "out", run_folder(tmp_path / "out")
+    run_once(output)
+    (output / "notes.txt").write_text("mine")
+    arguments = [
+        sys.executable,
+        "-c",
+        KILLED_WHILE_PUBLISHING,
+        str(output),
+        str(renames),
+        os.path.dirname(__file__),
+    ]
+    killed = subprocess.run(arguments, check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr.decode()
+    assert folder.exists()
+    with pytest.raises(OutputError, match="exists; choose another output"):
+        check_output(output)  # the next start of any run tidies up
+    assert load_result(output).num_frames == frames
+    assert (output / "notes.txt").read_text() == "mine"
+    assert folder.exists() == (frames == 3)  # the windows of a run that did not finish are kept
+    with Workspace(output, SETTINGS, resume=frames == 3, overwrite=frames == 5) as work:
+        assert len(list(work.windows.iterdir())) == (1 if frames == 3 else 0)
+        write_result(work.result, num_frames=5)
+        work.publish()
+    assert load_result(output).num_frames == 5
+    assert (output / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_unfinished_run_is_resumed_only_with_the_same_settings(tmp_path):
@@ -204,9 +251,10 @@ def test_unfinished_run_is_resumed_only_with_the_same_settings(tmp_path):
 
 def test_starting_again_forgets_everything_of_the_unfinished_run(tmp_path):
     begin(tmp_path / "out")
-    (run_folder(tmp_path / "out") / "motion.zarr.zip").write_text("of other frames")
+    (run_folder(tmp_path / "out") / "windows" / "motion.zarr.zip").write_text("of other frames")
     with Workspace(tmp_path / "out", SETTINGS, overwrite=True) as work:
-        assert sorted(path.name for path in work.folder.iterdir()) == ["lock", "settings.json", "windows"]
+        names = sorted(path.name for path in work.folder.iterdir())
+        assert names == ["geo4d-run", "lock", "settings.json", "windows"]
         assert list(work.windows.iterdir()) == []
 
 

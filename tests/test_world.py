@@ -62,7 +62,9 @@ def test_a_run_gives_the_first_camera_and_square_pixels_of_the_source(size) -> N
     """The truth's maps are squeezed; one frame in the middle is black."""
     world = BoxWorld((24, 40))
     rgb = torch.stack([world.rgb(t) for t in range(9)])
-    video = torch.nn.functional.interpolate(rgb.permute(0, 3, 1, 2), size, mode="bilinear").permute(0, 2, 3, 1)
+    video = torch.nn.functional.interpolate(rgb.permute(0, 3, 1, 2), size, mode="bilinear").permute(
+        0, 2, 3, 1
+    )
     video[4] = 0.0
     result = geo4d.reconstruct(video, model=TruthPredictor(world, length=8, stride=4), output_size="model")
     assert np.array_equal(result.c2w[0], np.eye(4))

@@ -12,7 +12,7 @@ from geo4d.datasets.base import associate_nearest, list_files, map_frames, natur
 from geo4d.datasets.readers.synthetic import DEPTH_SUFFIXES, load_array, load_depth_file, load_intrinsics
 from geo4d.errors import InputError
 from geo4d.evaluation.protocols import Quantity
-from geo4d.formats.arrays import load_npz
+from geo4d.formats.arrays import load_npz, npz_shapes
 from geo4d.formats.cameras import load_tum
 from geo4d.formats.images import load_exr, load_png16
 from geo4d.types import FrameArray, LazyFrames, Reconstruction, ScaleKind
@@ -145,7 +145,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"expected JSON in {path}, got: {error}") from error
     if not isinstance(facts, dict):
@@ -172,10 +172,15 @@ def _load_maps(
 def _load_stack(
     path: Path, num_frames: int
 ) -> tuple[FrameArray | None, FrameArray | None, Quantity, np.ndarray]:
-    content = load_npz(path)
-    keys = [key for key in ("disparity", "point_map", "depth") if key in content]
+    shapes = npz_shapes(path)
+    keys = [key for key in ("disparity", "point_map", "depth") if key in shapes]
     if not keys:
-        raise InputError(f"expected a key depth, disparity or point_map in {path}, got {', '.join(content)}")
+        raise InputError(f"expected a key depth, disparity or point_map in {path}, got {', '.join(shapes)}")
+    if shapes[keys[0]] and shapes[keys[0]][0] > num_frames:
+        raise InputError(
+            f"expected maps of at most {num_frames} frames in {path}, got {keys[0]} of shape {shapes[keys[0]]}"
+        )
+    content = load_npz(path, {keys[0], "mask", "frames"})
     values = np.asarray(content[keys[0]], np.float32)
     if keys[0] == "point_map" and "mask" in content:
         values = np.where(content["mask"][..., None], values, np.nan)

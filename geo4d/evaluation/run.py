@@ -696,7 +696,7 @@ def _load_row(work: Path | None, name: str, fingerprint: str) -> dict[str, Any] 
     if work is None or not _row_path(work, name).is_file():
         return None
     try:
-        kept = json.loads(_row_path(work, name).read_text())
+        kept = json.loads(_row_path(work, name).read_text(encoding="utf-8"))
     except json.JSONDecodeError:
         log.warning("%s in %s is damaged and is computed again", name, work)
         return None
@@ -708,4 +708,6 @@ def _save_row(work: Path | None, name: str, fingerprint: str, row: dict[str, Any
         return
     work.mkdir(parents=True, exist_ok=True)
     with new_file(_row_path(work, name)) as temporary:
-        temporary.write_text(json.dumps({"name": name, "fingerprint": fingerprint, "row": row}))
+        temporary.write_text(
+            json.dumps({"name": name, "fingerprint": fingerprint, "row": row}), encoding="utf-8"
+        )

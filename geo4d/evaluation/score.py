@@ -43,8 +43,8 @@ from geo4d.evaluation.protocols import (
 from geo4d.export import ExportConfig
 from geo4d.geometry.cameras import resize_intrinsics, unproject
 from geo4d.geometry.fit import fit_similarity
-from geo4d.geometry.maps import depth_edges
 from geo4d.geometry.poses import similarity_parts
+from geo4d.kept import confidence_threshold, kept_mask
 from geo4d.types import LazyFrames, Reconstruction
 
 MIN_PARALLAX = 3.0
@@ -441,6 +441,7 @@ def _score_scaled(
     step = max(1, round((height * width * sequence.num_frames / NUM_SAMPLES) ** 0.5))
     grid = (slice(step // 2, None, step), slice(step // 2, None, step))
     ratios, confidences, kept, moving, posed, scenes = [], [], [], [], [], []
+    threshold = _export_threshold(predicted)
     changes: dict[str, list[Tensor]] = {"static": [], "moving": []}
     previous: tuple[Tensor, Tensor] | None = None
     for frame in range(sequence.num_frames):
@@ -461,7 +462,7 @@ def _score_scaled(
         scene = 0 if predicted.scene is None or frame not in row else int(predicted.scene[row[frame]])
         scenes.append(torch.full_like(ratio[seen], scene, dtype=torch.long))
         if predicted.confidence is not None and frame in row:
-            keep, certain, moves = _export_view(predicted, row[frame], sequence.size)
+            keep, certain, moves = _export_view(predicted, row[frame], sequence.size, threshold)
             confidences.append(certain[grid][seen])
             kept.append(keep[grid][seen])
             moving.append(moves[grid][seen])
@@ -509,18 +510,26 @@ def _has_pose(predicted: Predicted, sequence: Sequence, row: dict[int, int], fra
     return bool(np.isfinite(predicted.c2w[row[frame]]).all() and np.isfinite(sequence.c2w[frame]).all())
 
 
+def _export_threshold(predicted: Predicted) -> float:
+    """The confidence below which default exports leave points out; 0 where there is no confidence."""
+    if predicted.confidence is None or predicted.maps is None:
+        return 0.0
+    return confidence_threshold(
+        predicted.maps, predicted.confidence, predicted.dynamic, edge_step=ExportConfig().edge_step
+    )
+
+
 def _export_view(
-    predicted: Predicted, index: int, size: tuple[int, int]
+    predicted: Predicted, index: int, size: tuple[int, int], min_confidence: float
 ) -> tuple[Bool[Tensor, "H W"], Float[Tensor, "H W"], Bool[Tensor, "H W"]]:
     """What default point exports keep, confidence, and what the result calls moving, at the size of the reference."""
     assert predicted.maps is not None
     assert predicted.confidence is not None
-    default = ExportConfig()
-    depth = torch.from_numpy(np.array(predicted.maps[index], np.float32))
-    confidence = torch.from_numpy(np.array(predicted.confidence[index], np.float32))
-    keep = torch.isfinite(depth) & (confidence >= default.min_confidence)
-    if default.edge_step > 0:
-        keep &= ~depth_edges(depth, relative_step=default.edge_step)
+    depth = np.array(predicted.maps[index], np.float32)
+    certain = np.array(predicted.confidence[index], np.float32)
+    edge_step = ExportConfig().edge_step
+    keep = torch.from_numpy(kept_mask(depth, certain, min_confidence=min_confidence, edge_step=edge_step))
+    confidence = torch.from_numpy(certain)
     moves = torch.zeros_like(confidence)
     if predicted.dynamic is not None:
         moves = torch.from_numpy(np.array(predicted.dynamic[index], np.float32))

@@ -1,23 +1,22 @@
 """Confidence: the probability that a depth is within ten percent, once the scene's one factor is known.
 
-The fusion knows a few signs of error for every pixel: what the windows report, how far they disagree, how far the frame
-disagrees with its neighbours in time, how steep the depth is there, and whether the pixel moves. A logistic curve turns
-them into a probability. Its numbers are fitted by ``benchmarks/confidence.py`` on rendered clips that no benchmark uses.
+The fusion knows three signs of error for every pixel: what the surest window reports, how far the windows disagree, and
+how far the frame disagrees with its neighbours in time. A logistic curve turns them into a probability. Its numbers are
+fitted by ``benchmarks/confidence.py`` on rendered clips that no other benchmark uses. (Mean spread over the windows,
+steps of the depth and the probability of motion were tried beside them and got no weight.)
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SIGNS = ("mean spread", "best spread", "windows apart", "frames apart", "step", "moving")
-"""Logarithms of relative depth errors, natural, but for the last, a probability.
+SIGNS = ("spread", "windows apart", "frames apart")
+"""Natural logarithms of relative depth errors.
 
-``mean spread``: of the windows' mean precision. ``best spread``: of the most precise window. ``windows apart``: mean
-distance from the windows' points. ``frames apart``: disagreement with neighbours in time. ``step``: largest step to a
-neighbouring pixel.
+``spread``: of the most precise window. ``windows apart``: mean distance from the windows' points. ``frames apart``:
+disagreement with neighbours in time.
 """
 
 LOW, HIGH = -5.0, 0.5
@@ -34,35 +33,20 @@ class ConfidenceCurve:
     Attributes:
         offset: of the log odds.
         weight: of each sign in ``SIGNS``, in order, in log odds per unit.
-        unknown: log odds where no neighbour in time sees the pixel, in place of the fourth sign's share.
+        unknown: log odds in place of the last sign's share where no neighbour in time sees the pixel.
     """
 
     offset: float
-    weight: tuple[float, float, float, float, float, float]
+    weight: tuple[float, float, float]
     unknown: float
 
-    def __call__(self, signs: Float[Tensor, "6 H W"]) -> Float[Tensor, "H W"]:
-        """Probability in [0, 1]; signs that are NaN where unknown only in ``frames apart``."""
-        weight = signs.new_tensor(self.weight)
-        known = torch.isfinite(signs[3])
-        logs = signs.clone()
-        logs[:5] = signs[:5].nan_to_num(nan=HIGH).clamp(LOW, HIGH)
-        odds = self.offset + torch.einsum("k,khw->hw", weight, logs)
-        return torch.sigmoid(torch.where(known, odds, odds - weight[3] * logs[3] + self.unknown))
+    def __call__(self, signs: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
+        """Probability in [0, 1]; NaN in the last sign means that nobody knows it."""
+        spread, windows, frames = signs.clamp(LOW, HIGH)
+        known = torch.isfinite(frames)
+        last = torch.where(known, self.weight[2] * frames, self.unknown)
+        return torch.sigmoid(self.offset + self.weight[0] * spread + self.weight[1] * windows + last)
 
 
-CURVE = ConfidenceCurve(offset=-2.0, weight=(-0.2, -0.3, -0.2, -0.6, -0.2, -1.0), unknown=1.0)
-"""Placeholder until fitted."""
-
-
-def log_step(depth: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
-    """Logarithm of the largest relative step from each pixel to its four neighbours; sky is a step of ``HIGH``."""
-    logs = torch.where(torch.isfinite(depth), depth, torch.nan).clamp(min=1e-9).log()
-    steps = torch.zeros_like(logs)
-    for axis in (0, 1):
-        if depth.shape[axis] > 1:
-            step = logs.diff(dim=axis).abs().nan_to_num(nan=math.exp(HIGH))
-            zero = torch.zeros_like(step.narrow(axis, 0, 1))
-            for either in (torch.cat([step, zero], axis), torch.cat([zero, step], axis)):
-                steps = torch.maximum(steps, either)
-    return steps.clamp(min=1e-6).log()
+CURVE = ConfidenceCurve(offset=-4.499, weight=(-0.824, -0.215, -0.921), unknown=1.773)
+"""Fitted by ``benchmarks/confidence.py`` to all of its 24 clips."""

@@ -333,7 +333,7 @@ def fuse_frame(
     depth = torch.where(is_sky, torch.inf, depth)
     precision = torch.stack(precisions)
     confidence = _confidence(depth, distance, precision, seen, is_sky, sky_votes, votes.sum(0))
-    signs = _signs(depth, distance, precision, seen).reshape(3, height, width)
+    signs = _signs(depth, distance, precision, seen).reshape(2, height, width)
     return FrameMaps(frame, depth.reshape(height, width), confidence.reshape(height, width), signs=signs)
 
 
@@ -353,13 +353,10 @@ def _to_camera(alignment: Alignment, frame: int, window: int, raw: Tensor) -> Te
 
 def _signs(
     depth: Tensor, distance: Tensor, precision: Float[Tensor, "M P"], seen: Bool[Tensor, " P"]
-) -> Float[Tensor, "3 P"]:
-    """The first three of ``confidence.SIGNS``; NaN where no window gives a point."""
-    reporting = (precision > 0).sum(0)
-    mean = reporting / precision.sum(0)
-    best = 1 / precision.max(0).values
-    relative = torch.stack([mean, best, distance]) / depth.clamp(min=1e-6)
-    return torch.where(seen, relative.clamp(min=1e-6).log(), torch.nan)
+) -> Float[Tensor, "2 P"]:
+    """The first two of ``confidence.SIGNS``; NaN where no window gives a point."""
+    relative = torch.stack([1 / precision.max(0).values, distance]) / depth.clamp(min=1e-6)
+    return torch.where(seen, relative.clamp(1e-6, 1e6).log(), torch.nan)
 
 
 def _confidence(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from geo4d.fusion.alignment import Alignment
-from geo4d.fusion.confidence import CURVE, log_step
+from geo4d.fusion.confidence import CURVE
 from geo4d.fusion.dynamic import rigid_flow
 from geo4d.geometry.cameras import pixel_grid
 from geo4d.types import FrameMaps
@@ -75,7 +75,7 @@ def iter_steady(
         ]
         others = [(held[n], _still(chance[n])) for n in near]
         depth, apart = _averaged(alignment, held[frame], _still(chance[frame]), others, config)
-        yield _with_confidence(replace(held[frame], depth=depth), apart, chance[frame])
+        yield _with_confidence(replace(held[frame], depth=depth), apart)
 
 
 def _still(probability: Tensor) -> Tensor:
@@ -83,13 +83,11 @@ def _still(probability: Tensor) -> Tensor:
     return (1 - 2 * probability).clamp(0, 1)
 
 
-def _with_confidence(maps: FrameMaps, apart: Tensor, moving: Tensor) -> FrameMaps:
+def _with_confidence(maps: FrameMaps, apart: Tensor) -> FrameMaps:
     """Confidence of pixels that a window gives a point for; that of the others stays."""
     if maps.signs is None:
         return maps
-    signs = torch.cat(
-        [maps.signs, apart.clamp(min=1e-6).log()[None], log_step(maps.depth)[None], moving[None]]
-    )
+    signs = torch.cat([maps.signs, apart.clamp(min=1e-6).log()[None]])
     told = torch.isfinite(maps.signs).all(0) & torch.isfinite(maps.depth)
     return replace(maps, signs=signs, confidence=torch.where(told, CURVE(signs), maps.confidence))
 

@@ -25,7 +25,9 @@ class PredictorInfo:
         name: the name in ``PREDICTORS``.
         description: one line for the printed plan.
         licence: of the weights, as shown to the user.
-        weights_sha256: hash over the loaded weights.
+        weights_sha256: hash over the bytes of the loaded weights.
+        weights_compared: how many weight files agree with what: ``pinned`` (hashes that come with the package),
+            ``recorded`` (when they were pulled or converted), ``unknown`` (there is nothing to compare with).
         window_length: frames per window.
         window_stride: frames between window starts.
         prior: which evidence ``predict`` wants as ``prior``: ``motion`` (cameras from tracks and plane sweep) or none.
@@ -48,6 +50,7 @@ class PredictorInfo:
     gives_poses: bool = True
     scale_kind: Literal["metric", "scale"] = "scale"
     config: Mapping[str, Any] | None = None
+    weights_compared: Mapping[str, int] | None = None
 
 
 @runtime_checkable

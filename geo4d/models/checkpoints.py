@@ -573,6 +573,7 @@ class ModelFolder:
         weight_map: tensor name -> shard.
         shard_sha256: shard -> hash, as recorded when it was written.
         sha256: hash over all shard names and hashes: the identity of the weights.
+        config_sha256: of ``config.json``, as recorded when it was written; None in folders of older versions.
     """
 
     path: Path
@@ -580,38 +581,56 @@ class ModelFolder:
     weight_map: Mapping[str, str]
     shard_sha256: Mapping[str, str]
     sha256: str
+    config_sha256: str | None = None
 
     @classmethod
     def open(cls, path: Path, family: str) -> "ModelFolder":
-        """Read the index; shards must be present, their hashes are checked by :meth:`verify`.
+        """Read the index and compare every shard, and the config, with its recorded hash.
+
+        The hashes of the bytes are computed once per file (``identity.file_sha256``), so ``sha256`` is what is loaded.
 
         Raises:
-            CheckpointError: missing, incomplete, of another family, or with a shard outside the folder.
+            CheckpointError: missing, incomplete, changed, of another family, or with a shard outside the folder.
         """
+        folder = cls._read(path, family)
+        from geo4d.models.identity import compare
+
+        recorded_config = folder.config_sha256
+        if recorded_config is not None:
+            compare(path / CONFIG, recorded_config, None, "the one recorded when it was converted")
+        for shard, recorded in folder.shard_sha256.items():
+            compare(path / shard, recorded, None, "the one recorded when it was converted")
+        return folder
+
+    @classmethod
+    def _read(cls, path: Path, family: str) -> "ModelFolder":
+        """The index of a folder, whose shards must be there."""
         if not path.is_dir():
             raise CheckpointError(
                 f"expected a converted model folder, {path} is {'a file' if path.is_file() else 'not there'}; "
                 f"see 'geo4d models list' and 'geo4d models pull {family}'"
             )
         try:
-            index = json.loads((path / INDEX).read_text())
-            config = json.loads((path / CONFIG).read_text())
+            index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+            config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
             weight_map, metadata = dict(index["weight_map"]), index["metadata"]
-            hashes = dict(metadata["shard_sha256"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            hashes = {str(shard): str(digest) for shard, digest in metadata["shard_sha256"].items()}
+            config_sha256 = metadata.get("config_sha256")
+            stated = config.get("family")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{path}: incomplete or damaged model folder ({error}); convert it again"
             ) from error
-        if config.get("family") != family:
-            raise CheckpointError(f"{path}: expected a {family} model, got {config.get('family')!r}")
-        for shard in sorted(set(weight_map.values())):
+        if stated != family:
+            raise CheckpointError(f"{path}: expected a {family} model, got {stated!r}")
+        for shard in sorted({*map(str, weight_map.values()), *hashes}):
             if not re.fullmatch(r"[\w.-]+\.safetensors", str(shard)) or shard not in hashes:
                 raise CheckpointError(
                     f"{path}: the index names the shard {shard!r}, which is not a file of this folder"
                 )
             if not (path / shard).is_file():
                 raise CheckpointError(f"{path}: shard {shard} is missing; convert or pull the model again")
-        return cls(path, config, weight_map, hashes, _folder_hash(hashes))
+        return cls(path, config, weight_map, hashes, _folder_hash(hashes), config_sha256)
 
     def part(self, name: str) -> dict[str, Tensor]:
         """Tensors whose names start with ``<name>.``, without it; memory mapped.
@@ -636,7 +655,7 @@ class ModelFolder:
         return found
 
     def verify(self) -> None:
-        """Compare every shard with its recorded hash.
+        """Read every byte again and compare every shard with its recorded hash.
 
         Raises:
             CheckpointError: one differs.
@@ -704,9 +723,14 @@ def write_model_folder(
             write_json(partial / "progress.json", {"identity": identity, "shard_sha256": hashes})
         weight_map = {name: shard.name for shard in shards for name in shard.tensors}
         size = sum((partial / shard.name).stat().st_size for shard in shards)
-        metadata = {"total_size": size, "shard_sha256": hashes, "sha256": _folder_hash(hashes)}
         write_json(partial / CONFIG, config)
-        (partial / NOTICE).write_text(notice)
+        metadata = {
+            "total_size": size,
+            "shard_sha256": hashes,
+            "sha256": _folder_hash(hashes),
+            "config_sha256": sha256_of(partial / CONFIG),
+        }
+        (partial / NOTICE).write_text(notice, encoding="utf-8")
         write_json(partial / INDEX, {"metadata": metadata, "weight_map": weight_map})
         (partial / "progress.json").unlink()
         if path.exists():
@@ -720,7 +744,7 @@ def write_model_folder(
             os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"cannot write {partial}: {error}; run the same command again to go on") from error
-    return ModelFolder.open(path, config["family"])
+    return ModelFolder._read(path, config["family"])  # its hashes were computed a moment ago
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -753,7 +777,7 @@ def _finished_shards(partial: Path, identity: Mapping[str, Any]) -> dict[str, st
     if not progress.is_file():
         return {}
     try:
-        recorded = json.loads(progress.read_text())
+        recorded = json.loads(progress.read_text(encoding="utf-8"))
         same, hashes = recorded["identity"] == identity, dict(recorded["shard_sha256"])
     except (ValueError, KeyError, TypeError):
         return {}
@@ -766,7 +790,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1))
+    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
     os.replace(temporary, path)
 
 
@@ -803,8 +827,13 @@ def fetch_file(source: str, target: Path, *, sha256: str | None = None, offline:
         _check_hash(path, sha256)
         return path
     if target.is_file():
-        _check_hash(target, sha256)
-        return target
+        try:
+            _check_hash(target, sha256)
+            return target
+        except CheckpointError as error:
+            aside = target.with_name(target.name + ".rejected")
+            os.replace(target, aside)
+            logger.warning("%s; it is now called %s", error, aside.name)
     if offline:
         raise CheckpointError(f"{source} is not in the local store and --offline is set")
     if scheme != "https":
@@ -812,7 +841,11 @@ def fetch_file(source: str, target: Path, *, sha256: str | None = None, offline:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     _download(source, part)
-    _check_hash(part, sha256)
+    try:
+        _check_hash(part, sha256)
+    except CheckpointError:
+        part.unlink()  # complete and wrong: there is nothing to go on with
+        raise
     os.replace(part, target)
     return target
 

@@ -1,32 +1,23 @@
-"""Fetching from the Hugging Face hub at one commit, with every file's hash recorded and checked afterwards."""
+"""Fetching from the Hugging Face hub at one commit; a file gets its name when its hash is the right one."""
 
 import fnmatch
-import json
+import hashlib
+import os
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from geo4d.errors import CheckpointError
 from geo4d.models.checkpoints import sha256_of
+from geo4d.models.identity import PULLED, check_pulled, compare, pinned_files, read_pulled
 from geo4d.models.sources import HubRepository
 
-PULLED = "pulled.json"
-"""Record of a pulled model: repository -> commit and SHA-256 of every file."""
+__all__ = ["PULLED", "fetch_repository", "read_pulled", "verify_pulled"]
 
-
-def read_pulled(folder: Path) -> dict[str, Any]:
-    """What was pulled into a folder; empty when nothing was.
-
-    Raises:
-        CheckpointError: the record is damaged.
-    """
-    path = folder / PULLED
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); delete it and pull again") from error
+_INCOMING = ".incoming"
+"""Folder in which downloads lie until they are complete and compared; a stopped one goes on there."""
 
 
 def fetch_repository(
@@ -39,64 +30,128 @@ def fetch_repository(
 ) -> dict[str, Any]:
     """Bring the files of one repository to ``folder``.
 
+    Every file is compared with all that is known of it: the hash that comes with the package, the one recorded
+    earlier for this commit, and what the hub itself states for the commit. A file that is there and is not the right
+    one is replaced by the right one.
+
     Args:
-        revision: commit; None asks the hub for the newest one.
-        known: path below the target -> hash recorded earlier; a file that differs now is an error.
+        revision: commit; None: the one that comes with the package, else the newest one.
+        known: path below the target -> hash recorded earlier at ``revision``; a file that differs now is an error.
         offline: only check what is there.
     Returns:
-        ``revision`` and ``sha256`` of every file, for the record.
+        ``revision``, ``folder``, and ``sha256`` of every file, for the record.
     Raises:
-        CheckpointError: no network, a gated repository, or a file with another hash than recorded.
+        CheckpointError: no network, a gated repository, another commit than asked for, or a wrong file.
     """
     target = folder / repository.folder if repository.folder else folder
+    wanted = revision or repository.revision
     if offline:
         if not known:
             raise CheckpointError(f"{repository.repository} is not in the local store and --offline is set")
-        _compare(target, known)
-        return {"revision": revision, "sha256": dict(known)}
-    from huggingface_hub import HfApi, hf_hub_download
+        for name, sha256 in known.items():
+            compare(target / name, sha256, None, "the one recorded when it was pulled")
+        return {"revision": revision, "sha256": dict(known), "folder": repository.folder}
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        info = HfApi().model_info(repository.repository, revision=revision)
-        names = [file.rfilename for file in info.siblings or []]
-        wanted = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in repository.patterns)]
-        for name in wanted:
-            hf_hub_download(repository.repository, name, revision=info.sha, local_dir=target)
+        info = HfApi().model_info(repository.repository, revision=wanted, files_metadata=True)
     except (HfHubHTTPError, OSError, ValueError) as error:
+        raise _not_fetched(repository, error) from error
+    if (
+        wanted is not None
+        and re.fullmatch(r"[0-9a-f]{7,40}", wanted)
+        and not str(info.sha).startswith(wanted)
+    ):
         raise CheckpointError(
-            f"cannot fetch {repository.repository}: {error}; run the same command again to go on"
-        ) from error
-    if not wanted:
-        raise CheckpointError(f"{repository.repository} at {info.sha} has none of {repository.patterns}")
-    hashes = {name: sha256_of(target / name) for name in wanted}
-    if revision == info.sha:
-        _compare(target, known)
+            f"{repository.repository}: asked the hub for commit {wanted}, it answered {info.sha}; nothing is taken"
+        )
+    stated = {file.rfilename: file for file in info.siblings or []}
+    names = [n for n in stated if any(fnmatch.fnmatch(n, pattern) for pattern in repository.patterns)]
+    pinned = pinned_files(repository.repository, info.sha)
+    missing = sorted(set(pinned) - set(names))
+    if not names or missing:
+        raise CheckpointError(
+            f"{repository.repository} at {info.sha} has none of {missing or list(repository.patterns)}"
+        )
+    recorded = known if revision == info.sha else {}
+    hashes = {}
+    for name in names:
+        facts = _facts(stated[name])
+        for origin, sha256 in (
+            ("the published one", pinned[name].sha256 if name in pinned else None),
+            ("the recorded one", recorded.get(name)),
+        ):
+            if sha256 is not None and facts.setdefault("sha256", sha256) != sha256:
+                raise CheckpointError(
+                    f"{repository.repository}: {origin} of {name} has SHA-256 {sha256}, the hub states "
+                    f"{facts['sha256']} for commit {info.sha}; nothing is taken"
+                )
+        hashes[name] = _fetch_file(repository, name, str(info.sha), target, facts)
+    shutil.rmtree(target / _INCOMING, ignore_errors=True)
     return {"revision": info.sha, "sha256": hashes, "folder": repository.folder}
 
 
-def verify_pulled(folder: Path) -> int:
-    """Compare all files of a pulled model with their record.
+def _facts(stated: Any) -> dict[str, str]:
+    """What the hub says about a file: ``sha256`` of a large one, the ``git`` object of a small one."""
+    lfs, blob = getattr(stated, "lfs", None), getattr(stated, "blob_id", None)
+    sha256 = lfs.get("sha256") if isinstance(lfs, Mapping) else getattr(lfs, "sha256", None)
+    if sha256 is not None:
+        return {"sha256": str(sha256)}
+    return {"git": str(blob)} if blob is not None else {}
+
+
+def _fetch_file(
+    repository: HubRepository, name: str, commit: str, target: Path, facts: Mapping[str, str]
+) -> str:
+    """Bring one file; the hash of its bytes."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    final = target / name
+    if facts and final.is_file() and _is_it(final, facts):
+        return sha256_of(final)
+    incoming = target / _INCOMING
+    try:
+        hf_hub_download(repository.repository, name, revision=commit, local_dir=incoming)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise _not_fetched(repository, error) from error
+    if not _is_it(incoming / name, facts):
+        found = sha256_of(incoming / name)
+        (incoming / name).unlink()
+        raise CheckpointError(
+            f"{repository.repository}: {name} came with SHA-256 {found}, expected "
+            f"{facts.get('sha256') or 'git object ' + facts.get('git', '')}; it is not kept: pull again"
+        )
+    digest = sha256_of(incoming / name)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(incoming / name, final)
+    return digest
+
+
+def _is_it(path: Path, facts: Mapping[str, str]) -> bool:
+    if "sha256" in facts:
+        return sha256_of(path) == facts["sha256"]
+    if "git" in facts:
+        data = path.read_bytes()
+        return (
+            hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == facts["git"]
+        )
+    return True
+
+
+def _not_fetched(repository: HubRepository, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"cannot fetch {repository.repository}: {error}; run the same command again to go on"
+    )
+
+
+def verify_pulled(folder: Path) -> dict[str, int]:
+    """Compare all files of a pulled model with what is known of them.
 
     Returns:
-        number of files.
+        how many files agree with what, see ``identity.CheckedWeights``.
     Raises:
-        CheckpointError: one is missing or differs.
+        CheckpointError: there is no record, or a file is missing or differs.
     """
-    count = 0
-    for record in read_pulled(folder).values():
-        _compare(folder / record.get("folder", ""), record["sha256"])
-        count += len(record["sha256"])
-    return count
-
-
-def _compare(target: Path, hashes: Mapping[str, str]) -> None:
-    for name, recorded in hashes.items():
-        path = target / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing; pull the model again")
-        found = sha256_of(path)
-        if found != recorded:
-            raise CheckpointError(
-                f"{path}: SHA-256 is {found}, recorded was {recorded}; delete it and pull again"
-            )
+    return dict(check_pulled(folder).compared)

@@ -1,7 +1,15 @@
 """Where published weights come from and under which terms: data for ``geo4d models``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """Size in bytes and hex SHA-256 of a published file."""
+
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -12,11 +20,15 @@ class HubRepository:
         repository: ``owner/name``.
         patterns: which files are needed.
         folder: where they go below the model's folder; empty for the folder itself.
+        revision: commit that is fetched; None: no commit is known for sure, the newest one is taken and recorded.
+        pinned: file -> size and hash at ``revision``.
     """
 
     repository: str
     patterns: tuple[str, ...]
     folder: str = ""
+    revision: str | None = None
+    pinned: Mapping[str, PinnedFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,47 @@ GEO4D_LICENCE = (
     "DynamiCrafter (Apache-2.0) and OpenCLIP (MIT)"
 )
 
-_MOGE = HubRepository("Ruicheng/moge-vitl", ("model.pt",))
+_MOGE = HubRepository(
+    "Ruicheng/moge-vitl",
+    ("model.pt",),
+    revision="979e84da9415762c30e6c0cf8dc0962896c793df",
+    pinned={
+        "model.pt": PinnedFile(
+            1_256_823_446, "da96b09a0485a3c45a5aa455e67743c8b4efc4dd8437c1f2aa93c2b4303d957f"
+        )
+    },
+)
+
+_SVD = HubRepository(
+    "stabilityai/stable-video-diffusion-img2vid-xt",
+    (
+        "vae/*fp16*",
+        "vae/config.json",
+        "image_encoder/*fp16*",
+        "image_encoder/config.json",
+        "scheduler/*",
+    ),
+    "svd",
+    revision="9e43909513c6714f1bc78bcb44d96e733cd242aa",
+    pinned={
+        "image_encoder/config.json": PinnedFile(
+            685, "65da4496f116d2b297fe864e0f31242fbc57e26a5d95b93310f2034e1e90d0ec"
+        ),
+        "image_encoder/model.fp16.safetensors": PinnedFile(
+            1_264_217_240, "ae616c24393dd1854372b0639e5541666f7521cbe219669255e865cb7f89466a"
+        ),
+        "scheduler/scheduler_config.json": PinnedFile(
+            533, "59aa43afc33395efd40fe94c7369c0477b81698f4b65b63e3ae06f26269876d5"
+        ),
+        "vae/config.json": PinnedFile(
+            607, "8f34272db69f7e2c615da6142ca3f9fdcd7b682bcfd903ceb15035fea79a8303"
+        ),
+        "vae/diffusion_pytorch_model.fp16.safetensors": PinnedFile(
+            195_531_910, "af602cd0eb4ad6086ec94fbf1438dfb1be5ec9ac03fd0215640854e90d6463a3"
+        ),
+    },
+)
+"""Commit and hashes as the hub states them for the released files; several projects pin the same ones."""
 
 SOURCES: dict[str, Source] = {
     "geo4d": Source(
@@ -69,18 +121,8 @@ SOURCES: dict[str, Source] = {
                 "TencentARC/GeometryCrafter",
                 ("unet_diff/*", "unet_determ/*", "point_map_vae/*", "*.md", "LICENSE*"),
             ),
-            HubRepository(
-                "stabilityai/stable-video-diffusion-img2vid-xt",
-                (
-                    "vae/*fp16*",
-                    "vae/config.json",
-                    "image_encoder/*fp16*",
-                    "image_encoder/config.json",
-                    "scheduler/*",
-                ),
-                "svd",
-            ),
-            HubRepository(_MOGE.repository, _MOGE.patterns, "moge"),
+            _SVD,
+            replace(_MOGE, folder="moge"),
         ),
     ),
     "moge": Source(

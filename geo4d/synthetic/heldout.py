@@ -116,4 +116,4 @@ def fingerprint(number: int) -> dict[str, Any]:
 
 def recorded() -> dict[str, Any]:
     """The committed record: ``definition`` (hash) and ``fingerprints`` (list of 64)."""
-    return json.loads(resources.files("geo4d.synthetic").joinpath("heldout.json").read_text())
+    return json.loads(resources.files("geo4d.synthetic").joinpath("heldout.json").read_text(encoding="utf-8"))

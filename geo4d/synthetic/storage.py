@@ -85,7 +85,11 @@ def _save(
             c2w.append(frame.c2w.double().numpy())
             times.append(frame.time_s)
         np.savetxt(
-            folder / "intrinsics.txt", intrinsics, fmt="%.9g", header="fx fy cx cy, pixel centres at +0.5"
+            folder / "intrinsics.txt",
+            intrinsics,
+            fmt="%.9g",
+            header="fx fy cx cy, pixel centres at +0.5",
+            encoding="utf-8",
         )
         save_tum(
             folder / "poses.txt",
@@ -103,4 +107,4 @@ def _save(
             "depth_dtype": np.dtype(dtype).name,
             "scene": config,
         }
-        (folder / "clip.json").write_text(json.dumps(about, indent=2) + "\n")
+        (folder / "clip.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

@@ -231,7 +231,7 @@ def train(
     main = accelerator.is_main_process
     writer = SummaryWriter(str(folder)) if main else None
     if main:
-        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
+        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
     source = batches(progress.step, accelerator.process_index, processes)
     base_seconds, base_cpu = progress.seconds, progress.cpu_seconds
     started, cpu_started = time.monotonic(), time.process_time()
@@ -309,7 +309,7 @@ def _write(folder: Path, writer: Any, progress: Progress, values: Mapping[str, f
     for name, value in values.items():
         writer.add_scalar(name, value, progress.step)
     writer.flush()
-    with (folder / "log.jsonl").open("a") as log:
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(
             json.dumps({**progress.state_dict(), **{k: float(f"{v:.5g}") for k, v in values.items()}}) + "\n"
         )

@@ -60,7 +60,7 @@ def pack_clips(
     if hasattr(source, "__dataclass_fields__"):
         record["source"] = asdict(source)  # type: ignore[call-overload]
     # The index comes last: without it the folder is not a data set.
-    (folder / INDEX).write_text(json.dumps(record, indent=1))
+    (folder / INDEX).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ShardSource:
                 f"expected packed clips with an {INDEX} in {folder}; make them with 'geo4d data pack'"
             )
         self.folder = folder
-        record = json.loads((folder / INDEX).read_text())
+        record = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         self._members: list[_Member] = []
         for shard in record["shards"]:
             with tarfile.open(folder / shard["name"]) as tar:

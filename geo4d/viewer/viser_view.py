@@ -19,6 +19,7 @@ from geo4d.formats.points import PointCloud
 from geo4d.geometry.cameras import fov_from_focal
 from geo4d.kept import MOVING, KeptShare, default_confidence_threshold, kept_mask
 from geo4d.types import Reconstruction
+from geo4d.viewer.guard import guarded
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class ViewConfig:
     Attributes:
         host: address to serve on; the default is reachable from this machine only.
         port: port to serve on.
+        origins: pages of other addresses that may connect, such as https://notebook.example for a proxy.
         scene: scene number of a video with shot cuts.
         max_points: points drawn per frame; more are thinned evenly.
         static_points: points kept of the accumulated static scene.
@@ -46,6 +48,7 @@ class ViewConfig:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    origins: tuple[str, ...] = ()
     scene: int = 0
     max_points: int = 60_000
     static_points: int = 200_000
@@ -76,7 +79,8 @@ class Viewer:
         self._closed = threading.Event()
         self.unit = self._typical_depth()
         _check_address(config.host, config.port)
-        self.server = viser.ViserServer(host=config.host, port=config.port, label="geo4d", verbose=False)
+        with guarded(config.host, config.origins):
+            self.server = viser.ViserServer(host=config.host, port=config.port, label="geo4d", verbose=False)
         self.server.scene.set_up_direction("-y")
         self._add_controls()
         self._add_cameras()

@@ -1,9 +1,15 @@
+import io
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from geo4d.errors import InputError
-from geo4d.formats.arrays import create_frames, load_arrays, load_npz, save_arrays, save_npz
+from geo4d.formats.arrays import create_frames, load_arrays, load_npz, npz_shapes, save_arrays, save_npz
 
 
 def test_npz_round_trip_and_refusal_of_objects(tmp_path, rng):
@@ -57,3 +63,117 @@ def test_frames_have_a_chunk_each_and_find_flipped_bits(tmp_path, rng):
     assert np.isfinite(again[1]).all()
     with pytest.raises(ValueError, match=r"(?i)checksum"):
         again[2]
+
+
+def test_one_flipped_bit_anywhere_in_a_file_of_arrays_is_an_error(tmp_path, rng):
+    path = tmp_path / "a.zarr.zip"
+    save_arrays(path, {"a": rng.standard_normal(5), "b": np.zeros(3, np.int64)}, {"seed": 3})
+    whole = path.read_bytes()
+    for position in range(0, 8 * len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[position // 8] ^= 1 << (position % 8)
+        path.write_bytes(flipped)
+        with pytest.raises(InputError, match="damaged"):
+            load_arrays(path)
+    for other in (whole + b"\0", whole[:-1], whole[:-64]):
+        path.write_bytes(other)
+        with pytest.raises(InputError, match="damaged"):
+            load_arrays(path)
+
+
+def test_a_file_of_arrays_under_the_name_of_another_is_an_error(tmp_path):
+    save_arrays(tmp_path / "a.zarr.zip", {"a": np.arange(3)}, {})
+    save_arrays(tmp_path / "b.zarr.zip", {"a": np.arange(3) + 1}, {})
+    (tmp_path / "b.zarr.zip").replace(tmp_path / "a.zarr.zip")
+    with pytest.raises(InputError, match="not the file that was written under this name"):
+        load_arrays(tmp_path / "a.zarr.zip")
+
+
+def test_a_file_of_arrays_is_a_zip_for_everyone(tmp_path):
+    save_arrays(tmp_path / "a.zarr.zip", {"a": np.arange(3)}, {"seed": 3})
+    with zipfile.ZipFile(tmp_path / "a.zarr.zip") as archive:
+        assert archive.testzip() is None
+        assert "a/zarr.json" in archive.namelist()
+    with zarr.storage.ZipStore(tmp_path / "a.zarr.zip", mode="r") as store:
+        assert zarr.open_group(store, mode="r")["a"][:].tolist() == [0, 1, 2]
+
+
+def member(shape, descr="<f4", data=b""):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_2_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue() + data
+
+
+def write_npz(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def peak(path, *arguments, **options):
+    tracemalloc.start()
+    with pytest.raises(InputError) as raised:
+        load_npz(path, *arguments, **options)
+    highest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert highest < 20e6
+    return str(raised.value)
+
+
+def test_what_an_npz_says_is_checked_before_memory_is_taken(tmp_path):
+    path = tmp_path / "a.npz"
+    write_npz(path, {"depth.npy": member((10**6, 10**6))})
+    assert "does not fit its" in peak(path)
+    write_npz(path, {"depth.npy": member((-1, 4))})
+    assert "does not fit its" in peak(path)
+    write_npz(path, {"depth.npy": member((10**30,), "<U1000000")})
+    assert "not a readable npz" in peak(path)
+    write_npz(path, {"depth.npy": member((25, 2**20), data=bytes(100 * 2**20))})  # 100 kB on disk
+    assert path.stat().st_size < 200_000
+    assert "more than the 1000000" in peak(path, most_bytes=1_000_000)
+    write_npz(
+        path,
+        {
+            "depth.npy": member((2, 2), data=bytes(16)),
+            "zzz.npy": member((25, 2**20), data=bytes(100 * 2**20)),
+        },
+    )
+    assert npz_shapes(path) == {"depth": (2, 2), "zzz": (25, 2**20)}
+    tracemalloc.start()
+    assert list(load_npz(path, {"depth", "other"})) == ["depth"]  # what nobody asked for is not unpacked
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+def test_damaged_deflate_is_an_error(tmp_path, rng):
+    path = tmp_path / "a.npz"
+    arrays = {"depth": np.ones((24, 12, 16), np.float32), "c2w": rng.standard_normal((24, 4, 4))}
+    np.savez_compressed(path, **arrays)
+    whole = path.read_bytes()
+    told = 0
+    for start in range(40, len(whole) - 40, 37):
+        path.write_bytes(whole[:start] + b"\xff" * 40 + whole[start + 40 :])
+        try:
+            assert all(np.array_equal(values, arrays[name]) for name, values in load_npz(path).items())
+        except InputError:
+            told += 1
+    assert told > 0.9 * (len(whole) - 80) / 37
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError):
+        npz_shapes(path)
+
+
+@given(position=st.integers(0, 10_000), data=st.binary(min_size=1, max_size=8))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_anywhere_in_an_npz(tmp_path, position, data):
+    path = tmp_path / "a.npz"
+    arrays = {"depth": np.arange(96, dtype=np.float32).reshape(2, 6, 8), "frames": np.arange(2)}
+    np.savez_compressed(path, **arrays)
+    whole = path.read_bytes()
+    position %= len(whole)
+    path.write_bytes(whole[:position] + data + whole[position + len(data) :])
+    try:
+        back = load_npz(path)
+    except InputError:
+        return
+    assert all(np.array_equal(back[name], arrays[name]) for name in back if name in arrays)

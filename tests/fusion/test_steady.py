@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geo4d.fusion import AlignConfig, align
-from geo4d.fusion.confidence import HIGH, LOW, ConfidenceCurve, log_step
+from geo4d.fusion.confidence import HIGH, LOW, ConfidenceCurve
 from geo4d.fusion.dense import iter_dense
 from geo4d.fusion.steady import SteadyConfig, iter_steady
 from geo4d.types import FrameMaps
@@ -89,25 +89,14 @@ def test_the_published_form_is_left_alone(make_wall) -> None:
 
 
 def test_confidence_is_a_probability_that_falls_with_every_sign() -> None:
-    curve = ConfidenceCurve(-3.0, (-0.3, -0.3, -0.2, -0.6, -0.2, -1.0), 0.5)
-    low = torch.full((6, 1, 1), LOW)
-    low[5] = 0.0
+    curve = ConfidenceCurve(-3.0, (-0.3, -0.3, -0.6), 0.5)
+    low = torch.full((3, 1, 1), LOW)
     best = float(curve(low))
     assert 0.5 < best <= 1
-    for sign in range(6):
+    for sign in range(3):
         worse = low.clone()
-        worse[sign] = 1.0 if sign == 5 else HIGH
+        worse[sign] = HIGH
         assert float(curve(worse)) < best
     unknown = low.clone()
-    unknown[3] = torch.nan
-    assert 0 < float(curve(unknown)) < 1
-
-
-def test_steps_of_depth() -> None:
-    depth = torch.ones(4, 6)
-    depth[:, 3:] = 2.0
-    steps = log_step(depth)
-    assert np.allclose(steps[:, 2:4].exp(), np.log(2), atol=1e-5)
-    assert float(steps[:, :2].max()) < -10
-    depth[0, 0] = torch.inf
-    assert float(log_step(depth)[0, 1]) == pytest.approx(HIGH)
+    unknown[2] = torch.nan
+    assert float(curve(unknown)) == pytest.approx(1 / (1 + np.exp(3.0 + 0.6 * LOW - 0.5)))

@@ -374,12 +374,36 @@ def test_bad_folders(tmp_path: Path) -> None:
     shard = next(path.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
     with pytest.raises(CheckpointError, match="SHA-256"):
-        ModelFolder.open(path, "toy").verify()
+        ModelFolder.open(path, "toy")
     path = make("cut")
+    opened = ModelFolder.open(path, "toy")
     shard = next(path.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        ModelFolder.open(path, "toy")
     with pytest.raises(CheckpointError, match="damaged"):
-        ModelFolder.open(path, "toy").part("net")
+        opened.part("net")
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        opened.verify()
+    path = make("config")
+    (path / "config.json").write_text(json.dumps({**CONFIG, "network": {"width": 3}}))
+    with pytest.raises(CheckpointError, match=r"config\.json: SHA-256"):
+        ModelFolder.open(path, "toy")
+    for text in ("[]", "7", "[" * 100_000):
+        (path / "config.json").write_text(text)
+        with pytest.raises(CheckpointError, match="incomplete or damaged"):
+            ModelFolder.open(path, "toy")
+
+
+def test_a_changed_record_changes_the_identity(tmp_path: Path) -> None:
+    """Who changes a shard and its record gets weights of another identity, never the true one."""
+    written = write_model_folder(tmp_path / "m", {"net.a": torch.ones(1000)}, CONFIG, "")
+    shard = next((tmp_path / "m").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-2] + b"\x10\x10")
+    index = json.loads((tmp_path / "m" / INDEX).read_text())
+    index["metadata"]["shard_sha256"] = {shard.name: sha256_of(shard)}
+    (tmp_path / "m" / INDEX).write_text(json.dumps(index))
+    assert ModelFolder.open(tmp_path / "m", "toy").sha256 != written.sha256
 
 
 class Reply(io.BytesIO):
@@ -411,8 +435,13 @@ def test_download_resumes_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert target.read_bytes() == content
     assert fetch_file("https://example.org/f", target, sha256=digest, offline=True) == target
     target.write_bytes(content[:-1] + b"x")
-    with pytest.raises(CheckpointError, match="SHA-256"):
+    with pytest.raises(CheckpointError, match="got 1000"):  # the wrong file is not under its name any more
         fetch_file("https://example.org/f", target, sha256=digest)
+    assert not target.exists()
+    assert target.with_name("file.ckpt.rejected").read_bytes() == content[:-1] + b"x"
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        fetch_file("https://example.org/f", target, sha256="0" * 64)
+    assert sorted(path.name for path in target.parent.iterdir()) == ["file.ckpt.rejected"]
 
 
 def test_offline_never_touches_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

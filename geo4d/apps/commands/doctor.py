@@ -89,7 +89,8 @@ def _memory() -> str:
     if not information.is_file():
         return "not known on this system"
     values = {
-        line.split(":")[0]: int(line.split()[1]) * 1024 for line in information.read_text().splitlines()
+        line.split(":")[0]: int(line.split()[1]) * 1024
+        for line in information.read_text(encoding="utf-8").splitlines()
     }
     return f"{values['MemAvailable'] / 2**30:.1f} of {values['MemTotal'] / 2**30:.1f} GiB free"
 

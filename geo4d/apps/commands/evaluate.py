@@ -125,7 +125,7 @@ def run(options: EvaluateOptions) -> int:
     print("\n\n".join(table.render(options.table) for table in tables if table is not None))
     if options.json is not None:
         with new_file(options.json) as temporary:
-            temporary.write_text(json.dumps(result, indent=1, default=str))
+            temporary.write_text(json.dumps(result, indent=1, default=str), encoding="utf-8")
         _remove_parts(options.json)
         print(f"wrote {options.json}")
     if options.plots is not None:

@@ -39,7 +39,8 @@ class ModelsOptions:
     keep_towers: bool = False
     """Also store image tower and resampler."""
     revision: str | None = None
-    """Commit on the hub; when not given, the one recorded at the first pull, else the newest, which is then recorded."""
+    """Commit of the model's first repository on the hub; when not given, the one recorded at the first pull, else the one
+    that this version of geo4d names, else the newest, which is then recorded."""
     offline: bool = False
     """Never touch the network."""
     overwrite: bool = False
@@ -108,12 +109,15 @@ def _pull_from_hub(options: ModelsOptions, folder: Path) -> int:
     pulled = read_pulled(folder)
     for repository in SOURCES[options.name].hub:
         recorded = pulled.get(repository.repository, {})
-        revision = options.revision or recorded.get("revision")
+        first = repository is SOURCES[options.name].hub[0]
+        revision = (options.revision if first else None) or recorded.get("revision")
         pulled[repository.repository] = fetch_repository(
             repository, folder, revision, recorded.get("sha256", {}), offline=options.offline
         )
         write_json(folder / PULLED, pulled)
-        print(f"{repository.repository} at {pulled[repository.repository]['revision']}")
+        commit = pulled[repository.repository]["revision"]
+        known = "hashes as published" if commit == repository.revision else "hashes recorded, none published"
+        print(f"{repository.repository} at {commit}: {known}")
     print(f"weights are in {folder}")
     return 0
 
@@ -167,13 +171,20 @@ def _verify(options: ModelsOptions) -> int:
         print(f"{path}: {len(state)} tensors, readable and safe; it looks like {describe_keys(state)}")
         return 0
     if (path / PULLED).is_file():
-        print(f"{path}: {verify_pulled(path)} files have their recorded hashes")
+        found = verify_pulled(path)
+        parts = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
+        print(f"{path}: {sum(found.values())} files have their right hashes ({parts})")
         return 0
     if not (path / INDEX).is_file():
         raise CheckpointError(
             f"expected a model, a folder or a weight file, found nothing to verify at {path}"
         )
-    family = json.loads((path / CONFIG).read_text()).get("family", "")
+    try:
+        family = json.loads((path / CONFIG).read_text(encoding="utf-8")).get("family", "")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path / CONFIG}: damaged ({error}); convert or pull the model again"
+        ) from error
     folder = ModelFolder.open(path, family)
     folder.verify()
     print(f"{path}: {family}, {len(folder.weight_map)} tensors, all hashes right; identity {folder.sha256}")

@@ -21,6 +21,8 @@ class ViewOptions:
     """Scene number, for videos with shot cuts."""
     max_points: int = 60_000
     """Points drawn per frame."""
+    origins: tuple[str, ...] = ()
+    """Pages of other addresses that may connect, such as https://notebook.example for a proxy; others are refused."""
 
 
 def run(options: ViewOptions) -> int:
@@ -29,7 +31,11 @@ def run(options: ViewOptions) -> int:
     from geo4d.viewer.viser_view import ViewConfig, view
 
     config = ViewConfig(
-        host=options.host, port=options.port, scene=options.scene, max_points=options.max_points
+        host=options.host,
+        port=options.port,
+        scene=options.scene,
+        max_points=options.max_points,
+        origins=options.origins,
     )
     view(geo4d.load(options.result), config)
     return 0

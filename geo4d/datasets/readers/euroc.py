@@ -49,7 +49,7 @@ def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
     original = folder / "mav0" / "state_groundtruth_estimate0" / "data.csv"
     sensor = (folder / "mav0" / "cam0" / "sensor.yaml").read_text(encoding="utf-8")
     if original.is_file():
-        rows = np.loadtxt(original, delimiter=",", comments="#", ndmin=2)
+        rows = np.loadtxt(original, delimiter=",", comments="#", ndmin=2, encoding="utf-8")
         body_to_world = quaternions_to_poses(rows[:, 1:4], rows[:, 4:8])
         camera_to_body = np.array(_yaml_numbers(sensor, "data")).reshape(4, 4)  # T_BS
         return rows[:, 0] * 1e-9, body_to_world @ camera_to_body, original
@@ -58,7 +58,7 @@ def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
         raise missing(
             READER, folder, "neither mav0/state_groundtruth_estimate0/data.csv nor groundtruth/*.txt"
         )
-    rows = np.loadtxt(text, comments="#", ndmin=2)
+    rows = np.loadtxt(text, comments="#", ndmin=2, encoding="utf-8")
     # Centres are those of the left camera, but the quaternion (wxyz) turns world to camera: the inverse is needed.
     poses = quaternions_to_poses(rows[:, 1:4], rows[:, 4:8] * np.array([1, -1, -1, -1]))
     return rows[:, 0] * 1e-9, poses, text

@@ -34,11 +34,11 @@ def _load(folder: Path, name: str) -> Sequence:
     if not frames:
         raise missing(READER, folder, "no images in images/")
     same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
-    rows = np.loadtxt(folder / "poses.txt", ndmin=2)
+    rows = np.loadtxt(folder / "poses.txt", ndmin=2, encoding="utf-8")
     # Rows follow the sorted file names; file numbers skip values, so they are not row numbers.
     if rows.shape[1] != 16 or len(rows) < len(frames):
         raise missing(READER, folder, f"{len(frames)} frames, but poses.txt has {list(rows.shape)} numbers")
-    matrix = np.loadtxt(folder / "K.txt")
+    matrix = np.loadtxt(folder / "K.txt", encoding="utf-8")
     matrix[:2, 2] += 0.5  # from integer pixel centres
     depth = map_frames(depth_files, png_depth(1000.0))
     return Sequence(

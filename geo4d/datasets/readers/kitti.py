@@ -128,7 +128,7 @@ def _load_selection(folder: Path, drive: str) -> Sequence:
     texts = [base / "intrinsics" / path.with_suffix(".txt").name for path in frames]
     intrinsics = None
     if all(text.is_file() for text in texts):
-        intrinsics = np.stack([np.loadtxt(text).reshape(3, 3) for text in texts])
+        intrinsics = np.stack([np.loadtxt(text, encoding="utf-8").reshape(3, 3) for text in texts])
         intrinsics[:, :2, 2] += 0.5
     return _drive(frames, depth_files, drive, base, intrinsics)
 
@@ -300,7 +300,7 @@ def _load_odometry(folder: Path, name: str) -> Sequence:
         c2w = everything[numbers] @ offset
     times = np.array(numbers) / FPS
     if (folder / "times.txt").is_file():
-        times = np.loadtxt(folder / "times.txt")[numbers]
+        times = np.loadtxt(folder / "times.txt", encoding="utf-8")[numbers]
     rgb = rgb_frames(frames)
     return Sequence(
         name=name,

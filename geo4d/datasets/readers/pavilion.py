@@ -48,7 +48,7 @@ def _load(folder: Path, name: str) -> Sequence:
     absent = [path.name for path in files if not path.is_file()]
     if absent:
         raise missing(READER, folder, f"{len(absent)} cameras are not there, first {absent[0]}")
-    cameras = [decompose(np.loadtxt(path)) for path in files]
+    cameras = [decompose(np.loadtxt(path, encoding="utf-8")) for path in files]
     intrinsics = np.stack([camera[0] for camera in cameras])
     rgb = rgb_frames(frames)
     return Sequence(

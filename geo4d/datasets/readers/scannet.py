@@ -54,9 +54,9 @@ def _load(folder: Path, name: str) -> Sequence:
     c2w = None
     if pose_files:
         same_stems(frames, pose_files, READER, folder, "poses in pose/")
-        c2w = np.stack([np.loadtxt(path).reshape(4, 4) for path in pose_files])
+        c2w = np.stack([np.loadtxt(path, encoding="utf-8").reshape(4, 4) for path in pose_files])
     elif (folder / "pose_90.txt").is_file():
-        c2w = np.loadtxt(folder / "pose_90.txt", ndmin=2).reshape(-1, 4, 4)
+        c2w = np.loadtxt(folder / "pose_90.txt", ndmin=2, encoding="utf-8").reshape(-1, 4, 4)
     notes = []
     if c2w is not None:
         lost = np.logical_not(np.isfinite(c2w).all(axis=(1, 2)))  # lost tracking is stored as -inf
@@ -65,7 +65,7 @@ def _load(folder: Path, name: str) -> Sequence:
             notes.append(f"{int(lost.sum())} frames lost tracking and have no pose")
     intrinsics = None
     if (folder / "intrinsic" / "intrinsic_depth.txt").is_file():
-        matrix = np.loadtxt(folder / "intrinsic" / "intrinsic_depth.txt")[:3, :3]
+        matrix = np.loadtxt(folder / "intrinsic" / "intrinsic_depth.txt", encoding="utf-8")[:3, :3]
         matrix[:2, 2] += 0.5  # from integer pixel centres
         intrinsics = np.tile(matrix, (len(frames), 1, 1))
     depth = map_frames(depth_files, png_depth(1000.0))

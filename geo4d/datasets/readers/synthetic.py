@@ -23,7 +23,7 @@ from geo4d.datasets.base import (
     same_stems,
 )
 from geo4d.errors import InputError
-from geo4d.formats.arrays import load_npz
+from geo4d.formats.arrays import load_npz, npz_shapes
 from geo4d.formats.cameras import load_tum
 from geo4d.formats.images import load_exr, load_image
 from geo4d.types import FrameArray
@@ -55,9 +55,9 @@ def load_array(path: Path, key: str) -> np.ndarray:
         InputError: damaged, or the key is not there.
     """
     if path.suffix == ".npz":
-        arrays = load_npz(path)
+        arrays = load_npz(path, {key})
         if key not in arrays:
-            raise InputError(f"expected an array {key!r} in {path}, got {', '.join(arrays)}")
+            raise InputError(f"expected an array {key!r} in {path}, got {', '.join(npz_shapes(path))}")
         return np.asarray(arrays[key], np.float32)
     try:
         return np.asarray(np.load(path), np.float32)
@@ -72,7 +72,7 @@ def load_intrinsics(path: Path, num_frames: int) -> np.ndarray:
         InputError: not numbers, or another number of rows.
     """
     try:
-        rows = np.loadtxt(path, ndmin=2)
+        rows = np.loadtxt(path, ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise InputError(f"expected rows 'fx fy cx cy' in {path}, got: {error}") from error
     if rows.shape[1] != 4 or rows.shape[0] not in (1, num_frames):

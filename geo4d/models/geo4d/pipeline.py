@@ -137,6 +137,7 @@ class Geo4DPredictor:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         weights_sha256: str = "",
+        weights_compared: Mapping[str, int] | None = None,
     ) -> None:
         """Put the parts on ``device`` and hold the large weights in ``dtype``.
 
@@ -175,6 +176,7 @@ class Geo4DPredictor:
             description="Geo4D: points, rays and disparity of 16 frames by a video diffusion network",
             licence=GEO4D_LICENCE,
             weights_sha256=weights_sha256,
+            weights_compared=weights_compared,
             window_length=WINDOW_LENGTH,
             window_stride=self.options.window_stride,
             takes_gaps=True,
@@ -578,4 +580,5 @@ def load(
         device=chosen_device,
         dtype=chosen_dtype,
         weights_sha256=folder.sha256,
+        weights_compared={"recorded": len(folder.shard_sha256)},
     )

@@ -22,6 +22,7 @@ from geo4d.models.geometrycrafter.decode import (
 )
 from geo4d.models.geometrycrafter.prior_maps import frame_records, merge_statistics
 from geo4d.models.geometrycrafter.windows import Conditioning, draw_noise, frame_noise
+from geo4d.models.identity import CheckedWeights, check_weights
 from geo4d.models.sources import SOURCES
 from geo4d.types import Prediction, Prior, PriorMaps, Window
 from geo4d.video.io import fit_size
@@ -97,7 +98,14 @@ class GeometryCrafterPredictor:
     Maps of frames that two windows share come out of both; those of the later window are the final ones.
     """
 
-    def __init__(self, name: str, system: "GeometryCrafter", prior: Prior, weights_sha256: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        system: "GeometryCrafter",
+        prior: Prior,
+        weights_sha256: str,
+        weights_compared: Mapping[str, int] | None = None,
+    ) -> None:
         self.system = system
         self.config = system.config
         self.prior = PriorCache(prior, system.config.prior_cache_bytes)
@@ -106,6 +114,7 @@ class GeometryCrafterPredictor:
             description=_DESCRIPTIONS[name],
             licence=SOURCES["geometrycrafter"].licence,
             weights_sha256=weights_sha256,
+            weights_compared=weights_compared,
             window_length=self.config.window_length,
             window_stride=self.config.window_length - self.config.overlap,
             needs_prepare=True,
@@ -311,7 +320,7 @@ def load(
         CheckpointError: weights are missing, foreign or unsafe.
         MissingExtraError: the extra ``geometrycrafter`` is not installed.
     """
-    from geo4d.models.geometrycrafter.weights import load_system, weights_sha256
+    from geo4d.models.geometrycrafter.weights import check_system, load_system
     from geo4d.models.moge.config import MoGeOptions
     from geo4d.models.moge.pipeline import MoGePrior
     from geo4d.models.moge.weights import FILE, find_moge, load_moge
@@ -330,11 +339,14 @@ def load(
         types = {"unet_dtype": "float32"}
     config = GeometryCrafterConfig(**{**types, **options})
     root = Path(weights) if weights is not None else model_store() / "geometrycrafter"
+    sha256, checked = check_system(root, VARIANTS[name])
     system = load_system(root, VARIANTS[name], config, place)
     if prior_model is None:
         beside = root / "moge" / FILE
         prior_model = find_moge(beside if beside.is_file() else None)
     if isinstance(prior_model, str | Path):
-        network = load_moge(find_moge(prior_model))
+        prior_file = find_moge(prior_model)
+        checked = CheckedWeights.merge([checked, check_weights([prior_file])])
+        network = load_moge(prior_file)
         prior_model = MoGePrior(network, MoGeOptions(dtype=config.prior_dtype), place)
-    return GeometryCrafterPredictor(name, system, prior_model, weights_sha256(root, VARIANTS[name]))
+    return GeometryCrafterPredictor(name, system, prior_model, sha256, checked.compared)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from geo4d.errors import CheckpointError
-from geo4d.models.checkpoints import read_safetensors, sha256_of
+from geo4d.models.checkpoints import read_safetensors
 from geo4d.models.filling import fill_network
 from geo4d.models.geometrycrafter.config import (
     GeometryCrafterConfig,
@@ -26,9 +26,12 @@ from geo4d.models.geometrycrafter.config import (
     Variant,
     from_published,
 )
+from geo4d.models.identity import CheckedWeights, check_weights
 
 if TYPE_CHECKING:
     from geo4d.models.geometrycrafter.stages import GeometryCrafter
+
+SCHEDULER_CONFIG = "scheduler_config.json"
 
 SVD_FOLDER = "svd"
 """Where the parts that GeometryCrafter takes from Stable Video Diffusion lie, if not beside its own."""
@@ -55,8 +58,8 @@ def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
         CheckpointError: missing or not JSON.
     """
     try:
-        parsed: Mapping[str, Any] = json.loads((folder / name).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        parsed: Mapping[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"expected a readable {name} in {folder}: {error}") from error
     return parsed
 
@@ -90,14 +93,29 @@ def system_folders(root: Path, variant: Variant) -> dict[str, Path]:
     }
 
 
-def weights_sha256(root: Path, variant: Variant) -> str:
-    """One hash over all weight files of a variant."""
-    lines = [
-        f"{component}/{file.name} {sha256_of(file)}"
-        for component, folder in system_folders(root, variant).items()
-        for file in weight_files(folder)
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def check_system(root: Path, variant: Variant) -> tuple[str, CheckedWeights]:
+    """One hash over the bytes of all weight files of a variant, and what they and their configs were compared with.
+
+    Raises:
+        CheckpointError: a file is missing, or is not the one that was published or pulled.
+    """
+    folders = system_folders(root, variant)
+    weights = {
+        f"{name}/{file.name}": file for name, folder in folders.items() for file in weight_files(folder)
+    }
+    configs = [folder / "config.json" for folder in folders.values() if (folder / "config.json").is_file()]
+    scheduler = scheduler_folder(root)
+    if scheduler is not None:
+        configs.append(scheduler / SCHEDULER_CONFIG)
+    checked = check_weights([*weights.values(), *(path for path in configs if path.is_file())])
+    lines = [f"{name} {checked.sha256[file]}" for name, file in weights.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest(), checked
+
+
+def scheduler_folder(root: Path) -> Path | None:
+    """Where the settings of the sampler lie, which are optional."""
+    candidates = (root / "scheduler", root / SVD_FOLDER / "scheduler")
+    return next((folder for folder in candidates if folder.is_dir()), None)
 
 
 def load_system(
@@ -139,8 +157,7 @@ def load_system(
     fill_network(image_vae, tensors("vae", without="decoder."), encoder_dtype, "vae")
     fill_network(image_encoder, tensors("image_encoder", without="position_ids"), unet_dtype, "image_encoder")
     scheduler = SchedulerConfig()
-    for folder in (root / "scheduler", root / SVD_FOLDER / "scheduler"):
-        if folder.is_dir():
-            scheduler = from_published(SchedulerConfig, read_config(folder, "scheduler_config.json"))
-            break
+    place = scheduler_folder(root)
+    if place is not None:
+        scheduler = from_published(SchedulerConfig, read_config(place, SCHEDULER_CONFIG))
     return GeometryCrafter(variant, unet, point_map_vae, image_vae, image_encoder, scheduler, config, device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geo4d.models.base import PredictorInfo
-from geo4d.models.checkpoints import sha256_of
+from geo4d.models.identity import check_weights
 from geo4d.models.moge.config import MoGeOptions
 from geo4d.models.moge.infer import MoGeMaps, image_size, infer_moge
 from geo4d.models.moge.model import MoGe
@@ -45,13 +45,16 @@ class MoGePrior:
 class MoGePredictor:
     """The per-frame baseline: windows of one frame, each with a scale of its own, no cameras."""
 
-    def __init__(self, prior: MoGePrior, weights_sha256: str) -> None:
+    def __init__(
+        self, prior: MoGePrior, weights_sha256: str, weights_compared: Mapping[str, int] | None = None
+    ) -> None:
         self.prior = prior
         self.info = PredictorInfo(
             name="moge",
             description="MoGe-1, every frame by itself (baseline)",
             licence=SOURCES["moge"].licence,
             weights_sha256=weights_sha256,
+            weights_compared=weights_compared,
             window_length=1,
             window_stride=1,
             gives_poses=False,
@@ -133,5 +136,6 @@ def load(
         raise ValueError(f"expected options of {sorted(known)}, got also {unknown}")
     settings = MoGeOptions(**{**({"dtype": dtype} if dtype else {}), **options})
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    checked = check_weights([file])
     prior = MoGePrior(load_moge(file), settings, place)
-    return MoGePredictor(prior, sha256_of(file))
+    return MoGePredictor(prior, checked.sha256[file], checked.compared)

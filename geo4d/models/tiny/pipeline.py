@@ -23,7 +23,7 @@ from geo4d.models.tiny.doubt import believed
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, restore_disparity
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.network import Evidence
-from geo4d.models.tiny.weights import BUNDLED, file_sha256, load_model
+from geo4d.models.tiny.weights import BUNDLED, check_file, load_model
 from geo4d.types import Prediction, PriorMaps, Window
 
 LEAST_DISPARITY = 0.01
@@ -85,6 +85,7 @@ class TinyPredictor:
         config: TinyPipelineConfig | None = None,
         device: torch.device | str = "cpu",
         dtype: Compute = "float32",
+        weights_compared: Mapping[str, int] | None = None,
     ) -> None:
         self.config = config or TinyPipelineConfig()
         self.device = torch.device(device)
@@ -95,6 +96,7 @@ class TinyPredictor:
             description="bundled small Geo4D-style model (demonstration weights, trained on made-up scenes)",
             licence="Apache-2.0",
             weights_sha256=weights_sha256,
+            weights_compared=weights_compared,
             window_length=self.config.window_length,
             window_stride=self.config.window_stride,
             prior="motion" if self.config.use_prior else None,
@@ -315,9 +317,12 @@ def load(
     if path.is_dir():
         path = path / BUNDLED.name
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    checked = check_file(path)
     model = load_model(path)
     config = TinyPipelineConfig(**options)  # type: ignore[arg-type]
-    return TinyPredictor(model, file_sha256(path), config, device, dtype or default_dtype(device))
+    return TinyPredictor(
+        model, checked.sha256[path], config, device, dtype or default_dtype(device), checked.compared
+    )
 
 
 def default_dtype(device: str) -> Compute:

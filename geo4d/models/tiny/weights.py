@@ -1,6 +1,5 @@
 """The weight file of the bundled model: fp16 safetensors; sizes, calibration and training record in its metadata."""
 
-import hashlib
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -11,11 +10,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from geo4d.errors import CheckpointError
+from geo4d.models.identity import CheckedWeights, file_sha256
 from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.model import TinyModel
 
 BUNDLED = Path(__file__).with_name("model.safetensors")
+BUNDLED_SHA256 = "caf3c214d45890bd3395f85f0c5957c486d1c115afc17affd012cf7278476218"
+"""Of the bundled file; a newly trained one brings a new line here."""
 
 
 def save_model(model: TinyModel, path: Path, record: dict[str, Any] | None = None) -> None:
@@ -80,13 +82,23 @@ def read_record(path: Path | None = None) -> dict[str, Any]:
         return json.loads((file.metadata() or {}).get("record", "{}"))
 
 
-def file_sha256(path: Path | None = None) -> str:
-    """Hash of the weight file."""
-    digest = hashlib.sha256()
-    with (path or BUNDLED).open("rb") as file:
-        for part in iter(lambda: file.read(1 << 20), b""):
-            digest.update(part)
-    return digest.hexdigest()
+def check_file(path: Path | None = None) -> CheckedWeights:
+    """Hash of a weight file; the bundled one must be the one that was released.
+
+    Raises:
+        CheckpointError: missing, or the bundled file was changed.
+    """
+    path = path or BUNDLED
+    if not path.is_file():
+        raise CheckpointError(f"expected the weights of the tiny model at {path}, found no such file")
+    digest = file_sha256(path)
+    if digest == BUNDLED_SHA256:
+        return CheckedWeights({path: digest}, {"pinned": 1})
+    if path.resolve() == BUNDLED.resolve():
+        raise CheckpointError(
+            f"{path}: SHA-256 is {digest}, that of the bundled model is {BUNDLED_SHA256}; install geo4d again"
+        )
+    return CheckedWeights({path: digest}, {"unknown": 1})
 
 
 def copy_matching(model: TinyModel, other: TinyModel) -> None:

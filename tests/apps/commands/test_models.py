@@ -1,7 +1,9 @@
 """``geo4d models`` on small made-up checkpoints."""
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +14,14 @@ from torch import Tensor
 from geo4d.apps.commands import models
 from geo4d.apps.commands.models import ModelsOptions
 from geo4d.errors import CheckpointError, OutputError
-from geo4d.models import hub
+from geo4d.models import hub as hub_module
+from geo4d.models.base import load_predictor
 from geo4d.models.geo4d import config as configs
 from geo4d.models.geo4d.config import CLIPConfig, Geo4DConfig, ResamplerConfig, UNetConfig, VAEConfig
 from geo4d.models.geo4d.pipeline import load
 from geo4d.models.geo4d.weights import DEEPSPEED_PREFIX, PublishedKey, main_table, point_vae_table
-from geo4d.models.sources import SOURCES, HubRepository
+from geo4d.models.identity import PULLED, check_weights
+from geo4d.models.sources import SOURCES, HubRepository, PinnedFile
 
 
 def tiny() -> Geo4DConfig:
@@ -61,6 +65,7 @@ def test_pull_convert_verify_and_load(files: SimpleNamespace, capsys: pytest.Cap
     assert "all hashes right" in capsys.readouterr().out
     predictor = load(dtype="float32", device="cpu")
     assert predictor.image_tower is None
+    assert set(predictor.info.weights_compared) == {"recorded"}
     assert "no licence is stated" in (files.store / "geo4d" / "NOTICE.md").read_text()
     with pytest.raises(OutputError, match="exists"):
         models.run(options)
@@ -69,6 +74,8 @@ def test_pull_convert_verify_and_load(files: SimpleNamespace, capsys: pytest.Cap
     shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
     with pytest.raises(CheckpointError, match="SHA-256"):
         models.run(ModelsOptions("verify", "geo4d"))
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        load(dtype="float32", device="cpu")
 
 
 def test_deepspeed_form_gives_the_same_weights(files: SimpleNamespace) -> None:
@@ -125,36 +132,187 @@ def test_verify_a_single_file(files: SimpleNamespace, capsys: pytest.CaptureFixt
     assert "point-map codec" in capsys.readouterr().out
 
 
+class Hub:
+    """A model hub of one repository, which may lie."""
+
+    def __init__(self, content: dict[str, bytes], sha: str = "c0ffee") -> None:
+        self.content, self.sha = content, sha
+        self.stated: dict[str, str] = {}
+        self.asked: list[str | None] = []
+        self.downloads: list[str] = []
+
+    def model_info(
+        self, repository: str, revision: str | None = None, files_metadata: bool = False
+    ) -> SimpleNamespace:
+        self.asked.append(revision)
+        files = []
+        for name, data in self.content.items():
+            blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+            lfs = SimpleNamespace(sha256=self.stated[name]) if name in self.stated else None
+            files.append(SimpleNamespace(rfilename=name, blob_id=blob if files_metadata else None, lfs=lfs))
+        return SimpleNamespace(sha=self.sha, siblings=files)
+
+    def download(self, repository: str, name: str, *, revision: str, local_dir: Path) -> None:
+        assert revision == self.sha
+        self.downloads.append(name)
+        path = Path(local_dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.content[name])
+
+
+@pytest.fixture
+def hub_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes]], Hub]:
+    def make(content: dict[str, bytes]) -> Hub:
+        made = Hub(content)
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda _, *a, **k: made.model_info(*a, **k))
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", made.download)
+        return made
+
+    return make
+
+
+def pin(monkeypatch: pytest.MonkeyPatch, revision: str | None, pinned: dict[str, PinnedFile]) -> None:
+    repository = replace(SOURCES["moge"].hub[0], revision=revision, pinned=pinned)
+    monkeypatch.setitem(SOURCES, "moge", replace(SOURCES["moge"], hub=(repository,)))
+
+
+def pinned(data: bytes) -> PinnedFile:
+    return PinnedFile(len(data), hashlib.sha256(data).hexdigest())
+
+
 def test_hub_commit_and_hashes_are_recorded(
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     files: SimpleNamespace,
     capsys: pytest.CaptureFixture[str],
+    hub_of: Callable[[dict[str, bytes]], Hub],
 ) -> None:
-    asked: list[str | None] = []
-    content = {"model.pt": b"weights", "README.md": b"-"}
-
-    def model_info(self: object, repository: str, revision: str | None = None) -> SimpleNamespace:
-        asked.append(revision)
-        return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in content])
-
-    def download(repository: str, name: str, *, revision: str, local_dir: Path) -> None:
-        Path(local_dir).mkdir(parents=True, exist_ok=True)
-        (Path(local_dir) / name).write_bytes(content[name])
-
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    pin(monkeypatch, None, {})
+    hub = hub_of({"model.pt": b"weights", "README.md": b"-"})
+    weights = files.store / "moge" / "model.pt"
     assert models.run(ModelsOptions("pull", "moge")) == 0
     assert models.run(ModelsOptions("pull", "moge")) == 0
-    assert asked == [None, "c0ffee"]
+    assert hub.asked == [None, "c0ffee"]
+    assert hub.downloads == ["model.pt"]  # the second time it is there and right
+    assert "hashes recorded, none published" in capsys.readouterr().out
     assert models.run(ModelsOptions("verify", "moge")) == 0
-    assert "1 files" in capsys.readouterr().out
+    assert "1 files have their right hashes (1 recorded)" in capsys.readouterr().out
     assert models.run(ModelsOptions("pull", "moge", offline=True)) == 0
-    content["model.pt"] = b"changed"
-    with pytest.raises(CheckpointError, match="recorded was"):
-        models.run(ModelsOptions("pull", "moge"))
+    weights.write_bytes(b"changed")
+    for options in (ModelsOptions("verify", "moge"), ModelsOptions("pull", "moge", offline=True)):
+        with pytest.raises(CheckpointError, match="recorded when it was pulled"):
+            models.run(options)
+    with pytest.raises(CheckpointError, match="recorded when it was pulled"):
+        check_weights([weights])
+    assert models.run(ModelsOptions("pull", "moge")) == 0  # the right file takes its place
+    assert weights.read_bytes() == b"weights"
+    assert sorted(path.name for path in weights.parent.iterdir()) == ["model.pt", "pulled.json"]
     with pytest.raises(CheckpointError, match="has none of"):
-        hub.fetch_repository(HubRepository("a/b", ("*.safetensors",)), tmp_path, None, {})
+        hub_module.fetch_repository(HubRepository("a/b", ("*.safetensors",)), files.root, None, {})
+
+
+def test_a_hub_that_serves_or_states_something_else_is_refused(
+    monkeypatch: pytest.MonkeyPatch, files: SimpleNamespace, hub_of: Callable[[dict[str, bytes]], Hub]
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    pin(monkeypatch, commit, {"model.pt": pinned(b"weights")})
+    weights = files.store / "moge" / "model.pt"
+    hub = hub_of({"model.pt": b"weights"})
+    hub.sha = "f" * 40
+    with pytest.raises(CheckpointError, match=f"asked the hub for commit {commit}, it answered {'f' * 40}"):
+        models.run(ModelsOptions("pull", "moge"))
+    hub.sha, hub.content["model.pt"] = commit, b"harmful"
+    with pytest.raises(CheckpointError, match=r"came with SHA-256 .* it is not kept"):
+        models.run(ModelsOptions("pull", "moge"))
+    hub.stated["model.pt"] = hashlib.sha256(b"harmful").hexdigest()
+    with pytest.raises(CheckpointError, match=r"the published one of model\.pt has SHA-256"):
+        models.run(ModelsOptions("pull", "moge"))
+    hub.stated["model.pt"] = hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(CheckpointError, match="it is not kept"):
+        models.run(ModelsOptions("pull", "moge"))
+    assert not [path for path in files.store.rglob("*") if path.name == "model.pt"]
+    hub.content = {"other.pt": b""}
+    with pytest.raises(CheckpointError, match=r"has none of \['model.pt'\]"):
+        models.run(ModelsOptions("pull", "moge"))
+    hub.content = {"model.pt": b"weights"}
+    assert models.run(ModelsOptions("pull", "moge")) == 0
+    assert hub.asked[-1] == commit
+    assert check_weights([weights]).compared == {"pinned": 1}
+
+
+def test_small_files_are_compared_with_the_git_object_that_the_hub_states(
+    monkeypatch: pytest.MonkeyPatch, files: SimpleNamespace, hub_of: Callable[[dict[str, bytes]], Hub]
+) -> None:
+    pin(monkeypatch, None, {})
+    hub = hub_of({"model.pt": b"weights"})
+    real = hub.download
+
+    def lying(repository: str, name: str, *, revision: str, local_dir: Path) -> None:
+        real(repository, name, revision=revision, local_dir=local_dir)
+        (Path(local_dir) / name).write_bytes(b"harmful")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lying)
+    with pytest.raises(CheckpointError, match="expected git object"):
+        models.run(ModelsOptions("pull", "moge"))
+    assert not (files.store / "moge" / "model.pt").exists()
+
+
+def test_a_rewritten_record_does_not_outrank_the_package(
+    monkeypatch: pytest.MonkeyPatch, files: SimpleNamespace, hub_of: Callable[[dict[str, bytes]], Hub]
+) -> None:
+    pin(monkeypatch, "c0ffee", {"model.pt": pinned(b"weights")})
+    hub_of({"model.pt": b"weights"})
+    assert models.run(ModelsOptions("pull", "moge")) == 0
+    folder = files.store / "moge"
+    (folder / "model.pt").write_bytes(b"harmful")
+    record = json.loads((folder / PULLED).read_text())
+    record["Ruicheng/moge-vitl"]["sha256"]["model.pt"] = hashlib.sha256(b"harmful").hexdigest()
+    (folder / PULLED).write_text(json.dumps(record))
+    for call in (
+        lambda: check_weights([folder / "model.pt"]),
+        lambda: models.run(ModelsOptions("verify", "moge")),
+    ):
+        with pytest.raises(CheckpointError, match="the published one"):
+            call()
+    with pytest.raises(CheckpointError, match="the published one"):
+        load_predictor("moge")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        "7",
+        "[" * 100_000,
+        '{"a/b": []}',
+        '{"a/b": {"revision": "x", "sha256": {}}}',
+        '{"a/b": {"revision": "x", "sha256": {"../../x": "' + "0" * 64 + '"}}}',
+        '{"a/b": {"revision": "x", "folder": "/etc", "sha256": {"passwd": "' + "0" * 64 + '"}}}',
+        '{"a/b": {"revision": "x", "sha256": {"f": 1}}}',
+    ],
+)
+def test_a_record_without_hashes_verifies_nothing(files: SimpleNamespace, text: str) -> None:
+    folder = files.store / "moge"
+    folder.mkdir(parents=True)
+    (folder / PULLED).write_text(text)
+    (folder / "model.pt").write_bytes(b"harmful")
+    with pytest.raises(CheckpointError, match="damaged"):
+        models.run(ModelsOptions("verify", "moge"))
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_predictor("moge")
+
+
+def test_files_added_to_a_pulled_model_are_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, files: SimpleNamespace, hub_of: Callable[[dict[str, bytes]], Hub]
+) -> None:
+    pin(monkeypatch, None, {})
+    hub_of({"model.pt": b"weights"})
+    assert models.run(ModelsOptions("pull", "moge")) == 0
+    (files.store / "moge" / "vae").mkdir()
+    added = files.store / "moge" / "vae" / "model.safetensors"
+    added.write_bytes(b"harmful")
+    with pytest.raises(CheckpointError, match="not among the files that were pulled"):
+        check_weights([added])
 
 
 def test_options_are_documented(command_help: Callable[[str], str]) -> None:

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from geo4d.errors import CheckpointError, MissingExtraError
 from geo4d.models.geometrycrafter import weights
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig
-from geo4d.models.geometrycrafter.weights import load_system, weights_sha256
+from geo4d.models.geometrycrafter.weights import check_system, load_system
 
 CONFIG = GeometryCrafterConfig(unet_dtype="float32")
 
@@ -28,7 +28,7 @@ def test_every_tensor_arrives(checkpoint, golden_folder, small):
     with torch.no_grad():
         reference, answer = encoder(image).image_embeds, system.image_encoder(image).image_embeds
     assert torch.equal(answer, reference)
-    assert len(weights_sha256(checkpoint, "determ")) == 64
+    assert len(check_system(checkpoint, "determ")[0]) == 64
 
 
 def test_half_precision_copy_is_used_when_it_is_all_there_is(checkpoint):
@@ -36,11 +36,12 @@ def test_half_precision_copy_is_used_when_it_is_all_there_is(checkpoint):
     tensors = {key: tensor.half() for key, tensor in load_tensors(file).items()}
     file.unlink()
     save_file(tensors, file.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    before = weights_sha256(checkpoint, "determ")
+    before, checked = check_system(checkpoint, "determ")
+    assert checked.compared == {"unknown": 9}
     system = load_system(checkpoint, "determ", CONFIG)
     assert system.image_vae.quant_conv.weight.dtype == torch.float32
     (checkpoint / "svd" / "vae" / "extra.non_ema.safetensors").write_bytes(b"ignored")
-    assert weights_sha256(checkpoint, "determ") == before
+    assert check_system(checkpoint, "determ")[0] == before
 
 
 def load_tensors(file):
@@ -74,7 +75,7 @@ def test_what_is_missing_is_named(checkpoint, tmp_path):
         load_system(checkpoint, "determ", CONFIG)
     (checkpoint / "point_map_vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="safetensors"):
-        weights_sha256(checkpoint, "determ")
+        check_system(checkpoint, "determ")
 
 
 def test_other_schedulers_are_refused():

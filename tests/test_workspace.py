@@ -1,0 +1,368 @@
+"""What a run may remove and replace: its own, and nothing else; and what it refuses before any work."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geo4d.errors import OutputError
+from geo4d.manifest import own_files
+from geo4d.store import (
+    TemporaryFolder,
+    Workspace,
+    check_name,
+    check_output,
+    is_mount_point,
+    load_result,
+    run_folder,
+    write_json,
+)
+from tests.test_store import SETTINGS, begin, run_once, write_result
+
+OTHER = {"seed": 1}
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """Everything below a folder, links as such, with the content of small files."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = "-> " + os.readlink(path)
+        elif path.is_file():
+            found[name] = path.read_text(errors="replace") if path.stat().st_size < 200 else "large"
+    return found
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    folder = tmp_path / "victim"
+    (folder / "windows").mkdir(parents=True)
+    (folder / "precious.txt").write_text("mine")
+    (folder / "windows" / ".hidden").write_text("mine")
+    (folder / "settings.json").write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_link_of_the_name_of_the_run_folder_is_not_followed(tmp_path, victim, options) -> None:
+    before = listing(victim)
+    run_folder(tmp_path / "out").symlink_to(victim, target_is_directory=True)
+    with pytest.raises(OutputError, match="it is left alone"):
+        run_once(tmp_path / "out", **options)
+    assert listing(victim) == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_folder_or_file_of_that_name_that_no_run_made_is_left(tmp_path, victim, options) -> None:
+    folder = run_folder(tmp_path / "out")
+    victim.rename(folder)
+    before = listing(tmp_path)
+    with pytest.raises(OutputError, match="no run of this version made it"):
+        run_once(tmp_path / "out", **options)
+    assert listing(tmp_path) == before
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    with pytest.raises(OutputError, match="no run of this version made it"):
+        run_once(tmp_path / "out", **options)
+    assert folder.read_text() == "a file"
+
+
+@pytest.mark.parametrize("name", ["lock", "windows", "result", "settings.json"])
+def test_links_inside_a_run_folder_are_not_followed(tmp_path, victim, name) -> None:
+    begin(tmp_path / "out")
+    inside = run_folder(tmp_path / "out") / name
+    if inside.is_dir():
+        shutil.rmtree(inside)
+    inside.unlink(missing_ok=True)
+    target = victim if name in ("windows", "result") else victim / "precious.txt"
+    inside.symlink_to(target)
+    before = listing(victim)
+    for options in ({"overwrite": True}, {"resume": True}, {}):
+        with contextlib.suppress(OutputError):
+            run_once(tmp_path / "out", **options)
+        assert listing(victim) == before
+
+
+def test_what_a_user_puts_into_a_run_folder_stays(tmp_path, caplog) -> None:
+    begin(tmp_path / "out")
+    mine = run_folder(tmp_path / "out") / "notes.txt"
+    mine.write_text("mine")
+    run_once(tmp_path / "out", overwrite=True)
+    assert mine.read_text() == "mine"
+    assert "holds notes.txt" in caplog.text
+
+
+def test_overwrite_removes_what_the_manifest_lists_and_says_what_it_leaves(tmp_path, caplog) -> None:
+    out = tmp_path / "out"
+    run_once(out)
+    precious = tmp_path / "precious.txt"
+    precious.write_text("far away")
+    for name in (
+        "notes.txt",
+        "renders/a.png",
+        "arrays.zarr/depth/notes.txt",
+        "arrays.zarr/mine/x",
+        "windows/mine",
+    ):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text(name)
+    (out / "link").symlink_to(precious)
+    (out / "arrays.zarr" / "scene" / "zarr.json").unlink()
+    (out / "arrays.zarr" / "scene" / "zarr.json").symlink_to(precious)
+    run_once(out, overwrite=True)
+    assert load_result(out).num_frames == 3
+    found = listing(out)
+    for name in (
+        "notes.txt",
+        "renders/a.png",
+        "arrays.zarr/depth/notes.txt",
+        "arrays.zarr/mine/x",
+        "windows/mine",
+    ):
+        assert found[name] == name
+    assert found["link"] == f"-> {precious}"
+    assert found["arrays.zarr/scene/zarr.json.old"] == f"-> {precious}"
+    assert precious.read_text() == "far away"
+    assert "files that geo4d did not write are left in it: " in caplog.text
+    assert "notes.txt" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "precious.txt"]
+
+
+def test_own_files_are_all_files_of_a_result(tmp_path) -> None:
+    for version in ("1", "2"):
+        folder = Path(__file__).parent / "fixtures" / "results" / version
+        assert set(own_files(folder)) == {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_only_claims_to_be_a_result_is_left_alone(tmp_path) -> None:
+    trick = tmp_path / "trick"
+    trick.mkdir()
+    for text in ('{"format": "geo4d-result"}', '{"format": "geo4d-result", "version": 1, "arrays": {}}', "["):
+        (trick / "manifest.json").write_text(text)
+        (trick / "precious").write_text("mine")
+        before = listing(trick)
+        with pytest.raises(OutputError, match="left alone"):
+            run_once(trick, overwrite=True)
+        assert listing(trick) == before
+
+
+def test_a_linked_output_is_replaced_where_it_is_and_the_link_stays(tmp_path) -> None:
+    real, link = tmp_path / "disk" / "real", tmp_path / "link"
+    run_once(real)
+    link.symlink_to(real)
+    with pytest.raises(OutputError, match="--overwrite"):
+        run_once(link)
+    with Workspace(link, SETTINGS, overwrite=True) as work:
+        assert work.folder.parent == real.parent
+        write_result(work.result, num_frames=5)
+        assert work.publish().num_frames == 5
+    assert link.is_symlink()
+    assert load_result(real).num_frames == load_result(link).num_frames == 5
+    assert [path.name for path in real.parent.iterdir()] == ["real"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "to_empty").symlink_to(empty)
+    assert run_once(tmp_path / "to_empty").num_frames == 3
+    assert load_result(empty).num_frames == 3
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="does not exist; remove the link"):
+        check_output(tmp_path / "dangling")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OutputError, match="link"):
+        check_output(tmp_path / "loop")
+
+
+def test_an_interrupted_overwrite_is_resumed(tmp_path) -> None:
+    out = tmp_path / "out"
+
+    def interrupted(**options: bool) -> None:
+        work = Workspace(out, SETTINGS, **options).__enter__()
+        (work.windows / "window_000000_try0.zarr.zip").write_text("done")
+        work.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+    for again in ({"resume": True}, {"resume": True, "overwrite": True}):
+        shutil.rmtree(out, ignore_errors=True)
+        run_once(out)
+        interrupted(overwrite=True)
+        assert load_result(out).num_frames == 3
+        interrupted(**again)  # twice
+        with pytest.raises(OutputError, match="other settings"), Workspace(out, OTHER, **again):
+            pass
+        with Workspace(out, SETTINGS, **again) as work:
+            assert [path.name for path in work.windows.iterdir()] == ["window_000000_try0.zarr.zip"]
+            write_result(work.result, num_frames=5)
+            assert work.publish().num_frames == 5
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(OutputError, match="complete already"):
+        check_output(out, resume=True)
+
+
+def test_a_failing_publication_keeps_the_old_result_and_the_windows(tmp_path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    run_once(out)
+    replace = Path.replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == "result":
+            raise PermissionError(13, "the folder is in use")
+        return replace(self, target)
+
+    work = Workspace(out, SETTINGS, overwrite=True).__enter__()
+    (work.windows / "window_000000_try0.zarr.zip").write_text("done")
+    write_result(work.result, num_frames=5)
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OutputError) as raised:
+        work.publish(keep_windows=True)
+    monkeypatch.undo()
+    work.__exit__(OutputError, raised.value, None)
+    assert load_result(out).num_frames == 3
+    with Workspace(out, SETTINGS, resume=True) as work:
+        assert [path.name for path in work.windows.iterdir()] == ["window_000000_try0.zarr.zip"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "{}", '{"settings": [], "overwrite": true}', "[" * 100_000, "\xff"]
+)
+def test_damaged_settings_of_an_unfinished_run_are_said(tmp_path, text) -> None:
+    begin(tmp_path / "out")
+    (run_folder(tmp_path / "out") / "settings.json").write_text(text, encoding="latin-1")
+    for options in ({"resume": True}, {}):
+        with pytest.raises(OutputError, match=r"settings\.json is damaged.*start again with --overwrite"):
+            run_once(tmp_path / "out", **options)
+    assert run_once(tmp_path / "out", overwrite=True).num_frames == 3
+
+
+def test_impossible_outputs_are_refused_before_any_work(tmp_path) -> None:
+    for name in ("a" * 256, "a" * 250, ""):
+        with pytest.raises(OutputError, match=r"too long|expected a folder name"):
+            check_output(Path(name) if not name else tmp_path / name)
+    check_output(tmp_path / ("a" * 240))
+    with pytest.raises(OutputError, match="expected a folder name"):
+        check_output(tmp_path / "new" / "..")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with pytest.raises(OutputError, match="not a folder that you may write to"):
+        check_output(tmp_path / "nowhere" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["nowhere"]
+
+
+@pytest.mark.parametrize(
+    "name", ["con", "NUL.txt", "com1", "LPT9", "a:b", "what?", "dot.", "space ", "tab\t"]
+)
+def test_names_that_windows_does_not_allow(tmp_path, name) -> None:
+    with pytest.raises(OutputError, match="Windows"):
+        check_name(name, f".{name}.geo4d-run", tmp_path, system="nt")
+    check_name(name, f".{name}.geo4d-run", tmp_path, system="posix")
+    check_name("console", ".console.geo4d-run", tmp_path, system="nt")
+
+
+def test_mount_points_are_refused_before_any_work(tmp_path, monkeypatch) -> None:
+    mount = tmp_path / "mo unt"
+    mount.mkdir()
+    assert not is_mount_point(mount)
+    real = Path.read_text
+
+    def read_text(self: Path, *args: str, **kwargs: str) -> str:
+        if str(self) == "/proc/self/mountinfo":
+            escaped = str(mount).replace(" ", "\\040")
+            return f"36 35 98:0 /sub {escaped} rw,noatime master:1 - ext4 /dev/root rw\n"
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(OutputError, match=r"is a mount point.*choose a folder inside"):
+        check_output(mount)
+    monkeypatch.undo()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == mount)
+    with pytest.raises(OutputError, match="is a mount point"):
+        check_output(mount)
+    check_output(mount / "result")
+
+
+def test_what_cannot_be_renamed_is_refused_before_any_work(tmp_path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    replace = Path.replace
+
+    def busy(self: Path, target: Path) -> Path:
+        if self == out:
+            raise OSError(16, "Device or resource busy")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", busy)
+    with pytest.raises(OutputError, match="cannot be renamed"), Workspace(out, SETTINGS):
+        pytest.fail("work began")
+
+
+def test_replacing_does_not_rely_on_renaming_over_a_folder(tmp_path, monkeypatch) -> None:
+    """Windows renames onto no existing folder, also onto no empty one."""
+    replace = Path.replace
+
+    def windows(self: Path, target: Path) -> Path:
+        if Path(target).is_dir():
+            raise PermissionError(5, "Access is denied")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", windows)
+    (tmp_path / "out").mkdir()
+    assert run_once(tmp_path / "out").num_frames == 3
+    assert run_once(tmp_path / "out", overwrite=True).num_frames == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_lock_is_removed_where_open_files_cannot_be(tmp_path, monkeypatch) -> None:
+    """Windows removes no open file."""
+    opened, real_open, real_close, unlink = {}, os.open, os.close, Path.unlink
+
+    def track(path: object, *args: int, **kwargs: int) -> int:
+        descriptor = real_open(path, *args, **kwargs)
+        opened[descriptor] = str(path)
+        return descriptor
+
+    def close(descriptor: int) -> None:
+        opened.pop(descriptor, None)
+        real_close(descriptor)
+
+    def windows(self: Path, missing_ok: bool = False) -> None:
+        if str(self) in opened.values() and self.name == "lock":
+            raise PermissionError(32, "The process cannot access the file")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(os, "open", track)
+    monkeypatch.setattr(os, "close", close)
+    monkeypatch.setattr(Path, "unlink", windows)
+    run_once(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_temporary_results_of_killed_processes_go_when_the_next_one_is_made(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = (
+        "import os; from geo4d.store import TemporaryFolder\n"
+        "folder = TemporaryFolder()\n"
+        "(folder.path / 'result').mkdir()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (tmp_path / "geo4d-mine").mkdir()  # no lock of ours in it
+    (tmp_path / "geo4d-mine" / "precious").write_text("mine")
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    living = TemporaryFolder()
+    TemporaryFolder()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["geo4d-mine", living.path.name])
+    assert (tmp_path / "geo4d-mine" / "precious").exists()
+
+
+def test_json_is_written_beside_and_renamed(tmp_path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "settings.json").symlink_to(tmp_path / "precious")
+    write_json(tmp_path / "settings.json", {"name": "日本"})
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert json.loads((tmp_path / "settings.json").read_bytes()) == {"name": "日本"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "settings.json"]
