@@ -69,6 +69,7 @@ class Video:
         fps: frames per second of this sequence, the stride included; from the usual time step.
         damage: what is wrong with the source, or None.
         expected_frames: frames that the source should hold, where it says so.
+        notes: what was done to the pictures beyond decoding (deinterlaced, HDR to SDR), one sentence each.
     """
 
     def __init__(
@@ -91,10 +92,14 @@ class Video:
         self.path = None if isinstance(source, np.ndarray | Tensor) else Path(source)
         self.damage: str | None = None
         self.expected_frames: int | None = None
+        self.notes: tuple[str, ...] = ()
         self._source = self._open(source, stop)
         total = self._source.num_frames
         if isinstance(self._source, VideoFile):
             times = self._source.table.times_s
+            self.notes = self._source.table.notes
+            for note in self.notes:
+                log.warning("%s: %s", self.name, note)
             if fps is not None:
                 log.warning("%s states its own times; fps=%g is not used", self.name, fps)
         else:
