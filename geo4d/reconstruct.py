@@ -153,6 +153,7 @@ def reconstruct(
                     "peak_memory_bytes": peak_memory(),
                 },
             )
+            clip.check_unchanged()
             return work.publish(keep_windows=config.keep_windows)
 
 
@@ -408,6 +409,7 @@ def _manifest(
         "sha256": inputs["source"]["sha256"],
         "size": {"height": clip.source_size[0], "width": clip.source_size[1]},
         "damage": clip.damage,
+        "notes": list(clip.notes),
     }
     if clip.path is not None:
         source["path"] = str(clip.path.resolve())

@@ -6,6 +6,8 @@ to open another: playlists, concatenation scripts, image patterns and references
 
 import itertools
 import logging
+import re
+import tempfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,10 @@ MAX_PIXELS = 2**26
 
 MAX_FRAMES = 2_000_000
 """Longest sequence that is accepted: 18 hours at 30 frames per second."""
+
+PYAV_TESTED = ("14.2", "20")
+"""Versions of PyAV that the decoder is tested with: from the first on, below the second. Its major versions drop
+arguments (19: ``metadata_errors``), so a newer one is no promise."""
 
 _SNIFF_BYTES = 4096
 _ERRORS_SHOWN = 160
@@ -68,6 +74,37 @@ def sniff_container(head: bytes) -> str | None:
     if start and (head[start] >> 1) & 0x3F in (32, 33):
         return "hevc"
     return None
+
+
+def decoder_problem() -> str | None:
+    """Why videos cannot be decoded here, or None: the version of PyAV, and a small clip that is really read."""
+    try:
+        import av
+    except ImportError as error:
+        return f"PyAV cannot be imported: {error}"
+    low, high = PYAV_TESTED
+    advice = f"install a tested one: pip install 'av>={low},<{high}'"
+    if not _numbers(low) <= _numbers(av.__version__) < _numbers(high):
+        tested = f"({low} <= version < {high})"
+        return f"PyAV {av.__version__} is not among the tested versions {tested}; {advice}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.y4m"
+        path.write_bytes(
+            b"YUV4MPEG2 W16 H16 F25:1 It A1:1 C420jpeg\n" + 3 * (b"FRAME\n" + bytes([128]) * 384)
+        )
+        try:
+            video = VideoFile(path)
+            grey = video.read(2)
+            video.close()
+        except (InputError, TypeError, AttributeError, ValueError, LookupError) as error:
+            return f"PyAV {av.__version__} does not work with this geo4d ({_first_line(error)}); {advice}"
+    if video.num_frames != 3 or abs(int(grey.mean()) - 130) > 2:
+        return f"PyAV {av.__version__} decodes wrongly; {advice}"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
 
 
 @dataclass(frozen=True)
@@ -115,7 +152,7 @@ class VideoFile:
         self._next = 0
         self._threads = "AUTO"
         self._interlaced = False
-        self._packets: list[_PacketTime] | None = None
+        self._packets: list[PacketTime] | None = None
         self._damage: Damage | None = None
         self._demuxer = self._sniff()
         self._seekable = self._demuxer in ("mp4", "matroska", "avi")
@@ -259,7 +296,7 @@ class VideoFile:
             if packet.size and packet.is_corrupt:
                 raise ValueError(f"picture {self._next} is damaged")
             if self._packets is not None and packet.size:
-                self._packets.append(_PacketTime(packet.pts, packet.dts, bool(packet.is_discard)))
+                self._packets.append(PacketTime(packet.pts, packet.dts, bool(packet.is_discard)))
             yield from self._whole(packet)
 
     def _whole(self, packet: Any) -> Iterator[Any]:
@@ -397,7 +434,7 @@ class VideoFile:
 
 
 @dataclass(frozen=True)
-class _PacketTime:
+class PacketTime:
     """When a packet is to be shown, in ticks of its stream."""
 
     pts: int | None
@@ -405,7 +442,7 @@ class _PacketTime:
     discarded: bool
 
 
-def first_lost(frames: list[int | None], packets: list[_PacketTime], *, at_end: bool) -> int | None:
+def first_lost(frames: list[int | None], packets: list[PacketTime], *, at_end: bool) -> int | None:
     """Number of the first frame for which there are data but no picture, or None.
 
     A packet without a picture is no proof by itself: hidden reference frames, second fields and frames that an edit
@@ -483,7 +520,7 @@ def _deinterlaced(frames: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         yield from pulled()
 
 
-def _text_options(version: str) -> dict[str, str]:
+def _text_options(version: str) -> dict[str, Any]:
     """How PyAV is told to take metadata that are not UTF-8; from 19 on it always takes them."""
     return {"metadata_errors": "replace"} if int(version.split(".")[0]) < 19 else {}
 

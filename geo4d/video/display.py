@@ -53,9 +53,7 @@ class Turn:
         """[H, W, 3] -> the same or [W, H, 3], contiguous."""
         if self.transpose:
             picture = picture.swapaxes(0, 1)
-        return np.ascontiguousarray(
-            picture[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
-        )
+        return np.ascontiguousarray(picture[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
 
 
 def turn_of(frame: Any) -> Turn:

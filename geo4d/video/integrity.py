@@ -30,7 +30,9 @@ _MATROSKA_TOP = {
     0xBF: "CRC-32",
 }
 _MATROSKA_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF}
-_MATROSKA_TOP_MASTERS = {"Info", "Tracks", "Cluster"}
+_MATROSKA_SUMMED = {"Info", "Tracks", "Cluster"}
+_AFTER_CLUSTER = {0x1A45DFA3, *_MATROSKA_TOP} - _MATROSKA_CLUSTER
+"""What ends a cluster of unknown size."""
 
 
 @dataclass(frozen=True)
@@ -73,28 +75,46 @@ def has_index(path: Path) -> bool:
 
 
 def declared_size(path: Path, demuxer: str) -> tuple[int, int] | None:
-    """(width, height) in the header of a Matroska file, whose demuxer hides a size that the decoder refuses."""
-    if demuxer != "matroska":
-        return None
+    """(width, height) in the header of an MP4, AVI or Matroska file; None when it is not found.
+
+    FFmpeg hides a size that its decoder refuses.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        sizes: list[tuple[int, int]] = []
+        if demuxer == "matroska":
+            sizes = _matroska_sizes(data)
+        elif demuxer == "avi" and data[12:16] == b"LIST" and data[24:28] == b"avih":
+            sizes = [struct.unpack_from("<II", data, 64)]
+        elif demuxer == "mp4":
+            for kind, start, end in _atoms(data):
+                place = data.find(b"tkhd", start, end) if kind == b"moov" else -1
+                while place > 0:
+                    stop = place - 4 + int.from_bytes(data[place - 4 : place], "big")
+                    sizes += [(w >> 16, h >> 16) for w, h in [struct.unpack(">II", data[stop - 8 : stop])]]
+                    place = data.find(b"tkhd", stop, end)
+        return max(sizes, key=lambda size: size[0] * size[1], default=None)
+
+
+def _matroska_sizes(data: Bytes) -> list[tuple[int, int]]:
+    sizes: list[tuple[int, int]] = []
+    places = [(0, len(data))]
+    while places:
+        position, end = places.pop()
         found: dict[int, int] = {}
-        places = [(0, len(data))]
-        while places:
-            position, end = places.pop()
-            while position < end:
-                element = _element(data, position)
-                if element is None:
-                    break
-                key, start, stop = element
-                stop = end if stop is None else min(stop, end)
-                if key in (0x18538067, 0x1654AE6B, 0xAE, 0xE0):  # Segment, Tracks, TrackEntry, Video
-                    places.append((start, stop))
-                elif key == 0x1F43B675:
-                    break
-                elif key in (0xB0, 0xBA):
-                    found.setdefault(key, int.from_bytes(data[start:stop], "big"))
-                position = stop
-        return (found[0xB0], found[0xBA]) if len(found) == 2 else None
+        while position < end:
+            element = _element(data, position)
+            if element is None or element[0] == 0x1F43B675:
+                break
+            key, start, stop = element
+            stop = end if stop is None else min(stop, end)
+            if key in (0x18538067, 0x1654AE6B, 0xAE, 0xE0):  # Segment, Tracks, TrackEntry, Video
+                places.append((start, stop))
+            elif key in (0xB0, 0xBA):  # PixelWidth, PixelHeight
+                found[key] = int.from_bytes(data[start:stop], "big")
+            position = stop
+        if len(found) == 2:
+            sizes.append((found[0xB0], found[0xBA]))
+    return sizes
 
 
 def _early(bytes_missing: int) -> str:
@@ -124,16 +144,61 @@ def _atoms(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _check_mp4(data: Bytes) -> Damage | None:
-    end, fragments, last = 0, False, 0
-    for kind, start, end in _atoms(data):
-        fragments |= kind == b"moof"
-        if kind != b"mdat":  # a fragment is its moof and the mdat behind it
-            last = start
+    end = last = 0
+    listed: int | None = None
+    fragments = False
+    for kind, start, stop in _atoms(data):
+        end = stop
+        if kind == b"moof" and stop <= len(data):
+            fragments, last = True, start
+            listed = _bytes_of_fragment(data, start + 8, stop)
+            if listed is None:
+                return Damage(f"the index of the fragment at byte {start} is damaged", start)
+        elif kind == b"mdat" and fragments and stop <= len(data):
+            if listed is not None and 0 <= listed < stop - start - 16:
+                return Damage(f"the index of the fragment at byte {last} is damaged", last)
+            listed = None
     if end > len(data):
         return Damage(_early(end - len(data)))
     if fragments and end < len(data) and any(data[end : end + 4096]):
         return Damage(_broken(end), last)
     return None
+
+
+def _bytes_of_fragment(data: Bytes, position: int, end: int) -> int | None:
+    """Bytes of samples that a movie fragment lists; -1 where they are not stated here, None when it is damaged."""
+    total = 0
+    default = -1
+    while position < end:
+        if position + 8 > end:
+            return None
+        size, kind = struct.unpack_from(">I4s", data, position)
+        if size < 8 or position + size > end or not all(0x20 <= byte < 0x7F for byte in kind):
+            return None
+        flags = int.from_bytes(data[position + 9 : position + 12], "big") if size >= 12 else 0
+        inner = 0
+        if kind == b"traf":
+            found = _bytes_of_fragment(data, position + 8, position + size)
+            if found is None:
+                return None
+            inner = found
+        elif kind == b"tfhd" and flags & 0x10:
+            at = position + 16 + 8 * (flags & 1) + 2 * (flags & 2) + (flags & 8) // 2
+            (default,) = struct.unpack_from(">I", data, at)
+        elif kind == b"trun":
+            (count,) = struct.unpack_from(">I", data, position + 12)
+            words = bin(flags & 0xF00).count("1")
+            start = position + 16 + 4 * (flags & 1) + (flags & 4)
+            if start + 4 * words * count > position + size:
+                return None
+            if flags & 0x200:
+                table = np.frombuffer(data[start : start + 4 * words * count], ">u4").reshape(count, words)
+                inner = int(table[:, flags >> 8 & 1].sum(dtype=np.int64))
+            else:
+                inner = default * count if default >= 0 else -1
+        total = -1 if total < 0 or inner < 0 else total + inner
+        position += size
+    return total
 
 
 # --- Matroska, WebM -------------------------------------------------------------------------------------------------
@@ -171,7 +236,6 @@ def _check_matroska(data: Bytes) -> Damage | None:
     else:
         text = ""
     end = min(declared or total, total)
-    before = position
     doubt: Damage | None = None
     while position < end:
         element = _element(data, position)
@@ -179,7 +243,7 @@ def _check_matroska(data: Bytes) -> Damage | None:
         if element is None or name is None:
             if declared is None and element is not None and element[0] == 0x1A45DFA3:
                 break  # another recording behind a live one
-            return Damage(text or _broken(position), before if name != "Cluster" else position)
+            return Damage(text or _broken(position), position)
         _, start, stop = element
         if name == "Cluster":
             inner = _check_cluster(data, start, min(stop or end, end), known=stop is not None)
@@ -190,9 +254,9 @@ def _check_matroska(data: Bytes) -> Damage | None:
             stop = inner if stop is None else stop
         elif stop is None or stop > end:
             return Damage(text or _broken(position), position)
-        if name in _MATROSKA_TOP_MASTERS and not _sum_is_right(data, start, stop):
+        if name in _MATROSKA_SUMMED and not _sum_is_right(data, start, stop):
             doubt = doubt or Damage(f"the check sum of the {name.lower()} at byte {position} is wrong")
-        before, position = position, stop
+        position = stop
     return Damage(text) if text else doubt
 
 
@@ -201,9 +265,8 @@ def _check_cluster(data: Bytes, position: int, end: int, known: bool) -> Damage 
     before = position
     while position < end:
         element = _element(data, position)
-        if not known and element is not None and element[0] in (0x1A45DFA3, *_MATROSKA_TOP):
-            if element[0] not in _MATROSKA_CLUSTER:
-                return position
+        if not known and element is not None and element[0] in _AFTER_CLUSTER:
+            return position
         if element is None or element[0] not in _MATROSKA_CLUSTER or element[2] is None:
             return Damage(_broken(position), before)
         if element[2] > end:

@@ -93,7 +93,12 @@ class Video:
         self.damage: str | None = None
         self.expected_frames: int | None = None
         self.notes: tuple[str, ...] = ()
+        self._hash: str | None = None
+        before = None if self.path is None else _identity(self.path)
         self._source = self._open(source, stop)
+        self._identities = {path: _identity(path) for path in self._files()}
+        if self.path in self._identities:
+            self._identities[self.path] = before
         total = self._source.num_frames
         if isinstance(self._source, VideoFile):
             times = self._source.table.times_s
@@ -179,7 +184,41 @@ class Video:
             yield self.read([t], size)[0]
 
     def sha256(self) -> str:
-        """Hash of the source: of the bytes of a file, of names and bytes of a folder, of an array's values."""
+        """Hash of the source: of the bytes of a file, of names and bytes of a folder, of an array's values.
+
+        Raises:
+            InputError: the source was changed since it was opened.
+        """
+        self.check_unchanged()
+        self._hash = self._sha256()
+        return self._hash
+
+    def check_unchanged(self) -> None:
+        """Make sure that the source on disk is the one that was opened.
+
+        Files whose size and times of change are as they were count as unchanged; if they differ, the content decides.
+
+        Raises:
+            InputError: the source was changed, replaced or removed since.
+        """
+        now = {path: _identity(path) for path in self._identities}
+        changed = [path for path, identity in now.items() if identity != self._identities[path]]
+        if not changed:
+            return
+        missing = any(now[path] is None for path in changed)
+        if missing or self._hash is None or self._sha256() != self._hash:
+            raise InputError(
+                f"{changed[0]} changed while it was worked on, so the result would mix two videos; nothing was "
+                "published; run again on a file that nobody writes to"
+            )
+
+    def _files(self) -> list[Path]:
+        """The files that the frames come from."""
+        if isinstance(self._source, _FrameFolder):
+            return list(self._source.files)
+        return [] if self.path is None else [self.path]
+
+    def _sha256(self) -> str:
         digest = hashlib.sha256()
         if isinstance(self._source, _ArraySource):
             digest.update(str((self._source.array.shape, self._source.array.dtype)).encode())
@@ -315,6 +354,15 @@ def _frame_rate(times_s: np.ndarray, source: _Source, stride: int, fps: float | 
         return float(1 / usual.mean())
     base = source.table.fps if isinstance(source, VideoFile) else (fps or 24.0)
     return base / stride
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written to or replaced; None when it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _hash_file(path: Path, digest: "hashlib._Hash") -> None:
