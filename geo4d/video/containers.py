@@ -29,9 +29,9 @@ MAX_PIXELS = 2**26
 MAX_FRAMES = 2_000_000
 """Longest sequence that is accepted: 18 hours at 30 frames per second."""
 
-PYAV_TESTED = ("14.2", "20")
-"""Versions of PyAV that the decoder is tested with: from the first on, below the second. Its major versions drop
-arguments (19: ``metadata_errors``), so a newer one is no promise."""
+PYAV_TESTED = ("17.1", "20")
+"""Versions of PyAV that the decoder is tested with: from the first on, below the second. Before 17.1 every FLV file
+crashes the process. Its major versions drop arguments (19: ``metadata_errors``), so a newer one is no promise."""
 
 _SNIFF_BYTES = 4096
 _ERRORS_SHOWN = 160

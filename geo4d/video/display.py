@@ -146,7 +146,7 @@ def to_rgb(frame: Any, ratio: Fraction | None, transfer: int, picture: Any = Non
     matrix, colour_range = source_colours(frame)
 
     def converted(pixel_format: str) -> np.ndarray:
-        # A destination matrix of 0 is ignored, RGB has none; without it PyAV before 17 skips the matrix of the source.
+        # Everything is stated, so that no default of PyAV or swscale decides; RGB has no matrix, 0 is ignored.
         return (picture or frame).to_ndarray(
             format=pixel_format,
             src_colorspace=matrix,

@@ -27,7 +27,7 @@ def test_metadata_that_are_not_utf8_are_no_obstacle(tmp_path):
 
 
 def test_the_argument_that_pyav_19_dropped_is_given_to_older_ones_only():
-    assert _text_options("14.2.0") == _text_options("18.1.0") == {"metadata_errors": "replace"}
+    assert _text_options("17.1.0") == _text_options("18.1.0") == {"metadata_errors": "replace"}
     assert _text_options("19.0.2") == _text_options("20.1") == {}
 
 

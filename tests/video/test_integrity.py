@@ -63,7 +63,7 @@ def test_a_cut_is_told(tmp_path, kind):
         assert frames < LENGTH or damage
 
 
-@pytest.mark.parametrize("kind", CLIPS)
+@pytest.mark.parametrize("kind", [kind for kind in CLIPS if kind != "wmv"])  # no check sum, no counter of pictures
 def test_zeroed_bytes_never_lose_a_frame_in_silence(tmp_path, kind):
     path = clip(tmp_path, kind)
     data = path.read_bytes()
@@ -74,7 +74,7 @@ def test_zeroed_bytes_never_lose_a_frame_in_silence(tmp_path, kind):
         changed[start : start + 64] = bytes(64)
         path.write_bytes(changed)
         frames, damage = outcome(path)
-        assert damage or frames >= LENGTH or kind == "wmv", f"64 bytes at {start}: {frames} frames, no word"
+        assert damage or frames >= LENGTH, f"64 bytes at {start}: {frames} frames, no word"
         told += damage is not None
     assert told
 
