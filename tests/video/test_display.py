@@ -161,27 +161,30 @@ def test_what_was_sdr_comes_back_from_hdr(transfer):
     assert levels[-1].min() == 255
 
 
+def ten_bit_frame(rgb):
+    """[H, W, 3] RGB in [0, 1] as Y'CbCr of BT.2020, 10 bits, limited range."""
+    kr, kb = WEIGHTS[9]
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    planes = (64 + 876 * luma, 512 + 448 * (blue - luma) / (1 - kb), 512 + 448 * (red - luma) / (1 - kr))
+    frame = av.VideoFrame(rgb.shape[1], rgb.shape[0], "yuv444p10le")
+    for plane, values in zip(frame.planes, planes):
+        padded = np.zeros((plane.height, plane.line_size // 2), np.uint16)
+        padded[:, : plane.width] = np.rint(values)
+        plane.update(padded.tobytes())
+    return frame
+
+
 def test_an_hdr_clip_is_mapped_and_says_so(tmp_path):
     sdr = pictures(3, 48, 64)
-    frames = [av.VideoFrame.from_ndarray(hdr_signal(picture, 16), format="gbrp16le") for picture in sdr]
     path = tmp_path / "clip.mkv"
     with av.open(str(path), "w") as output:
         stream = output.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p10le"
         stream.codec_context.color_trc, stream.codec_context.color_primaries = 16, 9
-        stream.codec_context.colorspace = 9
-        for frame in frames:
-            output.mux(
-                stream.encode(
-                    frame.reformat(
-                        format="yuv444p10le",
-                        src_colorspace=0,
-                        dst_colorspace=9,
-                        src_color_range=2,
-                        dst_color_range=1,
-                    )
-                )
-            )
+        stream.codec_context.colorspace, stream.codec_context.color_range = 9, 1
+        for picture in sdr:
+            output.mux(stream.encode(ten_bit_frame(hdr_signal(picture, 16) / 65535)))
         output.mux(stream.encode())
     video = VideoFile(path)
     assert "HDR (PQ, BT.2020) mapped to SDR" in video.table.notes[0]

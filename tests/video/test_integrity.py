@@ -63,7 +63,9 @@ def test_a_cut_is_told(tmp_path, kind):
         assert frames < LENGTH or damage
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CLIPS if kind != "wmv"])  # no check sum, no counter of pictures
+@pytest.mark.parametrize(
+    "kind", [kind for kind in CLIPS if kind != "wmv"]
+)  # no check sum, no counter of pictures
 def test_zeroed_bytes_never_lose_a_frame_in_silence(tmp_path, kind):
     path = clip(tmp_path, kind)
     data = path.read_bytes()
