@@ -26,7 +26,8 @@ class RunConfig:
         allow_partial: go on with the readable frames of a damaged source.
         split_shots: look for cuts; each shot becomes a scene with a world of its own.
         fov_deg: known horizontal field of view in degrees.
-        intrinsics: known fx fy cx cy in pixels of the source, pixel centres at +0.5.
+        intrinsics: known fx fy cx cy in pixels of the picture as it is shown: upright, with square pixels, before max_size; pixel
+            centres at +0.5.
         weights: folder or file with the model's weights; none takes the bundled or pulled ones.
         device: torch device; none takes an accelerator if there is one.
         dtype: compute type of the network; none picks by device.

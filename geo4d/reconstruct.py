@@ -162,6 +162,7 @@ def reconstruct(
                     "peak_memory_bytes": peak_memory(),
                 },
             )
+            clip.check_unchanged()
             return work.publish(keep_windows=config.keep_windows)
 
 

@@ -44,7 +44,7 @@ def repose(
         output: new folder.
         mask: video or folder of pictures, bright where things move, one frame per frame of the source or of the result.
         mask_radius: how far masks are grown, share of the picture's diagonal.
-        intrinsics: known fx fy cx cy in pixels of the source, pixel centres at +0.5.
+        intrinsics: known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at +0.5.
         trajectory: TUM file of camera to world, one line per frame of the result, in any unit.
         per_frame_scale: let every frame's depth change by a factor of its own.
         matcher: makes the tracks from matched pairs of frames instead of following points.

@@ -332,3 +332,20 @@ def test_evidence_from_motion_takes_part(tmp_path):
     # The evidence agrees with itself better than any network does; that must not make the network's windows bad.
     assert helped.diagnostics["dropped"] == []
     assert helped.reliable.all()
+
+
+def test_a_source_that_changes_during_the_run_is_not_published(tmp_path):
+    import cv2
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t, frame in enumerate(clip(8)):
+        cv2.imwrite(str(folder / f"{t:02}.png"), np.uint8(frame.numpy()[..., ::-1] * 255))
+
+    def rewrite(stage, done, total):
+        if stage == "predict" and done == total:
+            cv2.imwrite(str(folder / "03.png"), np.zeros((48, 80, 3), np.uint8))
+
+    with pytest.raises(InputError, match=r"03.png changed while it was worked on.*nothing was published"):
+        geo4d.reconstruct(folder, tmp_path / "out", model=predictor(), motion=False, on_progress=rewrite)
+    assert not (tmp_path / "out").exists()

@@ -78,13 +78,13 @@ def fetch_repository(
     hashes = {}
     for name in names:
         facts = _facts(stated[name])
-        for origin, sha256 in (
+        for origin, expected in (
             ("the published one", pinned[name].sha256 if name in pinned else None),
             ("the recorded one", recorded.get(name)),
         ):
-            if sha256 is not None and facts.setdefault("sha256", sha256) != sha256:
+            if expected is not None and facts.setdefault("sha256", expected) != expected:
                 raise CheckpointError(
-                    f"{repository.repository}: {origin} of {name} has SHA-256 {sha256}, the hub states "
+                    f"{repository.repository}: {origin} of {name} has SHA-256 {expected}, the hub states "
                     f"{facts['sha256']} for commit {info.sha}; nothing is taken"
                 )
         hashes[name] = _fetch_file(repository, name, str(info.sha), target, facts)

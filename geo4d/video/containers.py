@@ -6,8 +6,9 @@ to open another: playlists, concatenation scripts, image patterns and references
 
 import itertools
 import logging
-import os
-import struct
+import re
+import tempfile
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from geo4d.errors import InputError
+from geo4d.video.display import HDR_TRANSFERS, displayed_size, to_rgb, turn_of
+from geo4d.video.integrity import Damage, declared_size, find_damage, has_index
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,10 @@ MAX_PIXELS = 2**26
 
 MAX_FRAMES = 2_000_000
 """Longest sequence that is accepted: 18 hours at 30 frames per second."""
+
+PYAV_TESTED = ("17.1", "20")
+"""Versions of PyAV that the decoder is tested with: from the first on, below the second. Before 17.1 every FLV file
+crashes the process. Its major versions drop arguments (19: ``metadata_errors``), so a newer one is no promise."""
 
 _SNIFF_BYTES = 4096
 _ERRORS_SHOWN = 160
@@ -69,6 +76,37 @@ def sniff_container(head: bytes) -> str | None:
     return None
 
 
+def decoder_problem() -> str | None:
+    """Why videos cannot be decoded here, or None: the version of PyAV, and a small clip that is really read."""
+    try:
+        import av
+    except ImportError as error:
+        return f"PyAV cannot be imported: {error}"
+    low, high = PYAV_TESTED
+    advice = f"install a tested one: pip install 'av>={low},<{high}'"
+    if not _numbers(low) <= _numbers(av.__version__) < _numbers(high):
+        tested = f"({low} <= version < {high})"
+        return f"PyAV {av.__version__} is not among the tested versions {tested}; {advice}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.y4m"
+        path.write_bytes(
+            b"YUV4MPEG2 W16 H16 F25:1 It A1:1 C420jpeg\n" + 3 * (b"FRAME\n" + bytes([128]) * 384)
+        )
+        try:
+            video = VideoFile(path)
+            grey = video.read(2)
+            video.close()
+        except (InputError, TypeError, AttributeError, ValueError, LookupError) as error:
+            return f"PyAV {av.__version__} does not work with this geo4d ({_first_line(error)}); {advice}"
+    if video.num_frames != 3 or abs(int(grey.mean()) - 130) > 2:
+        return f"PyAV {av.__version__} decodes wrongly; {advice}"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
+
+
 @dataclass(frozen=True)
 class FrameTable:
     """What one pass over a video found.
@@ -77,9 +115,10 @@ class FrameTable:
         times_s: [N] presentation times of the readable frames, seconds; not shifted to zero.
         keyframes: [N] True where decoding can start.
         expected: frames that the file should hold, by its header; None when it does not say.
-        damage: why fewer than all frames are readable, or None.
-        size: (height, width) as displayed: rotated, with square pixels.
+        damage: why fewer than all frames are readable, or why some may be wrong, or None.
+        size: (height, width) as displayed: upright, with square pixels.
         fps: average frame rate.
+        notes: what was done to the pictures beyond decoding, one sentence each.
     """
 
     times_s: np.ndarray
@@ -88,6 +127,7 @@ class FrameTable:
     damage: str | None
     size: tuple[int, int]
     fps: float
+    notes: tuple[str, ...] = ()
 
     @property
     def num_frames(self) -> int:
@@ -108,9 +148,12 @@ class VideoFile:
         self.path = path
         self._container: Any = None
         self._file: BinaryIO | None = None
-        self._frames: Iterator[Any] | None = None
+        self._pictures: Iterator[tuple[Any, Any]] | None = None
         self._next = 0
         self._threads = "AUTO"
+        self._interlaced = False
+        self._packets: list[PacketTime] | None = None
+        self._damage: Damage | None = None
         self._demuxer = self._sniff()
         self._seekable = self._demuxer in ("mp4", "matroska", "avi")
         self.table = self._scan(stop)
@@ -137,14 +180,14 @@ class VideoFile:
             start = self._start_for(index)
             if start is not None:
                 self._restart(start)
-            for frame in self._frames or ():
+            for frame, picture in self._pictures or ():
                 position, self._next = self._next, self._next + 1
                 if not self._agrees(frame, position):
                     self._seekable = False  # the index of the file is wrong; counting from the front is not
                     self._restart(0)
                     return self.read(index)
                 if position == index:
-                    return self._to_rgb(frame)
+                    return to_rgb(frame, self._ratio, self._transfer, picture)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{self.path}: frame {index} cannot be decoded: {_first_line(error)}") from error
         raise InputError(f"{self.path}: frame {index} is gone; the file changed while it was read")
@@ -154,7 +197,17 @@ class VideoFile:
             self._container.close()
         if self._file is not None:
             self._file.close()
-        self._container = self._file = self._frames = None
+        self._container = self._file = self._pictures = None
+
+    @property
+    def _ratio(self) -> Fraction | None:
+        """Width of a pixel over its height."""
+        return self._stream.sample_aspect_ratio
+
+    @property
+    def _transfer(self) -> int:
+        """Code of the transfer function; the decoder knows it from the first picture on."""
+        return int(self._stream.codec_context.color_trc)
 
     def _sniff(self) -> str:
         try:
@@ -182,44 +235,72 @@ class VideoFile:
                 self._file,
                 format=self._demuxer,
                 io_open=_refuse_reference,
-                metadata_errors="replace",
                 options={"max_pixels": str(MAX_PIXELS), "enable_drefs": "0"},
+                **_text_options(av.__version__),
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self.close()
+            if self._demuxer == "mp4" and not has_index(self.path):
+                raise InputError(
+                    f"{self.path} holds no index of its pictures (moov): the recording was not finished, or the "
+                    "download is not complete; repair it with a recovery tool, or fetch it again"
+                ) from error
             raise InputError(f"{self.path} cannot be opened as a video: {_first_line(error)}") from error
         self._stream = self._choose_stream()
         context = self._stream.codec_context
         if context is None:
             raise InputError(f"{self.path}: no decoder here for its video stream")
-        width, height = context.width, context.height
+        self._refuse_huge(context.width, context.height)
+        self._stream.thread_type = self._threads
+        # A damaged picture must be an error; by default FFmpeg paints it over with its neighbours.
+        context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
+        self._pictures = self._decode()
+        self._next = 0
+
+    def _refuse_huge(self, width: int, height: int) -> None:
         if width * height > MAX_PIXELS:
             self.close()
             raise InputError(
                 f"{self.path} declares pictures of {width} x {height} pixels; "
                 f"the limit is {MAX_PIXELS / 1e6:.0f} million pixels; scale it down first"
             )
-        self._stream.thread_type = self._threads
-        # A damaged picture must be an error; by default FFmpeg paints it over with its neighbours.
-        context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
-        self._frames = self._decode()
-        self._next = 0
 
     def _choose_stream(self) -> Any:
         import av
 
-        pictures = int(av.stream.Disposition.attached_pic)
-        streams = [s for s in self._container.streams.video if not int(s.disposition) & pictures]
+        kind = av.stream.Disposition
+        streams = [s for s in self._container.streams.video if not s.disposition & kind.attached_pic]
         if not streams:
             kinds = ", ".join(sorted({s.type for s in self._container.streams if s.type != "video"}))
             self.close()
             raise InputError(f"{self.path} has no video stream" + (f", only {kinds}" if kinds else ""))
-        default = int(av.stream.Disposition.default)
-        return next((s for s in streams if int(s.disposition) & default), streams[0])
+        return next((s for s in streams if s.disposition & kind.default), streams[0])
 
-    def _decode(self) -> Iterator[Any]:
-        """Frames in presentation order; stops at the first damaged one with an error."""
-        for frame in self._container.decode(self._stream):
+    def _decode(self) -> Iterator[tuple[Any, Any]]:
+        """(frame, picture to show) in presentation order; stops at the first damaged one with an error.
+
+        The picture is the frame itself, or what deinterlacing made of it.
+        """
+        return _deinterlaced(self._frames()) if self._interlaced else ((f, f) for f in self._frames())
+
+    def _frames(self) -> Iterator[Any]:
+        end = None if self._damage is None else self._damage.position
+        stream = self._stream
+        for packet in self._container.demux(stream):
+            if end is not None and packet.pos is not None and packet.pos >= end:
+                # Nothing behind the damage is used; what the decoder still holds lies before it.
+                last = type(packet)()
+                last.stream, last.time_base = stream, stream.time_base
+                yield from self._whole(last)
+                return
+            if packet.size and packet.is_corrupt:
+                raise ValueError(f"picture {self._next} is damaged")
+            if self._packets is not None and packet.size:
+                self._packets.append(PacketTime(packet.pts, packet.dts, bool(packet.is_discard)))
+            yield from self._whole(packet)
+
+    def _whole(self, packet: Any) -> Iterator[Any]:
+        for frame in packet.decode():
             if frame.is_corrupt:
                 raise ValueError(f"picture {self._next} is damaged")
             yield frame
@@ -232,10 +313,10 @@ class VideoFile:
         wanted = float(self.table.times_s[start])
         ticks = round(wanted / float(self._stream.time_base))
         self._container.seek(ticks, stream=self._stream, backward=True)
-        frames = self._decode()
-        for frame in frames:
-            if frame.time is not None and frame.time > wanted - 1e-6:
-                self._frames, self._next = itertools.chain([frame], frames), start
+        pictures = self._decode()
+        for pair in pictures:
+            if pair[0].time is not None and pair[0].time > wanted - 1e-6:
+                self._pictures, self._next = itertools.chain([pair], pictures), start
                 return
         self._open()
 
@@ -247,14 +328,16 @@ class VideoFile:
 
     def _start_for(self, index: int) -> int | None:
         """Where decoding must restart to reach ``index``: None goes on from here, 0 reopens, k seeks."""
-        if self._frames is not None and self._next <= index:
+        if self._pictures is not None and self._next <= index:
             keys = np.flatnonzero(self.table.keyframes[self._next + 1 : index + 1])
             if not len(keys) or keys[-1] < 64:
                 return None
         times = self.table.times_s
         if not self._seekable or not (np.diff(times) > 0).all():
             return 0
-        keys = np.flatnonzero(self.table.keyframes[: index + 1])
+        # Deinterlacing looks at the picture before, too: the pictures must not depend on where decoding began.
+        last = index if self._interlaced else index + 1
+        keys = np.flatnonzero(self.table.keyframes[:last])
         return int(keys[-1]) if len(keys) else 0
 
     def _scan(self, stop: int | None) -> FrameTable:
@@ -263,109 +346,183 @@ class VideoFile:
 
         self._open()
         stream = self._stream
+        if self._damage is None:
+            self._damage = find_damage(self.path, self._demuxer, int(stream.id))
         expected = stream.frames or None
         times: list[float] = []
+        stated: list[int | None] = []
         keyframes: list[bool] = []
         size: tuple[int, int] | None = None
         damage: str | None = None
+        whole = False
+        interlaced = 0
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        self._packets = []
         try:
-            for frame in self._frames or ():
+            for frame, _ in self._pictures or ():
+                shape = (frame.width, frame.height, turn_of(frame))
                 if size is None:
-                    size = _displayed_size(frame, stream)
-                    first = (frame.width, frame.height)
-                elif (frame.width, frame.height) != first:
-                    damage = f"the picture size changes from {first} to {(frame.width, frame.height)}"
+                    size, first = displayed_size(frame, self._ratio), shape
+                    self._refuse_huge(size[1], size[0])
+                elif shape != first:
+                    damage = f"the picture size or orientation changes at frame {len(times)}"
                     break
                 times.append(_time_of(frame, times, rate))
+                stated.append(frame.pts)
                 keyframes.append(bool(frame.key_frame))
+                interlaced += bool(frame.interlaced_frame)
                 self._next += 1
                 if len(times) == stop:
                     break
                 if len(times) > MAX_FRAMES:
                     raise InputError(f"{self.path} has more than {MAX_FRAMES} frames; cut it into pieces")
+            else:
+                whole = True
+        except InputError as error:
+            text = str(error)
+            self.close()
+            raise error if text.startswith(str(self.path)) else InputError(f"{self.path}: {text}") from error
         except (av.error.FFmpegError, OSError, ValueError) as error:
             damage = _first_line(error)
         if damage is not None and self._threads == "AUTO":
             # Frame threads lose the pictures in flight when one fails; without them the count is exact.
             self._threads = "NONE"
             return self._scan(stop)
-        if damage is None and stop is None:
-            damage = self._missing(len(times), expected)
+        lost = first_lost(stated, self._packets, at_end=whole)
+        self._packets = None
+        if lost is not None:
+            damage = f"picture {lost} gives nothing to show"
+            times, keyframes = times[:lost], keyframes[:lost]
+        elif damage is not None and self._damage is not None:
+            damage = f"{self._damage.text}; {damage}"
+        elif damage is None and whole:
+            damage = self._missing(len(times), expected) or _gap(times, self._demuxer)
+        transfer = self._transfer
+        self.close()
         if size is None or not times:
-            self.close()
+            self._refuse_huge(*(declared_size(self.path, self._demuxer) or (0, 0)))
             raise InputError(
                 f"{self.path}: none of {expected or 'its'} frames is readable"
                 + (f": {damage}" if damage else "")
             )
-        self.close()
         ordered = np.asarray(times, np.float64)
         if (np.diff(ordered) < 0).any():
             log.warning("%s: presentation times go backwards; frames are used in the stored order", self.path)
-        return FrameTable(ordered, np.asarray(keyframes), expected, damage, size, float(rate))
+        self._interlaced = interlaced > 0
+        notes = self._notes(interlaced, len(times), transfer)
+        return FrameTable(ordered, np.asarray(keyframes), expected, damage, size, float(rate), notes)
 
     def _missing(self, readable: int, expected: int | None) -> str | None:
-        """Whether the file ends before its content does."""
-        missing = missing_bytes(self.path, self._demuxer)
-        if not missing or (expected is not None and readable >= expected):
+        """What is wrong with the structure of the file, where it costs pictures."""
+        if self._damage is None:
             return None
-        return f"the file ends {missing} bytes early"
+        # An index in front lists all pictures: what is missing behind them is none.
+        if self._demuxer == "mp4" and expected is not None and readable >= expected:
+            return None
+        return self._damage.text
 
-    def _to_rgb(self, frame: Any) -> np.ndarray:
-        """[H, W, 3] uint8 as displayed: alpha over black, rotation applied, square pixels."""
-        import cv2
-
-        has_alpha = any(component.is_alpha for component in frame.format.components)
-        unspecified = (
-            int(frame.colorspace) == 2 and frame.height >= 720
-        )  # such files mean BT.709, as players do
-        array = frame.to_ndarray(
-            format="rgba" if has_alpha else "rgb24", src_colorspace="ITU709" if unspecified else None
-        )
-        if has_alpha:
-            alpha = array[..., 3:].astype(np.uint16)
-            array = ((array[..., :3] * alpha + 127) // 255).astype(np.uint8)
-        width = _square_width(frame, self._stream)
-        if width != frame.width:
-            array = cv2.resize(array, (width, frame.height), interpolation=cv2.INTER_LINEAR)
-        return np.ascontiguousarray(np.rot90(array, _quarter_turns(frame)))
+    @staticmethod
+    def _notes(interlaced: int, readable: int, transfer: int) -> tuple[str, ...]:
+        notes = []
+        if interlaced:
+            notes.append(f"{interlaced} of {readable} frames are interlaced; deinterlaced (bwdif)")
+        if transfer in HDR_TRANSFERS:
+            notes.append(
+                f"HDR ({HDR_TRANSFERS[transfer]}, BT.2020) mapped to SDR (BT.709) with white at 203 cd/m2"
+            )
+        return tuple(notes)
 
 
-def missing_bytes(path: Path, demuxer: str) -> int:
-    """By how many bytes a container ends before the size that it declares; 0 when complete or not stated."""
-    total = path.stat().st_size
-    with path.open("rb") as file:
-        if demuxer == "mp4":
-            position = 0
-            while position + 8 <= total:
-                file.seek(position)
-                size, _ = struct.unpack(">I4s", file.read(8))
-                if size == 1:
-                    size = int.from_bytes(file.read(8), "big")
-                elif size == 0:
-                    return 0
-                if size < 8:
-                    return 0
-                position += size
-            return max(position - total, 0)
-        head = file.read(_SNIFF_BYTES)
-        if demuxer == "avi":
-            return max(int.from_bytes(head[4:8], "little") + 8 - total, 0)
-        if demuxer == "matroska":
-            start = head.find(b"\x18\x53\x80\x67")
-            if start < 0 or start + 12 > len(head):
-                return 0
-            length = 9 - head[start + 4].bit_length()
-            if not 1 <= length <= 8:
-                return 0
-            field = int.from_bytes(head[start + 4 : start + 4 + length], "big") & ((1 << 7 * length) - 1)
-            if field == (1 << 7 * length) - 1:
-                return 0  # unknown size: a live recording
-            return max(start + 4 + length + field - total, 0)
-        if demuxer == "gif":
-            file.seek(max(total - 64, 0), os.SEEK_SET)
-            return 0 if b"\x3b" in file.read() else 1
-    return 0
+@dataclass(frozen=True)
+class PacketTime:
+    """When a packet is to be shown, in ticks of its stream."""
+
+    pts: int | None
+    dts: int | None
+    discarded: bool
+
+
+def first_lost(frames: list[int | None], packets: list[PacketTime], *, at_end: bool) -> int | None:
+    """Number of the first frame for which there are data but no picture, or None.
+
+    A packet without a picture is no proof by itself: hidden reference frames, second fields and frames that an edit
+    list cuts off give none. It is one where the times of the pictures have a hole as well.
+
+    Args:
+        frames: times of the pictures, ticks.
+        packets: times of the packets that hold data.
+        at_end: all packets were decoded; else those behind the last picture are still under way.
+    """
+    if len(frames) < 2 or None in frames or any(packet.pts is None for packet in packets):
+        return None
+    shown = np.sort(np.asarray(frames, np.int64))
+    coded = np.asarray([packet.pts for packet in packets if not packet.discarded], np.int64)
+    step = float(np.median(np.diff(shown)))
+    if step <= 0 or not len(coded):
+        return None
+    coded = np.unique(coded[(coded > shown[0]) & ~np.isin(coded, shown)])
+    after = np.searchsorted(shown, coded)
+    inside = after < len(shown)
+    hole = np.where(inside, shown[np.minimum(after, len(shown) - 1)] - shown[after - 1], 0)
+    missing = inside & (hole > 1.5 * step)
+    if at_end:
+        missing |= ~inside & (coded - shown[-1] > 0.5 * step)
+    return int(after[np.argmax(missing)]) if missing.any() else None
+
+
+def _gap(times: list[float], demuxer: str) -> str | None:
+    """A jump in the times of a stream of constant rate; only where no counter of pictures tells of lost ones."""
+    if demuxer not in ("mpegts", "mpeg") or len(times) < 8:
+        return None
+    steps = np.diff(times)
+    usual = float(np.median(steps))
+    if usual <= 0 or np.mean(np.abs(steps / usual - 1) < 0.1) < 0.9:
+        return None
+    jumps = np.flatnonzero(steps > 1.75 * usual)
+    if not len(jumps):
+        return None
+    count = int(np.round(steps[jumps] / usual - 1).sum())
+    at = int(jumps[0])
+    return f"the times jump from {times[at]:.3f} to {times[at + 1]:.3f} s: about {count} pictures are missing"
+
+
+def _deinterlaced(frames: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+    """Each frame with the picture that bwdif makes of it from its neighbours; progressive ones come back as they are."""
+    import av
+
+    waiting: deque[Any] = deque()
+    graph: Any = None
+
+    def pulled() -> Iterator[tuple[Any, Any]]:
+        while True:
+            try:
+                picture = graph.vpull()
+            except (BlockingIOError, EOFError):
+                return
+            yield waiting.popleft(), picture
+
+    for frame in frames:
+        if graph is None:
+            graph = av.filter.Graph()
+            source = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+            )
+            weave = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+            sink = graph.add("buffersink")
+            source.link_to(weave)
+            weave.link_to(sink)
+            graph.configure()
+        waiting.append(frame)
+        graph.vpush(frame)
+        yield from pulled()
+    if graph is not None:
+        graph.vpush(None)
+        yield from pulled()
+
+
+def _text_options(version: str) -> dict[str, Any]:
+    """How PyAV is told to take metadata that are not UTF-8; from 19 on it always takes them."""
+    return {"metadata_errors": "replace"} if int(version.split(".")[0]) < 19 else {}
 
 
 def _refuse_reference(url: str, flags: int, options: dict) -> Any:
@@ -376,24 +533,6 @@ def _time_of(frame: Any, before: list[float], rate: Fraction) -> float:
     if frame.time is not None:
         return float(frame.time)
     return before[-1] + float(1 / rate) if before else 0.0
-
-
-def _quarter_turns(frame: Any) -> int:
-    """Counter-clockwise quarter turns that put the decoded picture upright."""
-    return round(frame.rotation / 90) % 4
-
-
-def _square_width(frame: Any, stream: Any) -> int:
-    """Width of the picture with square pixels."""
-    ratio = stream.sample_aspect_ratio or 1
-    if not Fraction(1, 4) <= ratio <= 4:
-        return frame.width
-    return max(round(frame.width * ratio), 1)
-
-
-def _displayed_size(frame: Any, stream: Any) -> tuple[int, int]:
-    height, width = frame.height, _square_width(frame, stream)
-    return (width, height) if _quarter_turns(frame) % 2 else (height, width)
 
 
 def _describe(head: bytes) -> str:

@@ -75,7 +75,8 @@ class Video:
         source_frames: [T] numbers of the frames in the source.
         fps: frames per second of this sequence, the stride included; from the usual time step.
         damage: what is wrong with the source, or None.
-        notes: statements about the source: where times and order come from, gaps, what is left out, ranges.
+        notes: statements about the source: where times and order come from, gaps, what is left out, ranges, and what was
+            done to the pictures beyond decoding (deinterlaced, HDR to SDR).
         reading: arguments that open the same frames again, for a result that is read later.
         expected_frames: frames that the source should hold, where it says so.
     """
@@ -109,7 +110,12 @@ class Video:
         self.expected_frames: int | None = None
         self.notes: tuple[str, ...] = ()
         self.reading: dict[str, Any] = {}
+        self._hash: str | None = None
+        before = None if self.path is None else _identity(self.path)
         self._source, stated = self._open(source, stop, pictures, times, value_range, fps)
+        self._identities = {path: _identity(path) for path in self._files()}
+        if self.path in self._identities:
+            self._identities[self.path] = before
         total = self._source.num_frames
         if stated is None:
             stated = np.arange(total) / (fps or 24.0)
@@ -174,6 +180,9 @@ class Video:
             raise InputError(f"{path} states its own times; times are for folders of pictures and arrays")
         file_source = VideoFile(path, stop)
         self.damage, self.expected_frames = file_source.table.damage, file_source.table.expected
+        self.notes = file_source.table.notes
+        for note in self.notes:
+            log.warning("%s: %s", self.name, note)
         if fps is not None:
             log.warning("%s states its own times; fps=%g is not used", self.name, fps)
         return file_source, file_source.table.times_s
@@ -218,7 +227,41 @@ class Video:
             yield self.read([t], size)[0]
 
     def sha256(self) -> str:
-        """Hash of the source: of the bytes of a file, of names and bytes of a folder, of an array's values."""
+        """Hash of the source: of the bytes of a file, of names and bytes of a folder, of an array's values.
+
+        Raises:
+            InputError: the source was changed since it was opened.
+        """
+        self.check_unchanged()
+        self._hash = self._sha256()
+        return self._hash
+
+    def check_unchanged(self) -> None:
+        """Make sure that the source on disk is the one that was opened.
+
+        Files whose size and times of change are as they were count as unchanged; if they differ, the content decides.
+
+        Raises:
+            InputError: the source was changed, replaced or removed since.
+        """
+        now = {path: _identity(path) for path in self._identities}
+        changed = [path for path, identity in now.items() if identity != self._identities[path]]
+        if not changed:
+            return
+        missing = any(now[path] is None for path in changed)
+        if missing or self._hash is None or self._sha256() != self._hash:
+            raise InputError(
+                f"{changed[0]} changed while it was worked on, so the result would mix two videos; nothing was "
+                "published; run again on a file that nobody writes to"
+            )
+
+    def _files(self) -> list[Path]:
+        """The files that the frames come from."""
+        if isinstance(self._source, FrameFiles):
+            return list(self._source.files)
+        return [] if self.path is None else [self.path]
+
+    def _sha256(self) -> str:
         digest = hashlib.sha256()
         if isinstance(self._source, _ArraySource):
             digest.update(str((self._source.array.shape, self._source.array.dtype)).encode())
@@ -335,6 +378,15 @@ def _frame_rate(times_s: np.ndarray, source: _Source, stride: int, fps: float | 
         return float(1 / (usual.mean() if len(usual) else np.median(steps)))
     base = source.table.fps if isinstance(source, VideoFile) else (fps or 24.0)
     return base / stride
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written to or replaced; None when it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _hash_file(path: Path, digest: "hashlib._Hash") -> None:

@@ -110,3 +110,27 @@ def test_doctor_reports(capsys):
     text = "\n".join(lines)
     for word in ("torch", "FFmpeg", "memory", "extra", "model"):
         assert word in text
+
+
+def test_doctor_names_a_library_outside_its_range(monkeypatch):
+    import importlib.metadata as metadata
+
+    assert doctor._satisfies("19.0.2", "<20")
+    assert not doctor._satisfies("20.0", "<20")
+    assert doctor._satisfies("2.13.0+cpu", ">=2.10")
+    assert not doctor._satisfies("2.9.1", ">=2.10")
+    assert doctor._satisfies("17.1", ">=17.1.0")
+    monkeypatch.setattr(
+        metadata, "requires", lambda name: ["av<20,>=17.1", "einops>=0.8", "h5py>=99; extra == 'eval'"]
+    )
+    assert doctor._incompatible() == []
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "20.0.1" if name == "av" else real(name))
+    assert doctor._incompatible() == ["av 20.0.1 is outside <20,>=17.1: pip install 'av<20,>=17.1'"]
+
+
+def test_doctor_is_not_healthy_with_a_decoder_that_does_not_work(monkeypatch):
+    monkeypatch.setattr("geo4d.video.containers.decoder_problem", lambda: "PyAV 99 does not work")
+    lines, healthy = doctor.examine()
+    assert not healthy
+    assert "decoder   PyAV 99 does not work" in lines

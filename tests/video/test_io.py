@@ -202,7 +202,7 @@ def test_flipped_bytes_never_pass_silently_nor_crash(tmp_path):
         (b"ffconcat version 1.0\nfile other.mp4\n", "concatenation script"),
         (b"\x00" * 1000, "unknown content"),
         (b"ID3" + b"\x00" * 100, "audio"),
-        (b"\x00\x00\x00\x20ftypisom" + b"\x00" * 100, "cannot be opened"),
+        (b"\x00\x00\x00\x20ftypisom" + b"\x00" * 100, "holds no index"),
     ],
 )
 def test_what_is_no_video_is_refused_in_one_line(tmp_path, content, message):
@@ -369,3 +369,68 @@ def test_index_out_of_range(tmp_path):
         VideoFile(path).read(-1)
     with pytest.raises(InputError, match="no frame from 3 on"):
         Video(path, start=3)
+
+
+def test_what_was_done_to_the_pictures_is_said(tmp_path, caplog):
+    path = encode(tmp_path / "clip.mkv", pictures(3), codec="mpeg2video", flags="+ildct+ilme")
+    video = Video(path)
+    assert video.notes == ("3 of 3 frames are interlaced; deinterlaced (bwdif)",)
+    assert "interlaced" in caplog.text
+    assert Video(pictures(3)).notes == ()
+
+
+def test_a_source_that_changes_is_noticed(tmp_path):
+    path = encode(tmp_path / "clip.mp4", pictures(4))
+    video = Video(path)
+    video.sha256()
+    video.check_unchanged()
+    path.touch()
+    video.check_unchanged()  # the same content
+    data = path.read_bytes()
+    other = tmp_path / "other.mp4"
+    other.write_bytes(data)
+    other.replace(path)
+    video.check_unchanged()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"clip.mp4 changed while it was worked on"):
+        video.check_unchanged()
+    path.unlink()
+    with pytest.raises(InputError, match="changed while"):
+        video.check_unchanged()
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t, picture in enumerate(pictures(3)):
+        cv2.imwrite(str(folder / f"{t}.png"), picture)
+    video = Video(folder)
+    video.sha256()
+    (folder / "notes.txt").write_text("beside the pictures")
+    video.check_unchanged()
+    cv2.imwrite(str(folder / "1.png"), pictures(9)[8])
+    with pytest.raises(InputError, match=r"1.png changed"):
+        video.check_unchanged()
+    with pytest.raises(InputError, match=r"1.png changed"):
+        Video(folder) and video.sha256()
+    Video(pictures(3)).check_unchanged()
+
+
+def test_known_intrinsics_mean_the_picture_as_it_is_shown(tmp_path):
+    """A mark at a pixel of the upright picture with square pixels has the ray that these intrinsics give it."""
+    from geo4d.config import RunConfig
+    from geo4d.reconstruct import _known_matrix
+
+    frames = np.full((2, 48, 64, 3), 30, np.uint8)
+    frames[:, 8:12, 40:44] = 250  # coded: centre at x 42, y 10
+    path = encode(tmp_path / "clip.mp4", frames, pix_fmt="yuv420p")
+    rotate_in_header(path, 90)
+    clip = Video(path)
+    assert clip.source_size == (64, 48)
+    shown = clip.read([0])[0].mean(-1)
+    row, column = np.argwhere(shown.numpy() > 0.6).mean(0) + 0.5
+    # A quarter turn to the right: coded (x, y) is shown at (48 - y, x).
+    np.testing.assert_allclose((column, row), (48 - 10, 42), atol=0.6)
+    config = RunConfig(intrinsics=(50.0, 60.0, 24.0, 32.0))
+    matrix = _known_matrix((32, 24), clip, config)  # maps of half the size
+    np.testing.assert_allclose(matrix, [[25, 0, 12], [0, 30, 16], [0, 0, 1]])
+    ray = torch.linalg.inv(matrix) @ torch.tensor([float(column) / 2, float(row) / 2, 1.0])
+    np.testing.assert_allclose(ray, [(38 - 24) / 50, (42 - 32) / 60, 1], atol=0.02)

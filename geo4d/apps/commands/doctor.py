@@ -1,6 +1,7 @@
 """What this machine has and lacks: device, versions, memory, optional packages, weights."""
 
 import importlib.util
+import re
 from dataclasses import dataclass
 
 EXTRAS: dict[str, dict[str, str]] = {
@@ -64,6 +65,9 @@ def examine() -> tuple[list[str], bool]:
     decoder, has_decoder = _decoder()
     lines.append(f"decoder   {decoder}")
     healthy &= has_decoder
+    for problem in _incompatible():
+        lines.append(f"package   {problem}")
+        healthy = False
     for extra, packages in EXTRAS.items():
         missing = [name for name, module in packages.items() if importlib.util.find_spec(module) is None]
         state = f"missing {', '.join(missing)}: pip install 'geo4d[{extra}]'" if missing else "complete"
@@ -96,10 +100,13 @@ def _memory() -> str:
 
 
 def _decoder() -> tuple[str, bool]:
-    try:
-        import av
-    except ImportError as error:
-        return f"PyAV cannot be imported: {error}", False
+    from geo4d.video.containers import decoder_problem
+
+    problem = decoder_problem()
+    if problem is not None:
+        return problem, False
+    import av
+
     libraries = ", ".join(
         f"{name} {'.'.join(str(part) for part in numbers)}"
         for name, numbers in sorted(av.library_versions.items())
@@ -107,10 +114,50 @@ def _decoder() -> tuple[str, bool]:
     wanted = ("h264", "hevc", "vp9", "av1", "mpeg4")
     missing = [name for name in wanted if name not in av.codecs_available]
     encoders = [name for name in ("libx264", "libx265") if name in av.codecs_available]
-    text = f"FFmpeg: {libraries}; " + (
+    text = f"PyAV {av.__version__}, FFmpeg: {libraries}; " + (
         f"cannot decode {', '.join(missing)}" if missing else "all usual codecs"
     )
     return text + (f"; holds GPL encoders ({', '.join(encoders)}), not used" if encoders else ""), True
+
+
+def _incompatible() -> list[str]:
+    """Installed libraries outside the range that this geo4d asks for, and what to do."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    try:
+        requirements = requires("geo4d") or []
+    except PackageNotFoundError:
+        return []
+    problems = []
+    for requirement in requirements:
+        stated, _, condition = requirement.partition(";")
+        match = re.match(r"[A-Za-z0-9._-]+", stated.strip())
+        if "extra" in condition or match is None:
+            continue
+        name, bounds = match.group(), stated.strip()[match.end() :].strip(" ()")
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            problems.append(f"{name} is missing: pip install '{name}{bounds}'")
+            continue
+        if not all(_satisfies(found, bound.strip()) for bound in bounds.split(",") if bound.strip()):
+            problems.append(f"{name} {found} is outside {bounds}: pip install '{name}{bounds}'")
+    return problems
+
+
+def _satisfies(version: str, bound: str) -> bool:
+    """Whether a version lies within one bound such as ``>=1.26`` or ``<20``; other kinds of bounds are not judged."""
+
+    def numbers(text: str) -> tuple[int, ...]:
+        release = re.match(r"\d+(\.\d+)*", text)
+        return tuple(int(part) for part in release.group().split(".")) if release else ()
+
+    found, limit = numbers(version), numbers(bound.lstrip("<>=!~ "))
+    length = max(len(found), len(limit))
+    found, limit = (part + (0,) * (length - len(part)) for part in (found, limit))
+    if bound.startswith(">="):
+        return found >= limit
+    return found < limit if bound.startswith("<") and not bound.startswith("<=") else True
 
 
 def _bundled_model() -> tuple[str, bool]:

@@ -20,7 +20,7 @@ class PoseOptions:
     mask_radius: float = 0.005
     """How far masks are grown, share of the picture's diagonal."""
     intrinsics: tuple[float, float, float, float] | None = None
-    """Known fx fy cx cy in pixels of the source, pixel centres at +0.5."""
+    """Known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at +0.5."""
     trajectory: Path | None = None
     """TUM file with one known pose per frame; only its scale is fitted."""
     per_frame_scale: bool = False
