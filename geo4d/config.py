@@ -1,5 +1,6 @@
 """Settings of a run. Imports nothing heavy, so that the command line can describe itself quickly."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -68,11 +69,26 @@ class RunConfig:
             raise ValueError(f"expected a field of view of 1 to 175 degrees, got {self.fov_deg}")
         if self.fov_deg is not None and self.intrinsics is not None:
             raise ValueError("expected a field of view or intrinsics, got both")
-        if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
-            raise ValueError(f"expected intrinsics fx fy cx cy with fx, fy > 0, got {self.intrinsics}")
+        if self.intrinsics is not None:
+            check_intrinsics(self.intrinsics)
+        if self.window_stride is not None and self.window_stride < 1:
+            raise ValueError(f"expected a window stride of at least 1 frame, got {self.window_stride}")
+        if self.num_steps is not None and self.num_steps < 1:
+            raise ValueError(f"expected at least 1 sampling step, got {self.num_steps}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"expected a seed of 0 to 2**63 - 1, got {self.seed}")
         if self.tries < 0:
             raise ValueError(f"expected tries >= 0, got {self.tries}")
         parse_size(self.output_size)
+
+
+def check_intrinsics(intrinsics: tuple[float, float, float, float]) -> None:
+    """
+    Raises:
+        ValueError: fx fy cx cy are not finite, or fx or fy is not positive.
+    """
+    if not all(math.isfinite(value) for value in intrinsics) or min(intrinsics[:2]) <= 0:
+        raise ValueError(f"expected intrinsics fx fy cx cy, all finite, with fx, fy > 0, got {intrinsics}")
 
 
 def make_config(**settings: Any) -> RunConfig:

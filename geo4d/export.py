@@ -23,7 +23,7 @@ from geo4d.formats.cameras import (
     save_nerfstudio,
     save_tum,
 )
-from geo4d.formats.files import new_file, new_folder
+from geo4d.formats.files import all_or_nothing, new_file, new_folder
 from geo4d.formats.images import save_exr, save_image, save_png16
 from geo4d.formats.points import PointCloud, VoxelFilter, save_glb, save_ply
 from geo4d.geometry.maps import depth_edges
@@ -88,7 +88,37 @@ def save(
     """
     if format not in FORMATS:
         raise ValueError(f"expected one of {', '.join(FORMATS)} as the format, got {format!r}")
-    return FORMATS[format](reconstruction, Path(path), config)
+    path = Path(path)
+    with all_or_nothing(
+        path, most_bytes(reconstruction, format), into_folder=format in _SINGLE_FILES
+    ) as place:
+        written = FORMATS[format](reconstruction, place, config)
+    return [path.parent / file.relative_to(place.parent) for file in written]
+
+
+_SINGLE_FILES = ("npz", "tum", "kitti", "preview")
+"""Formats that write single files, which may lie in a folder with others."""
+
+_BYTES_PER_PIXEL = {
+    "npz": 12,
+    "exr": 36,
+    "png": 2,
+    "ply": 27,
+    "glb": 16,
+    "colmap": 5,
+    "nerfstudio": 8,
+    "preview": 3,
+}
+
+
+def most_bytes(reconstruction: Reconstruction, format: str) -> int:
+    """What an export of all frames takes on disk at most, roughly: for the message when there is no room."""
+    height, width = reconstruction.size
+    per_frame = height * width * _BYTES_PER_PIXEL.get(format, 0) + 8192
+    points = 1000 * COLMAP_POINTS if format in ("colmap", "nerfstudio") else 0
+    return reconstruction.num_frames * per_frame + min(
+        points, 1000 * reconstruction.num_frames * height * width
+    )
 
 
 def conventions(reconstruction: Reconstruction) -> dict[str, str]:

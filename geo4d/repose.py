@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geo4d.config import check_intrinsics
 from geo4d.errors import InputError
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.store import MANIFEST, StoreWriter, Workspace, load_result
@@ -58,6 +59,7 @@ def repose(
     frames = list(before.source_frames)
     known: Tensor | None = None
     if intrinsics is not None:
+        check_intrinsics(intrinsics)
         fx, fy, cx, cy = intrinsics
         K = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
         known = resize_intrinsics(K, source_size, before.size)

@@ -83,7 +83,7 @@ def _encode(path: str | Path, pixels: np.ndarray, cv2: Any) -> None:
     if not written:
         raise ValueError(f"expected an image of shape [H, W] or [H, W, 3], got {pixels.shape}")
     with new_file(path) as temporary:
-        buffer.tofile(temporary)
+        temporary.write_bytes(buffer.tobytes())
 
 
 def load_exr(path: str | Path, part: str | int | None = None) -> dict[str, np.ndarray]:

@@ -145,6 +145,9 @@ class VideoFile:
                     return self.read(index)
                 if position == index:
                     return self._to_rgb(frame)
+        except MemoryError:  # no fault of the file
+            self.close()
+            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{self.path}: frame {index} cannot be decoded: {_first_line(error)}") from error
         raise InputError(f"{self.path}: frame {index} is gone; the file changed while it was read")
@@ -185,6 +188,9 @@ class VideoFile:
                 metadata_errors="replace",
                 options={"max_pixels": str(MAX_PIXELS), "enable_drefs": "0"},
             )
+        except MemoryError:  # no fault of the file
+            self.close()
+            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self.close()
             raise InputError(f"{self.path} cannot be opened as a video: {_first_line(error)}") from error
@@ -284,6 +290,9 @@ class VideoFile:
                     break
                 if len(times) > MAX_FRAMES:
                     raise InputError(f"{self.path} has more than {MAX_FRAMES} frames; cut it into pieces")
+        except MemoryError:  # no fault of the file
+            self.close()
+            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             damage = _first_line(error)
         if damage is not None and self._threads == "AUTO":
