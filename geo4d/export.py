@@ -90,7 +90,7 @@ def save(
         raise ValueError(f"expected one of {', '.join(FORMATS)} as the format, got {format!r}")
     path = Path(path)
     with all_or_nothing(
-        path, most_bytes(reconstruction, format), into_folder=format in _SINGLE_FILES
+        path, most_bytes(reconstruction, format, config), into_folder=format in _SINGLE_FILES
     ) as place:
         written = FORMATS[format](reconstruction, place, config)
     return [path.parent / file.relative_to(place.parent) for file in written]
@@ -111,14 +111,13 @@ _BYTES_PER_PIXEL = {
 }
 
 
-def most_bytes(reconstruction: Reconstruction, format: str) -> int:
+def most_bytes(reconstruction: Reconstruction, format: str, config: ExportConfig) -> int:
     """What an export of all frames takes on disk at most, roughly: for the message when there is no room."""
     height, width = reconstruction.size
     per_frame = height * width * _BYTES_PER_PIXEL.get(format, 0) + 8192
-    points = 1000 * COLMAP_POINTS if format in ("colmap", "nerfstudio") else 0
-    return reconstruction.num_frames * per_frame + min(
-        points, 1000 * reconstruction.num_frames * height * width
-    )
+    points = min(COLMAP_POINTS, reconstruction.num_frames * min(config.points_per_frame, height * width))
+    per_point = 1000 if format in ("colmap", "nerfstudio") else 0
+    return reconstruction.num_frames * per_frame + per_point * points
 
 
 def conventions(reconstruction: Reconstruction) -> dict[str, str]:

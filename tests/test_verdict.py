@@ -26,7 +26,7 @@ def test_a_film_that_fades_in_is_no_failure(usable):
 def test_a_bad_half_is_one(usable):
     verdict = judge_frames(frames(usable, 10), {})
     assert verdict.lines() == [f"verdict: doubtful: only {usable} of 10 frames are reliable"]
-    with pytest.raises(DoubtfulResult, match="only . of 10 frames are reliable; .*--keep-going"):
+    with pytest.raises(DoubtfulResult, match=r"only . of 10 frames are reliable; .*--keep-going"):
         verdict.require(keep_going=False)
     verdict.require(keep_going=True)
 

@@ -493,10 +493,8 @@ class SampledObjective:
         )
         trajectory = 0.0
         if len(self.track):
-            rotation, centre = self._moved_track(variables)
-            distance = terms.camera_distance(
-                rotation, centre, variables.rotation[self.track_frame], variables.centre[self.track_frame]
-            )
+            ranges = [slice(a, a + _ROWS_AT_ONCE) for a in range(0, len(self.track), _ROWS_AT_ONCE)]
+            distance = torch.cat([self._track_distance(variables, rows) for rows in ranges])
             trajectory = float((self.track_weight * distance).sum())
         values = {
             "points": sum(pair[0] for pair in pairs),
@@ -590,6 +588,12 @@ class SampledObjective:
             variables.trajectory_rotation[track],
             variables.trajectory_translation[track],
         )
+
+    def _track_distance(self, variables: Variables, rows: slice) -> Tensor:
+        """Between the cameras of trajectories and those of the variables."""
+        rotation, centre = self._moved_track(variables, rows)
+        frame = self.track_frame[rows]
+        return terms.camera_distance(rotation, centre, variables.rotation[frame], variables.centre[frame])
 
     def _linearise_smoothness(self, variables: Variables, width: float, start: int, stop: int) -> Blocks:
         """Of the frames [start, stop) with the ones after them."""

@@ -55,9 +55,11 @@ def solve_scene(scene: Scene, config: AlignConfig, report: Callable[[str, float]
     points, points_report = _solve_points(scene, start, config)
     report("aligning disparity and trajectories", 0.0)
     judgement = judge(scene, start.samples, points, config)
+    solved_points = points.variables
+    del points  # and the objective that it refers to
     give_back_memory()
     report("aligning all terms", 0.0)
-    objective, solved, solved_report = _solve_all(scene, start, points.variables, judgement, config)
+    objective, solved, solved_report = _solve_all(scene, start, solved_points, judgement, config)
     weights = objective.weights
     return SceneSolution(
         variables=solved.variables,

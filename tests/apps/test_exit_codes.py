@@ -1,4 +1,4 @@
-"""What a user can type ends with a documented exit code and one line, never with 70 (a bug) and never with a traceback."""
+"""What a user can type ends with a documented exit code and one line, never with 70 (a bug), never with a traceback."""
 
 import os
 import signal
@@ -114,7 +114,9 @@ def test_the_place_of_the_run_is_taken(clip, tmp_path):
 
 numbers = st.one_of(
     st.integers(-3, 40).map(str),
-    st.sampled_from(["nan", "inf", "-inf", "1e400", "0x10", "", " ", "٣", "²", "9" * 30, "1e-320", "None", "true"]),
+    st.sampled_from(
+        ["nan", "inf", "-inf", "1e400", "0x10", "", " ", "٣", "²", "9" * 30, "1e-320", "None", "true"]
+    ),
     st.floats(allow_nan=True).map(repr),
     st.text(max_size=4).filter(lambda text: "\0" not in text),
 )
@@ -195,7 +197,17 @@ def test_signals_end_a_run_as_an_interruption_does(clip, tmp_path, number):
         "base.PREDICTORS['stub'] = 'stub'\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
-    words = [sys.executable, "-c", code, "reconstruct", str(clip), "-o", str(tmp_path / "out"), "--model", "stub"]
+    words = [
+        sys.executable,
+        "-c",
+        code,
+        "reconstruct",
+        str(clip),
+        "-o",
+        str(tmp_path / "out"),
+        "--model",
+        "stub",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     ended = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert ended.returncode == 128 + number
