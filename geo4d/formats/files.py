@@ -207,11 +207,23 @@ def _no_room_is(error: Exception, path: Path, needed: int) -> bool:
     """
     if isinstance(error, Geo4DError | ValueError | TypeError | MemoryError):
         return False
-    return _free(path) < max(needed, 2**16)
+    if _free(path) < max(needed, 2**16):
+        return True
+    try:  # a quota, or a limit on the size of files
+        with tempfile.TemporaryFile(dir=_existing_folder(path)) as file:
+            file.write(bytes(min(max(needed, 1), 2**20)))
+            file.flush()
+    except OSError as refused:
+        return refused.errno in _NO_ROOM
+    return False
 
 
 def _free(path: Path) -> int:
-    folder = path.absolute()
-    while not folder.is_dir() and folder != folder.parent:
+    return shutil.disk_usage(_existing_folder(path)).free
+
+
+def _existing_folder(path: Path) -> Path:
+    folder = path.absolute().parent
+    while not folder.is_dir():
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return folder

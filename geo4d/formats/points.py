@@ -245,9 +245,11 @@ class VoxelFilter:
         self._seen = np.zeros(0, np.int64)
 
     def __call__(self, cloud: PointCloud) -> PointCloud:
-        cell = np.floor(cloud.positions.astype(np.float64) / self.size).astype(np.int64)
-        if cell.size and np.abs(cell).max() >= 2**20:
+        with np.errstate(over="ignore"):
+            place = np.floor(cloud.positions.astype(np.float64) / self.size)
+        if place.size and not np.abs(place).max() < 2**20:
             raise ValueError(f"voxel size {self.size} is too small for points this far out; use a larger one")
+        cell = place.astype(np.int64)
         key = ((cell[:, 0] + 2**20) << 42) | ((cell[:, 1] + 2**20) << 21) | (cell[:, 2] + 2**20)
         key, first = np.unique(key, return_index=True)
         new = ~np.isin(key, self._seen, assume_unique=True)
