@@ -22,7 +22,7 @@ from geo4d.types import Reconstruction
 rng = np.random.default_rng(0)
 k = np.tile(np.array([[20.0, 0, 16], [0, 20, 12], [0, 0, 1]], np.float32), (5, 1, 1))
 scene = Reconstruction(
-    depth=rng.random((5, 24, 32)).astype(np.float32) + 1, confidence=np.ones((5, 24, 32), np.float32), intrinsics=k,
+    depth=np.full((5, 24, 32), 2, np.float32), confidence=np.ones((5, 24, 32), np.float32), intrinsics=k,
     times_s=np.arange(5) / 25, source_frames=np.arange(5), scale_kind="scale",
     c2w=np.tile(np.eye(4, dtype=np.float32), (5, 1, 1)), rgb=rng.random((5, 24, 32, 3)).astype(np.float32),
 )
