@@ -1,5 +1,6 @@
 """Settings of a run. Imports nothing heavy, so that the command line can describe itself quickly."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +27,8 @@ class RunConfig:
         allow_partial: go on with the readable frames of a damaged source.
         split_shots: look for cuts; each shot becomes a scene with a world of its own.
         fov_deg: known horizontal field of view in degrees.
-        intrinsics: known fx fy cx cy in pixels of the picture as it is shown: upright, with square pixels, before max_size; pixel
-            centres at +0.5.
+        intrinsics: known fx fy cx cy in pixels of the picture as it is shown: upright, with square pixels, before
+            max_size; pixel centres at +0.5.
         weights: folder or file with the model's weights; none takes the bundled or pulled ones.
         device: torch device; none takes an accelerator if there is one.
         dtype: compute type of the network; none picks by device.
@@ -77,13 +78,28 @@ class RunConfig:
             raise ValueError(f"expected a field of view of 1 to 175 degrees, got {self.fov_deg}")
         if self.fov_deg is not None and self.intrinsics is not None:
             raise ValueError("expected a field of view or intrinsics, got both")
-        if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
-            raise ValueError(f"expected intrinsics fx fy cx cy with fx, fy > 0, got {self.intrinsics}")
+        if self.intrinsics is not None:
+            check_intrinsics(self.intrinsics)
+        if self.window_stride is not None and self.window_stride < 1:
+            raise ValueError(f"expected a window stride of at least 1 frame, got {self.window_stride}")
+        if self.num_steps is not None and self.num_steps < 1:
+            raise ValueError(f"expected at least 1 sampling step, got {self.num_steps}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"expected a seed of 0 to 2**63 - 1, got {self.seed}")
         if self.fps is not None and self.times is not None:
             raise ValueError("expected fps or a file of times, got both")
         if self.tries < 0:
             raise ValueError(f"expected tries >= 0, got {self.tries}")
         parse_size(self.output_size)
+
+
+def check_intrinsics(intrinsics: tuple[float, float, float, float]) -> None:
+    """
+    Raises:
+        ValueError: fx fy cx cy are not finite, or fx or fy is not positive.
+    """
+    if not all(math.isfinite(value) for value in intrinsics) or min(intrinsics[:2]) <= 0:
+        raise ValueError(f"expected intrinsics fx fy cx cy, all finite, with fx, fy > 0, got {intrinsics}")
 
 
 def make_config(**settings: Any) -> RunConfig:

@@ -6,6 +6,9 @@ program (files, checkpoints, devices); the command line turns each into one line
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Geo4DError(Exception):
     """Base of all expected failures; ``exit_code`` is what the command line returns."""
@@ -52,3 +55,58 @@ class GeometryError(Geo4DError):
     """No usable geometry came out (all windows bad, nothing valid), and going on would hide that."""
 
     exit_code = 8
+
+
+class DoubtfulResult(Geo4DError):
+    """A result was written, but part of it cannot be trusted (``geo4d.verdict``)."""
+
+    exit_code = 9
+
+
+_NO_MEMORY = (
+    "out of memory",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "could not allocate memory",
+    "not enough memory",
+    "insufficient memory",
+    "unable to allocate",
+    "can't start new thread",  # its stack finds no room
+    "std::bad_alloc",
+    "cublas_status_alloc_failed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that memory ran out, on the accelerator or the host."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
+            return True
+        text = str(cause).lower()
+        if any(words in text for words in _NO_MEMORY):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+@contextmanager
+def memory_errors(doing: str, advice: str) -> Iterator[None]:
+    """Where memory runs out inside, say at what, and what takes less.
+
+    Args:
+        doing: as in "out of memory while aligning windows".
+        advice: what the user can do.
+    Raises:
+        ResourceError: in place of whatever said that memory ran out.
+    """
+    try:
+        yield
+    except ResourceError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"out of memory while {doing}; {advice}") from error

@@ -25,7 +25,7 @@ from geo4d.formats.cameras import (
     save_tum,
 )
 from geo4d.formats.colours import srgb_to_linear
-from geo4d.formats.files import new_file, new_folder
+from geo4d.formats.files import all_or_nothing, new_file, new_folder
 from geo4d.formats.images import save_exr, save_image, save_mask, save_png16
 from geo4d.formats.points import PointCloud, VoxelFilter, save_glb, save_ply
 from geo4d.kept import MOVING, KeptShare, default_confidence_threshold, kept_mask
@@ -123,7 +123,36 @@ def save(
         raise ValueError(
             f"expected a file x.glb with per_frame, got {format} at {path}; a folder has a file per frame"
         )
-    return FORMATS[format](reconstruction, Path(path), config)
+    path = Path(path)
+    with all_or_nothing(
+        path, most_bytes(reconstruction, format, config), into_folder=format in _SINGLE_FILES
+    ) as place:
+        written = FORMATS[format](reconstruction, place, config)
+    return [path.parent / file.relative_to(place.parent) for file in written]
+
+
+_SINGLE_FILES = ("npz", "tum", "kitti", "preview")
+"""Formats that write single files, which may lie in a folder with others."""
+
+_BYTES_PER_PIXEL = {
+    "npz": 12,
+    "exr": 36,
+    "png": 2,
+    "ply": 27,
+    "glb": 16,
+    "colmap": 5,
+    "nerfstudio": 8,
+    "preview": 3,
+}
+
+
+def most_bytes(reconstruction: Reconstruction, format: str, config: ExportConfig) -> int:
+    """What an export of all frames takes on disk at most, roughly: for the message when there is no room."""
+    height, width = reconstruction.size
+    per_frame = height * width * _BYTES_PER_PIXEL.get(format, 0) + 8192
+    points = min(COLMAP_POINTS, reconstruction.num_frames * min(config.points_per_frame, height * width))
+    per_point = 1000 if format in ("colmap", "nerfstudio") else 0
+    return reconstruction.num_frames * per_frame + per_point * points
 
 
 def conventions(reconstruction: Reconstruction) -> dict[str, str]:

@@ -157,16 +157,20 @@ def list_windows(
     """Frames of every window of a run, ordered by their last frames.
 
     Raises:
-        ValueError: wide windows for a predictor that takes consecutive frames only.
+        ValueError: wide windows for a predictor that takes consecutive frames only, or a stride that leaves frames out.
     """
     if config.wide_windows and not info.takes_gaps:
         raise ValueError(
             f"the model {info.name} takes consecutive frames only; leave out --wide-windows, or use tiny or geo4d"
         )
     length, stride = info.window_length, config.window_stride or info.window_stride
+    if stride > length:
+        raise ValueError(
+            f"expected a window stride of 1 to {length} frames, the length of a window of {info.name}, got {stride}"
+        )
     windows: set[tuple[int, ...]] = set()
     for start, end in scenes:
-        plain = plan_windows(end - start, length, min(stride, length))
+        plain = plan_windows(end - start, length, stride)
         windows |= {tuple(range(start + a, start + b)) for a, b in plain}
         for kind in config.wide_windows:
             for step in WIDE_STEPS.get(kind, ()):

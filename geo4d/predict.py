@@ -1,5 +1,6 @@
 """The windows of a clip through a predictor, each once, onto the spool."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geo4d.errors import ResourceError, is_out_of_memory
 from geo4d.formats.arrays import holds_arrays, load_arrays, save_arrays
+from geo4d.fusion.scratch import give_back_memory
 from geo4d.models.base import Predictor
 from geo4d.plan import RunPlan
 from geo4d.spool import Spool
@@ -75,15 +78,53 @@ class WindowSource:
     def predict(
         self, window: Window, prior: PriorMaps | None, attempt: int, previous: Prediction | None
     ) -> Prediction:
-        """One window, with its non-finite values masked and reported."""
-        prediction = self.predictor.predict(
-            window,
-            seed=self.seed + attempt * NEXT_TRY,
-            prior=prior,
-            context=self.context,
-            previous=previous,
-        )
+        """One window, with its non-finite values masked and reported.
+
+        Raises:
+            ResourceError: out of memory also after everything that can be let go was.
+        """
+
+        def predict() -> Prediction:
+            return self.predictor.predict(
+                window,
+                seed=self.seed + attempt * NEXT_TRY,
+                prior=prior,
+                context=self.context,
+                previous=previous,
+            )
+
+        try:
+            prediction = predict()
+        except Exception as error:
+            if isinstance(error, ResourceError) or not is_out_of_memory(error):
+                raise
+            prediction = self._predict_with_less(predict, window, error)
         return mask_nonfinite(prediction)
+
+    def _predict_with_less(
+        self, predict: Callable[[], Prediction], window: Window, error: Exception
+    ) -> Prediction:
+        """A second try with one thread, whose work space is not there once for each, and with empty caches."""
+        log.warning("window %d: out of memory; once more with one thread and empty caches", window.index)
+        error.__traceback__ = None  # it holds every tensor of the first try
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            gc.collect()
+            give_back_memory()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            return predict()
+        except Exception as again:
+            if isinstance(again, ResourceError) or not is_out_of_memory(again):
+                raise
+            info = self.predictor.info
+            smaller = info.smaller or "a smaller model"
+            raise ResourceError(
+                f"out of memory in window {window.index} of the model {info.name}; use {smaller}, or close other programs"
+            ) from again
+        finally:
+            torch.set_num_threads(threads)
 
 
 def prepare(source: WindowSource, folder: Path) -> WindowSource:
@@ -188,7 +229,9 @@ def mask_nonfinite(prediction: Prediction) -> Prediction:
         if name in ("ray_map", "ray_c2w", "intrinsics", "c2w") and not bool(torch.isfinite(value).all())
     }
     share = float(bad.float().mean())
-    if share == 0 and not cameras:
+    carry = prediction.carry or {}
+    carry_is_finite = all(bool(torch.isfinite(value).all()) for value in carry.values())
+    if share == 0 and not cameras and carry_is_finite:
         return prediction
     log.warning(
         "window %d: %.1f %% of its pixels%s are not finite and are not used",
@@ -196,24 +239,35 @@ def mask_nonfinite(prediction: Prediction) -> Prediction:
         100 * share,
         f" and its {', '.join(cameras)}" if cameras else "",
     )
+    known = prediction.provenance.get("not_finite", {})  # what the pipeline masked itself
     valid = torch.ones_like(bad) if prediction.valid is None else prediction.valid
     changes: dict[str, Any] = {name: torch.nan_to_num(value, 0.0, 0.0, 0.0) for name, value in maps.items()}
     changes.update(dict.fromkeys(cameras))
+    if not carry_is_finite:
+        changes["carry"] = None  # the next window begins anew, and is not spoilt
     return replace(
         prediction,
         **changes,
         valid=valid & ~bad.to(valid.device),
         provenance={
             **prediction.provenance,
-            "not_finite": {"share_of_pixels": share, "cameras": sorted(cameras)},
+            "not_finite": {
+                **known,
+                "share_of_pixels": max(share, known.get("share_of_pixels", 0.0)),
+                "cameras": sorted({*cameras, *known.get("cameras", [])}),
+            },
         },
     )
 
 
 def nonfinite_windows(predictions: Iterable[Prediction]) -> dict[int, Any]:
-    """What ``mask_nonfinite`` found, by window."""
+    """What ``mask_nonfinite`` or the model's own pipeline found, by number of the window.
+
+    Args:
+        predictions: those of the model; evidence from motion is no failure of the model where it has no value.
+    """
     return {
-        index: prediction.provenance["not_finite"]
-        for index, prediction in enumerate(predictions)
+        prediction.window_index: prediction.provenance["not_finite"]
+        for prediction in predictions
         if "not_finite" in prediction.provenance
     }

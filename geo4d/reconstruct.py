@@ -8,7 +8,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,17 @@ from torch.nn.functional import interpolate
 
 from geo4d.config import RunConfig, make_config
 from geo4d.datasets.recordings import find_recording, picture_names
-from geo4d.errors import GeometryError
+from geo4d.errors import GeometryError, is_out_of_memory, memory_errors
 from geo4d.evidence import WindowPrior, camera_evidence, describe, find_motion, place_cameras
+from geo4d.formats.files import disk_errors
 from geo4d.fusion.align import align
 from geo4d.fusion.alignment import AlignConfig, Alignment, find_bad_windows
 from geo4d.fusion.dense import iter_dense
+from geo4d.fusion.scratch import give_back_memory
 from geo4d.fusion.steady import iter_steady
 from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
-from geo4d.models.base import Predictor, load_predictor
+from geo4d.models.base import Predictor, choose_device, load_predictor
 from geo4d.moving import MovingMaps, find_moving
 from geo4d.plan import RunPlan, plan_run, require_space, samples_per_frame
 from geo4d.predict import (
@@ -57,6 +59,10 @@ UNSEEN = 0.02
 
 MOST_WORKERS = 4
 """Frames that are enlarged beside each other; each takes about 60 bytes per pixel."""
+
+_SMALLER = "use a smaller --max-size or model, or close other programs"
+_FEWER = "use fewer frames (--start, --stop, --stride)"
+"""Ways out, for the message when memory has run out."""
 
 DECIDE_NO_WINDOW = ("times", "tries", "fusion", "focal", "output_size", "keep_windows", "allow_partial")
 """Settings that may change when a run is resumed: they come after the windows."""
@@ -102,37 +108,41 @@ def reconstruct(
     if target is not None:
         check_output(target, overwrite=overwrite, resume=resume)
     clock = StageClock()
-    with clock("read"):
+    with clock("read"), memory_errors("reading the video", f"{_SMALLER}, or a smaller copy of the video"):
         clip, config = _open(video, config)
     with clip:
-        with clock("load model"):
-            device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with clock("load model"), memory_errors("loading the model", _SMALLER):
+            device = choose_device(config.device)
             predictor = _load(model, model_options, config, device)
-        with clock("plan"):
+        with clock("plan"), memory_errors("looking for shots", _SMALLER):
             looks = FrameLooks() if "loops" in config.wide_windows else None
             scenes = find_scenes(clip, config, progress, looks)
             plan = plan_run(clip, predictor, config, scenes=scenes, device=device, looks=looks)
             inputs = _inputs(clip, predictor, plan, config)
         if on_plan is not None:
             on_plan(plan)
-        with Workspace(target, inputs, overwrite=overwrite, resume=resume) as work:
-            require_space(work.folder, plan.spool_bytes + plan.result_bytes)
+        needed = plan.spool_bytes + plan.result_bytes
+        with (
+            Workspace(target, inputs, overwrite=overwrite, resume=resume) as work,
+            disk_errors(work.output, needed, "finished windows are kept for --resume"),
+        ):
+            require_space(work.folder, needed)
             spool = Spool(work.windows, config.precision)
             source = WindowSource(clip, plan, predictor, config.seed, _known_intrinsics(clip, plan, config))
             motion = moving = None
             if config.motion and predictor.info.prior == "motion":
-                with clock("motion"):
+                with clock("motion"), memory_errors("tracking points", f"{_FEWER}, or --no-motion"):
                     motion = find_motion(clip, _known_matrix(clip.size, clip, config), work.windows, progress)
                     moving = find_moving(clip, motion, work.windows, progress)
                 prior = WindowPrior(motion, clip, plan.model_size, plan.windows, spool, moving)
                 source = replace(source, prior=prior)
-            with clock("predict"):
+            with clock("predict"), memory_errors("predicting windows", _SMALLER):
                 source = prepare(source, work.windows)
                 predict_windows(source, spool, progress)
-            with clock("align"):
+            with clock("align"), memory_errors("aligning windows", _FEWER):
                 alignment, predictions, tries = align_windows(source, spool, motion, config, progress)
             if alignment.c2w is None:
-                with clock("motion"):
+                with clock("motion"), memory_errors("solving cameras", _FEWER):
                     alignment, motion = place_cameras(
                         alignment,
                         predictions,
@@ -141,7 +151,8 @@ def reconstruct(
                         per_frame_scale=predictor.info.window_length == 1,
                         progress=progress,
                     )
-            with clock("write"):
+            give_back_memory()
+            with clock("write"), memory_errors("storing maps", "use --output-size model or a smaller size"):
                 writer = StoreWriter(work.result, clip.num_frames, plan.map_size, config.precision)
                 shown = write_maps(writer, alignment, predictions, clip, moving, progress)
             alignment = replace(alignment, reliable=alignment.reliable & shown & _camera_known(motion, shown))
@@ -154,7 +165,7 @@ def reconstruct(
                     "evidence_windows": spool.evidence_windows(),
                     "motion": None if motion is None else describe(motion),
                     "tries": tries,
-                    "not_finite": nonfinite_windows(predictions),
+                    "not_finite": nonfinite_windows(predictions[: len(plan.windows)]),
                     "frames_without_picture": torch.nonzero(~shown)[:, 0].tolist(),
                     "num_unreliable_frames": int((~alignment.reliable).sum()),
                     "seconds": clock.seconds,
@@ -235,6 +246,7 @@ def align_windows(
             if evidence is None
             else replace(evidence, windows=tuple(range(count, count + len(further)))),
             device=plan.device,
+            scratch=spool.folder,
             progress=lambda stage, share: progress("align", int(100 * share), 100),
         )
         return alignment, predictions
@@ -290,7 +302,7 @@ def write_maps(
 
     keeps_colour = clip.path is None  # an array cannot be read again later
     workers = min(os.cpu_count() or 1, MOST_WORKERS)
-    waiting: deque[Future[int]] = deque()
+    waiting: deque[tuple[Future[int], tuple[FrameMaps, Tensor, Tensor]]] = deque()
 
     def enlarge_and_store(maps: FrameMaps, rgb_low: Tensor, rgb: Tensor) -> int:
         colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
@@ -298,7 +310,23 @@ def write_maps(
         return maps.frame_index
 
     def finish_one() -> None:
-        progress("write", waiting.popleft().result() + 1, clip.num_frames)
+        nonlocal workers
+        future, frame = waiting.popleft()
+        try:
+            done = future.result()
+        except Exception as error:
+            if workers == 0 or not is_out_of_memory(error):
+                raise
+            log.warning(
+                "out of memory while storing frame %d: from here on one after another", frame[0].frame_index
+            )
+            workers = 0
+            wait(
+                [other for other, _ in waiting]
+            )  # and let go of what they hold, before this one is tried again
+            give_back_memory()
+            done = enlarge_and_store(*frame)
+        progress("write", done + 1, clip.num_frames)
 
     # One torch thread in each: frames, not parts of them, are shared out.
     with single_thread(), ThreadPoolExecutor(workers) as pool:
@@ -314,7 +342,8 @@ def write_maps(
             shown[maps.frame_index] = shows_something(visible)
             trust = torch.where(visible & shown[maps.frame_index], 1.0, UNSEEN)
             maps = replace(maps, confidence=maps.confidence * trust)
-            waiting.append(pool.submit(enlarge_and_store, maps, rgb_low, rgb))
+            frame = (maps, rgb_low, rgb)
+            waiting.append((pool.submit(enlarge_and_store, *frame), frame))
             if len(waiting) > workers:
                 finish_one()
         while waiting:

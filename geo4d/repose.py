@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo4d.config import Precision
+from geo4d.config import Precision, check_intrinsics
 from geo4d.errors import InputError
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.manifest import read_manifest
@@ -44,7 +44,8 @@ def repose(
         output: new folder.
         mask: video or folder of pictures, bright where things move, one frame per frame of the source or of the result.
         mask_radius: how far masks are grown, share of the picture's diagonal.
-        intrinsics: known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at +0.5.
+        intrinsics: known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at
+            +0.5.
         trajectory: TUM file of camera to world, one line per frame of the result, in any unit.
         per_frame_scale: let every frame's depth change by a factor of its own.
         matcher: makes the tracks from matched pairs of frames instead of following points.
@@ -60,6 +61,7 @@ def repose(
     frames = list(before.source_frames)
     known: Tensor | None = None
     if intrinsics is not None:
+        check_intrinsics(intrinsics)
         fx, fy, cx, cy = intrinsics
         K = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
         known = resize_intrinsics(K, source_size, before.size)

@@ -1,20 +1,24 @@
 """The command ``geo4d``: finds the command's module, parses its options, turns errors into one line and an exit code.
 
 Exit codes: 0 done; 1 another expected failure; 2 wrong usage; 3 input; 4 output; 5 weights; 6 a missing optional package;
-7 memory; 8 no usable geometry; 70 a bug; 130 interrupted. They belong to the classes of ``geo4d.errors``.
+7 memory; 8 no usable geometry; 9 a doubtful result; 70 a bug; 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM. They belong
+to the classes of ``geo4d.errors``.
 """
 
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import get_type_hints
 
 from geo4d import __version__
-from geo4d.errors import Geo4DError, ResourceError
+from geo4d.errors import Geo4DError, OutputError, ResourceError, is_out_of_memory
 
 COMMANDS: dict[str, str] = {
     "reconstruct": "video in, 4D geometry out",
@@ -69,9 +73,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if words[0] not in COMMANDS:
         return _fail(f"unknown command {words[0]!r}; expected one of {', '.join(COMMANDS)}", USAGE_ERROR)
-    with _OneLineErrors(debug) as outcome:
+    with _OneLineErrors(debug) as outcome, _signals_interrupt():
         outcome.code = _run(words[0], words[1:])
     return outcome.code
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked the process to end; everything is tidied up as after an interruption from the keyboard."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise ``Ended``; a signal that the process was started to ignore stays ignored."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    try:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            for number in numbers:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    before[number] = signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _OneLineErrors:
@@ -107,14 +139,20 @@ def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and one line for an error."""
     if isinstance(error, Geo4DError):
         return error.exit_code, str(error)
+    if isinstance(error, Ended):
+        return error.exit_code, f"ended by {error}"
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
     if isinstance(error, BrokenPipeError):
         return 0, ""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return ResourceError.exit_code, (
             "out of memory; use a smaller --max-size or model, or close other programs"
         )
+    if isinstance(error, OSError) and error.errno is not None:
+        # The system refused what the user asked for, such as a place or a port: no fault of the program.
+        place = "" if error.filename is None else f" {str(error.filename)[:300]}"
+        return OutputError.exit_code, f"cannot use{place or ' a file or port'}: {error.strerror}"
     if isinstance(error, ValueError) and not isinstance(error, UnicodeError):  # that one is no wrong usage
         return USAGE_ERROR, str(error)
     name = type(error).__name__

@@ -292,20 +292,26 @@ def load_colmap(folder: str | Path) -> ColmapModel:
     """
     folder = Path(folder)
     try:
-        if (folder / "images.bin").is_file():
-            cameras = _read_cameras_binary(existing_file(folder / "cameras.bin", "COLMAP cameras"))
-            images = _read_images_binary(folder / "images.bin")
-            points = _read_points_binary(folder / "points3D.bin")
-        else:
-            cameras = _read_cameras_text(
-                existing_file(folder / "cameras.txt", "COLMAP cameras (cameras.txt or .bin)")
-            )
-            images = _read_images_text(
-                existing_file(folder / "images.txt", "COLMAP images (images.txt or .bin)")
-            )
-            points = _read_points_text(folder / "points3D.txt")
-    except (struct.error, IndexError, ValueError, KeyError) as error:
+        return _read_colmap(folder)
+    except (struct.error, IndexError, ValueError, KeyError, OverflowError, TypeError) as error:
         raise InputError(f"expected a COLMAP model in {folder}, but it is malformed: {error}") from error
+
+
+def _read_colmap(folder: Path) -> ColmapModel:
+    if (folder / "images.bin").is_file():
+        cameras = _read_cameras_binary(existing_file(folder / "cameras.bin", "COLMAP cameras"))
+        images = _read_images_binary(folder / "images.bin")
+        points = _read_points_binary(folder / "points3D.bin")
+    else:
+        cameras = _read_cameras_text(
+            existing_file(folder / "cameras.txt", "COLMAP cameras (cameras.txt or .bin)")
+        )
+        images = _read_images_text(existing_file(folder / "images.txt", "COLMAP images (images.txt or .bin)"))
+        points = _read_points_text(folder / "points3D.txt")
+    if any(not np.isfinite(image[2]).all() or not any(image[2]) for image in images):
+        raise ValueError("a rotation of length 0 or one that is not finite")
+    if any(len(point[4]) and point[4][:, 1].min() < 0 for point in points):
+        raise ValueError("a track with a negative index")
     images.sort(key=lambda image: image[1])
     rows = {image[0]: row for row, image in enumerate(images)}
     missing = {image[4] for image in images} - cameras.keys()
@@ -355,7 +361,17 @@ def _colmap_camera(
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
-    return struct.unpack(layout, file.read(struct.calcsize(layout)))
+    return struct.unpack(layout, _take(file, struct.calcsize(layout)))
+
+
+def _take(file: BinaryIO, num_bytes: int) -> bytes:
+    """So many bytes, which must be there: nothing is allocated for more than the file holds."""
+    position = file.tell()
+    remaining = file.seek(0, 2) - position
+    file.seek(position)
+    if num_bytes > remaining:
+        raise ValueError(f"{num_bytes} bytes are promised where {remaining} are left")
+    return file.read(num_bytes)
 
 
 def _read_cameras_binary(path: Path) -> dict[int, Any]:
@@ -378,14 +394,11 @@ def _read_images_binary(path: Path) -> list[tuple[Any, ...]]:
             number, *pose, camera = _unpack(file, "<i7di")
             name = b""
             while (character := file.read(1)) != b"\0":
-                if not character:
+                if not character or len(name) > 4096:
                     raise ValueError("image name without end")
                 name += character
             count = _unpack(file, "<Q")[0]
-            data = file.read(24 * count)
-            if len(data) != 24 * count:
-                raise ValueError("2-D points are truncated")
-            record = np.frombuffer(data, [("xy", "<f8", 2), ("id", "<i8")])
+            record = np.frombuffer(_take(file, 24 * count), [("xy", "<f8", 2), ("id", "<i8")])
             images.append((number, name.decode(), pose[:4], pose[4:], camera, record["xy"]))
     return images
 
@@ -549,7 +562,9 @@ def load_nerfstudio(path: str | Path) -> NerfstudioModel:
             matrices.append([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
             sizes.append((height, width))
             poses.append(frame["transform_matrix"])
-        opengl = torch.tensor(poses, dtype=torch.float64).reshape(-1, 4, 4)
+        opengl = torch.tensor(poses, dtype=torch.float64)
+        if opengl.shape != (len(frames), 4, 4) or not bool(opengl.isfinite().all()):
+            raise ValueError(f"expected finite matrices [{len(frames)}, 4, 4], got {list(opengl.shape)}")
         depth_files = [frame["depth_file_path"] for frame in frames if "depth_file_path" in frame]
         mask_files = [frame["mask_path"] for frame in frames if "mask_path" in frame]
         times = [float(frame["time"]) for frame in frames if "time" in frame]
@@ -564,7 +579,7 @@ def load_nerfstudio(path: str | Path) -> NerfstudioModel:
             ply_file=document.get("ply_file_path"),
             times_s=np.array(times) if len(times) == len(frames) else None,
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError) as error:
         raise InputError(
             f"expected a nerfstudio transforms.json in {path}, but it is malformed: {error!r}"
         ) from error

@@ -5,10 +5,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from geo4d.errors import InputError, OutputError
+from geo4d.errors import Geo4DError, InputError, OutputError
 
 
 def existing_file(path: str | Path, what: str) -> Path:
@@ -30,29 +30,31 @@ def existing_file(path: str | Path, what: str) -> Path:
 def new_file(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; renamed to ``path`` at the end, deleted on any error.
 
+    Folders above it are made, and taken away again on an error.
+
     Raises:
         OutputError: the folder is not writable or the disk is full.
     """
     path = Path(path)
-    with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with output_errors(path), _parents(path):
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=".part" + path.suffix
         )
         os.close(handle)
-    temporary = Path(name)
-    try:
-        with output_errors(path):
+        temporary = Path(name)
+        try:
             yield temporary
             temporary.chmod(0o644)
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside ``path`` to fill; renamed to ``path`` at the end, deleted on any error.
+
+    Folders above it are made, and taken away again on an error.
 
     Args:
         overwrite: replace an existing folder; it is removed only after the new one is complete.
@@ -60,15 +62,11 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         OutputError: ``path`` exists, is not writable, or the disk is full.
     """
     path = Path(path)
-    if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
-        raise OutputError(
-            f"expected a new folder, but {path} exists; choose another name or pass --overwrite"
-        )
-    with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with output_errors(path), _parents(path):
+        if not overwrite:
+            _require_new_folder(path)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
-    try:
-        with output_errors(path):
+        try:
             yield temporary
             temporary.chmod(0o755)
             if path.exists():
@@ -78,19 +76,154 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
                 shutil.rmtree(old)
             else:
                 temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def all_or_nothing(path: str | Path, needed: int, *, into_folder: bool = False) -> Iterator[Path]:
+    """A place of the name of ``path`` in a temporary folder beside it, for writers of several files.
+
+    What lies in the temporary folder at the end (a file of that name, files beside it, or a folder) is moved to where
+    ``path`` is; on any error nothing appears there.
+
+    Args:
+        needed: bytes that it takes at most, for the message when the disk is full.
+        into_folder: files of the folder ``path`` may join others in a folder that is there; otherwise it must be new.
+    Raises:
+        OutputError: ``path`` exists, is not writable, or the disk is full.
+    """
+    path = Path(path)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    with disk_errors(path, needed, "nothing was left behind"), output_errors(path), _parents(path):
+        if path.is_dir() and not into_folder:
+            _require_new_folder(path)
+        stage = Path(tempfile.mkdtemp(dir=path.parent, prefix=".geo4d-", suffix=".part"))
+        try:
+            yield stage / path.name
+            for entry in sorted(stage.iterdir()):
+                _move(entry, path.parent / entry.name)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    if source.is_dir() and target.is_dir() and any(target.iterdir()):
+        for entry in sorted(source.iterdir()):
+            _move(entry, target / entry.name)
+    elif source.is_dir() and target.exists() and not target.is_dir():
+        raise OutputError(f"expected a folder at {target}, found a file; choose another name")
+    else:
+        source.replace(target)
+
+
+def _require_new_folder(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(
+            f"expected a new folder, but {path} exists; choose another name or pass --overwrite"
+        )
+
+
+@contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """The folders above ``path``; those that were not there go again on an error."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in made:  # the deepest first
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
+    """What the system says about a place that is written to, as errors of ours.
+
+    Raises:
+        OutputError: no permission, no room, or a place that cannot be written.
+    """
     try:
         yield
     except PermissionError as error:
         raise OutputError(f"cannot write {path}: no permission; choose a folder you may write to") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"cannot write {path}: the disk is full; nothing was left behind") from error
-        if error.errno in (errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG):
+            raise OutputError(f"cannot write {path}: the disk is full") from error
+        if error.errno in (
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.EEXIST,
+            errno.ENAMETOOLONG,
+            errno.EFBIG,
+            errno.ELOOP,
+        ):
             raise OutputError(f"cannot write {path}: {error.strerror}; choose another place") from error
         raise
+
+
+@contextmanager
+def disk_errors(path: Path, needed: int, left: str) -> Iterator[None]:
+    """Where the disk fills up inside, say so with the path and the bytes, whatever the library that wrote called it.
+
+    Args:
+        path: what is being written.
+        needed: bytes that it takes at most.
+        left: what became of the part that was written.
+    Raises:
+        OutputError: in place of whatever said that the disk is full.
+    """
+    free = _free(path)
+    try:
+        yield
+    except Exception as error:
+        if not _no_room_was(error) and not _no_room_is(error, path, needed):
+            raise
+        raise OutputError(
+            f"cannot write {path}: the disk is full; at most {needed} bytes are needed, {free} were free; {left}"
+        ) from error
+
+
+def _no_room_was(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _no_room_is(error: Exception, path: Path, needed: int) -> bool:
+    """Whether a failed write that does not say why had no room.
+
+    Image, movie and archive libraries report it in words of their own, or as a short write.
+    """
+    if isinstance(error, Geo4DError | ValueError | TypeError | MemoryError):
+        return False
+    if _free(path) < max(needed, 2**16):
+        return True
+    try:  # a quota, or a limit on the size of files
+        with tempfile.TemporaryFile(dir=_existing_folder(path)) as file:
+            file.write(bytes(min(max(needed, 1), 2**20)))
+            file.flush()
+    except OSError as refused:
+        return refused.errno in _NO_ROOM
+    return False
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(_existing_folder(path)).free
+
+
+def _existing_folder(path: Path) -> Path:
+    folder = path.absolute().parent
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder

@@ -17,6 +17,9 @@ from geo4d.formats.files import existing_file, new_file
 
 _MIDDLEBURY_TAG = 202021.25
 
+MOST_EXR_VALUES = 2**28
+"""Pixels times channels of an EXR file that are read at most: sixteen channels of 4096 x 4096."""
+
 
 def load_image(path: str | Path) -> np.ndarray:
     """Colour image as RGB float32 [H, W, 3] in [0, 1]; grey is repeated, alpha dropped, EXIF rotation applied.
@@ -93,7 +96,7 @@ def _encode(path: str | Path, pixels: np.ndarray, cv2: Any) -> None:
     if not written:
         raise ValueError(f"expected an image of shape [H, W] or [H, W, 3], got {pixels.shape}")
     with new_file(path) as temporary:
-        buffer.tofile(temporary)
+        temporary.write_bytes(buffer.tobytes())
 
 
 def load_exr(path: str | Path, part: str | int | None = None) -> dict[str, np.ndarray]:
@@ -111,9 +114,31 @@ def load_exr(path: str | Path, part: str | int | None = None) -> dict[str, np.nd
 
     try:
         with _utf8_path(existing_file(path, "an EXR file"), "r") as place:
+            _check_exr(OpenEXR.File(place, separate_channels=True, header_only=True))
             file = OpenEXR.File(place, separate_channels=True)
-    except (RuntimeError, ValueError) as error:
+        return _exr_channels(file, path, part)
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise InputError(f"expected an EXR file, but {path} cannot be read: {error}") from error
+
+
+def _check_exr(file: Any) -> None:
+    """
+    Raises:
+        ValueError: the header declares more than ``MOST_EXR_VALUES``, which would be allocated before anything is read.
+    """
+    for piece in file.parts:
+        for window in ("dataWindow", "displayWindow"):
+            low, high = piece.header[window]
+            columns, rows = (int(high[axis]) - int(low[axis]) + 1 for axis in (0, 1))
+            channels = max(1, len(piece.header.get("channels", ())))
+            if columns < 1 or rows < 1 or columns * rows * channels > MOST_EXR_VALUES:
+                raise ValueError(
+                    f"its {window} is {columns} x {rows} with {channels} channels; "
+                    f"at most {MOST_EXR_VALUES} values are read"
+                )
+
+
+def _exr_channels(file: Any, path: str | Path, part: str | int | None) -> dict[str, np.ndarray]:
     parts = list(enumerate(file.parts))
     if part is not None:
         parts = [(i, p) for i, p in parts if part in (i, p.name())]

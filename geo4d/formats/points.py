@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -128,50 +128,71 @@ def load_ply(path: str | Path) -> PointCloud:
     """Read the vertices of a binary little-endian or ASCII PLY.
 
     Raises:
-        InputError: missing, not a PLY, truncated, or without x, y, z.
+        InputError: missing, not a PLY, malformed, truncated, or without x, y, z.
     """
     path = existing_file(path, "a PLY file")
-    with path.open("rb") as file:
-        if file.readline(16).strip() != b"ply":
-            raise InputError(f"expected a PLY file, but {path} does not start with 'ply'")
-        layout, count, fields, in_vertex = b"", 0, [], False
-        while (line := file.readline(4096)).strip() != b"end_header":
-            words = line.split()
-            if not line or not words:
-                raise InputError(f"expected a PLY header that ends with end_header in {path}")
-            if words[0] == b"format":
-                layout = words[1]
-            elif words[0] == b"element":
-                in_vertex = words[1] == b"vertex"
-                count = int(words[2]) if in_vertex else count
-            elif words[0] == b"property" and in_vertex:
-                if words[1].decode() not in _PLY_TYPES:
-                    raise InputError(
-                        f"expected scalar vertex properties in {path}, got {line.decode().strip()!r}"
-                    )
-                fields.append((words[2].decode(), _PLY_TYPES[words[1].decode()]))
-        if not {"x", "y", "z"} <= {name for name, _ in fields}:
-            raise InputError(f"expected vertices with x, y and z in {path}")
-        dtype = np.dtype(fields)
-        if layout == b"ascii":
-            table = np.array([file.readline().split()[: len(fields)] for _ in range(count)], np.float64)
-            record = np.zeros(count, dtype)
-            for column, (name, _) in enumerate(fields):
-                record[name] = table[:, column] if count else 0
-        elif layout == b"binary_little_endian":
-            if path.stat().st_size - file.tell() < count * dtype.itemsize:
-                raise InputError(f"expected {count} points in {path}, but the file is truncated")
-            record = np.frombuffer(file.read(count * dtype.itemsize), dtype)
-        else:
-            raise InputError(f"expected an ASCII or binary little-endian PLY, got {layout!r} in {path}")
-    names = set(dtype.names or ())
+    try:
+        with path.open("rb") as file:
+            record = _read_vertices(file, path)
+    except (ValueError, IndexError, TypeError, OverflowError) as error:
+        raise InputError(f"expected a PLY file, but {path} is malformed: {error}") from error
+    names = set(record.dtype.names or ())
     colour_names = ("red", "green", "blue")
+    colours = np.stack([record[n] for n in colour_names], 1) if names >= set(colour_names) else None
+    if colours is not None and colours.dtype != np.uint8:
+        raise InputError(f"expected colours of 8 bits in {path}, got {colours.dtype}")
     return PointCloud(
         positions=np.stack([record[name] for name in "xyz"], axis=1),
-        colours=np.stack([record[n] for n in colour_names], 1) if names >= set(colour_names) else None,
+        colours=colours,
         confidence=record["confidence"].astype(np.float32) if "confidence" in names else None,
         frames=record["frame"].astype(np.int32) if "frame" in names else None,
     )
+
+
+def _read_vertices(file: BinaryIO, path: Path) -> np.ndarray:
+    """The vertices as a structured array; what the header promises is compared with the size of the file first."""
+    if file.readline(16).strip() != b"ply":
+        raise InputError(f"expected a PLY file, but {path} does not start with 'ply'")
+    layout, count, in_vertex = b"", 0, False
+    fields: list[tuple[str, str]] = []
+    while (line := file.readline(4096)).strip() != b"end_header":
+        words = line.split()
+        if not line or not words:
+            raise InputError(f"expected a PLY header that ends with end_header in {path}")
+        if words[0] == b"format":
+            layout = words[1]
+        elif words[0] == b"element":
+            in_vertex = words[1] == b"vertex"
+            if in_vertex:
+                count = int(words[2])
+            elif not fields and int(words[2]) != 0:
+                raise InputError(
+                    f"expected the vertices first in {path}, found the element {words[1].decode()!r}"
+                )
+        elif words[0] == b"property" and in_vertex:
+            if words[1].decode() not in _PLY_TYPES:
+                raise InputError(
+                    f"expected scalar vertex properties in {path}, got {line.decode().strip()!r}"
+                )
+            fields.append((words[2].decode(), _PLY_TYPES[words[1].decode()]))
+    if not {"x", "y", "z"} <= {name for name, _ in fields}:
+        raise InputError(f"expected vertices with x, y and z in {path}")
+    dtype = np.dtype(fields)
+    if layout not in (b"ascii", b"binary_little_endian"):
+        raise InputError(f"expected an ASCII or binary little-endian PLY, got {layout!r} in {path}")
+    least = 2 * len(fields) if layout == b"ascii" else dtype.itemsize
+    # The last line of a text may lack its end.
+    if count < 0 or path.stat().st_size - file.tell() < count * least - (layout == b"ascii"):
+        raise InputError(f"expected {count} points in {path}, but the file is truncated")
+    if layout == b"binary_little_endian":
+        return np.frombuffer(file.read(count * dtype.itemsize), dtype)
+    record = np.zeros(count, dtype)
+    for row in range(count):
+        words = file.readline(65536).split()
+        if len(words) < len(fields):
+            raise InputError(f"expected {len(fields)} numbers for point {row} in {path}, got {len(words)}")
+        record[row] = tuple(float(word) for word in words[: len(fields)])
+    return record
 
 
 def save_glb(
@@ -343,9 +364,11 @@ class VoxelFilter:
         self._seen = np.zeros(0, np.int64)
 
     def __call__(self, cloud: PointCloud) -> PointCloud:
-        cell = np.floor(cloud.positions.astype(np.float64) / self.size).astype(np.int64)
-        if cell.size and np.abs(cell).max() >= 2**20:
+        with np.errstate(over="ignore"):
+            place = np.floor(cloud.positions.astype(np.float64) / self.size)
+        if place.size and not np.abs(place).max() < 2**20:
             raise ValueError(f"voxel size {self.size} is too small for points this far out; use a larger one")
+        cell = place.astype(np.int64)
         key = ((cell[:, 0] + 2**20) << 42) | ((cell[:, 1] + 2**20) << 21) | (cell[:, 2] + 2**20)
         key, first = np.unique(key, return_index=True)
         new = ~np.isin(key, self._seen, assume_unique=True)

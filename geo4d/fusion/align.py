@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,7 @@ from geo4d.fusion.init import Registration, disagreeing_windows, register_window
 from geo4d.fusion.objective import ObjectiveValues, Optics, evaluate_objective
 from geo4d.fusion.samples import Samples, restrict, take_samples
 from geo4d.fusion.scene import SceneSolution, solve_scene
+from geo4d.fusion.scratch import give_back_memory
 from geo4d.fusion.start import Scene
 from geo4d.fusion.stitch import stitch
 from geo4d.fusion.variables import Variables, scale_world
@@ -40,6 +42,7 @@ def align(
     known_c2w: Float[Tensor, "T 4 4"] | None = None,
     motion: CameraEvidence | None = None,
     device: torch.device | str | None = None,
+    scratch: Path | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Alignment:
     """Cameras, focal length and window alignments of a video from the predictions of its windows.
@@ -51,8 +54,10 @@ def align(
         size: (height, width) of the maps; None takes that of the first prediction.
         known_intrinsics, known_c2w: held fixed; the world is then that of ``known_c2w``.
         motion: cameras from tracks, used as one more trajectory.
+        scratch: folder for work files of long videos; None takes the system's temporary one.
         progress: called with a stage's name and the share done.
     Raises:
+        OutputError: there is no room for the work files.
         ValueError: no predictions, maps of several sizes, frames out of range, or mixed kinds of predictions.
     """
     config = config or AlignConfig.corrected()
@@ -85,12 +90,14 @@ def align(
             device=device,
             progress=progress,
         )
+        give_back_memory()  # of the predictions, and of the pieces that the samples were put together from
         return align_samples(
             samples,
             config=config,
             known_intrinsics=known_intrinsics,
             known_c2w=known_c2w,
             motion=motion,
+            scratch=scratch,
             report=progress or (lambda stage, share: None),
         )
 
@@ -122,6 +129,7 @@ def align_samples(
     known_intrinsics: Float[Tensor, "T 3 3"] | None,
     known_c2w: Float[Tensor, "T 4 4"] | None,
     motion: CameraEvidence | None,
+    scratch: Path | None = None,
     report: Callable[[str, float], None],
 ) -> Alignment:
     """``align`` after the reading: one solve per group of windows that hang together."""
@@ -145,6 +153,7 @@ def align_samples(
             known_intrinsics=None if known_intrinsics is None else known_intrinsics[frames],
             known_c2w=None if known_c2w is None else known_c2w[frames],
             motion=None if motion is None else motion.at(frames),
+            scratch=scratch,
         )
         solutions.append(solve_scene(scene, config, report))
     return _merge_scenes(partition, solutions, config)

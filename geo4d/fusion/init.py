@@ -4,7 +4,7 @@ Every fit is robust (reweighted), because a window of a stochastic predictor may
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,9 @@ from geo4d.geometry.poses import (
     similarity,
     similarity_parts,
 )
+
+_FRAMES_AT_ONCE, _WINDOWS_AT_ONCE = 512, 128
+"""That are worked on together: what is in memory does not grow with the video."""
 
 
 def masked_median(values: Float[Tensor, "*b n"], mask: Bool[Tensor, "*b n"]) -> Float[Tensor, "*b"]:
@@ -307,7 +310,7 @@ def disagreeing_windows(
 
 def window_poses(
     samples: Samples,
-    rays: Float[Tensor, "O 3 P"],
+    rays: Float[Tensor, "N 3 P"],
     shift: Float[Tensor, " G"],
     trajectories: tuple[Trajectory, ...],
     *,
@@ -321,9 +324,6 @@ def window_poses(
     """
     device = samples.points.device
     stride = max(1, samples.points.shape[2] // num_points)
-    points = samples.points[..., ::stride].mT.double()
-    weight = samples.weight[..., ::stride].double()
-    sight = rays[..., ::stride].mT.double()
     count = len(samples.frame)
     poses = torch.eye(4, dtype=torch.float64, device=device).repeat(count, 1, 1)
     poses[:, 2, 3] = -shift.to(device)[samples.window]
@@ -341,19 +341,22 @@ def window_poses(
     by_local = [torch.nonzero(samples.local == k)[:, 0] for k in range(longest)]
     previous = torch.full((samples.num_windows,), -1, device=device)
     for rows in by_local:
+        points = samples.points[rows][..., ::stride].mT.double()
+        weight = samples.weight[rows][..., ::stride].double()
+        sight = rays[samples.frame[rows]][..., ::stride].mT.double()
         before = previous[samples.window[rows]]
         start = torch.where((before >= 0)[:, None, None], poses[before.clamp(min=0)], poses[rows])
         candidates = [start]
         known = torch.isfinite(hint[rows]).all(-1).all(-1)
         if bool(known.any()):
             turned = torch.where(known[:, None, None], hint[rows], start[:, :3, :3])
-            centre = _centre_from_rays(points[rows], sight[rows] @ turned.mT, weight[rows])
+            centre = _centre_from_rays(points, sight @ turned.mT, weight)
             centre = torch.where(known[:, None], centre, start[:, :3, 3])
             candidates.append(rigid(turned, centre))
-        costs = torch.stack([_sight_error(points[rows], sight[rows], weight[rows], c) for c in candidates])
+        costs = torch.stack([_sight_error(points, sight, weight, c) for c in candidates])
         best = torch.stack(candidates)[costs.argmin(0), torch.arange(len(rows), device=device)]
         refined = fit_camera_pose(
-            points[rows], sight[rows], weight[rows], initial_w2c=inverse(best), num_iterations=num_iterations
+            points, sight, weight, initial_w2c=inverse(best), num_iterations=num_iterations
         )
         poses[rows] = inverse(refined)
         previous[samples.window[rows]] = rows
@@ -412,27 +415,37 @@ def choose_cameras(
         local[:, 2, 3] -= shift[trajectory.window].to(device)
         hint[rows] = similarity_camera(world[trajectory.window].expand(len(rows), 4, 4), local)
     hypotheses.append(hint)
-    num_frames, slots = samples.table.shape
-    present = samples.table >= 0
-    table = samples.table.clamp(min=0)
+    num_frames = samples.table.shape[0]
     stride = max(1, samples.points.shape[2] // num_points)
-    window_points = samples.points[..., ::stride].double()
-    placed = (scale[:, None, None] * rotation)[samples.window] @ window_points + world[samples.window, :3, 3:]
-    weight = samples.weight[..., ::stride].double() * window_weight.to(device)[samples.window][:, None]
-    sight = rays[..., ::stride].double()
-    cost = torch.full((num_frames, len(hypotheses) * slots), torch.inf, dtype=torch.float64, device=device)
-    candidates = torch.stack([h[table] for h in hypotheses], 1).flatten(1, 2)
-    for k in range(candidates.shape[1]):
-        camera = candidates[:, k]
-        total = torch.zeros(num_frames, dtype=torch.float64, device=device)
-        for m in range(slots):
-            q = camera[:, :3, :3].mT @ (placed[table[:, m]] - camera[:, :3, 3:])
-            depth = ((q * sight).sum(1) / (sight * sight).sum(1)).clamp(min=1e-3)
-            distance = (depth[:, None] * sight - q).norm(dim=1)
-            total += torch.where(present[:, m], (weight[table[:, m]] * distance).sum(1), 0.0)
-        cost[:, k] = torch.where(present[:, k % slots], total, torch.inf)
-    best = cost.argmin(1)
-    chosen = candidates[torch.arange(num_frames, device=device), best]
+    linear = scale[:, None, None] * rotation
+    chosen = torch.empty(num_frames, 4, 4, dtype=torch.float64, device=device)
+    for first in range(0, num_frames, _FRAMES_AT_ONCE):
+        frames = slice(first, min(first + _FRAMES_AT_ONCE, num_frames))
+        present = samples.table[frames] >= 0
+        table = samples.table[frames].clamp(min=0)
+        sight = rays[frames, :, ::stride].double()
+        candidates = torch.stack([h[table] for h in hypotheses], 1).flatten(1, 2)
+        placed, weight = [], []
+        for seen_rows in table.unbind(1):
+            window = samples.window[seen_rows]
+            points = samples.points[seen_rows][..., ::stride].double()
+            placed.append(linear[window] @ points + world[window, :3, 3:])
+            weight.append(
+                samples.weight[seen_rows][..., ::stride].double() * window_weight.to(device)[window][:, None]
+            )
+        costs = []
+        for k in range(candidates.shape[1]):
+            camera = candidates[:, k]
+            total = torch.zeros(len(table), dtype=torch.float64, device=device)
+            for m, seen in enumerate(present.unbind(1)):
+                q = camera[:, :3, :3].mT @ (placed[m] - camera[:, :3, 3:])
+                depth = ((q * sight).sum(1) / (sight * sight).sum(1)).clamp(min=1e-3)
+                distance = (depth[:, None] * sight - q).norm(dim=1)
+                total += torch.where(seen, (weight[m] * distance).sum(1), 0.0)
+            costs.append(torch.where(present[:, k % table.shape[1]], total, torch.inf))
+        best = torch.stack(costs, 1).argmin(1)
+        chosen[frames] = candidates[torch.arange(len(table), device=device), best]
+    present = samples.table >= 0
     return fill_missing_cameras(chosen, present.any(1))
 
 
@@ -480,11 +493,27 @@ def fit_disparities(
     samples: Samples, depth: Float[Tensor, "N P"], usable: Bool[Tensor, "O P"], *, num_iterations: int = 25
 ) -> DisparityFits:
     """Scale and shift of every window's disparity by least absolute deviations (reweighted)."""
-    device = samples.points.device
     rows, inside = _rows_by_window(samples)
-    num_windows = samples.num_windows
+    fits = [
+        _fit_disparities(samples, depth, usable, rows[first:last], inside[first:last], num_iterations)
+        for first in range(0, len(rows), _WINDOWS_AT_ONCE)
+        for last in [first + _WINDOWS_AT_ONCE]
+    ]
+    return DisparityFits(*(torch.cat([getattr(fit, f.name) for fit in fits]) for f in fields(DisparityFits)))
+
+
+def _fit_disparities(
+    samples: Samples,
+    depth: Float[Tensor, "N P"],
+    usable: Bool[Tensor, "O P"],
+    rows: Int[Tensor, "g V"],
+    inside: Bool[Tensor, "g V"],
+    num_iterations: int,
+) -> DisparityFits:
+    """The same for some windows, given as the rows of their observations."""
+    device, num_windows = samples.points.device, len(rows)
     source = samples.disparity[rows].flatten(1).double()
-    target = (1 / depth)[samples.frame][rows].flatten(1).double()
+    target = (1 / depth[samples.frame[rows]]).flatten(1).double()
     base = (usable[rows] & inside[..., None]).flatten(1).double()
     weight = base
     scale = torch.ones(num_windows, dtype=torch.float64, device=device)

@@ -4,8 +4,9 @@ Per pixel, the log depth is eliminated: it touches only that pixel's residuals, 
 focal length, windows, disparity and trajectory alignments alone, and the depth is put back afterwards.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +15,14 @@ from torch import Tensor
 
 from geo4d.fusion import terms
 from geo4d.fusion.samples import Samples, point_weight
+from geo4d.fusion.scratch import Scratch
 from geo4d.fusion.solver import Blocks, BorderedBandSystem
 from geo4d.fusion.variables import Columns, Variables, retract
 from geo4d.geometry.poses import skew
 from geo4d.types import Prediction
+
+_ROWS_AT_ONCE = 1024
+"""Pairs of frames, or frames of trajectories, that are linearised together."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,16 @@ class PixelView:
 
 @dataclass(frozen=True)
 class View:
-    """Variables, with what follows from them at the sampled pixels, a range of frames at a time."""
+    """Variables with polished depths; what follows from them at the pixels is made when it is asked for, and not kept."""
 
     variables: Variables
-    parts: tuple[PixelView, ...]
+    objective: "SampledObjective"
+
+    @property
+    def parts(self) -> Iterator[PixelView]:
+        """What follows from the variables, a range of frames at a time."""
+        for part in self.objective.parts:
+            yield part.view(self.variables, 1.0, num_polish=0)
 
     @property
     def distance(self) -> Float[Tensor, "O P"]:
@@ -150,14 +161,25 @@ class PixelTerms:
         self.window, self.slot = samples.window[rows], samples.slot[rows]
         self.slots = samples.table.shape[1]
         self.points, self.disparity = samples.points[rows], samples.disparity[rows]
-        pixels = samples.pixels[first:last]
-        self.offset = pixels - optics.principal_point[first:last, :, None].to(pixels)
-        self.aspect = optics.aspect[first:last].to(pixels)
-        self.point_weight = samples.weight[rows] * weights.window.to(pixels)[self.window][:, None]
-        self.disparity_mask = (
-            samples.disparity_mask[rows] * weights.disparity.to(pixels)[self.window][:, None]
-        )
+        self.pixels = samples.pixels[first:last]
+        self.principal_point = optics.principal_point[first:last, :, None].to(self.pixels)
+        self.aspect = optics.aspect[first:last].to(self.pixels)
+        self.weight, self.disparity_valid = samples.weight[rows], samples.disparity_mask[rows]
         self.with_disparity = bool((weights.disparity > 0).any())
+
+    # Products with the samples are made when they are asked for: kept, they would be as large as the samples.
+    @property
+    def offset(self) -> Tensor:
+        """Pixels from the principal point."""
+        return self.pixels - self.principal_point
+
+    @property
+    def point_weight(self) -> Tensor:
+        return self.weight * self.weights.window.to(self.weight)[self.window][:, None]
+
+    @property
+    def disparity_mask(self) -> Tensor:
+        return self.disparity_valid * self.weights.disparity.to(self.weight)[self.window][:, None]
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over the observations of each frame."""
@@ -182,9 +204,10 @@ class PixelTerms:
     def view(self, variables: Variables, width: float, *, num_polish: int) -> PixelView:
         """What follows from the variables; the depths are polished first."""
         frames = slice(self.first, self.last)
-        focal = variables.log_focal[frames].exp().to(self.offset)
-        x = self.offset[:, 0] / focal[:, None]
-        y = self.offset[:, 1] / (focal * self.aspect)[:, None]
+        offset = self.offset
+        focal = variables.log_focal[frames].exp().to(offset)
+        x = offset[:, 0] / focal[:, None]
+        y = offset[:, 1] / (focal * self.aspect)[:, None]
         rays = torch.stack([x, y, torch.ones_like(x)], 1)
         power = (rays * rays).sum(1)
         points = terms.moved_points(
@@ -351,7 +374,7 @@ class PixelTerms:
         transform = self.frame_transform(variables)
         hessian = transform.mT @ normal[:, :-1, :-1] @ transform
         gradient_of_frame = (transform.mT @ normal[:, :-1, -1:])[..., 0]
-        return Eliminated(hessian, gradient_of_frame, eliminated[:, :-1], pull * inverse_curvature, transform)
+        return Eliminated(hessian, gradient_of_frame, eliminated[:, :-1], pull * inverse_curvature)
 
     def frame_transform(self, variables: Variables) -> Tensor:
         """[n, 9 M + 1, 7 + 9 M] from the unknowns of a frame (camera, focal, windows) to the local ones."""
@@ -383,15 +406,13 @@ class Eliminated:
 
     Attributes:
         hessian, gradient: over a frame's unknowns.
-        coupling, pull: log depth = - pull - coupling^T (transform x step).
-        transform: from a frame's unknowns to the local ones.
+        coupling, pull: log depth = - pull - coupling^T (``PixelTerms.frame_transform`` x step).
     """
 
     hessian: Tensor
     gradient: Tensor
     coupling: Tensor
     pull: Tensor
-    transform: Tensor
 
 
 class SampledObjective:
@@ -406,12 +427,15 @@ class SampledObjective:
         gauge: Tensor | None,
         *,
         frames_per_part: int = 48,
+        scratch: Path | None = None,
     ) -> None:
         """
         Args:
             gauge: [G] True for the windows whose mean log scale is held; None where the scale is not free.
             frames_per_part: frames that are worked on together.
+            scratch: folder for what is too large to be held in memory; None takes the system's temporary one.
         """
+        self._scratch = scratch
         self.samples, self.weights, self.columns, self.gauge = samples, weights, columns, gauge
         device = samples.points.device
         observed = weights.window.to(device)[samples.window]
@@ -436,27 +460,41 @@ class SampledObjective:
         used = self.track_weight > 0
         self.track, self.track_frame = self.track[used], self.track_frame[used]
         self.track_c2w, self.track_weight = self.track_c2w[used], self.track_weight[used]
-        self.eliminated: list[Eliminated] = []
+        self._coupling: Scratch | None = None
+        self._pull: list[Tensor] = []
 
     def view(self, variables: Variables, width: float, *, num_polish: int = 2) -> View:
-        """What follows from the variables; the depths are polished first."""
-        parts = tuple(part.view(variables, width, num_polish=num_polish) for part in self.parts)
-        log_depth = torch.cat([part.log_depth for part in parts])
-        return View(replace(variables, log_depth=log_depth), parts)
+        """The variables with their depths polished."""
+        return self._polished(variables, width, num_polish)[0]
 
-    def values(self, view: View) -> dict[str, float]:
-        """Weighted value of every term on the sampled pixels."""
+    def _polished(
+        self, variables: Variables, width: float, num_polish: int
+    ) -> tuple[View, list[tuple[float, float]]]:
+        """The view, and the values of points and disparity in every range of frames."""
+        log_depth = torch.empty_like(variables.log_depth)
+        pairs = []
+        for part in self.parts:
+            seen = part.view(variables, width, num_polish=num_polish)
+            log_depth[part.first : part.last] = seen.log_depth
+            pairs.append(part.values(variables, seen))
+        return View(replace(variables, log_depth=log_depth), self), pairs
+
+    def values(self, view: View, pairs: Sequence[tuple[float, float]] | None = None) -> dict[str, float]:
+        """Weighted value of every term on the sampled pixels.
+
+        Args:
+            pairs: values of points and disparity in every range of frames, where they are known already.
+        """
         variables, weights = view.variables, self.weights
-        pairs = [part.values(variables, seen) for part, seen in zip(self.parts, view.parts, strict=True)]
+        if pairs is None:
+            pairs = [part.values(variables, seen) for part, seen in zip(self.parts, view.parts, strict=True)]
         smooth = terms.camera_distance(
             variables.rotation[:-1], variables.centre[:-1], variables.rotation[1:], variables.centre[1:]
         )
         trajectory = 0.0
         if len(self.track):
-            rotation, centre = self._moved_track(variables)
-            distance = terms.camera_distance(
-                rotation, centre, variables.rotation[self.track_frame], variables.centre[self.track_frame]
-            )
+            ranges = [slice(a, a + _ROWS_AT_ONCE) for a in range(0, len(self.track), _ROWS_AT_ONCE)]
+            distance = torch.cat([self._track_distance(variables, rows) for rows in ranges])
             trajectory = float((self.track_weight * distance).sum())
         values = {
             "points": sum(pair[0] for pair in pairs),
@@ -472,8 +510,8 @@ class SampledObjective:
 
     # The solver's protocol.
     def evaluate(self, state: View | Variables, width: float) -> tuple[float, View]:
-        view = self.view(state.variables if isinstance(state, View) else state, width)
-        cost = sum(self.values(view).values())
+        view, pairs = self._polished(state.variables if isinstance(state, View) else state, width, 2)
+        cost = sum(self.values(view, pairs).values())
         variables = view.variables
         if bool((variables.disparity_scale[self._active_disparity()] <= 0).any()):
             cost = float("inf")
@@ -486,12 +524,14 @@ class SampledObjective:
         variables = state.variables
         full = torch.from_numpy(np.append(step, 0.0)).to(variables.centre)
         moved = retract(variables, full, self.columns)
-        if self.eliminated:
+        if self._coupling is not None:
             changes = []
-            for part, found in zip(self.parts, self.eliminated, strict=True):
+            for part, pull in zip(self.parts, self._pull, strict=True):
                 columns = self._frame_columns[part.first : part.last]
-                local = (found.transform @ full[columns][..., None])[..., 0]
-                changes.append((local[:, None].to(found.coupling) @ found.coupling)[:, 0] + found.pull)
+                local = (part.frame_transform(variables) @ full[columns][..., None])[..., 0]
+                coupling = torch.from_numpy(self._coupling.array[part.first : part.last]).to(pull.device)
+                changes.append((local[:, None].to(coupling) @ coupling)[:, 0] + pull)
+                self._coupling.touched(coupling.numel() * coupling.element_size())
             moved = replace(moved, log_depth=variables.log_depth - torch.cat(changes).clamp_(-0.5, 0.5))
         return replace(state, variables=moved)
 
@@ -517,58 +557,75 @@ class SampledObjective:
         patterns.append(torch.cat([columns.camera[frame], columns.trajectory[track]], 1))
         if self.weights.focal_smoothness:
             patterns.append(torch.stack([columns.focal[:-2], columns.focal[1:-1], columns.focal[2:]], 1))
-        return BorderedBandSystem(patterns, columns.num_band, columns.total)
+        return BorderedBandSystem(patterns, columns.num_band, columns.total, self._scratch)
 
-    def linearise(self, state: View, width: float) -> list[Blocks]:
-        self.eliminated = [
-            part.linearise(state.variables, seen, width)
-            for part, seen in zip(self.parts, state.parts, strict=True)
-        ]
-        hessian = torch.cat([found.hessian for found in self.eliminated])
-        gradient = torch.cat([found.gradient for found in self.eliminated])
-        blocks = [Blocks(self._frame_columns, hessian, gradient)]
-        blocks.append(self._linearise_smoothness(state.variables, width))
-        blocks.append(self._linearise_trajectory(state.variables, width))
+    def linearise(self, state: View, width: float) -> Iterator[Blocks]:
+        """A range of frames, of their neighbours and of trajectories at a time: no more is in memory together."""
+        samples = self.samples
+        if self._coupling is None:
+            shape = (samples.num_frames, 9 * samples.table.shape[1] + 1, samples.points.shape[2])
+            self._coupling = Scratch(shape, np.float32, self._scratch)
+        self._pull = []
+        for part, seen in zip(self.parts, state.parts, strict=True):
+            found = part.linearise(state.variables, seen, width)
+            self._coupling.array[part.first : part.last] = found.coupling.cpu().numpy()
+            self._coupling.touched(found.coupling.numel() * found.coupling.element_size())
+            self._pull.append(found.pull)
+            yield Blocks(self._frame_columns[part.first : part.last], found.hessian, found.gradient)
+        for first in range(0, samples.num_frames - 1, _ROWS_AT_ONCE):
+            last = min(first + _ROWS_AT_ONCE, samples.num_frames - 1)
+            yield self._linearise_smoothness(state.variables, width, first, last)
+        for first in range(0, len(self.track), _ROWS_AT_ONCE):
+            yield self._linearise_trajectory(state.variables, width, slice(first, first + _ROWS_AT_ONCE))
         if self.weights.focal_smoothness:
-            blocks.append(self._linearise_focal(state.variables))
-        return blocks
+            yield self._linearise_focal(state.variables)
 
-    def _moved_track(self, variables: Variables) -> tuple[Tensor, Tensor]:
+    def _moved_track(self, variables: Variables, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        track = self.track[rows]
         return terms.moved_trajectory(
-            self.track_c2w,
-            variables.trajectory_scale[self.track],
-            variables.trajectory_rotation[self.track],
-            variables.trajectory_translation[self.track],
+            self.track_c2w[rows],
+            variables.trajectory_scale[track],
+            variables.trajectory_rotation[track],
+            variables.trajectory_translation[track],
         )
 
-    def _linearise_smoothness(self, variables: Variables, width: float) -> Blocks:
-        columns = torch.cat([self.columns.camera[:-1], self.columns.camera[1:]], 1)
-        first, second = variables.rotation[:-1], variables.rotation[1:]
+    def _track_distance(self, variables: Variables, rows: slice) -> Tensor:
+        """Between the cameras of trajectories and those of the variables."""
+        rotation, centre = self._moved_track(variables, rows)
+        frame = self.track_frame[rows]
+        return terms.camera_distance(rotation, centre, variables.rotation[frame], variables.centre[frame])
+
+    def _linearise_smoothness(self, variables: Variables, width: float, start: int, stop: int) -> Blocks:
+        """Of the frames [start, stop) with the ones after them."""
+        here, there = slice(start, stop), slice(start + 1, stop + 1)
+        columns = torch.cat([self.columns.camera[here], self.columns.camera[there]], 1)
+        first, second = variables.rotation[here], variables.rotation[there]
         residual, by_first, by_second = terms.linearised_rotation(first, second)
         zero = torch.zeros_like(first)
         turn = torch.cat([by_first, zero, by_second, zero], 2)
         weight = self.weights.smoothness / residual.norm(dim=1).clamp(min=width)
         hessian, gradient = _normal(turn, residual, weight)
-        residual = variables.centre[1:] - variables.centre[:-1]
+        residual = variables.centre[there] - variables.centre[here]
         move = torch.cat([zero, -first, zero, second], 2)
         weight = self.weights.smoothness / residual.norm(dim=1).clamp(min=0.1 * width)
         more_hessian, more_gradient = _normal(move, residual, weight)
         return Blocks(columns, hessian + more_hessian, gradient + more_gradient)
 
-    def _linearise_trajectory(self, variables: Variables, width: float) -> Blocks:
-        frame, track = self.track_frame.cpu(), self.track.cpu()
+    def _linearise_trajectory(self, variables: Variables, width: float, rows: slice) -> Blocks:
+        track_frame, track_weight = self.track_frame[rows], self.track_weight[rows]
+        frame, track = track_frame.cpu(), self.track[rows].cpu()
         columns = torch.cat([self.columns.camera[frame], self.columns.trajectory[track]], 1)
-        rotation, centre = self._moved_track(variables)
-        camera = variables.rotation[self.track_frame]
+        rotation, centre = self._moved_track(variables, rows)
+        camera = variables.rotation[track_frame]
         residual, _, by_camera = terms.linearised_rotation(rotation, camera)
         zero = torch.zeros_like(rotation)
         turn = torch.cat([by_camera, zero, -(2**0.5) * camera.mT, zero[..., :1], zero], 2)
-        hessian, gradient = _normal(turn, residual, self.track_weight / residual.norm(dim=1).clamp(min=width))
-        residual = variables.centre[self.track_frame] - centre
-        arm = centre - variables.trajectory_translation[self.track]
+        hessian, gradient = _normal(turn, residual, track_weight / residual.norm(dim=1).clamp(min=width))
+        residual = variables.centre[track_frame] - centre
+        arm = centre - variables.trajectory_translation[self.track[rows]]
         identity = torch.eye(3, dtype=arm.dtype, device=arm.device).expand_as(zero)
         move = torch.cat([zero, camera, skew(arm), -arm[..., None], -identity], 2)
-        weight = self.track_weight / residual.norm(dim=1).clamp(min=0.1 * width)
+        weight = track_weight / residual.norm(dim=1).clamp(min=0.1 * width)
         more_hessian, more_gradient = _normal(move, residual, weight)
         return Blocks(columns, hessian + more_hessian, gradient + more_gradient)
 

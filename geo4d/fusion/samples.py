@@ -211,7 +211,7 @@ def take_samples(
     frame = torch.cat([part["frame"] for part in parts])
     window = torch.cat([part["window"] for part in parts])
     order = torch.argsort(frame * len(parts) + window)
-    stacked = {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
+    stacked = {name: torch.cat([part.pop(name) for part in parts])[order] for name in list(parts[0])}
     frame = stacked["frame"]
     count = torch.bincount(frame, minlength=num_frames)
     first = torch.cumsum(count, 0) - count

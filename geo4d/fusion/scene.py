@@ -13,6 +13,7 @@ from geo4d.fusion.alignment import DISAGREES, NO_POINTS, AlignConfig
 from geo4d.fusion.judge import Judgement, Selection, judge, window_residual
 from geo4d.fusion.objective import Optics, SampledObjective, View, Weights
 from geo4d.fusion.samples import Trajectory
+from geo4d.fusion.scratch import give_back_memory
 from geo4d.fusion.solver import SolveReport, gauss_newton
 from geo4d.fusion.start import Scene, Start, best_start_depth, start_depth, start_scene
 from geo4d.fusion.variables import Variables, number_columns
@@ -49,12 +50,16 @@ def solve_scene(scene: Scene, config: AlignConfig, report: Callable[[str, float]
     """
     report("starting cameras", 0.0)
     start = start_scene(scene, config)
+    give_back_memory()
     report("aligning points", 0.0)
     points, points_report = _solve_points(scene, start, config)
     report("aligning disparity and trajectories", 0.0)
     judgement = judge(scene, start.samples, points, config)
+    solved_points = points.variables
+    del points  # and the objective that it refers to
+    give_back_memory()
     report("aligning all terms", 0.0)
-    objective, solved, solved_report = _solve_all(scene, start, points.variables, judgement, config)
+    objective, solved, solved_report = _solve_all(scene, start, solved_points, judgement, config)
     weights = objective.weights
     return SceneSolution(
         variables=solved.variables,
@@ -121,7 +126,7 @@ def _objective(
         free_trajectory=selection.trajectory,
         scaled_trajectory=selection.scaled,
     )
-    return SampledObjective(samples, start.optics, weights, columns, start.gauge)
+    return SampledObjective(samples, start.optics, weights, columns, start.gauge, scratch=scene.scratch)
 
 
 def _minimise(

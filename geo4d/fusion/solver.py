@@ -1,7 +1,8 @@
 """Damped, reweighted Gauss-Newton on a block-tridiagonal system with a border. Knows no equation of the objective."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -9,8 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_AT_ONCE = 2**17
-"""Entries of the pieces that are added at once."""
+from geo4d.fusion.scratch import Scratch
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,26 @@ class Blocks:
 
 
 class BorderedBandSystem:
-    """Symmetric positive system [[A, C^T], [C, D]] with A banded: the sum of ``Blocks`` of a fixed pattern.
+    """Symmetric positive system [[A, C^T], [C, D]] with A banded: the sum of ``Blocks`` of known patterns.
 
     The band is cut into square blocks as wide as itself, so that A is block-tridiagonal; its Cholesky factor costs
-    (unknowns) x (width of the band)^2. Everything is float64 on the CPU, where these small blocks are fastest. Where
-    each entry of each piece goes is worked out once per pattern.
+    (unknowns) x (width of the band)^2. Everything is float64 on the CPU, where these small blocks are fastest. In long
+    videos the blocks and their factors lie on disk, and a few of them are in memory at a time.
     """
 
-    def __init__(self, patterns: Sequence[Int[Tensor, "_ _"]], num_band: int, total: int) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[Int[Tensor, "_ _"]],
+        num_band: int,
+        total: int,
+        scratch: Path | None = None,
+    ) -> None:
+        """
+        Args:
+            patterns: columns of all pieces that will be summed.
+            num_band: unknowns in the band; those after it, up to ``total``, form the border.
+            scratch: folder for what is too large to be held; None takes the system's temporary one.
+        """
         self.num_band, self.total = num_band, total
         self.num_border = total - num_band
         bandwidth = 0
@@ -51,14 +63,22 @@ class BorderedBandSystem:
         self._diagonal_size = self.num_blocks * self.width**2
         self._border_size = self.num_border * self.num_blocks * self.width
         self._size = 2 * self._diagonal_size + self._border_size + self.num_border**2
-        self.positions = [self._positions(columns.cpu().numpy()) for columns in patterns]
-        self._store = torch.zeros(self._size, dtype=torch.float64)
-        self.gradient_positions = [columns.cpu().numpy().reshape(-1) for columns in patterns]
+        self._store = Scratch((self._size,), np.float64, scratch)
+        blocks = (self.num_blocks, self.width, self.width)
+        self._factors, self._couplings = (Scratch(blocks, np.float64, scratch) for _ in range(2))
+        whole = torch.from_numpy(self._store.array)
+        self.diagonal = whole[: self._diagonal_size].view(blocks)
+        self.below = whole[self._diagonal_size : 2 * self._diagonal_size].view(blocks)
+        start = 2 * self._diagonal_size
+        self.border = whole[start : start + self._border_size].view(
+            self.num_border, self.num_blocks, self.width
+        )
+        self.corner = whole[start + self._border_size :].view(self.num_border, self.num_border)
 
     def _positions(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which entries of the pieces are kept (lower triangle), and where each goes in the flat store."""
         band, border, width = self.num_band, self.num_border, self.width
-        # Four bytes where they do: these indices are the largest thing here in long videos.
+        # Four bytes where they do: these indices are as many as the entries of the pieces.
         columns = columns.astype(np.int32 if self._size < 2**31 else np.int64)
         row = np.broadcast_to(columns[:, :, None], (*columns.shape, columns.shape[1])).reshape(-1)
         column = np.broadcast_to(columns[:, None, :], (*columns.shape, columns.shape[1])).reshape(-1)
@@ -78,49 +98,44 @@ class BorderedBandSystem:
         place = np.where(corner, base + (row - band) * border + (column - band), place)
         return kept, place
 
-    def assemble(self, blocks: Sequence[Blocks]) -> None:
-        """Sum the pieces, given in the order of the patterns."""
-        whole = self._store.zero_()
+    def assemble(self, blocks: Iterable[Blocks]) -> None:
+        """Sum the pieces; they may come a few at a time."""
+        self._store.clear()
+        whole = torch.from_numpy(self._store.array)
         gradient = np.zeros(self.total + 1)
-        for block, (kept, place), rows in zip(blocks, self.positions, self.gradient_positions, strict=True):
+        for block in blocks:
+            columns = block.columns.cpu().numpy()
+            kept, place = self._positions(columns)
             flat = block.hessian.detach().to("cpu", torch.float64).reshape(-1)
-            for start in range(0, len(kept), _AT_ONCE):  # no temporary as large as the pieces
-                part = slice(start, start + _AT_ONCE)
-                whole.index_add_(0, torch.from_numpy(place[part]), flat[torch.from_numpy(kept[part])])
+            whole.index_add_(0, torch.from_numpy(place), flat[torch.from_numpy(kept)])
             slope = block.gradient.detach().to("cpu", torch.float64).numpy().reshape(-1)
-            gradient += np.bincount(rows, weights=slope, minlength=self.total + 1)
-        shape = (self.num_blocks, self.width, self.width)
-        self.diagonal = whole[: self._diagonal_size].view(shape)
-        self.below = whole[self._diagonal_size : 2 * self._diagonal_size].view(shape)
-        start = 2 * self._diagonal_size
-        self.border = whole[start : start + self._border_size].view(
-            self.num_border, self.num_blocks, self.width
-        )
-        self.corner = whole[start + self._border_size :].view(self.num_border, self.num_border)
+            gradient += np.bincount(columns.reshape(-1), weights=slope, minlength=self.total + 1)
+            self._store.touched(flat.numel() * 8)
         self.gradient = gradient[: self.total]
         # Unknowns that fill up the last block.
         spare = self.num_blocks * self.width - self.num_band
         if spare:
             self.diagonal[-1].diagonal()[self.width - spare :] = 1.0
+        self._main = torch.empty(self.num_blocks, self.width, dtype=torch.float64)
+        for k in range(self.num_blocks):
+            self._main[k] = self.diagonal[k].diagonal()
+            self._store.touched(8 * self.width**2)
 
     def solve(self, damping: float, constraint: np.ndarray | None) -> np.ndarray | None:
         """Newton step -(H + damping diag H)^-1 g, kept orthogonal to ``constraint``; None where H is not positive.
 
         Unknowns that no piece touches do not move.
         """
-        main = self.diagonal.diagonal(dim1=1, dim2=2)
         corner_main = self.corner.diagonal()
-        largest = max(float(main.max()), float(corner_main.max()) if self.num_border else 0.0)
+        largest = max(float(self._main.max()), float(corner_main.max()) if self.num_border else 0.0)
         floor = 1e-12 * largest + 1e-300
-        damped = self.diagonal.clone()
-        damped.diagonal(dim1=1, dim2=2).add_(damping * main + floor)
         corner = self.corner + torch.diag(damping * corner_main + floor)
         sides = [self.gradient] if constraint is None else [self.gradient, constraint]
         right = torch.from_numpy(np.stack(sides, 1))
         padded = torch.zeros(self.num_blocks * self.width, len(sides) + self.num_border, dtype=torch.float64)
         padded[: self.num_band, : len(sides)] = right[: self.num_band]
         padded[:, len(sides) :] = self.border.reshape(self.num_border, len(padded)).T
-        inner = _solve_block_tridiagonal(damped, self.below, padded.view(self.num_blocks, self.width, -1))
+        inner = self._solve_band(damping, floor, padded.view(self.num_blocks, self.width, -1))
         if inner is None:
             return None
         inner = inner.reshape(self.num_blocks * self.width, -1)
@@ -142,40 +157,39 @@ class BorderedBandSystem:
                 step = step - solution[:, 1] * (float(constraint @ step) / along)
         return step if np.isfinite(step).all() else None
 
+    def _solve_band(
+        self, damping: float, floor: float, right: Float[Tensor, "K w s"]
+    ) -> Float[Tensor, "K w s"] | None:
+        """Block Cholesky, forward and backward substitution; None where the damped band is not positive.
 
-def _solve_block_tridiagonal(
-    diagonal: Float[Tensor, "K w w"], below: Float[Tensor, "K w w"], right: Float[Tensor, "K w s"]
-) -> Float[Tensor, "K w s"] | None:
-    """Block Cholesky, forward and backward substitution; None where the matrix is not positive.
-
-    Args:
-        diagonal: only the lower triangles are read; the factors take their place.
-        below: entry k couples block k + 1 (rows) with block k (columns).
-    """
-    num_blocks = len(diagonal)
-    factors = diagonal
-    couplings: list[Tensor] = []
-    forward: list[Tensor] = []
-    for k in range(num_blocks):
-        block, side = diagonal[k], right[k]
-        if k:
-            # L21 = below L11^-T
-            coupling = torch.linalg.solve_triangular(factors[k - 1], below[k - 1].T, upper=False).T
-            couplings.append(coupling)
-            block = block - coupling @ coupling.T
-            side = side - coupling @ forward[-1]
-        factor, failed = torch.linalg.cholesky_ex(block)
-        if int(failed):
-            return None
-        factors[k] = factor
-        forward.append(torch.linalg.solve_triangular(factor, side, upper=False))
-    solution = torch.empty_like(right)
-    for k in reversed(range(num_blocks)):
-        side = forward[k]
-        if k + 1 < num_blocks:
-            side = side - couplings[k].T @ solution[k + 1]
-        solution[k] = torch.linalg.solve_triangular(factors[k].T, side, upper=True)
-    return solution
+        ``right`` is overwritten.
+        """
+        factors = torch.from_numpy(self._factors.array)
+        couplings = torch.from_numpy(self._couplings.array)
+        block_bytes = 8 * self.width**2
+        for k in range(self.num_blocks):
+            block = self.diagonal[k].clone()
+            block.diagonal().add_(damping * self._main[k] + floor)
+            if k:
+                # L21 = below L11^-T
+                coupling = torch.linalg.solve_triangular(factors[k - 1], self.below[k - 1].T, upper=False).T
+                couplings[k - 1] = coupling
+                block = block - coupling @ coupling.T
+                right[k] -= coupling @ right[k - 1]
+            factor, failed = torch.linalg.cholesky_ex(block)
+            if int(failed):
+                return None
+            factors[k] = factor
+            right[k] = torch.linalg.solve_triangular(factor, right[k], upper=False)
+            for store in (self._store, self._factors, self._couplings):
+                store.touched(2 * block_bytes)
+        for k in reversed(range(self.num_blocks)):
+            if k + 1 < self.num_blocks:
+                right[k] -= couplings[k].T @ right[k + 1]
+            right[k] = torch.linalg.solve_triangular(factors[k].T, right[k], upper=True)
+            for store in (self._factors, self._couplings):
+                store.touched(block_bytes)
+        return right
 
 
 StateT = TypeVar("StateT")
@@ -189,8 +203,8 @@ class Problem(Protocol[StateT]):
         """Cost, and the state with everything the next linearisation needs."""
         ...
 
-    def linearise(self, state: StateT, width: float) -> list[Blocks]:
-        """Normal equations at an evaluated state."""
+    def linearise(self, state: StateT, width: float) -> Iterable[Blocks]:
+        """Normal equations at an evaluated state, a few pieces at a time."""
         ...
 
     def system(self) -> BorderedBandSystem:

@@ -1,6 +1,7 @@
 """One scene before its first solve: what is given, and starting values of all unknowns."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ class Scene:
         empty: windows with too few valid points to be placed; held fixed.
         known_intrinsics, known_c2w: held fixed.
         motion: cameras from another source.
+        scratch: folder for what is too large to be held in memory; None takes the system's temporary one.
     """
 
     samples: Samples
@@ -42,6 +44,7 @@ class Scene:
     known_intrinsics: Float[Tensor, "N 3 3"] | None = None
     known_c2w: Float[Tensor, "N 4 4"] | None = None
     motion: CameraEvidence | None = None
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def _start_cameras(
     samples, device = scene.samples, scene.samples.points.device
     rays = _rays(_offset(samples, optics), log_focal, optics)
     shift = torch.where(torch.isfinite(fits.shift), fits.shift, 0.0).cpu()
-    poses = window_poses(samples, rays[samples.frame], shift, samples.trajectories)
+    poses = window_poses(samples, rays, shift, samples.trajectories)
     window_weight = config.window_weight(scene.bad)
     c2w = choose_cameras(samples, rays, scene.world, poses, shift, window_weight, samples.trajectories)
     world = scene.world.to(device)

@@ -35,6 +35,7 @@ class PredictorInfo:
         takes_gaps: True if the frames of a window need not be consecutive: dilated, keyframe and loop windows.
         gives_poses: True if predictions carry enough to place the cameras in one world.
         scale_kind: of the depth that comes out.
+        smaller: the option that needs less memory, for the message when memory has run out.
         config: resolved configuration, JSON values.
     """
 
@@ -49,6 +50,7 @@ class PredictorInfo:
     takes_gaps: bool = False
     gives_poses: bool = True
     scale_kind: Literal["metric", "scale"] = "scale"
+    smaller: str | None = None
     config: Mapping[str, Any] | None = None
     weights_compared: Mapping[str, int] | None = None
 
@@ -122,6 +124,30 @@ PREDICTORS: dict[str, str] = {
 """Name -> the module whose ``load(name, **options)`` makes it. The bundled ``tiny`` needs no download."""
 
 
+def choose_device(device: str | None) -> str:
+    """The torch device to run on: the given one if this machine has it; None picks the accelerator if there is one.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    import torch
+
+    have = ["cpu"]
+    if torch.cuda.is_available():
+        have += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        have.append("mps")
+    if torch.xpu.is_available():
+        have.append("xpu")
+    if device is None:
+        return "cuda" if "cuda" in have else "cpu"
+    if device not in have:
+        raise ValueError(
+            f"expected a device that torch has on this machine ({', '.join(have)}), got {device!r}; see 'geo4d doctor'"
+        )
+    return device
+
+
 def load_predictor(
     name: str = "tiny",
     *,
@@ -140,10 +166,12 @@ def load_predictor(
         dtype: compute type of the network; None picks by device.
         options: fields of the predictor's own pipeline config, such as ``num_steps``.
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or a device that this machine does not have.
         CheckpointError: weights are missing, foreign or unsafe.
     """
     if name not in PREDICTORS:
         raise ValueError(f"expected one of {', '.join(PREDICTORS)} as the model, got {name!r}")
+    if device is not None:
+        choose_device(device)
     load: Callable[..., Predictor] = import_module(PREDICTORS[name]).load
     return load(name, weights=weights, device=device, dtype=dtype, **options)

@@ -188,6 +188,9 @@ class VideoFile:
                     return self.read(index)
                 if position == index:
                     return to_rgb(frame, self._ratio, self._transfer, picture)
+        except MemoryError:  # no fault of the file
+            self.close()
+            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{self.path}: frame {index} cannot be decoded: {_first_line(error)}") from error
         raise InputError(f"{self.path}: frame {index} is gone; the file changed while it was read")
@@ -238,6 +241,9 @@ class VideoFile:
                 options={"max_pixels": str(MAX_PIXELS), "enable_drefs": "0"},
                 **_text_options(av.__version__),
             )
+        except MemoryError:  # no fault of the file
+            self.close()
+            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self.close()
             if self._demuxer == "mp4" and not has_index(self.path):
@@ -382,6 +388,9 @@ class VideoFile:
             text = str(error)
             self.close()
             raise error if text.startswith(str(self.path)) else InputError(f"{self.path}: {text}") from error
+        except MemoryError:  # no fault of the file
+            self.close()
+            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             damage = _first_line(error)
         if damage is not None and self._threads == "AUTO":

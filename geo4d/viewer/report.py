@@ -13,6 +13,7 @@ import numpy as np
 from geo4d.export import conventions
 from geo4d.formats.files import new_file
 from geo4d.types import Reconstruction
+from geo4d.verdict import judge_result
 from geo4d.viewer.colors import confidence_to_colours, depth_to_colours, disparity_range, ramp, to_uint8
 
 _STYLE = """
@@ -153,6 +154,8 @@ def _summary(reconstruction: Reconstruction) -> str:
     if isinstance(source, Mapping) and source.get("notes"):
         rows["about the source"] = "; ".join(source["notes"])
     text = _value(rows)
+    for problem in judge_result(reconstruction).problems:
+        text += f"<p class='bad'>{html.escape(problem)}</p>"
     if reconstruction.reliable is not None and not np.asarray(reconstruction.reliable).all():
         bad = np.flatnonzero(~np.asarray(reconstruction.reliable))
         text += f"<p class='bad'>{len(bad)} of {reconstruction.num_frames} frames are unreliable: {_ranges(bad)}</p>"

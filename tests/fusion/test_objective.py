@@ -189,14 +189,13 @@ def test_gradient_of_the_normal_equations(make_wall, typical, focal):
             moved.append(sum(objective.values(objective.view(shifted, width, num_polish=0)).values()))
         numeric = (moved[0] - moved[1]) / 2e-4
         # The full gradient, before elimination: rebuild it from the reduced one and the pulls.
-        eliminated = objective.eliminated
         back = 0.0
-        for part, found in zip(objective.parts, eliminated, strict=True):
-            local = found.transform @ torch.from_numpy(np.append(direction, 0.0))[
+        for part, curvature_pull in zip(objective.parts, objective._pull, strict=True):
+            local = part.frame_transform(view.variables) @ torch.from_numpy(np.append(direction, 0.0))[
                 objective._frame_columns[part.first : part.last]
             ].unsqueeze(-1)
-            curvature_pull = found.pull  # pull / curvature
-            change = (local[..., 0][:, None].float() @ found.coupling)[:, 0]
+            coupling = torch.from_numpy(objective._coupling.array[part.first : part.last])
+            change = (local[..., 0][:, None].float() @ coupling)[:, 0]
             # h^T x = change * curvature; gradient lost by elimination is h * pull / curvature.
             curvature = _curvature(objective, part, view, width)
             back += float((change * curvature * curvature_pull).double().sum())
@@ -207,7 +206,7 @@ def test_gradient_of_the_normal_equations(make_wall, typical, focal):
 def _curvature(objective, part, view, width):
     """Second derivative of each pixel's cost by its log depth, as the elimination uses it."""
     index = objective.parts.index(part)
-    seen = view.parts[index]
+    seen = list(view.parts)[index]
     depth = seen.log_depth.exp()
     share = part.point_weight / seen.distance.clamp(min=width) / part.count
     curvature = part.total(share) * seen.ray_power * depth * depth

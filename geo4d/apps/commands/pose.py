@@ -29,12 +29,15 @@ class PoseOptions:
     """How points are found again: followed from frame to frame, or by SIFT matches (slower, for wide turns)."""
     overwrite: bool = False
     """Replace an existing output."""
+    keep_going: bool = False
+    """Exit with 0 also when the result is doubtful: most frames have no reliable camera."""
 
 
 def run(options: PoseOptions) -> int:
     """Pose, then say what the tracks told."""
     from geo4d.repose import repose
     from geo4d.tracking.matching import SiftMatcher
+    from geo4d.verdict import judge_result
 
     after = repose(
         options.result,
@@ -53,4 +56,7 @@ def run(options: PoseOptions) -> int:
     if "trajectory_scale" in pose:
         print(f"trajectory scaled by {pose['trajectory_scale']:.6g}")
     print(f"wrote {options.output}")
+    verdict = judge_result(after)
+    print("\n".join(verdict.lines()))
+    verdict.require(keep_going=options.keep_going)
     return 0

@@ -37,6 +37,8 @@ class ReconstructOptions:
     """File for the scores as JSON."""
     quiet: bool = False
     """Print errors only."""
+    keep_going: bool = False
+    """Exit with 0 also when the result is doubtful (values that are not finite, or most frames unreliable)."""
     settings: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
 
 
@@ -45,6 +47,7 @@ def run(options: ReconstructOptions) -> int:
     from geo4d.apps.progress import StageBars
     from geo4d.plan import RunPlan
     from geo4d.reconstruct import reconstruct
+    from geo4d.verdict import judge_result
 
     def show(plan: RunPlan) -> None:
         if not options.quiet:
@@ -70,16 +73,16 @@ def run(options: ReconstructOptions) -> int:
             on_progress=bars,
             **settings,
         )
+    verdict = judge_result(result)
     if not options.quiet:
         height, width = result.size
-        unreliable = 0 if result.reliable is None else int((~result.reliable).sum())
         seconds = sum(result.diagnostics["seconds"].values())
         poses = "with camera poses" if result.has_poses else "without camera poses (the model gives none)"
         print(
             f"wrote {options.output}: {result.num_frames} frames {width}x{height}, {poses}, in {seconds:.1f} s"
         )
-        if unreliable:
-            print(f"{unreliable} of {result.num_frames} frames are not reliable; see 'geo4d report'")
+        for line in verdict.lines():
+            print(line)
         print(f"look at it: geo4d view {options.output}")
     if reference is not None:
         scores = score_result(result, reference)
@@ -89,6 +92,7 @@ def run(options: ReconstructOptions) -> int:
 
             with new_file(options.json) as temporary:
                 temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    verdict.require(keep_going=options.keep_going)
     return 0
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from geo4d.diffusion.denoiser import denoise_from_v
 from geo4d.diffusion.samplers import gaussian_noise, sample_ddim
 from geo4d.diffusion.schedules import Spacing, make_ddim_table, make_schedule
-from geo4d.errors import CheckpointError, ResourceError
+from geo4d.errors import CheckpointError, ResourceError, is_out_of_memory
 from geo4d.models.base import PredictorInfo, require_multiple
 from geo4d.models.checkpoints import ModelFolder, model_store
 from geo4d.models.geo4d import modalities
@@ -180,6 +180,7 @@ class Geo4DPredictor:
             window_length=WINDOW_LENGTH,
             window_stride=self.options.window_stride,
             takes_gaps=True,
+            smaller="--model-option preset=low-memory",
             config={
                 "network": config.to_dict(),
                 "options": asdict(self.options),
@@ -418,7 +419,7 @@ class Geo4DPredictor:
         """Decoded maps to a prediction, padding removed.
 
         NaN or infinity never gets through: the pixels become invalid, a modality without a mask of its own is left
-        out, and ``provenance["nonfinite"]`` says what happened.
+        out, and ``provenance["not_finite"]`` says what happened, as ``predict.mask_nonfinite`` does.
         """
         kept = slice(0, window.num_frames)
         points = modalities.decode_point_map(maps.point_map[kept], self.options.sky_tolerance)
@@ -431,6 +432,16 @@ class Geo4DPredictor:
             "ray_map": modalities.frames_with_nonfinite(rays).tolist(),
         }
         bad = {name: frames for name, frames in bad.items() if frames}
+        not_finite = {}
+        if bad:
+            share = float((~(finite & torch.isfinite(disparity))).float().mean())
+            not_finite = {
+                "not_finite": {
+                    "share_of_pixels": share,
+                    "cameras": ["ray_map"] if "ray_map" in bad else [],
+                    "frames": bad,
+                }
+            }
         if bad:
             logger.warning("window %d: NaN or infinity in %s; left out", window.index, ", ".join(bad))
         rays_usable = "ray_map" not in bad
@@ -456,7 +467,7 @@ class Geo4DPredictor:
                 "weights_sha256": self.info.weights_sha256,
                 "options": asdict(self.options),
                 "dtype": str(self.dtype).removeprefix("torch."),
-                "nonfinite": bad,
+                **not_finite,
             },
         )
 
@@ -471,8 +482,8 @@ class Geo4DPredictor:
                     raise
                 if min(chunk, len(items)) <= 1:
                     raise ResourceError(
-                        f"out of memory in the {stage} stage with one item at a time; use preset 'low-memory', a smaller "
-                        "max_area, or dtype bfloat16"
+                        f"out of memory in the {stage} stage with one item at a time; use --model-option "
+                        "preset=low-memory, a smaller max_area, or --dtype bfloat16"
                     ) from error
                 self._chunks[stage] = min(chunk, len(items)) // 2
                 logger.warning(
@@ -504,14 +515,6 @@ def coarse_rays(rays: Float[Tensor, "T H W 6"], factor: int = 8) -> Float[Tensor
     """Ray map on a coarser grid: means over blocks, directions brought back to unit length."""
     pooled = F.avg_pool2d(rays.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
     return torch.cat([F.normalize(pooled[..., :3], dim=-1), pooled[..., 3:]], dim=-1)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the accelerator or the host."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
 
 
 def default_device() -> str:

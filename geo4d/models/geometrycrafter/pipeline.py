@@ -120,6 +120,7 @@ class GeometryCrafterPredictor:
             needs_prepare=True,
             gives_poses=False,
             scale_kind="scale",
+            smaller="smaller pictures (--max-size) or --model-option decode_tile=256",
             config={**dataclasses.asdict(self.config), "prior": prior.name},
         )
 

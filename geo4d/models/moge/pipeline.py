@@ -59,6 +59,7 @@ class MoGePredictor:
             window_stride=1,
             gives_poses=False,
             scale_kind="scale",
+            smaller="--model-option batch=1, or --model-option resolution_level=0",
             config=dataclasses.asdict(prior.options),
         )
 

@@ -102,6 +102,7 @@ class TinyPredictor:
             prior="motion" if self.config.use_prior else None,
             takes_gaps=True,
             scale_kind="scale",
+            smaller=f"fewer pixels: --model-option num_pixels={self.config.num_pixels // 2}",
             config={**asdict(self.config), "dtype": dtype},
         )
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from geo4d.errors import CheckpointError, ResourceError
+from geo4d.errors import CheckpointError, ResourceError, is_out_of_memory
 from geo4d.models.base import Predictor
 from geo4d.models.checkpoints import write_model_folder
 from geo4d.models.geo4d import pipeline
 from geo4d.models.geo4d.config import Geo4DConfig
-from geo4d.models.geo4d.pipeline import Geo4DOptions, Geo4DPredictor, coarse_rays, is_out_of_memory
+from geo4d.models.geo4d.pipeline import Geo4DOptions, Geo4DPredictor, coarse_rays
+from geo4d.predict import mask_nonfinite, nonfinite_windows
 from geo4d.types import Prediction, Window
 
 MakePredictor = Callable[..., Geo4DPredictor]
@@ -146,7 +147,8 @@ def test_nan_is_flagged_and_stays_in_its_window(
     bad.rgb[3, 0, 0, 0] = torch.nan
     both = predictor.predict_batch([good, bad], seed=0)
     assert close(both[0], predictor.predict(good, seed=0))
-    assert both[1].provenance["nonfinite"]["point_map"]
+    assert both[1].provenance["not_finite"]["share_of_pixels"] == 1.0
+    assert both[1].provenance["not_finite"]["frames"]["point_map"]
     assert both[1].point_map is not None
     assert torch.isfinite(both[1].point_map).all()
     assert both[1].valid is not None
@@ -154,7 +156,9 @@ def test_nan_is_flagged_and_stays_in_its_window(
     assert both[1].ray_c2w is None
     assert both[1].disparity is None
     assert "NaN or infinity" in caplog.text
-    assert both[0].provenance["nonfinite"] == {}
+    assert "not_finite" not in both[0].provenance
+    # What the pipeline masked itself reaches the diagnostics of a run like what the run masks.
+    assert set(nonfinite_windows(map(mask_nonfinite, both))) == {1}
 
 
 def test_out_of_memory_is_met_with_smaller_chunks(

@@ -1,0 +1,530 @@
+"""R15 to R17 and R22 to R24: weights, archives, exports, old results, installations."""
+
+import ast
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.faults import clips
+from benchmarks.faults.harness import (
+    REPOSITORY,
+    Ended,
+    Outcome,
+    Size,
+    Tally,
+    command,
+    forked,
+    reconstruct,
+    reliability,
+)
+
+
+def refused(run, error_name: str = "CheckpointError") -> Ended:  # type: ignore[no-untyped-def]
+    """Call in a fork: code 0 where the named error comes, 1 where nothing does, 2 for any other error."""
+
+    def child() -> int:
+        from geo4d import errors
+
+        try:
+            run()
+        except getattr(errors, error_name) as error:
+            print(error)
+            return 0
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return 2
+        return 1
+
+    return forked(child)
+
+
+@reliability(
+    "R15",
+    "weights that are changed, cut or missing",
+    "found by size and SHA-256 before they are used; --offline is offline",
+)
+def r15(folder: Path, size: Size) -> Outcome:
+    import torch
+
+    from geo4d.apps import cli
+    from geo4d.models.checkpoints import ModelFolder, write_model_folder
+
+    tally = Tally()
+
+    def fresh(name: str) -> Path:
+        place = folder / name
+        config = {"family": "toy", "network": {}, "source": "x"}
+        write_model_folder(place, {"net.a": torch.ones(1000), "net.b": torch.zeros(10)}, config, "notice")
+        return place
+
+    def load(place: Path) -> object:
+        return ModelFolder.open(place, "toy").part("net")
+
+    place = fresh("whole")
+    tally.case("unchanged", refused(lambda: load(place)).code == 1)
+    for seed in range(20):
+        place = fresh(f"flipped_{seed}")
+        shard = next(place.glob("*.safetensors"))
+        data = bytearray(shard.read_bytes())
+        at = int(np.random.default_rng(seed).integers(len(data)))
+        data[at] ^= 16
+        shard.write_bytes(bytes(data))
+        ended = refused(lambda place=place: load(place))  # type: ignore[misc]
+        tally.case(f"bit of byte {at} of a shard flipped", ended.code == 0, ended.last or "loaded")
+    place = fresh("cut")
+    shard = next(place.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-40])
+    tally.case("shard cut", refused(lambda: load(place)).code == 0)
+    place = fresh("gone")
+    next(place.glob("*.safetensors")).unlink()
+    tally.case("shard missing", refused(lambda: load(place)).code == 0)
+
+    clip = clips.write(folder / "clip.mp4", 4)
+    cut = folder / "model.safetensors"
+    cut.write_bytes((REPOSITORY / "geo4d/models/tiny/model.safetensors").read_bytes()[:100_000])
+    for weights in (cut, folder / "nothing"):
+        ended = command("reconstruct", clip, "-o", folder / "out", "--weights", weights, "--quiet")
+        tally.case(f"--weights {weights.name}", ended.code == 5 and ended.told, ended.last)
+
+    def offline() -> int:
+        def watch(event: str, values: tuple) -> None:
+            if event in ("socket.connect", "socket.getaddrinfo"):
+                os.write(1, f"WATCHED {event}\n".encode())
+
+        os.environ["GEO4D_MODELS"] = str(folder / "store")
+        sys.addaudithook(watch)
+        return cli.main(["models", "pull", "moge", "--offline"])
+
+    ended = forked(offline)
+    tally.case("pull --offline", ended.code == 5 and "WATCHED" not in ended.out, ended.last)
+    return tally.outcome()
+
+
+def gadgets(mark: Path) -> Iterator[tuple[str, bytes]]:
+    """Pickles that run something when they are loaded by an ordinary unpickler; each would make ``mark``."""
+    shell, code = f"touch {mark}", f"open({str(mark)!r}, 'w').close()"
+    calls = [
+        ("os", "system", (shell,)), ("posix", "system", (shell,)), ("os", "popen", (shell,)),
+        ("subprocess", "Popen", (["touch", str(mark)],)), ("subprocess", "run", (["touch", str(mark)],)),
+        ("subprocess", "call", (["touch", str(mark)],)), ("subprocess", "check_output", (["touch", str(mark)],)),
+        ("subprocess", "getoutput", (shell,)), ("builtins", "eval", (code,)), ("builtins", "exec", (code,)),
+        ("builtins", "open", (str(mark), "w")), ("io", "open", (str(mark), "w")), ("_io", "FileIO", (str(mark), "w")),
+        ("timeit", "timeit", (code,)), ("pty", "spawn", (["touch", str(mark)],)), ("os", "mkdir", (str(mark),)),
+        ("os", "makedirs", (str(mark),)), ("os", "mkfifo", (str(mark),)), ("os", "symlink", ("/", str(mark))),
+        ("shutil", "copyfile", ("/etc/hostname", str(mark))), ("runpy", "run_path", (str(mark.with_suffix(".py")),)),
+        ("code", "InteractiveInterpreter", ()), ("torch.serialization", "load", (str(mark),)),
+        ("numpy", "save", (str(mark), 0)), ("importlib", "import_module", ("antigravity",)),
+    ]  # fmt: skip
+    for module, name, values in calls:
+        body = b"".join(pickle.dumps(value, 0)[:-1] for value in values)
+        yield f"{module}.{name}", f"c{module}\n{name}\n(".encode() + body + b"tR."
+        yield (
+            f"{module}.{name} in a state",
+            f"(dS'state_dict'\nc{module}\n{name}\n(".encode() + body + b"tRs.",
+        )
+
+
+@reliability("R16", "checkpoints with code in them", "none runs; refused; no unsafe call in the package")
+def r16(folder: Path, size: Size) -> Outcome:
+    from geo4d.models.checkpoints import read_state
+
+    mark = folder / "mark"
+    mark.with_suffix(".py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    tally = Tally()
+    for name, text in gadgets(mark):
+        for kind in ("pkl", "pt"):
+            path = folder / f"evil.{kind}"
+            if kind == "pkl":
+                path.write_bytes(text)
+            else:
+                with zipfile.ZipFile(path, "w") as archive:
+                    archive.writestr("archive/data.pkl", text)
+                    archive.writestr("archive/version", "3\n")
+                    archive.writestr("archive/byteorder", "little")
+            ended = refused(lambda path=path: read_state(path))  # type: ignore[misc]
+            ran = os.path.lexists(mark)
+            tally.case(f"{name} as {kind}", ended.code == 0 and not ran, f"ran: {ran}; {ended.last}")
+            if ran:
+                shutil.rmtree(mark) if mark.is_dir() and not mark.is_symlink() else mark.unlink()
+    for line in unsafe_calls():
+        tally.case("source", False, line)
+    return tally.outcome()
+
+
+def unsafe_calls() -> list[str]:
+    """Calls in the package that could run what a file says."""
+    names = {
+        "eval",
+        "exec",
+        "pickle.load",
+        "pickle.loads",
+        "yaml.load",
+        "yaml.unsafe_load",
+        "marshal.loads",
+        "dill.load",
+    }
+    lines = []
+    for path in sorted((REPOSITORY / "geo4d").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if name in names or given.get("allow_pickle") == "True" or given.get("weights_only") == "False":
+                lines.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}: {ast.unparse(node)[:80]}")
+            if name == "torch.load" and given.get("weights_only") != "True":
+                lines.append(
+                    f"{path.relative_to(REPOSITORY)}:{node.lineno}: torch.load without weights_only=True"
+                )
+    return lines
+
+
+def _npy(shape: tuple[int, ...], data: bytes = b"", kind: str = "<f4") -> bytes:
+    file = io.BytesIO()
+    header = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(file, header)
+    return file.getvalue() + data
+
+
+@reliability(
+    "R17",
+    "archives that lead outside, lie about sizes or unpack to very much",
+    "refused; less than 300 MB and 10 s",
+)
+def r17(folder: Path, size: Size) -> Outcome:
+    from geo4d.formats.arrays import load_arrays, load_npz
+
+    inside = folder / "inside"
+    inside.mkdir()
+    tally, idle = Tally(), forked(lambda: 0).peak_mib
+    path = inside / "a.npz"
+    members: dict[str, dict[str, bytes | int]] = {
+        "parent": {"../outside.npy": _npy((2,), bytes(8))},
+        "absolute": {f"{folder}/outside.npy": _npy((2,), bytes(8))},
+        "lies": {"depth.npy": _npy((10**6, 10**6))},
+        "objects": {"depth.npy": _npy((1,), b"cos\nsystem\n(S'true'\ntR.", "|O")},
+        "ratio": {"depth.npy": 6000},
+        "unused": {"depth.npy": _npy((2,), bytes(8)), "other.npy": 6000},
+    }
+    for name, files in members.items():
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for member, content in files.items():
+                if isinstance(content, bytes):
+                    archive.writestr(member, content)
+                    continue
+                with archive.open(member, "w", force_zip64=True) as file:
+                    file.write(_npy((content, 2**18)))
+                    for _ in range(content):
+                        file.write(bytes(2**20))
+        ended = refused(lambda: load_npz(path), "InputError")
+        outside = sorted(entry.name for entry in folder.iterdir()) != ["inside"]
+        harmless = name in ("parent", "absolute") and ended.code in (0, 1)
+        good = (
+            (ended.code == 0 or harmless)
+            and not outside
+            and ended.peak_mib - idle < 300
+            and ended.seconds < 10
+        )
+        tally.case(f"npz {name}", good, f"{ended.peak_mib - idle} MiB, {ended.seconds:.1f} s, {ended.last}")
+    path = inside / "window.zarr.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../outside", b"x")
+        archive.writestr("zarr.json", b"{}")
+    ended = refused(lambda: load_arrays(path), "InputError")
+    tally.case("zarr parent", ended.code == 0 and not (folder / "outside").exists(), ended.last)
+    clip = clips.write(inside / "clip.mp4", 4)
+    reconstruct(clip, inside / "out")
+    for value in ([4, 10**6, 10**6], [10**9, 24, 32], [-1, 24, 32], "x"):
+        shutil.rmtree(inside / "copy", ignore_errors=True)
+        shutil.copytree(inside / "out", inside / "copy")
+        meta = inside / "copy/arrays.zarr/depth/zarr.json"
+        text = json.loads(meta.read_text())
+        meta.write_text(json.dumps({**text, "shape": value}))
+        ended = command("export", inside / "copy", "--format", "npz", "-o", inside / "x.npz", timeout=30)
+        good = ended.code == 4 and ended.told and ended.peak_mib - idle < 300
+        tally.case(f"zarr shape {value}", good, f"{ended.peak_mib - idle} MiB, {ended.last}")
+    return tally.outcome()
+
+
+@reliability(
+    "R22", "exports read back by other libraries", "points to 1e-5, poses to 1e-6, reprojection to 0.01 px"
+)
+def r22(folder: Path, size: Size) -> Outcome:
+    import geo4d
+    from geo4d.export import FORMATS
+
+    clip = clips.write(folder / "clip.mp4", 12)
+    source = folder / "result"
+    ended = reconstruct(clip, source, "--precision", "float32")
+    if ended.code != 0:
+        return Outcome(False, ended.last)
+    result, tally = geo4d.load(source), Tally()
+    names = {
+        "npz": "e.npz",
+        "ply": "e.ply",
+        "glb": "e.glb",
+        "tum": "e.txt",
+        "kitti": "k.txt",
+        "preview": "e.mp4",
+    }
+    everything = ("--min-confidence", "0", "--edge-step", "0", "--max-points", "0")
+    for name in FORMATS:
+        words = everything if name in ("ply", "glb", "colmap") else ()
+        ended = command("export", source, "--format", name, "-o", folder / names.get(name, name), *words)
+        tally.case(f"export {name}", ended.code == 0, ended.last)
+    checks = {
+        "npz": _check_npz, "exr": _check_exr, "ply": _check_points, "glb": _check_glb, "tum": _check_tum,
+        "kitti": _check_kitti, "colmap": _check_colmap, "nerfstudio": _check_nerfstudio, "zarr": _check_zarr,
+        "png": _check_png, "preview": _check_preview,
+    }  # fmt: skip
+    for name, check in checks.items():
+        try:
+            error, limit = check(folder, result)
+        except Exception as problem:
+            tally.case(f"read {name}", False, f"{type(problem).__name__}: {problem}")
+        else:
+            tally.case(f"read {name}", error <= limit, f"{error:.3g} where {limit:g} is allowed")
+    return tally.outcome()
+
+
+def _world_points(result) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """[N, 3] of all finite pixels, frame after frame, by the pinhole equation written down here."""
+    height, width = result.size
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    points = []
+    for t in range(result.num_frames):
+        z, k = np.asarray(result.depth[t], np.float64), np.asarray(result.intrinsics[t], np.float64)
+        camera = np.stack([(columns - k[0, 2]) / k[0, 0] * z, (rows - k[1, 2]) / k[1, 1] * z, z], -1)
+        pose = np.asarray(result.c2w[t], np.float64)
+        world = (camera @ pose[:3, :3].T + pose[:3, 3]).reshape(-1, 3)
+        points.append(world[np.isfinite(world).all(1)])
+    return np.concatenate(points)
+
+
+def _relative(found: np.ndarray, wanted: np.ndarray) -> float:
+    if found.shape != wanted.shape:
+        raise ValueError(f"expected {wanted.shape}, got {found.shape}")
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def _check_npz(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    with np.load(folder / "e.npz", allow_pickle=False) as arrays:
+        depth = float(np.nanmax(np.abs(arrays["depth"] - result.depth[:])))
+        return max(depth, float(np.abs(arrays["c2w"] - result.c2w).max())), 1e-6
+
+
+def _check_zarr(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    import zarr
+
+    group = zarr.open_group(folder / "result/arrays.zarr", mode="r")
+    return float(np.nanmax(np.abs(group["depth"][...] - result.depth[:]))), 0.0
+
+
+def _check_exr(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    import OpenEXR
+
+    path = sorted((folder / "exr").glob("*.exr"))[3]
+    stored = OpenEXR.File(str(path), separate_channels=True).channels()["Z"].pixels
+    return float(np.nanmax(np.abs(stored - result.depth[3]))), 0.0
+
+
+def _check_points(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    import trimesh
+
+    return _relative(np.asarray(trimesh.load(folder / "e.ply").vertices), _world_points(result)), 1e-5
+
+
+def _check_glb(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    import trimesh
+
+    scene = trimesh.load_scene(folder / "e.glb")
+    points = np.concatenate(
+        [
+            trimesh.transform_points(scene.geometry[scene.graph[node][1]].vertices, scene.graph[node][0])
+            for node in scene.graph.nodes_geometry
+        ]
+    )
+    return _relative(points, _world_points(result) * [1, -1, -1]), 1e-5
+
+
+def _check_tum(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    from scipy.spatial.transform import Rotation
+
+    rows = np.loadtxt(folder / "e.txt")
+    turn = np.abs(Rotation.from_quat(rows[:, 4:8]).as_matrix() - result.c2w[:, :3, :3]).max()
+    return float(
+        max(
+            turn, np.abs(rows[:, 1:4] - result.c2w[:, :3, 3]).max(), np.abs(rows[:, 0] - result.times_s).max()
+        )
+    ), 1e-6
+
+
+def _check_kitti(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    return float(np.abs(np.loadtxt(folder / "k.txt").reshape(-1, 3, 4) - result.c2w[:, :3]).max()), 1e-6
+
+
+def _check_colmap(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    import pycolmap
+
+    model = pycolmap.Reconstruction(str(folder / "colmap/sparse/0"))
+    worst = 0.0
+    for number, image in enumerate(sorted(model.images.values(), key=lambda image: image.name)):
+        pose = image.cam_from_world() if callable(image.cam_from_world) else image.cam_from_world
+        w2c = np.eye(4)
+        w2c[:3] = pose.matrix()
+        # Poses count a hundredth of a pixel per millionth, so that one number carries both bars.
+        worst = max(worst, 1e4 * float(np.abs(np.linalg.inv(w2c) - result.c2w[number]).max()))
+        camera = model.cameras[image.camera_id]
+        for seen in image.points2D:
+            if seen.has_point3D():
+                point = w2c[:3, :3] @ model.points3D[seen.point3D_id].xyz + w2c[:3, 3]
+                worst = max(worst, float(np.abs(np.asarray(camera.img_from_cam(point)) - seen.xy).max()))
+    return worst, 0.01
+
+
+def _check_nerfstudio(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    frames = json.loads((folder / "nerfstudio/transforms.json").read_text())["frames"]
+    poses = np.array([frame["transform_matrix"] for frame in frames]) @ np.diag([1, -1, -1, 1])
+    wanted = np.asarray(result.c2w, np.float64)
+    turn = np.abs(poses[:, :3, :3] - wanted[:, :3, :3]).max()
+    moves, ours = poses[:, :3, 3] - poses[0, :3, 3], wanted[:, :3, 3] - wanted[0, :3, 3]
+    scale = (moves * ours).sum() / max((ours**2).sum(), 1e-30)  # one factor for the whole scene is allowed
+    return float(max(turn, np.abs(moves - scale * ours).max() / max(scale, 1e-30))), 1e-6
+
+
+def _check_png(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    import cv2
+
+    step = json.loads((folder / "png/depth.json").read_text())["depth_step"]
+    path = sorted((folder / "png").glob("*.png"))[3]
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float64) * step
+    depth = np.asarray(result.depth[3], np.float64)
+    return float(np.nanmax(np.abs(np.where(np.isfinite(depth), stored - depth, 0)))), 0.51 * step
+
+
+def _check_preview(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    import cv2
+
+    movie = cv2.VideoCapture(str(folder / "e.mp4"))
+    count = 0
+    while movie.read()[0]:
+        count += 1
+    return float(abs(count - result.num_frames)), 0.0
+
+
+@reliability("R23", "results of earlier versions", "every one loads with its recorded values")
+def r23(folder: Path, size: Size) -> Outcome:
+    import geo4d
+
+    fixtures = REPOSITORY / "tests/fixtures/results"
+    places = (
+        [place for place in fixtures.glob("*") if (place / "manifest.json").is_file()]
+        if fixtures.is_dir()
+        else []
+    )
+    if not places:
+        return Outcome(None, "no result of an earlier version is in tests/fixtures/results")
+    tally = Tally()
+    for place in places:
+        copy = folder / place.name
+        shutil.copytree(place, copy)
+        try:
+            result = geo4d.load(copy)
+            values = fixtures / f"{place.name}-values.npz"
+            with np.load(values, allow_pickle=False) as wanted:
+                wrong = [
+                    name
+                    for name in wanted.files
+                    if not np.array_equal(
+                        np.asarray(getattr(result, name)[:]),
+                        wanted[name],
+                        equal_nan=wanted[name].dtype.kind == "f",
+                    )
+                ]
+            tally.case(place.name, not wrong, f"other values of {', '.join(wrong)}")
+        except Exception as error:
+            tally.case(place.name, False, f"{type(error).__name__}: {error}")
+    return tally.outcome(", ".join(place.name for place in places))
+
+
+@reliability(
+    "R24",
+    "installation",
+    "help, doctor and a run on every interpreter; import under 1 s; at most 15 dependencies, no GPL",
+)
+def r24(folder: Path, size: Size) -> Outcome:
+    import importlib.metadata as metadata
+    import re
+    import tomllib
+
+    tally = Tally()
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = [re.split(r"[<>=!~ \[;]", text)[0] for text in project["dependencies"]]
+    tally.case("direct dependencies", len(needed) <= 15, str(len(needed)))
+    for name in needed:
+        info = metadata.metadata(name)
+        licence = f"{info.get('License-Expression') or info.get('License') or ''} {info.get_all('Classifier') or ''}"
+        gpl = re.search(r"(?<!L)(?<!Lesser )GPL|GNU General Public", licence[:4000])
+        tally.case(f"licence of {name}", gpl is None, licence[:100])
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    started = time.process_time(), os.times().children_user
+    subprocess.run([sys.executable, "-c", "import geo4d"], env=environment, check=True)
+    seconds = os.times().children_user - started[1]
+    tally.case("import", seconds < 1.0, f"{seconds:.2f} s of CPU")
+    figures = [f"import {seconds:.2f} s"]
+    if size.installs:
+        for interpreter in interpreters():
+            figure, problem = install_and_run(interpreter, folder)
+            tally.case(interpreter, not problem, problem)
+            figures.append(f"{interpreter}: {figure}")
+    return tally.outcome("; ".join(figures))
+
+
+def interpreters() -> list[str]:
+    """Pythons on this machine that the project claims."""
+    return [name for minor in range(11, 15) if (name := shutil.which(f"python3.{minor}"))]
+
+
+def install_and_run(interpreter: str, folder: Path) -> tuple[str, str]:
+    """A wheel in a fresh environment, then help, doctor and the example.
+
+    Returns:
+        the seconds of the example, and what went wrong.
+    """
+    place = folder / Path(interpreter).name
+    wheels = folder / "wheels"
+    python = str(place / "bin/python")
+    steps = [
+        [interpreter, "-m", "venv", str(place)],
+        [python, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels), str(REPOSITORY)],
+        [python, "-m", "pip", "install", "-q", "--find-links", str(wheels), "geo4d"],
+        [str(place / "bin/geo4d"), "--help"],
+        [str(place / "bin/geo4d"), "doctor"],
+        [
+            str(place / "bin/geo4d"),
+            "reconstruct",
+            str(REPOSITORY / "examples/clip.mp4"),
+            "-o",
+            str(place / "out"),
+            "--quiet",
+        ],
+    ]
+    seconds = 0.0
+    for words in steps:
+        started = time.monotonic()
+        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(words, capture_output=True, text=True, env=clean, cwd=folder)
+        seconds = time.monotonic() - started
+        if done.returncode:
+            return "", f"{' '.join(words[:4])}: code {done.returncode}: {done.stderr.strip()[-200:]}"
+    return f"example in {seconds:.0f} s", "" if seconds < 60 else f"the example took {seconds:.0f} s"

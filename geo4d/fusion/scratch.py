@@ -1,0 +1,96 @@
+"""Arrays that a solve works on, on disk where they are too large to be held.
+
+A file is mapped, so numpy and torch see an ordinary array; pages that were worked on are given back to the system, which
+keeps them in its cache while it has room and on disk otherwise.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geo4d.errors import OutputError
+
+HELD_BYTES = 16 * 2**20
+"""Arrays up to this size stay in memory."""
+
+_RESIDENT_BYTES = 2**20
+"""Of a mapped array, about so much is resident at a time."""
+
+_C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class Scratch:
+    """An array of zeros, in memory when it is small, else in a nameless file that goes with this object.
+
+    Attributes:
+        array: the array. Values written to it stay; call ``touched`` now and then while working through it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, folder: Path | None = None) -> None:
+        """
+        Args:
+            folder: where the file is made; None takes the system's temporary folder.
+        Raises:
+            OutputError: the disk has no room for it.
+        """
+        self._resident = 0
+        self._map: mmap.mmap | None = None
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if size <= HELD_BYTES:
+            self.array = np.zeros(shape, dtype)
+            return
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Every byte gets its place on disk now: a page that finds none later would kill the process.
+            _allocate(file.fileno(), size, folder)
+            self._map = mmap.mmap(file.fileno(), size)
+        self.array = np.frombuffer(self._map, dtype).reshape(shape)
+
+    def touched(self, num_bytes: int) -> None:
+        """Say that about so many bytes were read or written; lets go of pages when they have become many."""
+        self._resident += num_bytes
+        if self._resident >= _RESIDENT_BYTES:
+            self._let_go()
+
+    def clear(self) -> None:
+        """Set everything to zero."""
+        flat = self.array.reshape(-1)
+        step = _RESIDENT_BYTES // flat.itemsize
+        for start in range(0, flat.size, step):
+            flat[start : start + step] = 0
+            self.touched(_RESIDENT_BYTES)
+
+    def _let_go(self) -> None:
+        self._resident = 0
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def give_back_memory() -> None:
+    """Return what was freed to the system, where the C library keeps it for later use (glibc)."""
+    trim = getattr(_C_LIBRARY, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _allocate(file: int, size: int, folder: Path | None) -> None:
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+            return
+        block = bytes(2**20)
+        for start in range(0, size, len(block)):
+            os.write(file, block[: size - start])
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OutputError(
+            f"the alignment of this video needs {size} bytes of work space in {folder or tempfile.gettempdir()}, "
+            "which has no room for them; free some space or choose another output"
+        ) from error

@@ -1,0 +1,73 @@
+"""Whether a result can be trusted as a whole: one rule, for the command line, the report and Python."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from geo4d.errors import DoubtfulResult
+from geo4d.types import Reconstruction
+
+LEAST_USABLE = 0.5
+"""Share of the frames that must be usable. A film that fades in, or one bad stretch, is no failure; a bad half is one."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said about a result.
+
+    Attributes:
+        problems: why it is doubtful; empty if it is not.
+        remarks: what else a user should know.
+    """
+
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """For people: the verdict, one sentence a line."""
+        if not self.problems:
+            return ["verdict: usable", *self.remarks]
+        return [f"verdict: doubtful: {'; '.join(self.problems)}", *self.remarks]
+
+    def require(self, *, keep_going: bool) -> None:
+        """
+        Raises:
+            DoubtfulResult: there are problems, and ``keep_going`` is not given.
+        """
+        if self.problems and not keep_going:
+            raise DoubtfulResult(
+                f"{'; '.join(self.problems)}; the result is written, look at it with 'geo4d report'; "
+                "--keep-going accepts it"
+            )
+
+
+def judge_result(result: Reconstruction) -> Verdict:
+    """The verdict on a result, from what is stored with it."""
+    num_frames = result.num_frames
+    reliable = np.ones(num_frames, bool) if result.reliable is None else np.asarray(result.reliable, bool)
+    return judge_frames(reliable, result.diagnostics.get("not_finite") or {})
+
+
+def judge_frames(reliable: Bool[np.ndarray, " T"], not_finite: Mapping[Any, Any]) -> Verdict:
+    """The verdict on the frames of a result.
+
+    Args:
+        reliable: per frame, whether its geometry and camera can be trusted.
+        not_finite: windows whose values were not all finite, as ``diagnostics.json`` lists them.
+    """
+    num_frames, usable = len(reliable), int(reliable.sum())
+    problems, remarks = [], []
+    if not_finite:
+        names = ", ".join(str(window) for window in list(not_finite)[:8])
+        more = ", ..." if len(not_finite) > 8 else ""
+        problems.append(
+            f"the model gave values that are not finite in {len(not_finite)} windows ({names}{more})"
+        )
+    if usable < LEAST_USABLE * num_frames:
+        problems.append(f"only {usable} of {num_frames} frames are reliable")
+    elif usable < num_frames:
+        remarks.append(f"{num_frames - usable} of {num_frames} frames are not reliable; see 'geo4d report'")
+    return Verdict(tuple(problems), tuple(remarks))

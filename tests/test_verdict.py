@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+import geo4d
+from benchmarks.truth import BoxWorld, TruthPredictor
+from geo4d.errors import DoubtfulResult
+from geo4d.verdict import judge_frames, judge_result
+
+
+def frames(usable: int, of: int) -> np.ndarray:
+    return np.arange(of) < usable
+
+
+@pytest.mark.parametrize("usable", [5, 7, 10])
+def test_a_film_that_fades_in_is_no_failure(usable):
+    verdict = judge_frames(frames(usable, 10), {})
+    assert verdict.problems == ()
+    verdict.require(keep_going=False)
+    said = "\n".join(verdict.lines())
+    assert said.startswith("verdict: usable")
+    assert ("not reliable" in said) == (usable < 10)
+
+
+@pytest.mark.parametrize("usable", [0, 4])
+def test_a_bad_half_is_one(usable):
+    verdict = judge_frames(frames(usable, 10), {})
+    assert verdict.lines() == [f"verdict: doubtful: only {usable} of 10 frames are reliable"]
+    with pytest.raises(DoubtfulResult, match=r"only . of 10 frames are reliable; .*--keep-going"):
+        verdict.require(keep_going=False)
+    verdict.require(keep_going=True)
+
+
+def test_values_that_are_not_finite_are_a_problem_however_few():
+    verdict = judge_frames(frames(10, 10), {str(n): {} for n in range(12)})
+    assert "in 12 windows (0, 1, 2, 3, 4, 5, 6, 7, ...)" in verdict.problems[0]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_verdict_on_a_result_is_that_of_its_diagnostics(tmp_path, stored):
+    world = BoxWorld((24, 40))
+    video = torch.stack([world.rgb(t) for t in range(12)])
+    model = TruthPredictor(world, length=8, stride=2, nan_windows=(1,))
+    result = geo4d.reconstruct(video, tmp_path / "out", model=model, tries=0, output_size="model")
+    if stored:
+        result = geo4d.load(tmp_path / "out")
+    assert judge_result(result).problems == ("the model gave values that are not finite in 1 windows (1)",)
