@@ -48,8 +48,13 @@ def fetch_repository(
     if offline:
         if not known:
             raise CheckpointError(f"{repository.repository} is not in the local store and --offline is set")
+<<<<<<< HEAD
         for name, sha256 in known.items():
             compare(target / name, sha256, None, "the one recorded when it was pulled")
+=======
+        for name, digest in known.items():
+            compare(target / name, digest, None, "the one recorded when it was pulled")
+>>>>>>> store
         return {"revision": revision, "sha256": dict(known), "folder": repository.folder}
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError

@@ -6,6 +6,7 @@ A browser lets any page open a WebSocket to any address, also to one that only t
 """
 
 import http
+import inspect
 import ipaddress
 import socket
 import threading
@@ -91,8 +92,13 @@ def guarded(host: str, proxies: Sequence[str] = ()) -> Iterator[None]:
                     body = b"this viewer answers its own page only\n"
                     length = Headers({"Content-Length": str(len(body)), "Connection": "close"})
                     return Response(http.HTTPStatus.FORBIDDEN, "Forbidden", length, body)
+<<<<<<< HEAD
                 answer = None if process_request is None else process_request(connection, request)
                 return await answer if isinstance(answer, Awaitable) else answer
+=======
+                answer: Any = None if process_request is None else process_request(connection, request)
+                return await answer if inspect.isawaitable(answer) else answer
+>>>>>>> store
 
             used.set()
             return serve(*arguments, process_request=check, **options)
