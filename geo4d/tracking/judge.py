@@ -39,6 +39,9 @@ LEAST_NOISE = 0.03
 """No tracker is believed to be better than this, pixels: interpolation alone errs by as much."""
 
 
+READOUT_ERROR = 0.05
+"""What is left of the effect of rows read one after the other when it is taken out by rotations known at whole frames."""
+
 _NEEDED = 0.2
 """Share of the points that must need a moving camera."""
 
@@ -76,7 +79,7 @@ class DepthJudgement:
 def judge_depth(
     state: BundleState,
     observations: Observations,
-    spin: Float[Tensor, "N 3"],
+    spin: Float[Tensor, "N 2 3"],
     height: float,
     settings: BundleConfig,
     *,
@@ -87,8 +90,8 @@ def judge_depth(
     Args:
         state: cameras and points of some tens of cameras.
         observations: of points that are still; every point seen at least twice.
-        spin: rotation of the camera per frame of the video around the moment of each camera, radians: a viewing
-            direction b is seen at exp(spin) b one frame later.
+        spin: rotation per frame of the video around the moment of each camera, and how it changes: a viewing direction b
+            is seen at exp(t spin[0] + t^2 / 2 spin[1]) b a time of t frames later; radians.
         height: of the picture, pixels: the rows that are read one after the other.
         settings: focal mode and prior; ``prior_strength`` in squares of the noise.
         pixel_error: expected of a track, pixels.
@@ -114,7 +117,10 @@ def judge_depth(
     spare = max(2 * seen - 3 * num_points - 6 * num_cameras, 0.1 * seen, 1)
     noise = max(math.sqrt(moving.result.cost / spare), LEAST_NOISE)
     inflation = correlation_inflation(moving.misfit(), observations, width)
-    strength = noise**2 * inflation
+    moved = (turned.observations.uv - observations.uv).square().mean() if turned.readout else 0.0
+    # The rest of it is the same in all pictures of a point, so no mean makes it less.
+    systematic = READOUT_ERROR**2 * float(moved) * seen / max(num_points, 1)
+    strength = noise**2 * inflation + systematic
     gain = _gain(turned, moving, num_points, num_cameras) / strength
     middle = num_cameras // 2
     found = moving.result.state
@@ -161,7 +167,7 @@ def _gain(turned: _Timed, moving: _Timed, num_points: int, num_cameras: int) -> 
 def turning_camera(
     state: BundleState,
     observations: Observations,
-    spin: Float[Tensor, "N 3"],
+    spin: Float[Tensor, "N 2 3"],
     height: float,
     config: BundleConfig,
 ) -> _Timed:
@@ -186,13 +192,13 @@ def turning_camera(
 def with_readout(
     best: BundleResult,
     observations: Observations,
-    spin: Float[Tensor, "N 3"],
+    spin: Float[Tensor, "N 2 3"],
     height: float,
     settings: BundleConfig,
 ) -> _Timed:
     """A solution adjusted further with a readout time, where that explains more.
 
-    One Gauss-Newton step in the readout time, everything else adjusted again for each value.
+    Gauss-Newton steps in the readout time, everything else adjusted again for each value.
 
     Args:
         best: converged without.
@@ -200,17 +206,21 @@ def with_readout(
         settings: of the adjustment.
     """
     plain = _Timed(best, 0.0, observations)
-    if float(spin.norm(dim=1).max() * best.state.log_focal.exp().max()) < 1.0:
+    if float(spin[:, 0].norm(dim=1).max() * best.state.log_focal.exp().max()) < 1.0:
         return plain  # less than half a pixel between the middle and the outermost row
     probe = 0.3
-    trial = _at_once(best, observations, spin, height, probe, settings)
-    first = plain.misfit()
-    change = (trial.misfit() - first) / probe
-    weight = 1 / (1 + first.square().sum(1) / settings.robust_width**2)
-    step = -float((weight[:, None] * change * first).sum())
-    step /= max(float((weight[:, None] * change.square()).sum()), 1e-12)
-    other = _at_once(best, observations, spin, height, max(-1.0, min(1.0, step)), settings)
-    return min((plain, trial, other), key=lambda found: found.result.cost)
+    tried = [plain, _at_once(best, observations, spin, height, probe, settings)]
+    slope = (tried[1].misfit() - plain.misfit()) / probe
+    value, last = probe, tried[1]
+    for _ in range(3):
+        left = last.misfit()
+        weight = 1 / (1 + left.square().sum(1) / settings.robust_width**2)
+        step = float((weight[:, None] * slope * left).sum())
+        value -= step / max(float((weight[:, None] * slope.square()).sum()), 1e-12)
+        value = max(-1.0, min(1.0, value))
+        last = _at_once(last.result, observations, spin, height, value, settings)
+        tried.append(last)
+    return min(tried, key=lambda found: found.result.cost)
 
 
 @dataclass(frozen=True)
@@ -228,15 +238,16 @@ class _Timed:
 def _at_once(
     start: BundleResult,
     observations: Observations,
-    spin: Float[Tensor, "N 3"],
+    spin: Float[Tensor, "N 2 3"],
     height: float,
     readout: float,
     settings: BundleConfig,
 ) -> _Timed:
     """A solution adjusted to what would have been seen had all rows been read at once."""
     focal = start.state.log_focal.exp()[observations.camera]
-    late = readout * observations.uv[:, 1] / height
-    turn = so3_exp(-late[:, None] * spin[observations.camera])
+    late = (readout * observations.uv[:, 1] / height)[:, None]
+    rate, change = spin[observations.camera].unbind(1)
+    turn = so3_exp(-late * rate - 0.5 * late.square() * change)
     rays = torch.cat([observations.uv / focal[:, None], torch.ones_like(observations.uv[:, :1])], 1)
     rays = (turn @ rays[..., None])[..., 0]
     moved = replace(observations, uv=rays[:, :2] / rays[:, 2:].clamp_min(1e-3) * focal[:, None])

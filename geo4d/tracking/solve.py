@@ -518,19 +518,33 @@ class _Shot:
             pixel_error=self.pixel_error,
         )
 
-    def _spin(self, frames: list[int], focal: float) -> Float[Tensor, "N 3"]:
-        """Rotation per frame of the video around each of some frames, radians, by what the tracks do there."""
+    def _spin(self, frames: list[int], focal: float) -> Float[Tensor, "N 2 3"]:
+        """Rotation per frame of the video around each of some frames, and its change, by what the tracks do there."""
         by_frame = self._by_frame()
-        spin = torch.zeros(len(frames), 3, dtype=torch.float64)
-        for k, f in enumerate(frames):
-            before, after = max(f - 1, 0), min(f + 1, self.num_frames - 1)
-            (ids_a, uv_a), (ids_b, uv_b) = by_frame[before], by_frame[after]
+
+        def turn(first: int, second: int) -> Tensor | None:
+            if not 0 <= second < self.num_frames:
+                return None
+            (ids_a, uv_a), (ids_b, uv_b) = by_frame[first], by_frame[second]
             at = torch.searchsorted(ids_a, ids_b).clamp_max(max(len(ids_a) - 1, 0))
             same = ids_a[at] == ids_b if len(ids_a) else torch.zeros(len(ids_b), dtype=torch.bool)
             if int(same.sum()) < self.config.min_points:
-                continue
-            turn = fit_rotation(bearing(uv_a[at[same]], focal), bearing(uv_b[same], focal), 6)
-            spin[k] = so3_log(turn) / (after - before)
+                return None
+            return so3_log(fit_rotation(bearing(uv_a[at[same]], focal), bearing(uv_b[same], focal), 6))
+
+        spin = torch.zeros(len(frames), 2, 3, dtype=torch.float64)
+        for k, f in enumerate(frames):
+            before, after = turn(f, f - 1), turn(f, f + 1)
+            if before is not None and after is not None:
+                spin[k, 0], spin[k, 1] = (after - before) / 2, after + before
+                earlier, later = turn(f, f - 2), turn(f, f + 2)
+                if earlier is not None and later is not None:
+                    spin[k, 0] = (8 * (after - before) - (later - earlier)) / 12
+                    spin[k, 1] = (16 * (after + before) - (later + earlier)) / 12
+            elif after is not None:
+                spin[k, 0] = after
+            elif before is not None:
+                spin[k, 0] = -before
         return spin
 
     def _refined(self, result: BundleResult, kind: MotionKind) -> Refined:

@@ -1,6 +1,7 @@
 """Depth and focal length are believed as far as the tracks carry them."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from geo4d.tracking.tracks import Tracks
 SIZE, FOCAL, FRAMES = (480, 640), 520.0, 14
 
 
-def shaken(travel: float, amplitude: float = 0.12, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation vectors and centres of a hand-held camera at any times in frames, as a table of sines."""
+def shaken(
+    travel: float, amplitude: float = 0.12, seed: int = 3
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """A hand-held camera: times in frames -> rotation vectors and centres."""
     rng = np.random.RandomState(seed)
-    waves = rng.uniform(0.15, 0.9, (3, 6)), rng.uniform(0, 6.28, (3, 6)), rng.normal(0, amplitude / 2, (3, 6))
+    waves = rng.uniform(0.1, 0.5, (3, 6)), rng.uniform(0, 6.28, (3, 6)), rng.normal(0, amplitude / 2, (3, 6))
 
     def at(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rate, phase, size = waves
