@@ -48,13 +48,8 @@ def fetch_repository(
     if offline:
         if not known:
             raise CheckpointError(f"{repository.repository} is not in the local store and --offline is set")
-<<<<<<< HEAD
-        for name, sha256 in known.items():
-            compare(target / name, sha256, None, "the one recorded when it was pulled")
-=======
         for name, digest in known.items():
             compare(target / name, digest, None, "the one recorded when it was pulled")
->>>>>>> store
         return {"revision": revision, "sha256": dict(known), "folder": repository.folder}
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -83,13 +78,13 @@ def fetch_repository(
     hashes = {}
     for name in names:
         facts = _facts(stated[name])
-        for origin, expected in (
+        for origin, sha256 in (
             ("the published one", pinned[name].sha256 if name in pinned else None),
             ("the recorded one", recorded.get(name)),
         ):
-            if expected is not None and facts.setdefault("sha256", expected) != expected:
+            if sha256 is not None and facts.setdefault("sha256", sha256) != sha256:
                 raise CheckpointError(
-                    f"{repository.repository}: {origin} of {name} has SHA-256 {expected}, the hub states "
+                    f"{repository.repository}: {origin} of {name} has SHA-256 {sha256}, the hub states "
                     f"{facts['sha256']} for commit {info.sha}; nothing is taken"
                 )
         hashes[name] = _fetch_file(repository, name, str(info.sha), target, facts)

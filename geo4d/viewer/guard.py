@@ -10,7 +10,7 @@ import inspect
 import ipaddress
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,13 +92,8 @@ def guarded(host: str, proxies: Sequence[str] = ()) -> Iterator[None]:
                     body = b"this viewer answers its own page only\n"
                     length = Headers({"Content-Length": str(len(body)), "Connection": "close"})
                     return Response(http.HTTPStatus.FORBIDDEN, "Forbidden", length, body)
-<<<<<<< HEAD
-                answer = None if process_request is None else process_request(connection, request)
-                return await answer if isinstance(answer, Awaitable) else answer
-=======
                 answer: Any = None if process_request is None else process_request(connection, request)
                 return await answer if inspect.isawaitable(answer) else answer
->>>>>>> store
 
             used.set()
             return serve(*arguments, process_request=check, **options)
