@@ -1,6 +1,6 @@
 """Whether a result can be trusted as a whole: one rule, for the command line, the report and Python."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,15 +48,29 @@ def judge_result(result: Reconstruction) -> Verdict:
     """The verdict on a result, from what is stored with it."""
     num_frames = result.num_frames
     reliable = np.ones(num_frames, bool) if result.reliable is None else np.asarray(result.reliable, bool)
-    return judge_frames(reliable, result.diagnostics.get("not_finite") or {})
+    diagnostics = result.diagnostics
+    return judge_frames(
+        reliable,
+        diagnostics.get("not_finite") or {},
+        without_picture=diagnostics.get("frames_without_picture") or (),
+        motion=diagnostics.get("motion") or (),
+    )
 
 
-def judge_frames(reliable: Bool[np.ndarray, " T"], not_finite: Mapping[Any, Any]) -> Verdict:
+def judge_frames(
+    reliable: Bool[np.ndarray, " T"],
+    not_finite: Mapping[Any, Any],
+    *,
+    without_picture: Sequence[int] = (),
+    motion: Sequence[Mapping[str, Any]] = (),
+) -> Verdict:
     """The verdict on the frames of a result.
 
     Args:
         reliable: per frame, whether its geometry and camera can be trusted.
         not_finite: windows whose values were not all finite, as ``diagnostics.json`` lists them.
+        without_picture: frames that are black, flat or burnt out.
+        motion: what the tracks say about each shot, as ``diagnostics.json`` lists it.
     """
     num_frames, usable = len(reliable), int(reliable.sum())
     problems, remarks = [], []
@@ -70,4 +84,10 @@ def judge_frames(reliable: Bool[np.ndarray, " T"], not_finite: Mapping[Any, Any]
         problems.append(f"only {usable} of {num_frames} frames are reliable")
     elif usable < num_frames:
         remarks.append(f"{num_frames - usable} of {num_frames} frames are not reliable; see 'geo4d report'")
+    if without_picture:
+        remarks.append(f"{len(without_picture)} of {num_frames} frames have no usable picture")
+    lost = sum(shot["stop"] - shot["start"] for shot in motion if shot["kind"] == "unknown")
+    if lost and num_frames > 1:
+        remarks.append(f"no camera explains the motion of {lost} of {num_frames} frames")
+    remarks += [shot["statement"] for shot in motion if shot.get("focal_assumed") and shot["kind"] != "unknown"]
     return Verdict(tuple(problems), tuple(remarks))

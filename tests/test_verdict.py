@@ -45,3 +45,24 @@ def test_the_verdict_on_a_result_is_that_of_its_diagnostics(tmp_path, stored):
     if stored:
         result = geo4d.load(tmp_path / "out")
     assert judge_result(result).problems == ("the model gave values that are not finite in 1 windows (1)",)
+
+
+def test_frames_without_picture_or_camera_are_counted() -> None:
+    shots = [
+        {"start": 0, "stop": 6, "kind": "unknown", "statement": "nothing"},
+        {
+            "start": 6,
+            "stop": 10,
+            "kind": "rotation",
+            "focal_assumed": True,
+            "statement": "frames 6-9: the camera only turns; assumed",
+        },
+    ]
+    verdict = judge_frames(frames(4, 10), {}, without_picture=[0, 1], motion=shots)
+    assert verdict.problems == ("only 4 of 10 frames are reliable",)
+    assert verdict.remarks == (
+        "2 of 10 frames have no usable picture",
+        "no camera explains the motion of 6 of 10 frames",
+        "frames 6-9: the camera only turns; assumed",
+    )
+    assert judge_frames(frames(1, 1), {}, motion=[{**shots[0], "stop": 1}]).remarks == ()

@@ -77,7 +77,10 @@ def run(options: ReconstructOptions) -> int:
     if not options.quiet:
         height, width = result.size
         seconds = sum(result.diagnostics["seconds"].values())
-        poses = "with camera poses" if result.has_poses else "without camera poses (the model gives none)"
+        poses = "without camera poses (the model gives none)"
+        if result.has_poses:
+            known = result.reliable is None or bool(result.reliable.any())
+            poses = "with camera poses" if known else "without a camera pose that can be trusted"
         print(
             f"wrote {options.output}: {result.num_frames} frames {width}x{height}, {poses}, in {seconds:.1f} s"
         )
