@@ -147,7 +147,8 @@ def _read_vertices(file: BinaryIO, path: Path) -> np.ndarray:
     """The vertices as a structured array; what the header promises is compared with the size of the file first."""
     if file.readline(16).strip() != b"ply":
         raise InputError(f"expected a PLY file, but {path} does not start with 'ply'")
-    layout, count, fields, in_vertex = b"", 0, [], False
+    layout, count, in_vertex = b"", 0, False
+    fields: list[tuple[str, str]] = []
     while (line := file.readline(4096)).strip() != b"end_header":
         words = line.split()
         if not line or not words:
