@@ -426,12 +426,12 @@ def choose_cameras(
         sight = rays[frames, :, ::stride].double()
         candidates = torch.stack([h[table] for h in hypotheses], 1).flatten(1, 2)
         placed, weight = [], []
-        for seen_rows in table.unbind(1):
-            window = samples.window[seen_rows]
-            points = samples.points[seen_rows][..., ::stride].double()
+        for seen_by in table.unbind(1):
+            window = samples.window[seen_by]
+            points = samples.points[seen_by][..., ::stride].double()
             placed.append(linear[window] @ points + world[window, :3, 3:])
             weight.append(
-                samples.weight[seen_rows][..., ::stride].double() * window_weight.to(device)[window][:, None]
+                samples.weight[seen_by][..., ::stride].double() * window_weight.to(device)[window][:, None]
             )
         costs = []
         for k in range(candidates.shape[1]):
