@@ -114,9 +114,21 @@ def observation_area(observations: Observations, cells: int = 8) -> Float[Tensor
 def judge_state(state: BundleState, observations: Observations) -> Refined:
     """Make every point anew where that fits better, and measure what the cameras explain."""
     state, error = renew_points(tidy(state), observations)
+    state = _before_infinity(state)
     area = torch.zeros(len(state.points), dtype=torch.float64)
     area.index_add_(0, observations.point, observation_area(observations))
     return Refined(state, error, _level(error, observations, area), area)
+
+
+def _before_infinity(state: BundleState) -> BundleState:
+    """The twin with most points at positive inverse depth: turning all translations and inverse depths over changes no
+    picture, so an adjustment cannot tell them apart."""
+    if float((state.points[:, 3] < 0).double().mean()) <= 0.5:
+        return state
+    turned = state.points.new_tensor([1.0, 1.0, 1.0, -1.0])
+    w2c = state.w2c.clone()
+    w2c[:, :3, 3] *= -1
+    return replace(state, w2c=w2c, points=state.points * turned)
 
 
 def _level(error: Float[Tensor, " P"], observations: Observations, area: Float[Tensor, " P"]) -> float:

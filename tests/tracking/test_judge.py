@@ -8,7 +8,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from geo4d.tracking.bundle import BundleConfig, BundleState, Observations, inverse_depth_variance
+from geo4d.geometry.poses import so3_exp
+from geo4d.tracking.bundle import (
+    BundleConfig,
+    BundleState,
+    Observations,
+    bundle_adjust,
+    inverse_depth_variance,
+    project_points,
+)
 from geo4d.tracking.judge import correlation_inflation
 from geo4d.tracking.solve import fit_cameras
 from geo4d.tracking.tracks import Tracks
@@ -107,21 +115,22 @@ def test_a_focal_length_that_the_tracks_do_not_tell_is_assumed_and_said_to_be():
 
 
 def test_the_variance_of_inverse_depths_is_that_of_many_noisy_adjustments():
-    from geo4d.tracking.bundle import bundle_adjust
-
     generator = torch.Generator().manual_seed(0)
     N, P, focal, noise = 5, 40, 500.0, 0.2
     w2c = torch.eye(4, dtype=torch.float64).repeat(N, 1, 1)
     w2c[:, 0, 3] = torch.linspace(-0.4, 0.4, N)
-    w2c[:, 1, 3] = 0.1 * torch.tensor([0, 1, 0, -1, 0.5])
+    w2c[:, 1:3, 3] = torch.tensor([[0.0, 0.2], [0.1, -0.3], [0, 0], [-0.1, 0.3], [0.05, -0.2]]).double()
+    # Turns, without which nothing tells the focal length.
+    turns = torch.tensor(
+        [[0.1, -0.15, 0.2], [-0.1, -0.1, 0.1], [0, 0, 0], [0.1, 0.1, -0.2], [-0.1, 0.2, 0.3]]
+    )
+    w2c[:, :3, :3] = so3_exp(turns.double())
     points = torch.rand(P, 3, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 2.0, 3.0])
     points = torch.cat([points + torch.tensor([-1.5, -1.0, 2.0]), torch.ones(P, 1)], 1)
     points = points / points.norm(dim=1, keepdim=True)
     state = BundleState(w2c, torch.full((N,), math.log(focal), dtype=torch.float64), points)
     camera, point = torch.arange(N).repeat_interleave(P), torch.arange(P).repeat(N)
     exact = Observations(camera, point, torch.zeros(N * P, 2, dtype=torch.float64), torch.ones(N * P))
-    from geo4d.tracking.bundle import project_points
-
     uv, _ = project_points(state, exact)
     exact = Observations(camera, point, uv, torch.ones(N * P, dtype=torch.float64))
     config = BundleConfig(
@@ -140,7 +149,7 @@ def test_the_variance_of_inverse_depths_is_that_of_many_noisy_adjustments():
         )
         result = bundle_adjust(state, noisy, fixed=fixed, config=config).state
         inverse = result.points[:, 3] / (result.points @ result.w2c[2, 2])
-        # in the scale that leaves the camera centres longest along the true ones
+        # in the scale that leaves the translations as long along the true ones
         base = (result.w2c[:, :3, 3] * w2c[:, :3, 3]).sum() / w2c[:, :3, 3].square().sum()
         found.append(inverse * base)
         focals.append(result.log_focal[0])

@@ -107,3 +107,13 @@ def test_a_rigid_mover_with_half_of_the_tracks_does_not_become_the_world():
     ate, turn = trajectory_error(fit_cameras(both), scene)
     assert ate < 0.02
     assert turn < 1.0
+
+
+def test_a_world_turned_over_through_infinity_comes_back_to_the_front():
+    state, observations = problem()[:2]
+    w2c, points = state.w2c.clone(), state.points.clone()
+    w2c[:, :3, 3] *= -1
+    points[:, 3] *= -1
+    again = judge_state(replace(state, w2c=w2c, points=points), observations)
+    assert (again.state.points[:, 3] > 0).double().mean() > 0.9
+    torch.testing.assert_close(again.state.w2c[:, :3, 3], state.w2c[:, :3, 3])
