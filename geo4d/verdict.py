@@ -89,5 +89,7 @@ def judge_frames(
     lost = sum(shot["stop"] - shot["start"] for shot in motion if shot["kind"] == "unknown")
     if lost and num_frames > 1:
         remarks.append(f"no camera explains the motion of {lost} of {num_frames} frames")
-    remarks += [shot["statement"] for shot in motion if shot.get("focal_assumed") and shot["kind"] != "unknown"]
+    remarks += [
+        shot["statement"] for shot in motion if shot.get("focal_assumed") and shot["kind"] != "unknown"
+    ]
     return Verdict(tuple(problems), tuple(remarks))

@@ -76,13 +76,16 @@ def baseline_rows(
     """Scores of every row over all pixels, over those with and those without evidence.
 
     Args:
-        protocol: its limits of valid depth are used; the alignment is one factor, median over median.
+        protocol: its limits of valid depth are used; the alignment is one factor, the median of reference over
+            prediction, as for confidence, flicker and scale.
         predicted: ``whole``, ``control``, ``pictures`` and ``evidence``; None where there is none.
     Returns:
         name -> ``abs_rel``, ``delta_125``, ``coverage``, and the same ``_with_evidence`` and ``_without_evidence``; None
         where nothing was predicted or no pixel is of the kind. ``evidence`` counts its own pixels only.
     """
-    one_factor = DepthProtocol(min_depth=protocol.min_depth, max_depth=protocol.max_depth)
+    one_factor = DepthProtocol(
+        min_depth=protocol.min_depth, max_depth=protocol.max_depth, alignment="median_ratio"
+    )
     # A fitted line of disparity runs through 0 somewhere: what lies beyond the farthest reference is cut there.
     farthest = _farthest(sequence, one_factor)
     affine = replace(one_factor, alignment="scale_shift_l1", space="disparity", clip_max=farthest)

@@ -14,7 +14,9 @@ from geo4d.evaluation.l1 import DegenerateInput, fit_scale_l1, fit_scale_shift_l
 from geo4d.evaluation.metrics import Average, PoseAlignment
 from geo4d.geometry.fit import fit_scale, fit_scale_median, fit_scale_shift
 
-DepthAlignment = Literal["none", "median_scale", "scale_l2", "scale_l1", "scale_shift_l2", "scale_shift_l1"]
+DepthAlignment = Literal[
+    "none", "median_scale", "median_ratio", "scale_l2", "scale_l1", "scale_shift_l2", "scale_shift_l1"
+]
 Quantity = Literal["depth", "disparity"]
 
 
@@ -23,7 +25,8 @@ class DepthProtocol:
     """Attributes:
     min_depth: reference depth must be greater, unit of the reference.
     max_depth: reference depth must be smaller; None: no limit.
-    alignment: of the prediction to the reference. ``l1`` is exact, ``l2`` least squares.
+    alignment: of the prediction to the reference. ``l1`` is exact, ``l2`` least squares; ``median_scale`` is median over
+        median, ``median_ratio`` the median of reference over prediction, which wrong regions move less.
     space: where the fit is done: ``depth``, ``disparity``, or ``native``: what the predictor gives.
     scope: one fit for the ``sequence``, or one per ``frame``.
     weighted: least squares on residuals divided by (reference depth + 1e-6); in depth, for predictions with points.
@@ -132,6 +135,11 @@ def fit_depth(
         if float(source.median()) == 0:
             raise DegenerateInput("the median of the prediction is 0")
         return float(fit_scale_median(source, target)), 0.0
+    if protocol.alignment == "median_ratio":
+        ratio = (target / source)[source > 0]
+        if not ratio.numel():
+            raise DegenerateInput("no positive prediction")
+        return float(ratio.median()), 0.0
     if protocol.alignment == "scale_l1":
         return float(fit_scale_l1(source, target)), 0.0
     if protocol.alignment == "scale_shift_l1":

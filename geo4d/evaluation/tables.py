@@ -145,7 +145,7 @@ def baseline_table(result: Mapping[str, Any], *, most_sequences: int = 16) -> Ta
         ),
         rows=tuple(rows),
         notes=(
-            "one factor per sequence, median over median, whatever the protocol; "
+            "one factor per sequence, median of reference over prediction, whatever the protocol; "
             "ramp: one scale and shift of disparity per sequence, pictures_affine: one per frame",
             "evidence: pixels where motion tells a depth; none: all others. "
             "The row of the evidence counts its own pixels only",

@@ -20,7 +20,7 @@ REFERENCE = torch.linspace(1, 40, 200)
 
 
 @pytest.mark.parametrize(
-    "alignment", ["median_scale", "scale_l1", "scale_l2", "scale_shift_l1", "scale_shift_l2"]
+    "alignment", ["median_scale", "median_ratio", "scale_l1", "scale_l2", "scale_shift_l1", "scale_shift_l2"]
 )
 def test_every_alignment_undoes_a_scale(alignment):
     protocol = DepthProtocol(alignment=alignment)
