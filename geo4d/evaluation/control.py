@@ -66,8 +66,8 @@ class ControlPredictor:
         count, size = window.num_frames, window.size
         flat = torch.ones(1, count, 1, *size)
         evidence = no_evidence(1, count, size, flat) if prior is None else encode_prior(prior, size)
-        rgb = window.rgb.permute(0, 3, 1, 2)[None] * 2 - 1
-        depth = torch.exp(-log_correction(flat, evidence, rgb))[0, :, 0]
+        blank = flat.expand(-1, -1, 3, -1, -1)  # no picture guides the spreading
+        depth = torch.exp(-log_correction(flat, evidence, blank))[0, :, 0]
         spread = torch.full_like(depth, SPREAD)
         intrinsics = centred_intrinsics(
             focal_from_fov(torch.deg2rad(torch.tensor(FOV_DEG)), size[1]), size
