@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, before torch is loaded
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # one numerical thread per core: the workers share the cores
 
 from pathlib import Path
 
