@@ -24,6 +24,7 @@ from geo4d.predict import mask_nonfinite
 from geo4d.spool import EVIDENCE, Spool
 from geo4d.tracking.prior import (
     FramePrior,
+    MotionConfig,
     MotionPrior,
     first_frame_needed,
     fit_motion,
@@ -57,11 +58,14 @@ def find_motion(
     known_intrinsics: Float[Tensor, "3 3"] | None,
     folder: Path,
     progress: Callable[[str, int, int], None],
+    *,
+    zoom: bool = False,
 ) -> MotionCameras:
     """Cameras of the clip from tracks, found once per run and kept in ``folder`` for a resumed one.
 
     Args:
         known_intrinsics: in pixels of frames of ``clip.size``.
+        zoom: the focal length may change from frame to frame.
     """
     path = folder / "motion.zarr.zip"
     if not holds_arrays(path):
@@ -70,6 +74,7 @@ def find_motion(
         motion = fit_motion(
             clip.frames(size),
             known_intrinsics=known,
+            config=MotionConfig(cameras=CameraSolveConfig(zoom=zoom)),
             progress=lambda done: progress("track points", done, clip.num_frames),
         )
         arrays = {name: getattr(motion, name).numpy() for name in _ARRAYS}

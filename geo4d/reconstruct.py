@@ -64,7 +64,7 @@ _SMALLER = "use a smaller --max-size or model, or close other programs"
 _FEWER = "use fewer frames (--start, --stop, --stride)"
 """Ways out, for the message when memory has run out."""
 
-DECIDE_NO_WINDOW = ("times", "tries", "fusion", "focal", "output_size", "keep_windows", "allow_partial")
+DECIDE_NO_WINDOW = ("times", "tries", "fusion", "output_size", "keep_windows", "allow_partial")
 """Settings that may change when a run is resumed: they come after the windows."""
 
 
@@ -132,7 +132,13 @@ def reconstruct(
             motion = moving = None
             if config.motion and predictor.info.prior == "motion":
                 with clock("motion"), memory_errors("tracking points", f"{_FEWER}, or --no-motion"):
-                    motion = find_motion(clip, _known_matrix(clip.size, clip, config), work.windows, progress)
+                    motion = find_motion(
+                        clip,
+                        _known_matrix(clip.size, clip, config),
+                        work.windows,
+                        progress,
+                        zoom=config.focal == "per_frame",
+                    )
                     moving = find_moving(clip, motion, work.windows, progress)
                 prior = WindowPrior(motion, clip, plan.model_size, plan.windows, spool, moving)
                 source = replace(source, prior=prior)

@@ -279,19 +279,19 @@ def test_flicker_is_told_from_shape_and_movers_from_the_rest(plane):
 
 def test_confidence_is_scored_by_what_exports_keep(plane):
     wrong = np.zeros(plane.depth.shape, bool)
-    wrong[:, :6] = True
+    wrong[:, :2] = True  # few enough for the default threshold to leave them out
     flat = replace(plane, depth=np.full_like(plane.depth, 4.0))
     confidence = np.where(wrong, 0.02, 0.9).astype(np.float32)
     dynamic = np.zeros_like(confidence)
-    dynamic[:, 3:9] = 1
+    dynamic[:, 2:8] = 1
     guess = truth(
         flat, maps=np.where(wrong, 5.0, 4.0).astype(np.float32), confidence=confidence, dynamic=dynamic
     )
     result = score(guess, flat, PROTOCOLS["median"])
     assert result.metrics["confidence_spearman"] == pytest.approx(1)
     assert result.metrics["confidence_gap"] == pytest.approx(0.1, abs=0.01)
-    assert result.metrics["kept"] == pytest.approx(17 / 24, abs=0.01)  # the jump between 4 and 5 goes, too
-    assert result.metrics["kept_moving"] == pytest.approx(2 / 6, abs=0.01)
+    assert result.metrics["kept"] == pytest.approx(21 / 24, abs=0.01)  # the jump between 4 and 5 goes, too
+    assert result.metrics["kept_moving"] == pytest.approx(5 / 6, abs=0.01)
     assert result.metrics["kept_abs_rel"] == pytest.approx(0, abs=1e-6)
     assert len(result.confidence_sample["error"]) == len(result.confidence_sample["confidence"]) == 2000
     assert "kept" not in score(truth(flat), flat, PROTOCOLS["median"]).metrics

@@ -78,7 +78,7 @@ def _load(folder: Path, name: str) -> Sequence:
     if absent:
         raise missing(READER, folder, f"{absent[0].name} is not there")
     try:
-        c2w = np.stack([np.loadtxt(path).reshape(4, 4) for path in pose_files])
+        c2w = np.stack([np.loadtxt(path, encoding="utf-8").reshape(4, 4) for path in pose_files])
     except ValueError as error:
         raise InputError(f"expected 4 x 4 numbers in every pose file of {folder}: {error}") from error
     rgb, depth = rgb_frames(frames), map_frames(depth_files, load_depth)
