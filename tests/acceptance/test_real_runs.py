@@ -54,8 +54,24 @@ def figures_of(name, future):
     return future.result()
 
 
+NOT_REACHED = {
+    (
+        "zoom",
+        "zoom",
+    ): "the tracks of a hand-held zoom do not tell it: the focal length stays near its assumed mean",
+    ("zoom", "one_scale"): "a zoom that is not recovered is taken for a path",
+}
+"""Scored beside the others, and wrong today; the test says when one of them comes right."""
+
+
+def _case(name, figure):
+    why = NOT_REACHED.get((name, figure))
+    marks = () if why is None else pytest.mark.xfail(reason=why, strict=True)
+    return pytest.param(name, figure, marks=marks)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "figure"), CASES)
+@pytest.mark.parametrize(("name", "figure"), [_case(*case) for case in CASES])
 def test_figure_is_within_its_limit(measured, name, figure):
     figures, _ = measured(name)
     value, limit = figures[figure], CLIPS[name].all_limits()[figure]
