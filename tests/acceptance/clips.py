@@ -72,7 +72,7 @@ CLIPS = {
     "cinema": Clip(
         (232, 440),
         {"seed": 0, "kind": "street", "camera": "driving", "num_frames": 18},
-        # Driving straight on: the focal length comes out 2.2 % off, and with it depth over path by 3.01 %. Known, to be beaten.
+        # Driving straight on, the focal length comes out 2.2 % off, and with it depth over path by 3.01 %: to be beaten.
         limits={"abs_rel": 0.25, "one_scale": 0.035},
     ),
     "portrait": Clip(
