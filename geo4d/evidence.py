@@ -288,6 +288,7 @@ def describe(motion: MotionCameras) -> list[dict[str, object]]:
             "focal_spread": _finite(shot.focal_spread),
             "focal_assumed": shot.focal_assumed,
             "parallax": shot.parallax,
+            "path_scale": "that of depth" if shot.kind == "parallax" else "not determined",
             "depth_spread": _finite(shot.depth_spread),
             "camera_error": _finite(shot.camera_error),
             "num_points": shot.num_points,
