@@ -195,6 +195,12 @@ class VideoFile:
             raise InputError(f"{self.path}: frame {index} cannot be decoded: {_first_line(error)}") from error
         raise InputError(f"{self.path}: frame {index} is gone; the file changed while it was read")
 
+    def _claims_too_much(self, error: MemoryError) -> bool:
+        """FFmpeg says "out of memory" of a damaged size field, too: whether the structure of the file is broken."""
+        return (
+            isinstance(error, av.error.FFmpegError) and find_damage(self.path, self._demuxer, 0) is not None
+        )
+
     def close(self) -> None:
         if self._container is not None:
             self._container.close()
@@ -241,11 +247,10 @@ class VideoFile:
                 options={"max_pixels": str(MAX_PIXELS), "enable_drefs": "0"},
                 **_text_options(av.__version__),
             )
-        except MemoryError:  # no fault of the file
+        except (av.error.FFmpegError, MemoryError, OSError, ValueError) as error:
             self.close()
-            raise
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            self.close()
+            if isinstance(error, MemoryError) and not self._claims_too_much(error):
+                raise  # no fault of the file
             if self._demuxer == "mp4" and not has_index(self.path):
                 raise InputError(
                     f"{self.path} holds no index of its pictures (moov): the recording was not finished, or the "
@@ -388,10 +393,10 @@ class VideoFile:
             text = str(error)
             self.close()
             raise error if text.startswith(str(self.path)) else InputError(f"{self.path}: {text}") from error
-        except MemoryError:  # no fault of the file
-            self.close()
-            raise
-        except (av.error.FFmpegError, OSError, ValueError) as error:
+        except (av.error.FFmpegError, MemoryError, OSError, ValueError) as error:
+            if isinstance(error, MemoryError) and not self._claims_too_much(error):
+                self.close()
+                raise  # no fault of the file
             damage = _first_line(error)
         if damage is not None and self._threads == "AUTO":
             # Frame threads lose the pictures in flight when one fails; without them the count is exact.
