@@ -197,6 +197,8 @@ class VideoFile:
 
     def _claims_too_much(self, error: MemoryError) -> bool:
         """FFmpeg says "out of memory" of a damaged size field, too: whether the structure of the file is broken."""
+        import av
+
         return (
             isinstance(error, av.error.FFmpegError) and find_damage(self.path, self._demuxer, 0) is not None
         )
