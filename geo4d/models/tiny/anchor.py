@@ -60,7 +60,10 @@ def log_correction(
 
 
 def spread_field(
-    values: Float[Tensor, "B T h w"], weight: Float[Tensor, "B T h w"], colour: Float[Tensor, "B T 3 h w"]
+    values: Float[Tensor, "B T h w"],
+    weight: Float[Tensor, "B T h w"],
+    colour: Float[Tensor, "B T 3 h w"],
+    num_iterations: int = NUM_ITERATIONS,
 ) -> Float[Tensor, "B T h w"]:
     """The smooth field x that minimises sum w (x - v)^2 + sum_links a (x_i - x_j)^2 + m sum x^2.
 
@@ -69,6 +72,7 @@ def spread_field(
 
     Args:
         colour: in a range of one.
+        num_iterations: conjugate gradient steps.
     """
     links = (
         STEADINESS * _likeness(colour[:, 1:] - colour[:, :-1]),
@@ -101,7 +105,7 @@ def spread_field(
     scaled = residual / diagonal
     direction = scaled.clone()
     size = (residual * scaled).flatten(1).sum(1)
-    for _ in range(NUM_ITERATIONS):
+    for _ in range(num_iterations):
         product = apply(direction)
         length = size / (direction * product).flatten(1).sum(1).clamp(min=1e-20)
         x = x + length[:, None, None, None] * direction
@@ -133,7 +137,9 @@ def _pyramid_start(
     total, mass, share = torch.zeros_like(right), torch.full_like(right, fading), 1.0
     for radius in (1, 3, 7, 17):
         for kept, values in ((total, right), (mass, weight)):
-            averaged = F.avg_pool2d(values.flatten(0, 1)[:, None], 2 * radius + 1, stride=1, padding=radius)
+            averaged, width = values.flatten(0, 1)[:, None], 2 * radius + 1
+            for window, padding in (((1, width), (0, radius)), ((width, 1), (radius, 0))):
+                averaged = F.avg_pool2d(averaged, window, stride=1, padding=padding)
             kept += share * averaged[:, 0].unflatten(0, values.shape[:2])
         share /= 4
     return total / mass

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +23,7 @@ from geo4d.models.tiny.doubt import believed
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, restore_disparity
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.network import Evidence
+from geo4d.models.tiny.vouched import mixed_with_evidence, vouched_share
 from geo4d.models.tiny.weights import BUNDLED, check_file, load_model
 from geo4d.types import Prediction, PriorMaps, Window
 
@@ -43,7 +44,8 @@ class TinyPipelineConfig:
         window_stride: frames between window starts.
         use_prior: let evidence from motion in.
         anchor: pull the maps onto confident evidence (``anchor.py``).
-        doubt: leave out evidence that contradicts the pictures (``doubt.py``); one network pass more.
+        doubt: leave out evidence that contradicts the pictures (``doubt.py``), and believe the network's layout as far
+            as evidence that it did not see vouches for it (``vouched.py``); one network pass more.
         correction: share of the learned decoder's correction that is applied, 0 to 1. Chosen on validation clips: all
             of it follows unknown textures too far. Spread and sky are always the decoder's.
         sky_disparity: where the decoder sees sky, its own disparity must also lie below this share of the window's top.
@@ -162,40 +164,61 @@ class TinyPredictor:
         autocast = torch.autocast(
             self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32"
         )
+        share = torch.ones(1, device=self.device)
         with torch.no_grad():
             with autocast:
                 if self.config.doubt and bool((evidence.depth[:, :, 2] > 0).any()):
-                    evidence = self._believed(rgb, evidence, frames, noise.to(self.device))
+                    evidence, share = self._judged(rgb, evidence, frames, noise.to(self.device))
                 latent = self.model.sample(
                     rgb, evidence, frames, noise.to(self.device), self.config.num_steps
                 )
             with autocast:
                 linear, decoded = self.model.decode(latent, rgb, evidence, anchor=self.config.anchor)
-        return self._prediction(window, linear, decoded, seed, known_intrinsics(window, prior))
+            disparity, sky = self._disparity(linear, decoded, share)
+            if float(share) < 1 and self.config.anchor:
+                raised = disparity.clamp(min=LEAST_DISPARITY)
+                disparity = torch.where(sky, 0.0, mixed_with_evidence(raised, share, evidence, rgb))
+        known = known_intrinsics(window, prior)
+        return self._prediction(window, linear, decoded, disparity[0, :, 0], sky[0, :, 0], seed, known)
 
-    def _believed(self, rgb: Tensor, evidence: Evidence, frames: Tensor, noise: Tensor) -> Evidence:
-        """Evidence that does not contradict the answer without it (``doubt.py``)."""
+    def _judged(
+        self, rgb: Tensor, evidence: Evidence, frames: Tensor, noise: Tensor
+    ) -> tuple[Evidence, Tensor]:
+        """Evidence that does not contradict the answer without it, and the network's share (``vouched.py``)."""
         size = (rgb.shape[-2], rgb.shape[-1])
         nothing = no_evidence(rgb.shape[0], rgb.shape[1], size, rgb)
         latent = self.model.sample(rgb, nothing, frames, noise, 1)
         with torch.autocast(self.device.type, enabled=False):
             witness = restore_disparity(self.model.codec.decode(latent.float()).disparity)
-            return believed(witness, evidence)
+            evidence = believed(witness, evidence)
+            return evidence, vouched_share(witness, evidence, rgb)
+
+    def _disparity(
+        self, linear: NormalisedMaps, decoded: DecodedMaps, share: Float[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T 1 H W"], Bool[Tensor, "B T 1 H W"]]:
+        """Disparity of the anchored maps with some of the decoder's correction, and where the sky is (0 there).
+
+        The correction, learned on the same pictures as the layout, is believed as far as that one is (``share``).
+        """
+        own = decoded.disparity.float()
+        sky = (decoded.sky_logit > 0) & (restore_disparity(own) < self.config.sky_disparity)
+        normalised = linear.disparity + self.config.correction * share[:, None, None, None, None] * (
+            own - linear.disparity
+        )
+        return torch.where(sky, 0.0, restore_disparity(normalised)), sky
 
     def _prediction(
         self,
         window: Window,
         linear: NormalisedMaps,
         decoded: DecodedMaps,
+        disparity: Float[Tensor, "V H W"],
+        sky: Bool[Tensor, "V H W"],
         seed: int,
         intrinsics: Float[Tensor, "V 3 3"] | None,
     ) -> Prediction:
-        share = self.config.correction
-        own = decoded.disparity[0, :, 0].float()
-        sky = (decoded.sky_logit[0, :, 0] > 0) & (restore_disparity(own) < self.config.sky_disparity)
-        normalised = torch.lerp(linear.disparity[0, :, 0], own, share)
-        disparity = torch.where(sky, 0.0, restore_disparity(normalised))
-        squashed = torch.lerp(linear.points[0], decoded.points[0].float(), share).movedim(1, -1)
+        squashed = torch.lerp(linear.points[0], decoded.points[0].float(), self.config.correction)
+        squashed = squashed.movedim(1, -1)
         # sigma -> mean absolute error of one coordinate; the disparity map runs over [-1, 1] for [0, 1].
         disparity_error = decoded.disparity_sigma[0, :, 0].float() / math.sqrt(2) / 2
         disparity_error = self.model.calibration.disparity(disparity_error)
