@@ -11,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.formats.arrays import holds_arrays, load_arrays, save_arrays
 from geo4d.fusion.alignment import Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_depth
 from geo4d.geometry.cameras import resize_intrinsics
-from geo4d.geometry.poses import inverse, transform
+from geo4d.geometry.poses import interpolate_rigid, inverse, transform
 from geo4d.moving import MovingMaps
 from geo4d.predict import mask_nonfinite
 from geo4d.spool import EVIDENCE, Spool
+from geo4d.tracking.pose import RELIABLE, pose_frames
 from geo4d.tracking.prior import (
     FramePrior,
     MotionConfig,
@@ -195,29 +196,47 @@ def camera_evidence(
 ) -> CameraEvidence:
     """The cameras from tracks as the fusion takes them.
 
-    Where tracks break inside a scene, the pieces have worlds of their own; only the longest one of a scene counts.
+    Where tracks break inside a scene, the pieces have worlds of their own; only the longest one of a scene counts. The
+    frames around it are taken to continue it: interpolated between frames that are known, held still at the ends. A
+    predictor's guess there may leap by more than the whole path.
 
     Args:
         scenes: [start, end) of each.
         size: (height, width) of the maps.
     """
     confidence = torch.zeros_like(motion.confidence)
+    c2w = motion.c2w.double()
     focal_known = torch.zeros(len(confidence), dtype=torch.bool)
     for start, end in scenes:
         pieces = [(max(start, s.start), min(end, s.stop), s.kind) for s in motion.shots]
         a, b, kind = max(pieces, key=lambda piece: piece[1] - piece[0])
         if kind != "unknown":
             confidence[a:b] = motion.confidence[a:b]
+            if bool((confidence[a:b] > 0).any()):
+                c2w[start:end] = _continued(c2w[start:end], confidence[start:end] > 0)
+                confidence[start:end] = confidence[start:end].clamp(min=RELIABLE)
         shot = motion.shot_of(a)
         # An assumed focal length is held, too, where swept points come with it: they fit no other.
         held = kind == "parallax" or (shot.focal_spread < SURE_FOCAL and not shot.focal_assumed)
         focal_known[start:end] = held and (a, b) == (start, end)
     return CameraEvidence(
-        c2w=motion.c2w.double(),
+        c2w=c2w,
         intrinsics=resize_intrinsics(motion.intrinsics.double(), motion.size, size),
         confidence=confidence.double(),
         focal_known=focal_known,
     )
+
+
+def _continued(c2w: Float[Tensor, "T 4 4"], known: Bool[Tensor, " T"]) -> Float[Tensor, "T 4 4"]:
+    """Poses of all frames from the known ones: on the way between two, still before the first and after the last."""
+    rows = known.nonzero()[:, 0]
+    frames = torch.arange(len(c2w))
+    after = torch.searchsorted(rows, frames).clamp(max=len(rows) - 1)
+    before = (torch.searchsorted(rows, frames, right=True) - 1).clamp(min=0)
+    gap = rows[after] - rows[before]
+    fraction = torch.where(gap > 0, (frames - rows[before]) / gap.clamp(min=1), 0.0)
+    between = interpolate_rigid(c2w[rows[before]], c2w[rows[after]], fraction.to(c2w))
+    return torch.where(known[:, None, None], c2w, between)
 
 
 def place_cameras(
@@ -237,8 +256,6 @@ def place_cameras(
         per_frame_scale: let every frame's depth change by a factor, for models that see one picture at a time (each
             window is one frame).
     """
-    from geo4d.tracking.pose import RELIABLE, pose_frames
-
     size = fit_size(clip.size, TRACKING_SIZE)
 
     def frames() -> Iterator[Tensor]:

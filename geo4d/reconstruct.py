@@ -45,6 +45,7 @@ from geo4d.predict import (
 from geo4d.provenance import StageClock, machine, peak_memory, versions
 from geo4d.spool import EVIDENCE, Spool, SpooledPredictions
 from geo4d.store import StoreWriter, Workspace, check_output, load_result
+from geo4d.tracking.pose import RELIABLE
 from geo4d.tracking.solve import MotionCameras, single_thread
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import Video, fit_size
@@ -361,7 +362,7 @@ def _camera_known(motion: MotionCameras | None, like: Tensor) -> Bool[Tensor, " 
     """False where tracks were looked at and gave no camera; a picture that stands alone needs none."""
     if motion is None or len(motion.confidence) < 2:
         return torch.ones_like(like)
-    return motion.confidence > 0
+    return motion.confidence >= RELIABLE
 
 
 def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Tensor, "H W 3"]) -> FrameMaps:
