@@ -68,7 +68,10 @@ def measure(exports: Exports, truth: Truth) -> tuple[dict[str, float], tuple[np.
         raise ValueError(
             f"expected {count} frames, got {len(colmap_c2w)} in COLMAP, {len(c2w)} in nerfstudio"
         )
-    scale, rotation, shift = umeyama(c2w[:, :3, 3], truth.c2w[:, :3, 3])
+    stands = np.ptp(truth.c2w[:, :3, 3], axis=0).max() < 1e-6
+    scale, rotation, shift = (
+        (np.nan, np.eye(3), np.zeros(3)) if stands else umeyama(c2w[:, :3, 3], truth.c2w[:, :3, 3])
+    )
     known = np.isfinite(truth.depth) & (truth.depth > 0)
     seen = known & (depth > 0)
     predicted, reference = depth[seen], truth.depth[seen]
@@ -88,6 +91,10 @@ def measure(exports: Exports, truth: Truth) -> tuple[dict[str, float], tuple[np.
         "abs_rel": float(np.mean(np.abs(predicted * factor - reference) / reference)),
         "covered": float(seen.sum() / known.sum()),
     }
+    if stands:  # what the camera seems to do, as a share of the median depth
+        figures["stays"] = float(
+            np.linalg.norm(c2w[:, :3, 3] - c2w[0, :3, 3], axis=1).max() / np.median(predicted)
+        )
     focal_change = k[-1, 0, 0] / k[0, 0, 0], truth.intrinsics[-1, 0, 0] / truth.intrinsics[0, 0, 0]
     figures["zoom"] = float(abs(focal_change[0] / focal_change[1] - 1))
     if len(truth.twins):
