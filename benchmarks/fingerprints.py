@@ -46,6 +46,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from geo4d.cameras.solve import fit_cameras, solve_with_depth  # noqa: E402
+from geo4d.cameras.types import CameraSolveConfig, MotionCameras  # noqa: E402
 from geo4d.datasets.base import load_reader  # noqa: E402
 from geo4d.fusion import AlignConfig, align, iter_dense  # noqa: E402
 from geo4d.fusion.align import objective_on_all_pixels  # noqa: E402
@@ -56,13 +58,8 @@ from geo4d.synthetic.camera_paths import CameraKind  # noqa: E402
 from geo4d.synthetic.predictions import iter_predictions  # noqa: E402
 from geo4d.synthetic.render import make_scene, render_clip  # noqa: E402
 from geo4d.synthetic.scene import SceneConfig, SceneKind  # noqa: E402
-from geo4d.tracking.solve import (  # noqa: E402
-    CameraSolveConfig,
-    MotionCameras,
-    fit_cameras,
-    solve_with_depth,
-)
-from geo4d.tracking.tracks import Tracks, track_points  # noqa: E402
+from geo4d.tracks.follow import track_points  # noqa: E402
+from geo4d.tracks.types import Tracks  # noqa: E402
 from geo4d.types import Prediction  # noqa: E402
 from geo4d.video.io import Video, fit_size  # noqa: E402
 
