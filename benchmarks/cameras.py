@@ -27,13 +27,13 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [p for p in (str(HERE), str(HERE.parent)) if p not in sys.path]
 
 from geo4d.datasets.base import load_reader  # noqa: E402
+from geo4d.evidence.frames import fit_motion, iter_prior  # noqa: E402
+from geo4d.evidence.masks import grow, mask_iou, motion_masks  # noqa: E402
 from geo4d.geometry.fit import fit_similarity  # noqa: E402
 from geo4d.geometry.poses import rotation_angle, transform  # noqa: E402
 from geo4d.synthetic.camera_paths import CameraKind  # noqa: E402
 from geo4d.synthetic.render import make_scene, render_clip  # noqa: E402
 from geo4d.synthetic.scene import SceneConfig, SceneKind, without_movers  # noqa: E402
-from geo4d.tracking.masks import grow, mask_iou, motion_masks  # noqa: E402
-from geo4d.tracking.prior import fit_motion, iter_prior  # noqa: E402
 
 SAMPLES = {
     "tartanair-office": ("tartanair", "tartanair-office-sample"),
@@ -245,10 +245,10 @@ def recorded(file: Path) -> dict[str, Any]:
     """The recorded room: 1,000 published steps against our solver, both on the recorded tracks."""
     from parity_cameras import accuracy, load_windows
 
+    from geo4d.cameras.published import published_adam, published_start
+    from geo4d.cameras.solve import solve_with_depth
     from geo4d.geometry.cameras import centred_intrinsics
-    from geo4d.tracking.published import published_adam, published_start
-    from geo4d.tracking.solve import solve_with_depth
-    from geo4d.tracking.tracks import Tracks
+    from geo4d.tracks.types import Tracks
 
     case = np.load(file)
     windows = load_windows(case)

@@ -23,15 +23,15 @@ sys.path[:0] = [p for p in (str(HERE), str(HERE.parent)) if p not in sys.path]
 
 from cameras import MOVER_SCENES, SAMPLES, score  # noqa: E402
 
+from geo4d.cameras.types import MotionCameras, ShotMotion  # noqa: E402
 from geo4d.datasets.base import load_reader  # noqa: E402
-from geo4d.evidence import SURELY_MOVING  # noqa: E402
+from geo4d.evidence.frames import fit_motion  # noqa: E402
+from geo4d.evidence.masks import MaskConfig, iter_motion_probability, mask_iou, tidy_mask  # noqa: E402
+from geo4d.evidence.run import SURELY_MOVING  # noqa: E402
 from geo4d.geometry.poses import inverse  # noqa: E402
 from geo4d.synthetic.heldout import iter_heldout  # noqa: E402
 from geo4d.synthetic.render import SyntheticClip, make_scene, render_clip  # noqa: E402
 from geo4d.synthetic.scene import SceneConfig  # noqa: E402
-from geo4d.tracking.masks import MaskConfig, iter_motion_probability, mask_iou, tidy_mask  # noqa: E402
-from geo4d.tracking.prior import fit_motion  # noqa: E402
-from geo4d.tracking.solve import MotionCameras, ShotMotion  # noqa: E402
 
 
 def true_motion(clip: SyntheticClip) -> MotionCameras:

@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from parity import LIMITS, Case, Comparison, Limit, compare
 
-from geo4d.geometry.fit import fit_similarity
-from geo4d.geometry.poses import rotation_angle, transform
-from geo4d.tracking.published import (
+from geo4d.cameras.published import (
     PublishedCameras,
     WindowTracks,
     published_adam,
@@ -19,6 +17,8 @@ from geo4d.tracking.published import (
     published_start,
     window_tracks,
 )
+from geo4d.geometry.fit import fit_similarity
+from geo4d.geometry.poses import rotation_angle, transform
 
 LIMITS |= {
     "camera_loss": Limit(max_abs=1e-6),

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from geo4d.datasets.sampling import turn_cameras
-from geo4d.evidence import SWEEP_SIZE
+from geo4d.evidence.frames import usable_pixels
+from geo4d.evidence.run import SWEEP_SIZE
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.fit import fit_scale_shift
 from geo4d.models.identity import file_sha256
@@ -32,7 +33,6 @@ from geo4d.models.tiny.conditioning import encode_prior
 from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype, resize_pictures
 from geo4d.models.tiny.weights import BUNDLED, load_model
 from geo4d.synthetic.render import SyntheticClip
-from geo4d.tracking.prior import usable_pixels
 from geo4d.training.scores import camera_scores, depth_scores, spreads_and_errors
 from geo4d.training.sources import SyntheticSource
 from geo4d.types import PriorMaps, Window
@@ -73,7 +73,7 @@ def load_sequence(scenes: Scenes, number: int, cache: Path) -> dict[str, Any]:
     path = cache / f"{scenes}_{number:02d}.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
-    from geo4d.tracking.prior import fit_motion, iter_prior, prior_for_window
+    from geo4d.evidence.frames import fit_motion, iter_prior, prior_for_window
 
     clip = make_clip(scenes, number)
     rgb = clip.rgb.float() / 255

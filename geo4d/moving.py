@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from geo4d.cameras.types import MotionCameras
+from geo4d.evidence.masks import MaskConfig, iter_motion_probability
 from geo4d.formats.arrays import holds_arrays, load_arrays, save_arrays
-from geo4d.tracking.masks import MaskConfig, iter_motion_probability
-from geo4d.tracking.solve import MotionCameras
 from geo4d.video.io import Video, fit_size
 
 FLOW_SIZE = 320

@@ -19,10 +19,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from geo4d.cameras.pose import RELIABLE
+from geo4d.cameras.types import MotionCameras
 from geo4d.config import RunConfig, make_config
 from geo4d.datasets.recordings import find_recording, picture_names
 from geo4d.errors import GeometryError, is_out_of_memory, memory_errors
-from geo4d.evidence import WindowPrior, camera_evidence, describe, find_motion, place_cameras
+from geo4d.evidence.run import WindowPrior, camera_evidence, describe, find_motion, place_cameras
 from geo4d.formats.files import disk_errors
 from geo4d.fusion.align import align
 from geo4d.fusion.alignment import AlignConfig, Alignment, find_bad_windows
@@ -33,6 +35,7 @@ from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
 from geo4d.models.base import Predictor, choose_device, load_predictor
 from geo4d.moving import MovingMaps, find_moving
+from geo4d.optimise.threads import one_thread
 from geo4d.plan import RunPlan, plan_run, require_space, samples_per_frame
 from geo4d.predict import (
     Progress,
@@ -45,8 +48,6 @@ from geo4d.predict import (
 from geo4d.provenance import StageClock, machine, peak_memory, versions
 from geo4d.spool import EVIDENCE, Spool, SpooledPredictions
 from geo4d.store import StoreWriter, Workspace, check_output, load_result
-from geo4d.tracking.pose import RELIABLE
-from geo4d.tracking.solve import MotionCameras, single_thread
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import Video, fit_size
 from geo4d.video.revisits import FrameLooks
@@ -336,7 +337,7 @@ def write_maps(
         progress("write", done + 1, clip.num_frames)
 
     # One torch thread in each: frames, not parts of them, are shared out.
-    with single_thread(), ThreadPoolExecutor(workers) as pool:
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
         by_depth = moving is None or not moving.everywhere
         dense = iter_dense(alignment, predictions, with_dynamic=by_depth)
         for maps in iter_steady(alignment, dense, None if moving is None else moving_at):

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.rooms import make_room  # noqa: F401  # a fixture of many folders
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

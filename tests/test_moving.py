@@ -2,7 +2,7 @@
 
 import torch
 
-from geo4d.evidence import find_motion
+from geo4d.evidence.run import find_motion
 from geo4d.moving import MovingMaps, find_moving
 from geo4d.video.io import Video
 

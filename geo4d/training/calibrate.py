@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from geo4d.evidence.frames import usable_pixels
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.models.tiny.calibration import Calibration, fit_spread_map
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype
-from geo4d.tracking.prior import usable_pixels
 from geo4d.training.data import ClipSource, TrainingClip
 from geo4d.training.scores import spreads_and_errors
 from geo4d.training.sources import as_float

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geo4d.evidence.cost import SweepConfig
+from geo4d.evidence.sweep import plane_sweep
 from geo4d.geometry.poses import inverse, rigid, so3_exp, so3_log
-from geo4d.tracking.sweep import SweepConfig, plane_sweep
 
 
 @dataclass(frozen=True)

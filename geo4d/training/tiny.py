@@ -12,6 +12,7 @@ from torch import Tensor
 
 from geo4d.datasets.sampling import choose_frames, mirror_cameras, turn_cameras, vary_colours
 from geo4d.diffusion.denoiser import noised, v_target
+from geo4d.evidence.frames import usable_pixels
 from geo4d.models.tiny.codec import LatentCodec
 from geo4d.models.tiny.conditioning import encode_evidence, no_evidence
 from geo4d.models.tiny.config import MODALITIES, Modality
@@ -19,7 +20,6 @@ from geo4d.models.tiny.modalities import NormalisedMaps, normalise
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.weights import save_model
-from geo4d.tracking.prior import usable_pixels
 from geo4d.training.data import Batch, ClipSource, ClipStream, EveryNth, ReplayPlan, TrainingClip, stack_clips
 from geo4d.training.loop import Task
 from geo4d.training.objectives import (

@@ -1,0 +1,95 @@
+"""Points from the cameras that saw them, and how well they fit.
+
+Axis names: N cameras, P points, O observations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.cameras.observations import Observations
+from geo4d.cameras.rotations import bearing
+from geo4d.cameras.terms import BundleState, reprojection_error, rescale
+from geo4d.optimise.small import sum_outer
+
+
+def triangulate(
+    w2c: Float[Tensor, "N 4 4"],
+    log_focal: Float[Tensor, " N"],
+    observations: Observations,
+    num_points: int,
+) -> Float[Tensor, "P 4"]:
+    """Homogeneous points from all their observations, linear, in front of most of their cameras.
+
+    Points without observations come back as the direction +z at infinity.
+    """
+    rays = observations.uv.T * (-log_focal).exp()[observations.camera]
+    P = w2c[:, :3].permute(1, 2, 0)[:, :, observations.camera]
+    rows = (P[:2] - rays[:, None] * P[2]) * observations.weight.sqrt()
+    normal = torch.zeros(4, 4, num_points, dtype=rows.dtype)
+    normal.index_add_(2, observations.point, sum_outer(rows, rows))
+    points = torch.linalg.eigh(normal.permute(2, 0, 1)).eigenvectors[..., 0].contiguous()
+    depth = (P[2] * points.T[:, observations.point]).sum(0)
+    votes = torch.zeros(num_points, dtype=rows.dtype).index_add_(
+        0, observations.point, depth.sign() * observations.weight
+    )
+    points = points * torch.where(votes < 0, -1.0, 1.0)[:, None]
+    seen = torch.zeros(num_points, dtype=torch.bool)
+    seen[observations.point] = True
+    return torch.where(seen[:, None], points, points.new_tensor([0, 0, 1.0, 0]))
+
+
+def points_at_one_distance(
+    w2c: Float[Tensor, "N 4 4"], focal: float, observations: Observations, num_points: int
+) -> Float[Tensor, "P 4"]:
+    """Every point on the ray of its first observation, one unit away."""
+    first = torch.full((num_points,), len(observations.point), dtype=torch.long)
+    first.scatter_reduce_(0, observations.point, torch.arange(len(observations.point)), "amin")
+    seen = first < len(observations.point)
+    row = first.clamp_max(max(len(observations.point) - 1, 0))
+    direction = bearing(observations.uv[row], focal)
+    R, t = w2c[observations.camera[row], :3, :3], w2c[observations.camera[row], :3, 3]
+    world = (R.mT @ (direction - t)[..., None])[..., 0]
+    points = torch.cat([world, torch.ones_like(world[:, :1])], 1)
+    points = torch.where(seen[:, None], points, points.new_tensor([0, 0, 1.0, 1.0]))
+    return points / points.norm(dim=1, keepdim=True)
+
+
+def normalise_scale(state: BundleState, observations: Observations) -> BundleState:
+    """The same solution with the median depth of the observations at 1."""
+    p = (state.w2c[observations.camera, :3] @ state.points[observations.point][..., None])[..., 0]
+    w = state.points[observations.point, 3]
+    usable = (p[:, 2] > 0) & (w > 1e-9)
+    if int(usable.sum()) < 8:
+        return state
+    depth = (p[usable, 2] / w[usable]).median()
+    return rescale(state, float(1 / depth))
+
+
+def point_error(
+    error: Float[Tensor, " O"], observations: Observations, num_points: int
+) -> Float[Tensor, " P"]:
+    """Error of every point as a standard deviation per coordinate: its own three unknowns are accounted for.
+
+    Single errors are cut at 100 pixels; infinite for points seen less than twice.
+    """
+    count = torch.bincount(observations.point, minlength=num_points).double()
+    total = torch.zeros(num_points, dtype=torch.float64)
+    total.index_add_(0, observations.point, error.clamp_max(100.0).square())
+    return torch.where(count > 1, (total / (2 * count - 3).clamp_min(1)).sqrt(), torch.inf)
+
+
+def renew_points(state: BundleState, observations: Observations) -> tuple[BundleState, Float[Tensor, " P"]]:
+    """Points triangulated anew where that explains them better; and the error of every point, pixels."""
+    num_points = len(state.points)
+    old = point_error(reprojection_error(state, observations), observations, num_points)
+    again = triangulate(state.w2c, state.log_focal, observations, num_points)
+    fresh = replace(state, points=again)
+    new = point_error(reprojection_error(fresh, observations), observations, num_points)
+    better = new < old
+    points = torch.where(better[:, None], again, state.points)
+    return replace(state, points=points), torch.where(better, new, old)

@@ -1,0 +1,228 @@
+"""World poses for depth that has none: per-frame depth maps of any predictor, or a whole reconstruction, re-posed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geo4d.cameras.solve import solve_with_depth
+from geo4d.cameras.types import CameraSolveConfig, MotionCameras
+from geo4d.cameras.with_depth import sample_log_depth
+from geo4d.geometry.cameras import resize_intrinsics
+from geo4d.geometry.poses import inverse
+from geo4d.tracks.follow import TrackConfig, track_points
+from geo4d.tracks.matches import Matcher, tracks_from_matches
+from geo4d.tracks.types import Tracks
+from geo4d.types import LazyFrames, Reconstruction
+
+RELIABLE = 0.2
+"""Least confidence of a pose that counts as reliable."""
+
+
+def pose_frames(
+    frames: Iterable[Float[Tensor, "H W 3"]],
+    depth: Iterable[Float[Tensor, "h w"]],
+    intrinsics: Float[Tensor, "*t 3 3"],
+    *,
+    scene: Sequence[int] | None = None,
+    masks: Iterable[Bool[Tensor, "H W"]] | None = None,
+    per_frame_scale: bool = False,
+    track_config: TrackConfig | None = None,
+    matcher: Matcher | None = None,
+    config: CameraSolveConfig | None = None,
+) -> MotionCameras:
+    """Cameras of frames whose depth is known: track, then solve.
+
+    Args:
+        frames: RGB in [0, 1], all of one size; 500 to 640 pixels wide is a good size.
+        depth: z-depth of every frame, in order, of any one size; read in a second pass, one at a time.
+        intrinsics: pixels of ``frames``, [3, 3] or one per frame.
+        scene: scene number of every frame; worlds never reach across scenes.
+        masks: True on moving things, one per frame.
+        per_frame_scale: the depth of every frame has a scale of its own; see ``MotionCameras.depth_scale``.
+        track_config: the tracker.
+        matcher: makes the tracks from matched pairs of frames instead of following points.
+        config: the solver.
+    """
+    tracks = _track(frames, masks, scene, track_config, matcher)
+    return solve_with_depth(tracks, depth, intrinsics, per_frame_scale=per_frame_scale, config=config)
+
+
+def _track(
+    frames: Iterable[Float[Tensor, "H W 3"]],
+    masks: Iterable[Bool[Tensor, "H W"]] | None,
+    scene: Sequence[int] | None,
+    config: TrackConfig | None,
+    matcher: Matcher | None,
+) -> Tracks:
+    if matcher is None:
+        tracks = track_points(frames, config, masks=masks)
+    else:
+        tracks = tracks_from_matches(frames, matcher, masks=masks)
+    if scene is None:
+        return tracks
+    if len(scene) != tracks.num_frames:
+        raise ValueError(f"expected {tracks.num_frames} scene numbers, got {len(scene)}")
+    numbers = torch.as_tensor(np.asarray(scene))
+    starts = tracks.starts_shot.clone()
+    starts[1:] |= numbers[1:] != numbers[:-1]
+    return replace(tracks, starts_shot=starts)
+
+
+def fit_trajectory_scale(
+    tracks: Tracks,
+    log_depth: Float[Tensor, " O"],
+    intrinsics: Float[Tensor, "T 3 3"],
+    c2w: Float[Tensor, "T 4 4"],
+) -> float:
+    """The factor that takes the translations of a known trajectory to the unit of the depth maps.
+
+    Every track seen by two frames gives one estimate: the point lifted from the first, turned and moved by factor times
+    the known translation, must lie on the ray of the second. The weighted median is robust to moving things.
+
+    Raises:
+        ValueError: the trajectory or the tracks have no parallax to measure.
+    """
+    first = torch.cat([torch.ones(1, dtype=torch.bool), tracks.track[1:] != tracks.track[:-1]])
+    row = torch.where(first, torch.arange(len(first)), 0).cummax(0).values
+    usable = ~first & torch.isfinite(log_depth[row])
+    shot = tracks.starts_shot.cumsum(0)
+    usable &= shot[tracks.frame] == shot[tracks.frame[row]]
+    later, earlier = usable.nonzero()[:, 0], row[usable]
+    rays = torch.cat([tracks.xy.double(), torch.ones(len(row), 1, dtype=torch.float64)], 1)
+    rays = (torch.linalg.inv(intrinsics.double())[tracks.frame] @ rays[..., None])[..., 0]
+    relative = inverse(c2w.double())[tracks.frame[later]] @ c2w.double()[tracks.frame[earlier]]
+    point = rays[earlier] * log_depth[earlier].exp()[:, None]
+    turned = (relative[:, :3, :3] @ point[..., None])[..., 0]
+    # (turned + s t) x ray = 0, least squares in s
+    a = torch.linalg.cross(relative[:, :3, 3], rays[later])
+    b = -torch.linalg.cross(turned, rays[later])
+    strength = (a * a).sum(1)
+    estimate = (a * b).sum(1) / strength.clamp_min(1e-30)
+    weight = strength.sqrt() / turned.norm(dim=1).clamp_min(1e-12)
+    good = (estimate > 0) & (weight > 1e-12)
+    if int(good.sum()) < 12:
+        raise ValueError(
+            "expected a trajectory that moves past tracked points, got none; its scale cannot be found"
+        )
+    order = estimate[good].argsort()
+    total = weight[good][order].cumsum(0)
+    middle = int(torch.searchsorted(total, total[-1] / 2))
+    return float(estimate[good][order][middle])
+
+
+def pose_reconstruction(
+    reconstruction: Reconstruction,
+    *,
+    frames: Iterable[Float[Tensor, "H W 3"]] | None = None,
+    masks: Iterable[Bool[Tensor, "H W"]] | None = None,
+    intrinsics: Float[Tensor, "*t 3 3"] | None = None,
+    trajectory: Float[Tensor, "T 4 4"] | None = None,
+    per_frame_scale: bool = False,
+    matcher: Matcher | None = None,
+    config: CameraSolveConfig | None = None,
+) -> Reconstruction:
+    """The same depth with new cameras.
+
+    Args:
+        reconstruction: with colour, unless ``frames`` are given.
+        frames: RGB in [0, 1] of any size, one per frame of the reconstruction; None takes its own colour.
+        masks: True on moving things, at the size of ``frames``; None takes the reconstruction's ``dynamic`` if any.
+        intrinsics: pixels of the maps; None keeps those of the reconstruction (their focal length is refined).
+        trajectory: known camera to world of every frame; only its scale is fitted.
+        per_frame_scale: let every frame's depth change by a factor of its own (single-image predictors).
+        matcher: makes the tracks from matched pairs of frames instead of following points.
+        config: see ``CameraSolveConfig``.
+    Returns:
+        with ``c2w``, ``intrinsics``, ``reliable`` and ``scene`` replaced, and what the tracks said in ``diagnostics``.
+    Raises:
+        ValueError: no colour, or arrays of the wrong length.
+    """
+    num_frames, size = reconstruction.num_frames, reconstruction.size
+    given = intrinsics is not None
+    K = (
+        torch.from_numpy(np.asarray(reconstruction.intrinsics)).double()
+        if intrinsics is None
+        else intrinsics.double()
+    )
+    K = K.expand(num_frames, 3, 3)
+    if frames is None:
+        if reconstruction.rgb is None:
+            raise ValueError("expected a reconstruction with colour or frames, got neither")
+        rgb = reconstruction.rgb
+        frames = (torch.from_numpy(np.float32(rgb[t])) for t in range(num_frames))
+    if masks is None and reconstruction.dynamic is not None:
+        masks = _dynamic_masks(reconstruction)
+    scene = (
+        np.zeros(num_frames, np.int64) if reconstruction.scene is None else np.asarray(reconstruction.scene)
+    )
+    tracks = _track(frames, masks, scene.tolist(), None, matcher)
+    if tracks.num_frames != num_frames:
+        raise ValueError(f"expected {num_frames} frames, got {tracks.num_frames}")
+    tracked_K = resize_intrinsics(K, size, tracks.size)
+    config = config or CameraSolveConfig()
+    if given:
+        config = replace(config, depth_focal_spread=0.0)
+    if trajectory is not None:
+        if len(trajectory) != num_frames:
+            raise ValueError(f"expected a trajectory of {num_frames} poses, got {len(trajectory)}")
+        log_depth = sample_log_depth(tracks, _finite_depth(reconstruction))
+        factor = fit_trajectory_scale(tracks, log_depth, tracked_K, trajectory)
+        c2w = trajectory.double().clone()
+        c2w[:, :3, 3] *= factor
+        return replace(
+            reconstruction,
+            c2w=c2w.numpy(),
+            intrinsics=K.numpy(),
+            diagnostics={**reconstruction.diagnostics, "pose": {"trajectory_scale": factor}},
+        )
+    motion = solve_with_depth(
+        tracks, _finite_depth(reconstruction), tracked_K, per_frame_scale=per_frame_scale, config=config
+    )
+    shots = np.zeros(num_frames, np.int64)
+    for number, shot in enumerate(motion.shots):
+        shots[shot.start : shot.stop] = number
+    reliable = motion.confidence.numpy() >= RELIABLE
+    if reconstruction.reliable is not None:
+        reliable &= np.asarray(reconstruction.reliable)
+    scale = motion.depth_scale
+    return replace(
+        reconstruction,
+        depth=_scaled_depth(reconstruction, scale)
+        if per_frame_scale and scale is not None
+        else reconstruction.depth,
+        c2w=motion.c2w.numpy(),
+        intrinsics=resize_intrinsics(motion.intrinsics, motion.size, size).numpy(),
+        reliable=reliable,
+        scene=shots,
+        diagnostics={
+            **reconstruction.diagnostics,
+            "pose": {
+                "shots": [{k: v for k, v in asdict(s).items() if k != "starts"} for s in motion.shots],
+                "confidence": [round(float(c), 4) for c in motion.confidence],
+            },
+        },
+    )
+
+
+def _dynamic_masks(reconstruction: Reconstruction) -> Iterator[Bool[Tensor, "H W"]]:
+    assert reconstruction.dynamic is not None
+    for t in range(reconstruction.num_frames):
+        yield torch.from_numpy(np.nan_to_num(np.float32(reconstruction.dynamic[t])) > 0.5)
+
+
+def _finite_depth(reconstruction: Reconstruction) -> Iterator[Float[Tensor, "H W"]]:
+    """Depth frame by frame; NaN where unknown and in the sky."""
+    for t in range(reconstruction.num_frames):
+        depth = torch.from_numpy(np.float32(reconstruction.depth[t]))
+        yield torch.where(torch.isfinite(depth), depth, torch.nan)
+
+
+def _scaled_depth(reconstruction: Reconstruction, scale: Float[Tensor, " T"]) -> LazyFrames:
+    depth, factors = reconstruction.depth, scale.numpy()
+    return LazyFrames(depth.shape, np.dtype(np.float32), lambda t: np.float32(depth[t]) * factors[t])

@@ -1,0 +1,1 @@
+"""What motion tells a predictor and the fusion: swept depth, what moves, how sure both are."""

@@ -1,0 +1,1 @@
+"""Least squares on systems with a band: knows how to minimise, not what."""

@@ -1,0 +1,182 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from geo4d.cameras.bundle import BundleConfig, NormalEquations, bundle_adjust, solve_block_tridiagonal
+from geo4d.cameras.observations import Observations
+from geo4d.cameras.points import triangulate
+from geo4d.cameras.terms import BundleState, reprojection_error, rescale
+from geo4d.geometry.poses import rigid, so3_exp
+from geo4d.optimise.small import cholesky_3x3, solve_3x3, whiten
+from tests.support.adjustments import disturbed, problem, tangent_basis
+
+
+@pytest.mark.parametrize("focal", ["fixed", "shared", "per_frame"])
+def test_exact_observations_are_reached_from_a_disturbed_start(focal):
+    truth, observations = problem()
+    start = disturbed(truth, focal_factor=1.0 if focal == "fixed" else 1.05)
+    config = BundleConfig(num_iterations=60, focal=focal, tolerance=1e-12)
+    result = bundle_adjust(start, observations, config=config)
+    assert result.error.max() < 1e-3
+    assert torch.allclose(result.state.log_focal.exp(), torch.tensor(400.0).double(), rtol=2e-3)
+
+
+def test_gradient_and_normal_matrix_match_autograd():
+    truth, observations = problem(num_cameras=4, num_points=12, span=3, noise=0.5)
+    state = disturbed(truth, 0.01)
+    fixed = torch.zeros(4, dtype=torch.bool)
+    config = BundleConfig(robust_width=1e6)
+    system = NormalEquations(observations, fixed, config, 4, 12)
+    system.linearise(state)
+
+    def residual(x):
+        twist, focal, tangent = x[:24].reshape(4, 6), x[24], x[25:].reshape(12, 3)
+        motion = rigid(so3_exp(twist[:, 3:]), twist[:, :3])
+        points = state.points + (tangent_basis(state.points) @ tangent[..., None])[..., 0]
+        p = ((motion @ state.w2c)[observations.camera, :3] @ points[observations.point][..., None])[..., 0]
+        return ((state.log_focal[0] + focal).exp() * p[:, :2] / p[:, 2:] - observations.uv).reshape(-1)
+
+    x = torch.zeros(25 + 36, dtype=torch.float64)
+    J = torch.autograd.functional.jacobian(residual, x)
+    H, g = J.T @ J, J.T @ residual(x)
+    for c in range(4):
+        block = slice(6 * c, 6 * c + 6)
+        torch.testing.assert_close(system.U[c, :6, :6], H[block, block])
+        torch.testing.assert_close(system.U[c, :6, -1], g[block])
+        torch.testing.assert_close(system.U[c, :6, 6], H[block, 24])
+    torch.testing.assert_close(system.U[:, 6, 6].sum(), H[24, 24])
+    torch.testing.assert_close(system.w[-1].T.reshape(-1), g[25:])
+    torch.testing.assert_close(
+        torch.block_diag(*system.V.permute(2, 0, 1)), H[25:, 25:], rtol=1e-7, atol=1e-6
+    )
+
+    # the whole damped step against the dense normal equations, in several block layouts
+    damping = 0.1
+    D = H + damping * torch.diag(H.diagonal())
+    expected = -torch.linalg.solve(D, g)
+    for group in (1, 2, 12):
+        system = NormalEquations(observations, fixed, replace(config, group=group), 4, 12)
+        system.linearise(state)
+        moved = system.step(state, damping)
+        assert moved is not None
+        torch.testing.assert_close(moved.log_focal, state.log_focal + expected[24], atol=1e-6, rtol=0)
+        twist = expected[:24].reshape(4, 6)
+        motion = rigid(so3_exp(twist[:, 3:]), twist[:, :3])
+        torch.testing.assert_close(moved.w2c, motion @ state.w2c, atol=1e-6, rtol=0)
+
+
+def test_long_sequences_give_the_same_answer_in_blocks():
+    truth, observations = problem(num_cameras=40, num_points=300, span=5, noise=0.3)
+    start = disturbed(truth, 0.01)
+    a = bundle_adjust(start, observations, config=BundleConfig(group=3, num_iterations=6, tolerance=0.0))
+    b = bundle_adjust(start, observations, config=BundleConfig(group=100, num_iterations=6, tolerance=0.0))
+    assert a.cost == pytest.approx(b.cost, rel=1e-6)
+    torch.testing.assert_close(a.state.w2c, b.state.w2c, atol=1e-5, rtol=1e-4)
+
+
+def test_outliers_do_not_move_the_cameras():
+    truth, observations = problem(num_cameras=8, num_points=120, span=5)
+    bad = torch.arange(len(observations.uv)) % 7 == 0
+    uv = torch.where(bad[:, None], observations.uv + 40.0, observations.uv)
+    spoiled = Observations(observations.camera, observations.point, uv, observations.weight)
+    config = BundleConfig(num_iterations=60, focal="fixed", tolerance=1e-9)
+    result = bundle_adjust(disturbed(truth, 0.005, 1.0), spoiled, config=config)
+    assert result.error[~bad].median() < 0.05
+
+
+def test_held_cameras_do_not_move():
+    truth, observations = problem()
+    fixed = torch.tensor([True, True, False, False, True, False])
+    start = disturbed(truth)
+    result = bundle_adjust(start, observations, fixed=fixed, config=BundleConfig(focal="fixed"))
+    torch.testing.assert_close(result.state.w2c[fixed], start.w2c[fixed])
+    assert (result.state.w2c[~fixed] - start.w2c[~fixed]).abs().max() > 1e-3
+
+
+def test_without_translation_centres_stay():
+    truth, observations = problem()
+    start = BundleState(
+        rigid(truth.w2c[:, :3, :3], torch.zeros(6, 3).double()), truth.log_focal, truth.points
+    )
+    result = bundle_adjust(start, observations, config=BundleConfig(with_translation=False))
+    assert result.state.w2c[:, :3, 3].abs().max() < 1e-12
+
+
+def test_the_prior_decides_where_the_tracks_do_not():
+    # a single camera sees nothing about its focal length
+    truth, observations = problem(num_cameras=2, num_points=30, span=2)
+    still = Observations(observations.camera * 0, observations.point, observations.uv, observations.weight)
+    config = BundleConfig(focal_prior=(500.0, 0.1), prior_strength=10.0, with_translation=False)
+    result = bundle_adjust(truth, still.select(observations.camera == 0), config=config)
+    assert float(result.state.log_focal[0].exp()) == pytest.approx(500, rel=0.02)
+
+
+def test_triangulation_is_exact_and_scale_is_free():
+    truth, observations = problem()
+    points = triangulate(truth.w2c, truth.log_focal, observations, len(truth.points))
+    torch.testing.assert_close(points, truth.points, atol=1e-9, rtol=1e-7)
+    error = reprojection_error(rescale(truth, 3.0), observations)
+    assert error.max() < 1e-9
+
+
+def test_small_cholesky_factors_and_block_solver():
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(50, 3, 5, generator=g, dtype=torch.float64)
+    V, right = A @ A.mT, torch.randn(50, 3, generator=g, dtype=torch.float64)
+    factor = cholesky_3x3(V.permute(1, 2, 0), 0.0)
+    solved = solve_3x3(factor, right.T).T
+    torch.testing.assert_close((V @ solved[..., None])[..., 0], right, atol=1e-5, rtol=0)
+    white = whiten(A.permute(2, 1, 0), factor).permute(
+        2, 0, 1
+    )  # rows L^-T: whitened rows of A^T are orthonormal
+    torch.testing.assert_close(white.mT @ white, torch.eye(3).double().expand(50, 3, 3), atol=1e-5, rtol=0)
+    L = torch.tril(torch.randn(12, 12, generator=g, dtype=torch.float64)).diagonal_scatter(
+        torch.full((12,), 4.0).double()
+    )
+    mask = (torch.arange(12)[:, None] // 4 - torch.arange(12) // 4).abs() <= 1
+    M = (L @ L.T) * mask + 20 * torch.eye(12)
+    right = torch.randn(12, 2, generator=g, dtype=torch.float64)
+    diagonal = torch.stack([M[i : i + 4, i : i + 4] for i in (0, 4, 8)])
+    below = torch.stack([M[i + 4 : i + 8, i : i + 4] for i in (0, 4)])
+    torch.testing.assert_close(solve_block_tridiagonal(diagonal, below, right), torch.linalg.solve(M, right))
+    assert solve_block_tridiagonal(-diagonal, below, right) is None
+
+
+def test_radial_distortion_is_found_when_asked():
+    truth, observations = problem(num_cameras=8, num_points=150, span=6)
+    plane = observations.uv / 400.0
+    bent = replace(observations, uv=observations.uv * (1 + 0.12 * plane.square().sum(1, keepdim=True)))
+    config = BundleConfig(num_iterations=60, radial_prior=1.0, prior_strength=1e-4, tolerance=1e-12)
+    result = bundle_adjust(disturbed(truth, 0.01, 1.02), bent, config=config)
+    assert result.state.radial == pytest.approx(0.12, abs=5e-3)
+    assert float(result.state.log_focal[0].exp()) == pytest.approx(400, rel=0.01)
+    assert result.error.max() < 0.05
+
+
+def test_measured_depth_fixes_the_scale_and_its_jacobian_is_exact():
+    truth, observations = problem(num_cameras=5, num_points=60, span=4)
+    p = (truth.w2c[observations.camera, :3] @ truth.points[observations.point][..., None])[..., 0]
+    depth = p[:, 2] / truth.points[observations.point, 3]
+    measured = replace(observations, log_depth=depth.log(), depth_weight=torch.full_like(depth, 20.0))
+    start = disturbed(rescale(truth, 1.3), 0.01, 1.0)
+    start = replace(start, w2c=torch.cat([truth.w2c[:1], start.w2c[1:]]))
+    config = BundleConfig(num_iterations=60, focal="fixed", tolerance=1e-14)
+    result = bundle_adjust(start, measured, config=config)
+    torch.testing.assert_close(result.state.w2c, truth.w2c, atol=1e-4, rtol=0)
+
+    fixed = torch.zeros(5, dtype=torch.bool)
+    wide = BundleConfig(robust_width=1e6)
+    state = disturbed(truth, 0.01)
+    system = NormalEquations(measured, fixed, wide, 5, 60)
+    system.linearise(state)
+
+    def cost(tangent):
+        points = state.points + (tangent_basis(state.points) @ tangent[..., None])[..., 0]
+        q = (state.w2c[measured.camera, :3] @ points[measured.point][..., None])[..., 0]
+        uv = state.log_focal[0].exp() * q[:, :2] / q[:, 2:] - measured.uv
+        log_ratio = 20 * ((q[:, 2] / points[measured.point, 3]).log() - measured.log_depth)
+        return 0.5 * (uv.square().sum() + log_ratio.square().sum())
+
+    gradient = torch.autograd.functional.jacobian(cost, torch.zeros(60, 3, dtype=torch.float64))
+    torch.testing.assert_close(system.w[-1].T, gradient)

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+
+from geo4d.cameras.pose import fit_trajectory_scale, pose_frames, pose_reconstruction
+from geo4d.cameras.with_depth import sample_log_depth
+from geo4d.geometry.fit import fit_similarity
+from geo4d.geometry.poses import transform
+from geo4d.tracks.follow import track_points
+from geo4d.types import Reconstruction
+
+
+def rigid_error(c2w, truth):
+    centres, true_centres = c2w[:, :3, 3].double(), truth[:, :3, 3]
+    aligned = transform(fit_similarity(centres, true_centres, with_scale=False), centres)
+    return float((aligned - true_centres).square().sum(1).mean().sqrt())
+
+
+@pytest.fixture(scope="module")
+def room(make_room):
+    return make_room(num_frames=9, size=(120, 160), focal=130.0, travel=0.8, turn=0.2)
+
+
+def reconstruction_of(scene, **changes):
+    T = len(scene.c2w)
+    fields = {
+        "depth": scene.depth.numpy(),
+        "confidence": np.ones(scene.depth.shape, np.float32),
+        "intrinsics": scene.intrinsics.numpy(),
+        "times_s": np.arange(T) / 10,
+        "source_frames": np.arange(T),
+        "rgb": scene.rgb.numpy(),
+    }
+    return Reconstruction(**{**fields, **changes})
+
+
+def test_poses_have_the_unit_of_the_depth(room):
+    motion = pose_frames(room.rgb, room.depth, room.intrinsics[0])
+    assert rigid_error(motion.c2w, room.c2w) < 0.01
+    assert motion.confidence.min() > 0.5
+    assert torch.equal(motion.depth_scale, torch.ones(9))
+
+
+def test_depth_of_another_size_and_with_holes(room):
+    depth = room.depth[:, ::2, ::2].clone()
+    depth[:, :20] = torch.nan
+    motion = pose_frames(room.rgb, depth, room.intrinsics[0])
+    assert rigid_error(motion.c2w, room.c2w) < 0.02
+
+
+def test_scales_per_frame_are_found(room):
+    factor = torch.exp(0.3 * torch.randn(9, generator=torch.Generator().manual_seed(0)))
+    motion = pose_frames(
+        room.rgb, room.depth / factor[:, None, None], room.intrinsics[0], per_frame_scale=True
+    )
+    ratio = motion.depth_scale / factor
+    assert float(ratio.log().std()) < 0.02
+    scaled = motion.c2w.clone()
+    scaled[:, :3, 3] /= ratio.median()
+    assert rigid_error(scaled, room.c2w) < 0.02
+
+
+def test_noisy_depth_still_gives_the_path(room):
+    noise = torch.exp(0.1 * torch.randn(room.depth.shape, generator=torch.Generator().manual_seed(0)))
+    motion = pose_frames(room.rgb, room.depth * noise, room.intrinsics[0])
+    assert rigid_error(motion.c2w, room.c2w) < 0.05
+
+
+def test_worlds_end_at_scene_changes(room):
+    motion = pose_frames(room.rgb, room.depth, room.intrinsics[0], scene=[0] * 5 + [1] * 4)
+    assert [(s.start, s.stop) for s in motion.shots] == [(0, 5), (5, 9)]
+    torch.testing.assert_close(motion.c2w[5], torch.eye(4).double(), atol=1e-9, rtol=0)
+
+
+def test_a_reconstruction_is_posed(room):
+    posed = pose_reconstruction(reconstruction_of(room))
+    assert rigid_error(torch.from_numpy(posed.c2w), room.c2w) < 0.01
+    assert posed.reliable.all()
+    assert posed.scene.tolist() == [0] * 9
+    assert np.asarray(posed.intrinsics)[0, 0, 0] == pytest.approx(130, rel=0.02)
+    assert "parallax" in posed.diagnostics["pose"]["shots"][0]["statement"]
+    points = posed.points("world")[3]
+    assert points.shape == (120, 160, 3)
+
+
+def test_given_intrinsics_stay(room):
+    K = room.intrinsics[0].double()
+    posed = pose_reconstruction(reconstruction_of(room), intrinsics=K)
+    torch.testing.assert_close(torch.from_numpy(posed.intrinsics), K.expand(9, 3, 3))
+
+
+def test_a_known_trajectory_is_only_scaled(room):
+    trajectory = room.c2w.clone()
+    trajectory[:, :3, 3] /= 7
+    posed = pose_reconstruction(reconstruction_of(room), trajectory=trajectory)
+    assert posed.diagnostics["pose"]["trajectory_scale"] == pytest.approx(7, rel=0.03)
+    np.testing.assert_allclose(posed.c2w[:, :3, :3], room.c2w[:, :3, :3].numpy())
+    tracks = track_points(room.rgb)
+    log_depth, still = sample_log_depth(tracks, room.depth), torch.eye(4).double().repeat(9, 1, 1)
+    with pytest.raises(ValueError, match="scale cannot be found"):
+        fit_trajectory_scale(tracks, log_depth, room.intrinsics, still)
+
+
+def test_what_is_missing_is_said(room):
+    with pytest.raises(ValueError, match="colour"):
+        pose_reconstruction(reconstruction_of(room, rgb=None))
+    with pytest.raises(ValueError, match="trajectory of 9"):
+        pose_reconstruction(reconstruction_of(room), trajectory=room.c2w[:3])
+    with pytest.raises(ValueError, match="depth maps"):
+        pose_frames(room.rgb, room.depth[:4], room.intrinsics[0])
+
+
+def test_depth_edges_are_not_trusted(room):
+    tracks = track_points(room.rgb[:3])
+    depth = room.depth[:3].clone()
+    depth[:, :, 80:] *= 2
+    known = torch.isfinite(sample_log_depth(tracks, depth))
+    at_edge = (tracks.xy[:, 0] - 80).abs() < 0.5
+    away = (tracks.xy[:, 0] - 80).abs() > 3
+    assert not known[at_edge].any()
+    assert known[away].double().mean() > 0.9
+
+
+def test_no_depth_at_all_gives_a_statement(room):
+    motion = pose_frames(room.rgb, torch.full_like(room.depth, torch.nan), room.intrinsics[0])
+    assert motion.shots[0].kind == "unknown"
+    assert motion.confidence.max() == 0

@@ -1,0 +1,115 @@
+"""Refinement: areas, the measured level, cameras grown again, and other rigid parts of the scene."""
+
+from dataclasses import replace
+
+import torch
+
+from geo4d.cameras.bundle import BundleConfig
+from geo4d.cameras.grow import grow_again, outward
+from geo4d.cameras.observations import Observations, observation_area
+from geo4d.cameras.parts import try_other_parts
+from geo4d.cameras.points import triangulate
+from geo4d.cameras.refine import better, judge_state, refine, repair
+from geo4d.cameras.solve import fit_cameras
+from geo4d.cameras.terms import BundleState
+from geo4d.geometry.fit import fit_similarity
+from geo4d.geometry.poses import inverse, so3_exp, transform
+from tests.support.adjustments import problem
+from tests.support.tracks import path, simulated_tracks, trajectory_error
+
+FIXED = BundleConfig(focal="fixed")
+
+
+def centre_error(w2c: torch.Tensor, truth: torch.Tensor) -> float:
+    """RMS of the camera centres after a similarity."""
+    x, y = inverse(w2c)[:, :3, 3], inverse(truth)[:, :3, 3]
+    return float((transform(fit_similarity(x, y), x) - y).square().sum(1).mean().sqrt())
+
+
+def test_area_counts_cells_not_points():
+    uv = torch.cat([torch.rand(90, 2) * 5, torch.tensor([[100.0, 100.0], [0.0, 100.0], [100.0, 0.0]])])
+    zeros, ones = torch.zeros(93, dtype=torch.long), torch.ones(93, dtype=torch.float64)
+    area = observation_area(Observations(zeros, torch.arange(93), uv.double(), ones))
+    torch.testing.assert_close(area[90:], torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(area[:90].sum(), torch.tensor(1.0, dtype=torch.float64))
+
+
+def test_the_level_is_that_of_the_noise_and_bad_tracks_are_left_out():
+    truth, observations = problem(num_cameras=8, num_points=300, span=8, noise=0.05)
+    wrong = observations.point % 3 == 0
+    uv = observations.uv.clone()
+    uv[wrong] += 5 * torch.randn(int(wrong.sum()), 2, generator=torch.Generator().manual_seed(1)).double()
+    found = refine(truth, replace(observations, uv=uv), FIXED)
+    assert 0.02 <= found.level < 0.08
+    assert not bool(found.static[::3].any())
+    assert float(found.static[1::3].double().mean()) > 0.9
+    assert 0.55 < found.share_explained(0.25) < 0.8
+
+
+def test_cameras_come_back_from_a_run_of_solved_ones():
+    truth, observations = problem(num_cameras=12, num_points=400, span=6, noise=0.05)
+    w2c = torch.eye(4, dtype=torch.float64).repeat(12, 1, 1)
+    w2c[4:8] = truth.w2c[4:8]
+    solved = torch.zeros(12, dtype=torch.bool)
+    solved[4:8] = True
+    start = replace(truth, w2c=w2c)
+    grown = grow_again(start, observations, solved, 0.05, outward((4, 8), 0, 12))
+    assert centre_error(grown.w2c, truth.w2c) < 0.01
+
+
+def test_bent_ends_are_repaired_and_a_good_solution_is_kept():
+    truth, observations = problem(num_cameras=12, num_points=400, span=6, noise=0.05)
+    bent = truth.w2c.clone()
+    bent[9:, :3, 3] += torch.tensor([0.6, 0.4, -0.5], dtype=torch.float64)
+    points = triangulate(bent, truth.log_focal, observations, len(truth.points))
+    before = judge_state(BundleState(bent, truth.log_focal, points), observations)
+    after = repair(before, observations, FIXED)
+    assert centre_error(after.state.w2c, truth.w2c) < 0.01 < centre_error(bent, truth.w2c)
+    good = refine(truth, observations, FIXED)
+    assert better(good, before) is good
+    assert better(before, good) is good
+
+
+def test_other_parts_leave_a_still_scene_as_it_is():
+    truth, observations = problem(num_cameras=12, num_points=300, span=6, noise=0.05)
+    good = refine(truth, observations, FIXED)
+    assert try_other_parts(good, observations, FIXED, pixel_error=0.25) is good
+
+
+def test_a_rigid_mover_with_half_of_the_tracks_does_not_become_the_world():
+    # Half of the points turn and drift together, in a small part of the picture: as points they are as good a world
+    # as the background, but the background has the larger area.
+    scene = path(num_frames=12)
+    still = simulated_tracks(scene, num_points=220)
+    g = torch.Generator().manual_seed(3)
+    body = (torch.rand(220, 3, generator=g, dtype=torch.float64) - 0.5) * 0.7
+    steps = torch.arange(12, dtype=torch.float64)
+    spin = so3_exp(torch.stack([0.03 * steps, -0.05 * steps, 0 * steps], 1))
+    centre = torch.stack([0.4 + 0.05 * steps, 0 * steps, 3 - 0.04 * steps], 1)
+    world = (spin[:, None] @ body[..., None])[..., 0] + centre[:, None]
+    camera = (torch.linalg.inv(scene.c2w)[:, None, :3, :3] @ world[..., None])[..., 0]
+    camera += torch.linalg.inv(scene.c2w)[:, None, :3, 3]
+    xy = (camera @ scene.intrinsics[0].double().T)[..., :2] / camera[..., 2:]
+    xy += 0.15 * torch.randn(xy.shape, generator=g, dtype=torch.float64)
+    n = still.num_tracks
+    both = type(still)(
+        torch.cat([still.track, n + torch.arange(220).repeat_interleave(12)]),
+        torch.cat([still.frame, torch.arange(12).repeat(220)]),
+        torch.cat([still.xy, xy.transpose(0, 1).reshape(-1, 2).float()]),
+        12,
+        still.size,
+        still.starts_shot,
+    )
+    ate, turn = trajectory_error(fit_cameras(both), scene)
+    assert ate < 0.02
+    assert turn < 1.0
+
+
+def test_a_world_turned_over_through_infinity_comes_back_to_the_front():
+    state, observations = problem()[:2]
+    w2c, points = state.w2c.clone(), state.points.clone()
+    w2c[:, :3, 3] *= -1
+    points[:, 3] *= -1
+    again = judge_state(replace(state, w2c=w2c, points=points), observations)
+    assert (again.state.points[:, 3] > 0).double().mean() > 0.9
+    torch.testing.assert_close(again.state.w2c[:, :3, 3], state.w2c[:, :3, 3])

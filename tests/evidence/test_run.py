@@ -1,0 +1,63 @@
+"""Cameras from tracks on their way into the fusion."""
+
+import torch
+
+from geo4d.cameras.pose import RELIABLE
+from geo4d.cameras.types import MotionCameras, ShotMotion
+from geo4d.evidence.run import camera_evidence
+from geo4d.geometry.cameras import centred_intrinsics
+from geo4d.geometry.poses import so3_exp
+
+SIZE = (90, 160)
+
+
+def shot(start: int, stop: int, kind: str) -> ShotMotion:
+    return ShotMotion(start, stop, kind, 150.0, 0.01, 8.0, 0.1, 100, 0.2, "")  # type: ignore[arg-type]
+
+
+def moving_camera(confidence: list[float], shots: list[ShotMotion]) -> MotionCameras:
+    """Steps of 0.1 to the right and 0.02 rad of yaw a frame."""
+    count = len(confidence)
+    c2w = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
+    c2w[:, 0, 3] = 0.1 * torch.arange(count)
+    yaw = torch.zeros(count, 3, dtype=torch.float64)
+    yaw[:, 1] = 0.02 * torch.arange(count)
+    c2w[:, :3, :3] = so3_exp(yaw)
+    return MotionCameras(
+        c2w=c2w,
+        intrinsics=centred_intrinsics(torch.full((count,), 150.0), SIZE),
+        size=SIZE,
+        confidence=torch.tensor(confidence),
+        shots=tuple(shots),
+        points=torch.zeros(0, 3),
+        point_shot=torch.zeros(0, dtype=torch.long),
+        depth_range=torch.ones(count, 2),
+    )
+
+
+def test_frames_behind_lost_tracks_stand_still_in_place_of_being_guessed() -> None:
+    motion = moving_camera([0.8] * 6 + [0.0] * 3, [shot(0, 6, "parallax"), shot(6, 9, "unknown")])
+    found = camera_evidence(motion, [(0, 9)], SIZE)
+    assert torch.equal(found.c2w[:6], motion.c2w[:6])
+    assert torch.allclose(found.c2w[6:], motion.c2w[5])
+    assert bool((found.confidence >= RELIABLE - 1e-6).all())
+    assert torch.allclose(found.confidence[:6].float(), motion.confidence[:6])
+
+
+def test_frames_in_a_gap_lie_on_the_way() -> None:
+    motion = moving_camera([0.8] * 4 + [0.0] * 3 + [0.8] * 4, [shot(0, 11, "parallax")])
+    truth = motion.c2w.clone()
+    motion.c2w[4:7] = torch.eye(4, dtype=torch.float64)  # placeholders
+    found = camera_evidence(motion, [(0, 11)], SIZE)
+    assert torch.allclose(found.c2w, truth, atol=1e-9)
+
+
+def test_where_nothing_is_known_nothing_is_claimed() -> None:
+    motion = moving_camera([0.0] * 5, [shot(0, 5, "unknown")])
+    assert float(camera_evidence(motion, [(0, 5)], SIZE).confidence.max()) == 0
+
+
+def test_a_frame_before_the_first_known_one_stands_where_that_one_is() -> None:
+    motion = moving_camera([0.0, 0.0] + [0.9] * 5, [shot(0, 7, "parallax")])
+    found = camera_evidence(motion, [(0, 7)], SIZE)
+    assert torch.allclose(found.c2w[:2], motion.c2w[2])

@@ -1,0 +1,1 @@
+"""What tests share: scenes with exact answers. Nothing in the package uses it."""
