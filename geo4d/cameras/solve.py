@@ -39,6 +39,7 @@ from geo4d.cameras.keyframes import (
 )
 from geo4d.cameras.observations import Observations, shared_points, spread_points
 from geo4d.cameras.parts import try_other_parts
+from geo4d.cameras.pieces import NOT_EXPLAINED, solve_in_pieces
 from geo4d.cameras.points import triangulate
 from geo4d.cameras.problem import ShotProblem, by_frame, refine_settings, shot_problem
 from geo4d.cameras.refine import Refined, refine, repair
@@ -153,10 +154,10 @@ def _each_shot(
     """Every shot solved on its own; the shots begin where no track comes from the frame before."""
     starts = tracks.starts_shot.nonzero()[:, 0].tolist()
     stops = starts[1:] + [tracks.num_frames]
-    solved = []
+    solved: list[ShotSolution] = []
     with one_thread():
         for start, stop in zip(starts, stops, strict=True):
-            solved.append(solve(start, stop))
+            solved += solve_in_pieces(tracks, start, stop, solve)
             if progress is not None:
                 progress(stop / tracks.num_frames)
     return _assemble(solved, tracks, known)
@@ -233,7 +234,7 @@ def solve_shot(problem: ShotProblem) -> ShotSolution:
     )
     solution = finish(problem, adjusted, frames, best.kind, findings)
     if float(solution.confidence.median()) < LEAST_EXPLAINED:
-        return unknown_shot(problem, "no camera explains its tracks")
+        return unknown_shot(problem, NOT_EXPLAINED)
     return solution
 
 
