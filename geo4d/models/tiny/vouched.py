@@ -4,7 +4,8 @@ Spread over the picture, evidence alone is a depth map (the field of ``anchor.py
 outlines, subjects, corners without tracks. On pictures like those it was trained on this is a gain, on others it is not,
 and the evidence of the window can tell. Half of it is taken away in a checkerboard of blocks. What the other half,
 spread, leaves unexplained there is compared with what it leaves of the network's answer without any evidence: their
-correlation, from 0 to 1, is the share of the network in the result.
+correlation, from 0 to 1, is the share of the network in the result. Evidence whose own error could be all that is left
+judges nothing.
 
 Measured on single windows by ``benchmarks/vouched.py``: the share of pixels within 25 % of the truth, all / without
 evidence / movers, on twelve rendered clips (which chose the rule) .798 / .505 / .518 with the network's layout as it is
@@ -23,6 +24,9 @@ from geo4d.models.tiny.network import Evidence
 
 BLOCKS = 3
 """Blocks of the checkerboard along the shorter side: about as large as the holes that evidence leaves."""
+LOCAL = 0.5
+"""Part of the stated error of the evidence that changes from block to block; the rest, from cameras and focal length, is
+alike over the picture and spread away. On the clips above all of it, half and none of it are ties."""
 FRAME_STEP = 2
 """Every so many frames judge."""
 NUM_ITERATIONS = 20
@@ -49,20 +53,23 @@ def vouched_share(
     small = F.interpolate(witness.flatten(0, 1).float(), weight.shape[-2:], mode="area")
     seen = small.reshape(weight.shape).clamp(min=0.01).log()
     board = checkerboard(weight.shape[-2:], weight.device)
+    noise = torch.zeros_like(found) if evidence.error is None else _own_error(evidence, found)
     left: list[list[Tensor]] = [
         [],
         [],
         [],
-    ]  # of the witness, of the evidence, weight; one entry for each half
+        [],
+    ]  # of witness, of evidence, weight, variance: an entry for each half
     for half in (board, ~board):
-        for rest, values in zip(left, (seen, found), strict=False):
+        for rest, values in zip(left[:2], (seen, found), strict=True):
             values = values - _weighted_mean(values, weight)
             rest.append((values - spread_field(values, weight * half, colour, NUM_ITERATIONS)).flatten(1))
         judging = weight * ~half
         left[2].append((judging * (judging > LEAST_WEIGHT)).flatten(1))
-    correlation = _correlation(*(torch.cat(parts, 1) for parts in left))
+        left[3].append(noise.flatten(1))
+    correlation, told = _correlation(*(torch.cat(parts, 1) for parts in left))
     coverage = weight.mean((1, 2, 3))
-    trust = coverage / (coverage + USUAL_COVERAGE)
+    trust = told * coverage / (coverage + USUAL_COVERAGE)
     return trust * correlation.clamp(0, 1) + (1 - trust)
 
 
@@ -119,9 +126,26 @@ def _weighted_mean(
     return (values * weight).sum((1, 2, 3), keepdim=True) / total.clamp(min=1e-6)
 
 
+def _own_error(evidence: Evidence, like: Float[Tensor, "B T h w"]) -> Float[Tensor, "B T h w"]:
+    """Variance of log disparity that the evidence states of itself, as far as it is local."""
+    assert evidence.error is not None
+    return (LOCAL * evidence.error[:, ::FRAME_STEP, None, None].to(like)).square().expand_as(like)
+
+
 def _correlation(
-    x: Float[Tensor, "B n"], y: Float[Tensor, "B n"], weight: Float[Tensor, "B n"]
-) -> Float[Tensor, " B"]:
-    """About zero, as both are what is left of centred fields; 0 where one of them is empty."""
-    size = ((weight * x * x).sum(1) * (weight * y * y).sum(1)).sqrt()
-    return torch.where(size > 1e-9, (weight * x * y).sum(1) / size.clamp(min=1e-9), 0.0)
+    x: Float[Tensor, "B n"],
+    y: Float[Tensor, "B n"],
+    weight: Float[Tensor, "B n"],
+    noise: Float[Tensor, "B n"],
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Of x with y without its noise, and the share of y's variance that is not noise.
+
+    About zero, as both are what is left of centred fields; 0 where one of them is empty.
+
+    Args:
+        noise: variance of y that says nothing.
+    """
+    of_x, of_y = (weight * x * x).sum(1), (weight * y * y).sum(1)
+    told = (1 - (weight * noise).sum(1) / of_y.clamp(min=1e-9)).clamp(min=0)
+    size = (of_x * of_y * told).sqrt()
+    return torch.where(size > 1e-9, (weight * x * y).sum(1) / size.clamp(min=1e-9), 0.0), told

@@ -1,5 +1,7 @@
 """The network's share: high where evidence that it did not see agrees with it, low where it does not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,6 +52,18 @@ def test_without_evidence_the_network_is_all_there_is() -> None:
     nothing = no_evidence(1, FRAMES, SIZE, truth)
     assert float(vouched_share(truth, nothing, grey())) == 1
     assert torch.allclose(mixed_with_evidence(truth, torch.zeros(1), nothing, grey()), truth)
+
+
+def test_evidence_whose_own_error_explains_all_that_is_left_judges_nothing() -> None:
+    truth = bumpy(7)
+    evidence = evidence_of(truth)
+    wrong = bumpy(8)[:, :, None]
+    shares = [
+        float(vouched_share(wrong, replace(evidence, error=torch.full((1, FRAMES), error)), grey()))
+        for error in (0.0, 0.3, 3.0)
+    ]
+    assert shares[0] < shares[1] < shares[2] == 1
+    assert shares[0] == float(vouched_share(wrong, evidence, grey()))
 
 
 def test_little_evidence_decides_little() -> None:
