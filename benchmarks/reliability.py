@@ -6,9 +6,9 @@
     python benchmarks/reliability.py --resume             # what an earlier run that was cut off has not got
 
 Prints a table with pass or fail, figures and minutes, and writes it to ``benchmarks/results/DATE-reliability.json`` and
-``.md`` (with ``--output`` elsewhere; a quick run or a part writes only where it is told to). The table is written
-anew when a test ends; with ``--resume`` the tests that it holds are not run again unless they failed or are named. R20 and
-R21, inputs by address and uploads, do not exist in this package.
+``.md`` (with ``--output`` elsewhere; a quick run or a part writes only where it is told to). The table is
+written anew when a test ends; with ``--resume`` the tests that it holds are not run again unless they failed or are
+named. R20 and R21, inputs by address and uploads, do not exist in this package.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.faults import files, inputs, runs  # noqa: E402, F401  (they enter their tests)
-from benchmarks.faults.harness import FULL, QUICK, TESTS, Outcome, Size, prepare  # noqa: E402
+from benchmarks.faults.harness import FULL, QUICK, TESTS, Outcome, Size, forked, prepare  # noqa: E402
 
 WORDS = {True: "pass", False: "FAIL", None: "none"}
 
@@ -80,7 +81,9 @@ def earlier(table: Path, quick: bool) -> dict[str, dict[str, Any]]:
         return {}
     values = json.loads(table.read_text(encoding="utf-8"))
     if values["quick"] is not quick:
-        raise SystemExit(f"{table} holds a {'quick' if values['quick'] else 'full'} run; name another --output")
+        raise SystemExit(
+            f"{table} holds a {'quick' if values['quick'] else 'full'} run; name another --output"
+        )
     return {row["test"]: row for row in values["rows"]}
 
 
@@ -92,11 +95,26 @@ def run(name: str, size: Size) -> dict[str, Any]:
     """One test in a folder of its own, as a row of the table."""
     test, started = TESTS[name], time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"geo4d-{name}-", ignore_cleanup_errors=True) as folder:
-        try:
-            outcome = test.run(Path(folder).resolve(), size)
-        except Exception as error:
-            traceback.print_exc()
-            outcome = Outcome(False, f"the test itself failed: {type(error).__name__}: {error}")
+        found = Path(folder).resolve() / "outcome.json"
+
+        def measure() -> int:
+            place = Path(folder).resolve() / "files"
+            place.mkdir()
+            try:
+                outcome = test.run(place, size)
+            except Exception as error:
+                traceback.print_exc()
+                outcome = Outcome(False, f"the test itself failed: {type(error).__name__}: {error}")
+            found.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+            return 0
+
+        # In a fork, so that threads and limits of one test do not disturb the next.
+        ended = forked(measure, timeout=24 * 3600)
+        print(ended.err, end="", file=sys.stderr)
+        if found.exists():
+            outcome = Outcome(**json.loads(found.read_text(encoding="utf-8")))
+        else:
+            outcome = Outcome(False, f"the test itself ended early: {ended.last}")
     return {
         "test": name,
         "about": test.about,
