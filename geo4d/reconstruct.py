@@ -54,9 +54,6 @@ from geo4d.video.visible import shows_something, visible_pixels
 
 log = logging.getLogger(__name__)
 
-UNSEEN = 0.02
-"""Share of the confidence that is left where a picture shows nothing."""
-
 MOST_WORKERS = 4
 """Frames that are enlarged beside each other; each takes about 60 bytes per pixel."""
 
@@ -301,7 +298,7 @@ def write_maps(
     """Dense maps of every frame, at the size of the store; a few frames are enlarged and stored beside each other.
 
     What moves is told by flow where the cameras come from tracks, else by the aligned depths (``fusion/dynamic.py``).
-    Where the picture shows nothing (``video/visible.py``), next to no confidence is left.
+    Where the picture shows nothing (``video/visible.py``), no confidence is left.
 
     Returns:
         True for frames with a usable picture.
@@ -351,8 +348,8 @@ def write_maps(
             rgb_low = clip.read([maps.frame_index], alignment.size)[0]
             visible = visible_pixels(rgb_low)
             shown[maps.frame_index] = shows_something(visible)
-            trust = torch.where(visible & shown[maps.frame_index], 1.0, UNSEEN)
-            maps = replace(maps, confidence=maps.confidence * trust)
+            # Where a picture shows nothing, whatever the model answers is invented.
+            maps = replace(maps, confidence=maps.confidence * (visible & shown[maps.frame_index]))
             frame = (maps, rgb_low, rgb)
             waiting.append((pool.submit(enlarge_and_store, *frame), frame))
             if len(waiting) > workers:
