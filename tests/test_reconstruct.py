@@ -363,7 +363,9 @@ def test_bars_have_no_confidence_and_give_no_points(tmp_path):
     )
     confidence = np.asarray(result.confidence[:])
     assert confidence.shape == (8, 48, 64)
-    bars = np.concatenate([confidence[:, :11], confidence[:, -11:]], 1)  # but for the row that is enlarged into both
+    bars = np.concatenate(
+        [confidence[:, :11], confidence[:, -11:]], 1
+    )  # but for the row that is enlarged into both
     assert (bars == 0).all()
     assert (confidence[:, 14:34] > 0.05).mean() > 0.9
     save(result, tmp_path / "points.ply", "ply")
