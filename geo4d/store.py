@@ -49,6 +49,7 @@ from geo4d.manifest import (
     SUMS,
     VERSION,
     WINDOWS,
+    diagnostics_fault,
     is_plain_folder,
     is_result,
     manifest_sha256,
@@ -631,8 +632,9 @@ def load_result(path: str | Path, keep: object = None) -> Reconstruction:
     manifest = read_manifest(path)
     sums = _read_sums(path, manifest)
     diagnostics = read_json(path / DIAGNOSTICS)
-    if not isinstance(diagnostics, dict):
-        raise OutputError(f"{path / DIAGNOSTICS} is damaged: expected a JSON object")
+    fault = diagnostics_fault(diagnostics)
+    if fault is not None:
+        raise OutputError(f"{path / DIAGNOSTICS} is damaged: {fault}")
     arrays = _open_arrays(path, manifest, sums)
     small = {
         name: _read(path, array, np.s_[...]) for name, array in arrays.items() if name not in FRAME_ARRAYS

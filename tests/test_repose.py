@@ -60,7 +60,7 @@ def result(tmp_path_factory):
             "source": source,
             "provenance": {"config": {"precision": "float32"}},
         }
-        writer.finish(per_frame, manifest, {"windows": 1})
+        writer.finish(per_frame, manifest, {"note": 1})
         work.publish()
     return output
 
@@ -76,7 +76,7 @@ def test_the_command_adds_poses_and_leaves_the_old_result(result, tmp_path, caps
     np.testing.assert_allclose(x - x[0], STEP * np.arange(NUM), atol=0.01)
     np.testing.assert_array_equal(after.depth[2], before.depth[2])
     np.testing.assert_allclose(after.rgb[2], before.rgb[2])
-    assert after.diagnostics["windows"] == 1
+    assert after.diagnostics["note"] == 1
     assert after.provenance["pose"]["posed_by"] == "tracks with depth"
     assert after.reliable.all()
     assert main(["pose", str(result), "-o", str(tmp_path / "after")]) == 4
