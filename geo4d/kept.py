@@ -21,7 +21,7 @@ SHARE_OF_SHARP = 0.95
 """Where the edge filter alone leaves less than ``DEFAULT_SHARE``, the threshold keeps this share of what it leaves."""
 
 LEAST_CONFIDENCE = 0.005
-"""Below this nothing is kept by default, whatever the share: what shows no picture (black frames, bars) lies there."""
+"""Below this nothing is kept by default, nor counted in a share: what shows no picture (black frames, bars) has none."""
 
 MOVING = 0.5
 """A pixel moves from this value of ``dynamic`` on."""
@@ -69,8 +69,8 @@ def confidence_threshold(
     finite, moving = _Sample(), _Sample()
     for frame in chosen:
         z, certain = np.asarray(depth[frame], np.float32), np.asarray(confidence[frame], np.float32)
-        has_depth = np.isfinite(z)
-        sharp = kept_mask(z, certain, min_confidence=-np.inf, edge_step=edge_step)
+        has_depth = np.isfinite(z) & (certain >= LEAST_CONFIDENCE)
+        sharp = kept_mask(z, certain, min_confidence=LEAST_CONFIDENCE, edge_step=edge_step)
         finite.add(has_depth, sharp, certain)
         if dynamic is not None:
             moves = has_depth & (np.asarray(dynamic[frame], np.float32) >= MOVING)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +192,69 @@ def _plain_files(folder: Path, name: str) -> Iterator[Path]:
     path = folder / name
     if path.is_file() and not path.is_symlink():
         yield path
+
+
+def diagnostics_fault(diagnostics: Any) -> str | None:
+    """What a report or a verdict cannot read of the diagnostics of a result; unknown entries may hold anything."""
+    if not isinstance(diagnostics, dict):
+        return "expected a JSON object"
+    shapes = {
+        "windows": _is_list(_is_list(_is_int)),
+        "evidence_windows": _is_list(_is_int),
+        "scenes": _is_list(_is_scene),
+        "dropped": _is_list(_has(window=_is_int, what=_is_text, why=_is_text)),
+        "tries": _is_mapping(lambda value: True),
+        "not_finite": _is_mapping(lambda value: True),
+        "frames_without_picture": _is_list(_is_int),
+        "motion": _is_list(_has(start=_is_int, stop=_is_int, kind=_is_text, statement=_is_text)),
+        "seconds": _is_mapping(_is_number),
+    }
+    for name, fits in shapes.items():
+        if diagnostics.get(name) is not None and not fits(diagnostics[name]):
+            return f"{name} is not as geo4d writes it"
+    count = len(diagnostics.get("windows") or ())
+    if not all(0 <= number < count for number in diagnostics.get("evidence_windows") or ()):
+        return "evidence_windows names windows that are not there"
+    if not all(str(number).isdecimal() for number in diagnostics.get("tries") or ()):
+        return "tries names windows that are not there"
+    return None
+
+
+_Fits = Callable[[Any], bool]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list(fits: _Fits) -> _Fits:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _is_mapping(fits: _Fits) -> _Fits:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _has(**parts: _Fits) -> _Fits:
+    return lambda value: (
+        isinstance(value, dict) and all(name in value and fits(value[name]) for name, fits in parts.items())
+    )
+
+
+def _is_scene(value: Any) -> bool:
+    """What the fusion noted about a scene: numbers of its windows, and lists of one value for each."""
+    lists = ("disagreement", "point_residual", "disparity_error", "disparity_share", "window_residual")
+    return (
+        isinstance(value, dict)
+        and _is_list(_is_int)(value.get("windows", []))
+        and all(isinstance(value.get(name, []), list) for name in lists)
+        and isinstance(value.get("trajectory_rpe_deg", {}), dict)
+    )

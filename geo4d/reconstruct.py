@@ -56,9 +56,6 @@ from geo4d.video.visible import shows_something, visible_pixels
 
 log = logging.getLogger(__name__)
 
-UNSEEN = 0.02
-"""Share of the confidence that is left where a picture shows nothing."""
-
 MOST_WORKERS = 4
 """Frames that are enlarged beside each other; each takes about 60 bytes per pixel."""
 
@@ -76,6 +73,7 @@ def reconstruct(
     *,
     model: str | Predictor = "tiny",
     model_options: Mapping[str, Any] | None = None,
+    times_s: Sequence[float] | np.ndarray | None = None,
     overwrite: bool = False,
     resume: bool = False,
     on_plan: Callable[[RunPlan], None] | None = None,
@@ -89,6 +87,8 @@ def reconstruct(
         output: folder for the result; None keeps it in a temporary folder that lives as long as the result.
         model: a name in ``geo4d.models.base.PREDICTORS``, or a predictor.
         model_options: further options of the model's own pipeline.
+        times_s: seconds of all frames of an array or of a folder, strictly increasing; None takes what ``times``, ``fps``
+            or the source itself states.
         overwrite: replace an existing result, or forget an unfinished run.
         resume: go on with an unfinished run of ``output``; on a CPU the result is bit-identical.
         on_plan: called once with the plan, before the work starts.
@@ -105,13 +105,15 @@ def reconstruct(
         ValueError: unknown or nonsensical settings.
     """
     config = make_config(**settings)
+    if times_s is not None and (config.fps is not None or config.times is not None):
+        raise ValueError("expected times_s, a file of times or fps, got two of them")
     progress = on_progress or (lambda stage, done, total: None)
     target = None if output is None else Path(output)
     if target is not None:
         check_output(target, overwrite=overwrite, resume=resume)
     clock = StageClock()
     with clock("read"), memory_errors("reading the video", f"{_SMALLER}, or a smaller copy of the video"):
-        clip, config = _open(video, config)
+        clip, config = _open(video, config, times_s)
     with clip:
         with clock("load model"), memory_errors("loading the model", _SMALLER):
             device = choose_device(config.device)
@@ -298,7 +300,7 @@ def write_maps(
     """Dense maps of every frame, at the size of the store; a few frames are enlarged and stored beside each other.
 
     What moves is told by flow where the cameras come from tracks, else by the aligned depths (``fusion/dynamic.py``).
-    Where the picture shows nothing (``video/visible.py``), next to no confidence is left.
+    Where the picture shows nothing (``video/visible.py``), no confidence is left.
 
     Returns:
         True for frames with a usable picture.
@@ -348,8 +350,8 @@ def write_maps(
             rgb_low = clip.read([maps.frame_index], alignment.size)[0]
             visible = visible_pixels(rgb_low)
             shown[maps.frame_index] = shows_something(visible)
-            trust = torch.where(visible & shown[maps.frame_index], 1.0, UNSEEN)
-            maps = replace(maps, confidence=maps.confidence * trust)
+            # Where a picture shows nothing, whatever the model answers is invented.
+            maps = replace(maps, confidence=maps.confidence * (visible & shown[maps.frame_index]))
             frame = (maps, rgb_low, rgb)
             waiting.append((pool.submit(enlarge_and_store, *frame), frame))
             if len(waiting) > workers:
@@ -388,15 +390,20 @@ def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Ten
     )
 
 
-def _open(video: str | Path | np.ndarray | Tensor, config: RunConfig) -> tuple[Video, RunConfig]:
+def _open(
+    video: str | Path | np.ndarray | Tensor,
+    config: RunConfig,
+    times_s: Sequence[float] | np.ndarray | None = None,
+) -> tuple[Video, RunConfig]:
     """The clip, and the settings with what its data set knows of the camera; what the user gave wins."""
-    reading: dict[str, Any] = {"fps": config.fps, "times": config.times, "pictures": config.pictures}
+    times = config.times if times_s is None else times_s
+    reading: dict[str, Any] = {"fps": config.fps, "times": times, "pictures": config.pictures}
     recording = None
     if isinstance(video, str | Path) and config.pictures is None:
         recording = find_recording(Path(video))
     if recording is not None and isinstance(video, str | Path):
         reading["pictures"] = picture_names(recording, Path(video))
-        if config.fps is None and config.times is None:
+        if config.fps is None and times is None:
             reading["times"] = recording.times_s
     clip = Video(
         video,

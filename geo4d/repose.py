@@ -16,10 +16,10 @@ from geo4d.errors import InputError
 from geo4d.evidence.masks import grow, read_masks
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.manifest import read_manifest
-from geo4d.store import StoreWriter, Workspace, load_result
+from geo4d.store import StoreWriter, Workspace, load_result, open_source
 from geo4d.tracks.matches import Matcher
 from geo4d.types import FrameMaps, Reconstruction
-from geo4d.video.io import fit_size, reopen
+from geo4d.video.io import fit_size
 
 TRACKING_SIZE = 640
 """Longest side of the pictures that points are tracked in."""
@@ -51,7 +51,7 @@ def repose(
         matcher: makes the tracks from matched pairs of frames instead of following points.
         overwrite: replace an existing output.
     Raises:
-        InputError: the mask or the trajectory does not fit the result.
+        InputError: the mask or the trajectory does not fit the result, or the source of the result has changed since.
         OutputError: no result there, or the output exists.
     """
     before = load_result(result)
@@ -73,7 +73,7 @@ def repose(
         if len(poses) != before.num_frames:
             raise InputError(f"{trajectory}: expected {before.num_frames} poses, got {len(poses)}")
         path = torch.from_numpy(np.asarray(poses, np.float64))
-    pictures = _pictures(manifest, frames)
+    pictures = _pictures(manifest["source"], Path(result), frames)
     size = before.size if pictures is None else fit_size(source_size, TRACKING_SIZE)
     masks: Iterator[Tensor] | None = None
     if mask is not None:
@@ -93,14 +93,14 @@ def repose(
     return _write(after, manifest, Path(output), overwrite, keeps_world=path is not None)
 
 
-def _pictures(manifest: dict, frames: list) -> Iterator[Tensor] | None:
+def _pictures(source: dict, result: Path, frames: list) -> Iterator[Tensor] | None:
     """The frames of the source at tracking size; None when it is gone and the stored colour must do."""
-    place = manifest["source"].get("path")
-    if place is None or not Path(place).exists():
+    video = open_source(source, result, int(max(frames)) + 1)
+    if video is None:
         return None
 
     def read() -> Iterator[Tensor]:
-        with reopen(Path(place), manifest["source"].get("reading", {}), int(max(frames)) + 1) as video:
+        with video:
             size = fit_size(video.size, TRACKING_SIZE)
             for frame in frames:
                 yield video.read([int(frame)], size)[0]

@@ -49,6 +49,7 @@ from geo4d.manifest import (
     SUMS,
     VERSION,
     WINDOWS,
+    diagnostics_fault,
     is_plain_folder,
     is_result,
     manifest_sha256,
@@ -631,8 +632,9 @@ def load_result(path: str | Path, keep: object = None) -> Reconstruction:
     manifest = read_manifest(path)
     sums = _read_sums(path, manifest)
     diagnostics = read_json(path / DIAGNOSTICS)
-    if not isinstance(diagnostics, dict):
-        raise OutputError(f"{path / DIAGNOSTICS} is damaged: expected a JSON object")
+    fault = diagnostics_fault(diagnostics)
+    if fault is not None:
+        raise OutputError(f"{path / DIAGNOSTICS} is damaged: {fault}")
     arrays = _open_arrays(path, manifest, sums)
     small = {
         name: _read(path, array, np.s_[...]) for name, array in arrays.items() if name not in FRAME_ARRAYS
@@ -791,21 +793,42 @@ class StoredFrames:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
+def open_source(source: Mapping[str, Any], result: Path, num_frames: int) -> Video | None:
+    """The video or pictures that a result was made from, opened as they were read then.
+
+    Args:
+        source: ``source`` of the manifest.
+        result: folder of the result; the source may have moved along with it.
+        num_frames: how many frames must be there.
+    Returns:
+        None where the source is gone, or was an array.
+    Raises:
+        InputError: what lies there now has another content than the source had.
+    """
+    place = _find_source(source, result)
+    if place is None:
+        return None
+    video = reopen(place, source.get("reading", {}), num_frames)
+    if video.sha256() != source.get("sha256"):
+        video.close()
+        raise InputError(f"{place} is not the source of {result} any more: its content has changed")
+    return video
+
+
 def _source_frames(
     source: Mapping[str, Any], result: Path, frames: np.ndarray, size: tuple[int, int]
 ) -> LazyFrames | None:
     """Colour at the size of the maps, read again from the source; its hash is checked on first use."""
-    place = _find_source(source, result)
-    if place is None:
+    if _find_source(source, result) is None:
         log.warning("the source %s is not there any more; the result has no colour", source.get("path"))
         return None
     opened: list[Video] = []
 
     def compute(t: int) -> np.ndarray:
         if not opened:
-            video = reopen(place, source.get("reading", {}), int(frames.max()) + 1)
-            if video.sha256() != source.get("sha256"):
-                raise InputError(f"{place} is not the source of {result} any more: its content has changed")
+            video = open_source(source, result, int(frames.max()) + 1)
+            if video is None:
+                raise InputError(f"the source {source.get('path')} of {result} is not there any more")
             opened.append(video)
         return opened[0].read([int(frames[t])], size)[0].numpy()
 

@@ -8,10 +8,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # one numerical thread per core: the workers share the cores
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
+
+if TYPE_CHECKING:  # tests of files and containers run where there is no torch, see .ci/decoders
+    import torch
 
 from tests.support.rooms import make_room  # noqa: F401  # a fixture of many folders
 
@@ -19,8 +22,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def generator() -> torch.Generator:
+def generator() -> "torch.Generator":
     """Seeded torch generator."""
+    import torch
+
     return torch.Generator().manual_seed(0)
 
 

@@ -65,8 +65,19 @@ def test_default_keeps_most_of_the_depth_and_of_what_moves(rng, power, level) ->
 def test_what_is_confident_is_all_kept_and_what_shows_nothing_is_not(rng) -> None:
     assert default_confidence_threshold(made(0.6 + 0.4 * rng.random((3, *SIZE)))) == CONFIDENT
     black = made(0.2 * LEAST_CONFIDENCE * rng.random((3, *SIZE)))
-    assert default_confidence_threshold(black) == LEAST_CONFIDENCE
+    assert share(black, range(3), default_confidence_threshold(black)).kept == 0
     assert share(black, range(3), LEAST_CONFIDENCE).kept == 0
+
+
+def test_bars_do_not_drag_the_threshold_down(rng) -> None:
+    """A third of the picture shows nothing: nothing of it is kept, and the usual share of the rest."""
+    confidence = 0.1 + 0.2 * rng.random((8, *SIZE))
+    confidence[:, :7] = confidence[:, -7:] = 0
+    reconstruction = made(confidence)
+    threshold = default_confidence_threshold(reconstruction)
+    assert threshold > 0.1
+    counted = share(reconstruction, range(8), threshold)
+    assert counted.kept / (counted.finite * 26 / 35) == pytest.approx(DEFAULT_SHARE, abs=0.02)
 
 
 def test_one_threshold_for_a_frame_and_for_its_scene(rng) -> None:

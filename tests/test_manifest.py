@@ -181,14 +181,23 @@ def test_array_metadata_that_is_none(old: Path, text: str) -> None:
         path.write_text(kept)
 
 
-def test_chunks_that_state_another_size_are_not_unpacked(old: Path) -> None:
-    import google_crc32c
+def crc32c(data: bytes) -> int:
+    """The sum that zarr puts behind a chunk, bit by bit: which library computes it depends on zarr's version."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
 
+
+def test_chunks_that_state_another_size_are_not_unpacked(old: Path) -> None:
     chunk = old / ARRAYS / "depth" / "c.0.0.0"
     data = bytearray(chunk.read_bytes()[:-4])
+    assert struct.pack("<I", crc32c(bytes(data))) == chunk.read_bytes()[-4:]
     assert stated_size(bytes(data)) == 24 * 32 * 2
     struct.pack_into("<I", data, 4, 2_000_000_000)
-    chunk.write_bytes(bytes(data) + struct.pack("<I", google_crc32c.value(bytes(data))))
+    chunk.write_bytes(bytes(data) + struct.pack("<I", crc32c(bytes(data))))
     refuse(old, "it states 2000000000")
     small = old / ARRAYS / "c2w" / "c" / "0" / "0" / "0"
     assert stated_size(small.read_bytes()) == 6 * 16 * 8

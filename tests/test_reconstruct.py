@@ -15,6 +15,8 @@ import zarr
 import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import GeometryError, InputError, OutputError
+from geo4d.export import save
+from geo4d.formats.points import load_ply
 from geo4d.geometry.fit import fit_similarity
 from geo4d.store import ARRAYS, run_folder
 
@@ -349,3 +351,23 @@ def test_a_source_that_changes_during_the_run_is_not_published(tmp_path):
     with pytest.raises(InputError, match=r"03.png changed while it was worked on.*nothing was published"):
         geo4d.reconstruct(folder, tmp_path / "out", model=predictor(), motion=False, on_progress=rewrite)
     assert not (tmp_path / "out").exists()
+
+
+def test_bars_have_no_confidence_and_give_no_points(tmp_path):
+    """A clip with burned-in bars above and below: whatever a model answers there, no export takes it by default."""
+    world = BoxWorld((24, 32))
+    video = torch.stack([world.rgb(t) for t in range(8)]) * 0.8 + 0.1
+    video[:, :6] = video[:, -6:] = 0
+    result = geo4d.reconstruct(
+        video, model=TruthPredictor(world, length=8, stride=4), output_size="64x48", split_shots=False
+    )
+    confidence = np.asarray(result.confidence[:])
+    assert confidence.shape == (8, 48, 64)
+    bars = np.concatenate(
+        [confidence[:, :11], confidence[:, -11:]], 1
+    )  # but for the row that is enlarged into both
+    assert (bars == 0).all()
+    assert (confidence[:, 14:34] > 0.05).mean() > 0.9
+    save(result, tmp_path / "points.ply", "ply")
+    colours = load_ply(tmp_path / "points.ply").colours
+    assert (colours.max(1) < 10).mean() < 0.01

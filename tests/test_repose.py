@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+import geo4d
+from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.apps.cli import main
 from geo4d.errors import InputError
 from geo4d.formats.cameras import save_tum
@@ -58,7 +60,7 @@ def result(tmp_path_factory):
             "source": source,
             "provenance": {"config": {"precision": "float32"}},
         }
-        writer.finish(per_frame, manifest, {"windows": 1})
+        writer.finish(per_frame, manifest, {"note": 1})
         work.publish()
     return output
 
@@ -74,7 +76,7 @@ def test_the_command_adds_poses_and_leaves_the_old_result(result, tmp_path, caps
     np.testing.assert_allclose(x - x[0], STEP * np.arange(NUM), atol=0.01)
     np.testing.assert_array_equal(after.depth[2], before.depth[2])
     np.testing.assert_allclose(after.rgb[2], before.rgb[2])
-    assert after.diagnostics["windows"] == 1
+    assert after.diagnostics["note"] == 1
     assert after.provenance["pose"]["posed_by"] == "tracks with depth"
     assert after.reliable.all()
     assert main(["pose", str(result), "-o", str(tmp_path / "after")]) == 4
@@ -110,3 +112,23 @@ def test_mask_intrinsics_and_trajectory_of_the_user(result, tmp_path):
     save_tum(tmp_path / "short.txt", np.arange(2) / 10, poses[:2])
     with pytest.raises(InputError, match="expected 7 poses"):
         repose(result, tmp_path / "short", trajectory=tmp_path / "short.txt")
+
+
+def test_a_source_that_changed_since_is_refused(tmp_path):
+    world = BoxWorld((24, 32))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for t in range(5):
+        save_image(pictures / f"{t}.png", world.rgb(t).numpy())
+    geo4d.reconstruct(
+        pictures,
+        tmp_path / "before",
+        model=TruthPredictor(world, length=5, stride=5),
+        output_size="model",
+        split_shots=False,
+    )
+    assert main(["pose", str(tmp_path / "before"), "-o", str(tmp_path / "same"), "--keep-going"]) == 0
+    save_image(pictures / "3.png", world.rgb(0).numpy())
+    with pytest.raises(InputError, match="its content has changed"):
+        repose(tmp_path / "before", tmp_path / "after")
+    assert not (tmp_path / "after").exists()

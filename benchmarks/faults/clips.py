@@ -1,11 +1,13 @@
 """Small clips of a textured plane that slides by, in any container, and what can be done to their bytes."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.faults.harness import forked
 
 CONTAINERS = {
     "mp4": ("mpeg4", "yuv420p"),
@@ -44,10 +46,35 @@ def write(
     pixels: str | None = None,
     rate: int = 25,
     times_ms: Sequence[int] | None = None,
-    pictures: Sequence[np.ndarray] | None = None,
+    pictures: Iterable[np.ndarray] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write a clip; codec and pixel format are those of the suffix unless given."""
+    """Write a clip; codec and pixel format are those of the suffix unless given.
+
+    It is done in a fork: the encoder's threads would be gone in later forks of this process, where what waits for them
+    hangs.
+    """
+
+    def encode() -> None:
+        _write(path, count, size, codec, pixels, rate, times_ms, pictures, container_options)
+
+    ended = forked(encode, timeout=3600)
+    if ended.code != 0:
+        raise RuntimeError(f"{path} was not written: {ended.last}")
+    return path
+
+
+def _write(
+    path: Path,
+    count: int,
+    size: tuple[int, int],
+    codec: str | None,
+    pixels: str | None,
+    rate: int,
+    times_ms: Sequence[int] | None,
+    pictures: Iterable[np.ndarray] | None,
+    container_options: dict[str, str] | None,
+) -> None:
     import av
 
     default_codec, default_pixels = CONTAINERS[path.suffix[1:]]
@@ -62,7 +89,6 @@ def write(
                 frame.pts, frame.time_base = times_ms[t], Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return path
 
 
 def damage(data: bytes, kind: int, rng: np.random.Generator) -> bytes:

@@ -189,6 +189,11 @@ def begin(run: Callable[[], int | None], out: int, err: int, more_memory: int | 
         os.dup2(out, 1)
         os.dup2(err, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (
+            signal.SIGTERM,
+            signal.SIGHUP,
+        ):  # nohup ignores one of them, and what is ignored stays so
+            signal.signal(number, signal.SIG_DFL)
         if more_memory is not None:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit = pages * resource.getpagesize() + more_memory

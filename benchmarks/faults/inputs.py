@@ -215,23 +215,25 @@ def r4(folder: Path, size: Size) -> Outcome:
 
 @reliability("R5", "turned clips", "bit-identical to the plain clip turned")
 def r5(folder: Path, size: Size) -> Outcome:
-    import torch
-
-    from geo4d.video.io import Video
-
     plain = clips.write(folder / "plain.mp4", 4)
-    with Video(plain) as video:
-        upright = video.read(range(4))
     tally = Tally()
     for degrees in (90, 180, 270):
         path = folder / f"turned_{degrees}.mp4"
         path.write_bytes(clips.turned(plain.read_bytes(), degrees))
-        with Video(path) as video:
-            got = video.read(range(video.num_frames))
-        want = torch.rot90(upright, -degrees // 90, (1, 2))
-        tally.case(
-            f"{degrees} degrees", got.shape == want.shape and bool(torch.equal(got, want)), str(got.shape)
-        )
+
+        def run(path: Path = path, degrees: int = degrees) -> int:
+            import torch
+
+            from geo4d.video.io import Video
+
+            with Video(plain) as upright, Video(path) as turned:
+                want = torch.rot90(upright.read(range(4)), -degrees // 90, (1, 2))
+                got = turned.read(range(turned.num_frames))
+                print(f"shape {list(got.shape)}")
+                return 0 if got.shape == want.shape and bool(torch.equal(got, want)) else 1
+
+        ended = forked(run)
+        tally.case(f"{degrees} degrees", ended.code == 0, ended.last)
     return tally.outcome()
 
 

@@ -63,7 +63,7 @@ def r7(folder: Path, size: Size) -> Outcome:
         for count in counts:
             world = BoxWorld((96, 160))
             pictures = ((world.rgb(t).numpy() * 255).astype(np.uint8) for t in range(count))
-            clip = clips.write(folder / f"{count}.mp4", count, size=(96, 160), pictures=pictures)  # type: ignore[arg-type]
+            clip = clips.write(folder / f"{count}.mp4", count, size=(96, 160), pictures=pictures)
             done = subprocess.run(
                 [sys.executable, "-c", _CHILD, str(clip), str(folder / f"{kind}_{count}"), kind],
                 cwd=REPOSITORY,

@@ -458,9 +458,10 @@ def _pictures(sequence: Sequence) -> np.ndarray:
 
 
 def _run_settings(sequence: Sequence, settings: EvaluationSettings) -> dict[str, Any]:
-    steps = np.diff(sequence.times_s)
-    fps = float(1 / np.median(steps)) if steps.size else 24.0
-    return {"fps": fps, "split_shots": False, **settings.model_settings}
+    """Keywords of ``reconstruct``: the times are those of the data set, uneven ones included."""
+    given = {"fps", "times"} & set(settings.model_settings)
+    own = {} if given else {"times_s": sequence.times_s}
+    return {**own, "split_shots": False, **settings.model_settings}
 
 
 def as_uint8(image: np.ndarray) -> np.ndarray:

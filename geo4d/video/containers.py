@@ -191,9 +191,23 @@ class VideoFile:
         except MemoryError:  # no fault of the file
             self.close()
             raise
+        except BlockingIOError as error:
+            self._without_threads(error)
+            return self.read(index)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{self.path}: frame {index} cannot be decoded: {_first_line(error)}") from error
         raise InputError(f"{self.path}: frame {index} is gone; the file changed while it was read")
+
+    def _without_threads(self, error: BlockingIOError) -> None:
+        """FFmpeg found no room for a thread (EAGAIN, which damage never says): decode again without them.
+
+        Raises:
+            MemoryError: there were none.
+        """
+        self.close()
+        if self._threads == "NONE":
+            raise MemoryError(f"{self.path}: no room for what the decoder needs") from error
+        self._threads = "NONE"
 
     def _claims_too_much(self, error: MemoryError) -> bool:
         """FFmpeg says "out of memory" of a damaged size field, too: whether the structure of the file is broken."""
@@ -395,6 +409,9 @@ class VideoFile:
             text = str(error)
             self.close()
             raise error if text.startswith(str(self.path)) else InputError(f"{self.path}: {text}") from error
+        except BlockingIOError as error:
+            self._without_threads(error)
+            return self._scan(stop)
         except (av.error.FFmpegError, MemoryError, OSError, ValueError) as error:
             if isinstance(error, MemoryError) and not self._claims_too_much(error):
                 self.close()

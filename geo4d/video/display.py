@@ -153,6 +153,7 @@ def to_rgb(frame: Any, ratio: Fraction | None, transfer: int, picture: Any = Non
             dst_colorspace=0,
             src_color_range=colour_range,
             dst_color_range=_FULL,
+            threads=1,  # by default every frame starts threads of its own, which cost more than they bring
         )
 
     if transfer in HDR_TRANSFERS:

@@ -9,13 +9,13 @@ import mmap
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-Bytes = mmap.mmap | bytes
+from geo4d.video.mp4 import Bytes, atoms, bytes_of_fragment, index_fault
 
 _MATROSKA_TOP = {
     0x114D9B74: "SeekHead",
@@ -71,7 +71,7 @@ def find_damage(path: Path, demuxer: str, video_id: int = 0) -> Damage | None:
 def has_index(path: Path) -> bool:
     """Whether an MP4 or QuickTime file holds the index of its pictures (``moov``), whole."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return any(kind == b"moov" and end <= len(data) for kind, _, end in _atoms(data))
+        return any(kind == b"moov" and end <= len(data) for kind, _, end in atoms(data, 0, len(data)))
 
 
 def declared_size(path: Path, demuxer: str) -> tuple[int, int] | None:
@@ -86,7 +86,7 @@ def declared_size(path: Path, demuxer: str) -> tuple[int, int] | None:
         elif demuxer == "avi" and data[12:16] == b"LIST" and data[24:28] == b"avih":
             sizes = [struct.unpack_from("<II", data, 64)]
         elif demuxer == "mp4":
-            for kind, start, end in _atoms(data):
+            for kind, start, end in atoms(data, 0, len(data)):
                 place = data.find(b"tkhd", start, end) if kind == b"moov" else -1
                 while place > 0:
                     stop = place - 4 + int.from_bytes(data[place - 4 : place], "big")
@@ -128,77 +128,31 @@ def _broken(position: int) -> str:
 # --- MP4, QuickTime -------------------------------------------------------------------------------------------------
 
 
-def _atoms(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of the top-level atoms; the last one may end behind the file. Stops where the chain breaks."""
-    position, total = 0, len(data)
-    while position + 8 <= total:
-        size, kind = struct.unpack_from(">I4s", data, position)
-        if size == 1 and position + 16 <= total:
-            size = int.from_bytes(data[position + 8 : position + 16], "big")
-        elif size == 0:
-            size = total - position
-        if size < 8 or not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
-            return
-        yield kind, position, position + size
-        position += size
-
-
 def _check_mp4(data: Bytes) -> Damage | None:
     end = last = 0
     listed: int | None = None
+    index: Damage | None = None
     fragments = False
-    for kind, start, stop in _atoms(data):
+    for kind, start, stop in atoms(data, 0, len(data)):
         end = stop
         if kind == b"moof" and stop <= len(data):
             fragments, last = True, start
-            listed = _bytes_of_fragment(data, start + 8, stop)
+            listed = bytes_of_fragment(data, start + 8, stop)
             if listed is None:
                 return Damage(f"the index of the fragment at byte {start} is damaged", start)
         elif kind == b"mdat" and fragments and stop <= len(data):
             if listed is not None and 0 <= listed < stop - start - 16:
                 return Damage(f"the index of the fragment at byte {last} is damaged", last)
             listed = None
+        elif kind == b"moov" and (fault := index_fault(data, start + 8, min(stop, len(data)))) is not None:
+            index = Damage(fault)
     if end > len(data):
         return Damage(_early(end - len(data)))
+    if index is not None:
+        return index
     if fragments and end < len(data) and any(data[end : end + 4096]):
         return Damage(_broken(end), last)
     return None
-
-
-def _bytes_of_fragment(data: Bytes, position: int, end: int) -> int | None:
-    """Bytes of samples that a movie fragment lists; -1 where they are not stated here, None when it is damaged."""
-    total = 0
-    default = -1
-    while position < end:
-        if position + 8 > end:
-            return None
-        size, kind = struct.unpack_from(">I4s", data, position)
-        if size < 8 or position + size > end or not all(0x20 <= byte < 0x7F for byte in kind):
-            return None
-        flags = int.from_bytes(data[position + 9 : position + 12], "big") if size >= 12 else 0
-        inner = 0
-        if kind == b"traf":
-            found = _bytes_of_fragment(data, position + 8, position + size)
-            if found is None:
-                return None
-            inner = found
-        elif kind == b"tfhd" and flags & 0x10:
-            at = position + 16 + 8 * (flags & 1) + 2 * (flags & 2) + (flags & 8) // 2
-            (default,) = struct.unpack_from(">I", data, at)
-        elif kind == b"trun":
-            (count,) = struct.unpack_from(">I", data, position + 12)
-            words = bin(flags & 0xF00).count("1")
-            start = position + 16 + 4 * (flags & 1) + (flags & 4)
-            if start + 4 * words * count > position + size:
-                return None
-            if flags & 0x200:
-                table = np.frombuffer(data[start : start + 4 * words * count], ">u4").reshape(count, words)
-                inner = int(table[:, flags >> 8 & 1].sum(dtype=np.int64))
-            else:
-                inner = default * count if default >= 0 else -1
-        total = -1 if total < 0 or inner < 0 else total + inner
-        position += size
-    return total
 
 
 # --- Matroska, WebM -------------------------------------------------------------------------------------------------

@@ -389,7 +389,12 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _hash_file(path: Path, digest: "hashlib._Hash") -> None:
+@runtime_checkable
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def _hash_file(path: Path, digest: _Digest) -> None:
     with path.open("rb") as file:
         while block := file.read(2**20):
             digest.update(block)

@@ -82,7 +82,7 @@ def report_html(reconstruction: Reconstruction, *, num_frames: int = 8) -> str:
         for key, value in diagnostics.items()
         if key not in ("windows", "evidence_windows", "scenes")
     }
-    for number, scene in enumerate(diagnostics.get("scenes", [])):
+    for number, scene in enumerate(diagnostics.get("scenes") or []):
         rest[f"scene {number}"] = {k: v for k, v in scene.items() if k not in _PER_WINDOW}
     if rest:
         sections += ["<h2>Diagnostics</h2>", _value(rest)]
@@ -111,14 +111,14 @@ _PER_WINDOW = (
 
 def window_rows(diagnostics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per window from what the run and the fusion of every scene noted about it."""
-    spans = diagnostics.get("windows", [])
+    spans = diagnostics.get("windows") or []
     rows: dict[int, dict[str, Any]] = {
         number: {"window": number, "frames": _frames(span)} for number, span in enumerate(spans)
     }
-    for position, index in enumerate(diagnostics.get("evidence_windows", [])):
+    for position, index in enumerate(diagnostics.get("evidence_windows") or []):
         number = len(spans) + position
         rows[number] = {"window": number, "frames": f"{_frames(spans[index])} (motion)"}
-    for scene in diagnostics.get("scenes", []):
+    for scene in diagnostics.get("scenes") or []:
         numbers = scene.get("windows", [])
         for position, number in enumerate(numbers):
             row = rows.setdefault(number, {"window": number})
@@ -129,11 +129,11 @@ def window_rows(diagnostics: Mapping[str, Any]) -> list[dict[str, Any]]:
             degrees = scene.get("trajectory_rpe_deg", {}).get(str(position))
             if degrees is not None:
                 row["trajectory rpe, degrees"] = degrees
-    for entry in diagnostics.get("dropped", []):
+    for entry in diagnostics.get("dropped") or []:
         if entry["window"] in rows:
             row = rows[entry["window"]]
             row["dropped"] = "; ".join(filter(None, [row.get("dropped"), f"{entry['what']}: {entry['why']}"]))
-    for number, tries in diagnostics.get("tries", {}).items():
+    for number, tries in (diagnostics.get("tries") or {}).items():
         if tries and int(number) in rows:
             rows[int(number)]["sampled again"] = tries
     return list(rows.values())
@@ -151,8 +151,8 @@ def _summary(reconstruction: Reconstruction) -> str:
     }
     if reconstruction.scene is not None and len(set(np.asarray(reconstruction.scene).tolist())) > 1:
         rows["scenes"] = f"{len(set(np.asarray(reconstruction.scene).tolist()))}, each in a world of its own"
-    if isinstance(source, Mapping) and source.get("notes"):
-        rows["about the source"] = "; ".join(source["notes"])
+    if isinstance(source, Mapping) and isinstance(source.get("notes"), list):
+        rows["about the source"] = "; ".join(map(str, source["notes"]))
     text = _value(rows)
     for problem in judge_result(reconstruction).problems:
         text += f"<p class='bad'>{html.escape(problem)}</p>"

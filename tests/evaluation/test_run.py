@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import GeometryError, InputError
 from geo4d.evaluation import run
 from geo4d.evaluation.ablations import PlainPointDecoder, WithoutModalities, from_prediction, variants
@@ -320,3 +321,21 @@ def test_ablation_table_has_both(dataset):
     text = ablation_table("steps", {"1 step": result, "5 steps": result}).render()
     assert "1 step [published]" in text
     assert "s/frame" in text
+
+
+def test_a_model_sees_the_times_of_the_data_set(plane):
+    """Dropped frames leave gaps; a constant rate in their place would make every later motion too fast."""
+    times_s = np.cumsum([0.1, 0.1, 0.1, 0.7, *[0.1] * 8])
+    sequence = replace(plane, times_s=times_s)
+    seen = {}
+
+    class Watching(TruthPredictor):
+        def predict(self, window, **rest):
+            seen.update(zip(window.frame_indices.tolist(), window.times_s.tolist(), strict=True))
+            return super().predict(window, **rest)
+
+    model = Watching(BoxWorld(plane.size), length=12, stride=12)
+    run._reconstructed(sequence, model, EvaluationSettings(model="any"))
+    np.testing.assert_allclose([seen[t] for t in range(12)], times_s)
+    run._reconstructed(sequence, model, EvaluationSettings(model="any", model_settings={"fps": 20.0}))
+    np.testing.assert_allclose([seen[t] for t in range(12)], np.arange(12) / 20)

@@ -133,3 +133,29 @@ def test_a_frame_outside_is_refused(tmp_path):
     video.close()
     with pytest.raises(InputError, match=r"cannot be opened|holds no index"):
         video.read(0)
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_where_no_thread_can_start_it_is_decoded_without(tmp_path, monkeypatch, opening):
+    """FFmpeg says so with EAGAIN, "resource temporarily unavailable"; it is the machine's fault, not the file's."""
+    path = encode(tmp_path / "clip.mp4", pictures(6))
+    whole = frames_of(path)
+    usual = VideoFile._whole
+
+    def no_room(self, packet):
+        if refuse(self):
+            raise av.error.BlockingIOError(11, "Resource temporarily unavailable", "avcodec_open2")
+        return usual(self, packet)
+
+    video = None if opening else VideoFile(path)
+    monkeypatch.setattr(VideoFile, "_whole", no_room)
+    refuse = lambda self: self._threads == "AUTO"  # noqa: E731
+    video = video or VideoFile(path)
+    assert video.table.damage is None
+    assert video.table.num_frames == 6
+    np.testing.assert_array_equal([video.read(t) for t in range(6)], whole)
+    refuse = lambda self: True  # noqa: E731
+    with pytest.raises(MemoryError, match="no room"):
+        video.read(0)
+    with pytest.raises(MemoryError, match="no room"):
+        VideoFile(path)

@@ -228,3 +228,19 @@ def test_broken_numbers_in_a_header_are_damage_not_a_crash(tmp_path):
     short = tmp_path / "short.avi"
     short.write_bytes(b"RIFF" + struct.pack("<I", 100) + b"AVI ")
     assert "early" in find_damage(short, "avi").text
+
+
+@pytest.mark.parametrize("name", ["stts", "ctts", "stsc", "stco", "stss", "stsz"])
+@pytest.mark.parametrize("count", [0x0FFFFFFF, 0xFFFFFFFF])
+def test_an_index_that_promises_too_much_is_damage_and_not_want_of_memory(tmp_path, name, count):
+    path = encode(tmp_path / "clip.mp4", pictures(8), options={"bf": "2"})
+    data = bytearray(path.read_bytes())
+    assert find_damage(path, "mp4") is None
+    at = data.index(name.encode()) + (12 if name == "stsz" else 8)
+    if name == "stsz":
+        assert data[at - 4 : at] == bytes(4), "one size for all: the count promises nothing"
+    struct.pack_into(">I", data, at, count)
+    path.write_bytes(data)
+    assert f"{name} promises {count} entries" in find_damage(path, "mp4").text
+    _, said = outcome(path)  # refused, or the pictures with a word; never a MemoryError
+    assert said is None or "out of memory" not in said
