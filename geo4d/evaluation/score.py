@@ -41,10 +41,10 @@ from geo4d.evaluation.protocols import (
     valid_depth,
 )
 from geo4d.export import ExportConfig
+from geo4d.export.kept import confidence_threshold, kept_mask
 from geo4d.geometry.cameras import resize_intrinsics, unproject
 from geo4d.geometry.fit import fit_similarity
 from geo4d.geometry.poses import similarity_parts
-from geo4d.kept import confidence_threshold, kept_mask
 from geo4d.types import LazyFrames, Reconstruction
 
 MIN_PARALLAX = 3.0

@@ -15,9 +15,9 @@ import numpy as np
 
 from geo4d.errors import OutputError
 from geo4d.export import ExportConfig, iter_point_clouds
+from geo4d.export.kept import MOVING, KeptShare, default_confidence_threshold, kept_mask
 from geo4d.formats.points import PointCloud
 from geo4d.geometry.cameras import fov_from_focal
-from geo4d.kept import MOVING, KeptShare, default_confidence_threshold, kept_mask
 from geo4d.types import Reconstruction
 from geo4d.viewer.guard import guarded
 

@@ -4,8 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from geo4d.geometry.maps import depth_edges
-from geo4d.kept import (
+from geo4d.export.kept import (
     CONFIDENT,
     DEFAULT_SHARE,
     LEAST_CONFIDENCE,
@@ -13,6 +12,7 @@ from geo4d.kept import (
     default_confidence_threshold,
     kept_mask,
 )
+from geo4d.geometry.maps import depth_edges
 from geo4d.types import Reconstruction
 
 SIZE = (40, 60)
