@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import Sequence, centre_crop, find_sequences, load_reader, select
+from geo4d.datasets.base import Sequence
+from geo4d.datasets.catalogue import find_sequences, load_reader
+from geo4d.datasets.views import centre_crop, select
 from geo4d.errors import InputError
 from geo4d.evaluation.protocols import PROTOCOLS, PoseProtocol, Protocol, geo4d, geometrycrafter
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from geo4d.datasets.base import READERS, Sequence, Tracks, load_ground_truth, load_reader
+from geo4d.datasets.base import Sequence, Tracks
+from geo4d.datasets.catalogue import READERS, load_ground_truth, load_reader
 from geo4d.errors import GeometryError, InputError
 from geo4d.evaluation.baselines import BASELINES, baseline_rows, evidence
 from geo4d.evaluation.benchmarks import (
@@ -212,7 +213,7 @@ def _plan(benchmark: str, root: Path | None, settings: EvaluationSettings) -> _P
         )
     elif benchmark in READERS:
         reader = load_reader(benchmark)
-        from geo4d.datasets.base import find_sequences
+        from geo4d.datasets.catalogue import find_sequences
 
         paths = {name: (benchmark, str(path)) for name, path in find_sequences(reader, root).items()}
         plan = _Plan(

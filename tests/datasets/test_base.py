@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from geo4d.datasets.base import (
-    Sequence,
-    associate_nearest,
-    centre_crop,
-    constant_intrinsics,
-    load_ground_truth,
-    load_reader,
-    natural_key,
-    select,
-)
+from geo4d.datasets.base import Sequence
+from geo4d.datasets.catalogue import load_ground_truth, load_reader
+from geo4d.datasets.pieces import associate_nearest, constant_intrinsics, natural_key
+from geo4d.datasets.views import centre_crop, select
 from geo4d.errors import InputError
 from geo4d.geometry.cameras import project, unproject
 from geo4d.geometry.poses import inverse, transform

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from geo4d.datasets.base import READERS, Sequence, find_sequences, load_ground_truth, load_reader
+from geo4d.datasets.base import Sequence
+from geo4d.datasets.catalogue import READERS, find_sequences, load_ground_truth, load_reader
 from geo4d.errors import InputError
 from geo4d.formats.cameras import (
     ColmapModel,

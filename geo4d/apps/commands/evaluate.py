@@ -137,7 +137,7 @@ def run(options: EvaluateOptions) -> int:
 
 
 def _described(names: tuple[str, ...]) -> list[str]:
-    from geo4d.datasets.base import load_reader
+    from geo4d.datasets.catalogue import load_reader
     from geo4d.evaluation.benchmarks import BENCHMARKS
 
     own = {

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import Reader, Sequence, map_size, missing, natural_key, rgb_frames
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import map_size, natural_key, rgb_frames
 from geo4d.formats.cameras import load_colmap
 
 

@@ -4,17 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
-    list_files,
-    map_frames,
-    map_size,
-    missing,
-    png_depth,
-    rgb_frames,
-    same_stems,
-)
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import list_files, map_frames, map_size, png_depth, rgb_frames, same_stems
 
 FPS = 30.0
 

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Recording,
-    Sequence,
+from geo4d.datasets.base import Reader, Recording, Sequence, missing
+from geo4d.datasets.pieces import (
     choose_camera,
     constant_intrinsics,
     list_files,
     map_frames,
     map_size,
-    missing,
     png_depth,
     rgb_frames,
     same_stems,

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import (
     list_files,
     map_frames,
     map_size,
-    missing,
     natural_key,
     png_depth,
     rgb_frames,

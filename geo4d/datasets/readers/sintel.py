@@ -5,16 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
-    list_files,
-    map_frames,
-    map_size,
-    missing,
-    rgb_frames,
-    same_stems,
-)
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import list_files, map_frames, map_size, rgb_frames, same_stems
 from geo4d.formats.cameras import load_cam
 from geo4d.formats.images import load_dpt, load_image
 

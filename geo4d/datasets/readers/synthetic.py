@@ -11,17 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
-    list_files,
-    map_frames,
-    map_size,
-    missing,
-    png_depth,
-    rgb_frames,
-    same_stems,
-)
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import list_files, map_frames, map_size, png_depth, rgb_frames, same_stems
 from geo4d.errors import InputError
 from geo4d.formats.arrays import load_npz, npz_shapes
 from geo4d.formats.cameras import load_tum

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import (
     constant_intrinsics,
     list_files,
     map_frames,
     map_size,
-    missing,
     rgb_frames,
     same_stems,
 )

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Recording,
-    Sequence,
+from geo4d.datasets.base import Reader, Recording, Sequence, missing
+from geo4d.datasets.pieces import (
     associate_nearest,
     constant_intrinsics,
     map_frames,
     map_size,
-    missing,
     png_depth,
     present,
     rgb_frames,
