@@ -1,6 +1,7 @@
 """Pieces that readers share: files in order, lazy frames and maps, partners by number, cameras."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -98,17 +99,37 @@ def png_depth(units_per_metre: float) -> Callable[[Path], np.ndarray]:
 
 
 def same_stems(first: list[Path], second: list[Path], reader: Reader, folder: Path, what: str) -> list[Path]:
-    """The files of ``second`` that belong to those of ``first``, by number or equal position.
+    """The files of ``second`` in the order of those of ``first``, each with the partner of its own frame.
+
+    Partners carry the same numbers in their names (``frame_0004.png`` and ``frame_0004.dpt``, ``000004_left.png`` and
+    ``000004_left_depth.npy``), or the same last number, or, where a name has no number, the same name.
 
     Raises:
-        InputError: counts differ; the message names the first file without a partner.
+        InputError: a file has no partner; the message names the first.
     """
-    if len(first) == len(second):
-        return second
-    stems = {path.stem for path in second}
-    lonely = [path.name for path in first if path.stem not in stems]
-    detail = f", first without: {lonely[0]}" if lonely and len(lonely) < len(first) else ""
-    raise missing(reader, folder, f"{len(first)} frames but {len(second)} {what}{detail}")
+    for key in (_numbers, _last_number, _stem):
+        ours, theirs = [key(path) for path in first], [key(path) for path in second]
+        usable = None not in ours and len(set(ours)) == len(ours) and len(set(theirs)) == len(theirs)
+        if usable and set(ours) == set(theirs):
+            partner = dict(zip(theirs, second, strict=True))
+            return [partner[name] for name in ours]
+    known = {_last_number(path) or _stem(path) for path in second}
+    lonely = [path.name for path in first if (_last_number(path) or _stem(path)) not in known]
+    detail = f"; {lonely[0]} is the first without" if lonely else "; names do not tell which belong together"
+    raise missing(reader, folder, f"{len(first)} frames and {len(second)} {what}{detail}")
+
+
+def _numbers(path: Path) -> tuple[str, ...] | None:
+    return tuple(number.lstrip("0") for number in re.findall(r"[0-9]+", path.stem)) or None
+
+
+def _last_number(path: Path) -> tuple[str, ...] | None:
+    numbers = _numbers(path)
+    return numbers[-1:] if numbers else None
+
+
+def _stem(path: Path) -> tuple[str, ...]:
+    return (path.stem,)
 
 
 def constant_intrinsics(

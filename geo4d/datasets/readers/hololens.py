@@ -24,7 +24,7 @@ def _load(folder: Path, name: str) -> Sequence:
     depth_files = list_files(folder / "depth")
     if not frames:
         raise missing(READER, folder, "no images in images/")
-    same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
+    depth_files = same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
     rows = np.loadtxt(folder / "poses.txt", ndmin=2, encoding="utf-8")
     # Rows follow the sorted file names; file numbers skip values, so they are not row numbers.
     if rows.shape[1] != 16 or len(rows) < len(frames):

@@ -38,7 +38,7 @@ def _load(folder: Path, name: str) -> Sequence:
     depth_files = list_files(folder / "depth")
     if not frames or graph is None:
         raise missing(READER, folder, "no images in image/ or no pose graph")
-    same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
+    depth_files = same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
     nodes = json.loads(graph.read_text(encoding="utf-8"))["nodes"]
     if len(nodes) < len(frames):
         raise missing(READER, folder, f"{len(frames)} frames but {len(nodes)} poses in {graph.name}")

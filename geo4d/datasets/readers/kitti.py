@@ -140,7 +140,7 @@ def _drive(
 ) -> Sequence:
     if not frames or not depth_files:
         raise missing(DEPTH, folder, f"{len(frames)} images and {len(depth_files)} depth maps")
-    same_stems(frames, depth_files, DEPTH, folder, "depth maps")
+    depth_files = same_stems(frames, depth_files, DEPTH, folder, "depth maps")
     numbers = [int(digits[-1]) for path in frames if (digits := re.findall(r"\d{10}", path.stem))]
     counted = len(numbers) == len(frames) and bool((np.diff(numbers) > 0).all())
     depth = map_frames(depth_files, png_depth(scale))

@@ -44,7 +44,7 @@ def _load(folder: Path, name: str) -> Sequence:
     files = list_files(folder.parent.parent / "disparity" / name / "left", (".pfm",))
     if not frames:
         raise missing(READER, folder, "no frames in left/")
-    same_stems(frames, files, READER, folder, f"disparity maps in disparity/{name}/left")
+    files = same_stems(frames, files, READER, folder, f"disparity maps in disparity/{name}/left")
     far = MAX_DEPTH.get(name, np.inf)
 
     def load_depth(path: Path) -> np.ndarray:

@@ -48,17 +48,17 @@ def _load(folder: Path, name: str, render_pass: str) -> Sequence:
         raise missing(reader, base, f"neither depth/{name} nor camdata_left/{name}")
     depth = intrinsics = c2w = dynamic = None
     if depth_files:
-        same_stems(frames, depth_files, reader, folder, "depth maps")
+        depth_files = same_stems(frames, depth_files, reader, folder, "depth maps")
         depth = map_frames(depth_files, _depth)
     if cam_files:
-        same_stems(frames, cam_files, reader, folder, "cameras")
+        cam_files = same_stems(frames, cam_files, reader, folder, "cameras")
         cameras = [load_cam(path) for path in cam_files]
         intrinsics = np.stack([camera[0] for camera in cameras])
         intrinsics[:, :2, 2] += 0.5  # from integer pixel centres
         c2w = np.stack([camera[1] for camera in cameras])
     mask_files = list_files(base / "dynamic_label_perfect" / name)
     if mask_files:
-        same_stems(frames, mask_files, reader, folder, "dynamic masks")
+        mask_files = same_stems(frames, mask_files, reader, folder, "dynamic masks")
         dynamic = map_frames(mask_files, lambda path: load_image(path)[..., 0] > 0.5, bool)
     rgb = rgb_frames(frames)
     return Sequence(

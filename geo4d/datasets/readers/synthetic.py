@@ -111,12 +111,12 @@ def _load(folder: Path, name: str) -> Sequence:
     depth_files = list_files(folder / "depth", DEPTH_SUFFIXES)
     depth = None
     if depth_files:
-        same_stems(frames, depth_files, READER, folder, "depth maps")
+        depth_files = same_stems(frames, depth_files, READER, folder, "depth maps")
         depth = map_frames(depth_files, load_depth_file)
     dynamic_files = list_files(folder / "dynamic")
     dynamic = None
     if dynamic_files:
-        same_stems(frames, dynamic_files, READER, folder, "dynamic masks")
+        dynamic_files = same_stems(frames, dynamic_files, READER, folder, "dynamic masks")
         dynamic = map_frames(dynamic_files, lambda path: load_image(path)[..., 0] > 0, bool)
     rgb = rgb_frames(pictures) if pictures else None
     times = np.arange(len(frames)) / float(facts.get("fps", 1.0))

@@ -48,7 +48,7 @@ def _load(folder: Path, name: str) -> Sequence:
     depth_files = list_files(folder / "depth_left", (".npy",))
     if not frames:
         raise missing(READER, folder, "no images in image_left/")
-    same_stems(frames, depth_files, READER, folder, "depth maps in depth_left/")
+    depth_files = same_stems(frames, depth_files, READER, folder, "depth maps in depth_left/")
     numbers = [int(path.stem.split("_")[0]) for path in frames]
     rows = np.loadtxt(folder / "pose_left.txt", ndmin=2, encoding="utf-8")
     # Line i belongs to frame number i, so a piece of a clip picks its lines by number.
