@@ -167,6 +167,7 @@ class Reader:
         load: (path from ``find``, name) -> sequence.
         record: (folder of one sequence, a folder in it that the pictures must lie in) -> what a camera recorded, or None
             where the layout is another one; None for readers that give no footage of one camera.
+        still: the pictures of a sequence are no video (one picture, or views of one place); training uses them as images.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Reader:
     find: Callable[[Path], dict[str, Path]]
     load: Callable[[Path, str], Sequence]
     record: Callable[[Path, Path], Recording | None] | None = None
+    still: bool = False
 
 
 def missing(reader: Reader, path: Path, what: str) -> InputError:

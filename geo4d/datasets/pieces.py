@@ -1,15 +1,21 @@
 """Pieces that readers share: files in order, lazy frames and maps, partners by number, cameras."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geo4d.datasets.base import Reader, missing
-from geo4d.errors import InputError
+from geo4d.errors import InputError, MissingExtraError
+from geo4d.formats.files import existing_file
 from geo4d.types import FrameArray, LazyFrames
+
+if TYPE_CHECKING:
+    from h5py import File
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff")
 
@@ -98,6 +104,140 @@ def png_depth(units_per_metre: float) -> Callable[[Path], np.ndarray]:
     return load
 
 
+def float16_png(path: Path) -> np.ndarray:
+    """float32 [H, W] of a 16-bit PNG whose values are the bits of half-precision numbers."""
+    from geo4d.formats.images import load_png16
+
+    return load_png16(path).astype(np.uint16).view(np.float16).astype(np.float32)
+
+
+def exr_map(path: Path, *names: str) -> np.ndarray:
+    """float32 [H, W]: the first of the named channels that is there, or the only one.
+
+    Raises:
+        InputError: damaged, or several channels and none of the names.
+    """
+    from geo4d.formats.images import load_exr
+
+    channels = load_exr(path)
+    found = [channels[name] for name in names if name in channels] or list(channels.values())
+    if len(found) > 1 and not any(name in channels for name in names):
+        raise InputError(
+            f"expected one of the channels {', '.join(names)} in {path}, got {', '.join(channels)}"
+        )
+    return found[0].astype(np.float32)
+
+
+def open_hdf5(path: Path) -> "File":
+    """An HDF5 file to read, as a context manager.
+
+    Raises:
+        InputError: missing or damaged.
+        MissingExtraError: h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError("h5py", "eval", f"reading {path.name}") from error
+    try:
+        return h5py.File(existing_file(path, "an HDF5 file"), "r")
+    except OSError as error:
+        raise InputError(
+            f"expected an HDF5 file, but {path} cannot be read: {error}; it may be truncated"
+        ) from error
+
+
+def load_hdf5(path: Path, key: str) -> np.ndarray:
+    """One array of an HDF5 file.
+
+    Raises:
+        InputError: missing, damaged, or without that array; the message lists those that are there.
+        MissingExtraError: h5py is not installed.
+    """
+    with open_hdf5(path) as file:
+        if key not in file:
+            raise InputError(
+                f"expected an array {key!r} in {path}, got {', '.join(list(file)[:8]) or 'none'}"
+            )
+        try:
+            return np.asarray(file[key])
+        except OSError as error:
+            raise InputError(f"expected an array {key!r} in {path}, but it is damaged: {error}") from error
+
+
+def load_json(path: Path) -> Any:
+    """
+    Raises:
+        InputError: missing or not JSON.
+    """
+    try:
+        return json.loads(existing_file(path, "a JSON file").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"expected JSON in {path}, got: {error}") from error
+
+
+def known_depth(depth: np.ndarray, *, sky_from: float | None = None, known_to: float = np.inf) -> np.ndarray:
+    """float32 z-depth by the rules of sequences: NaN for 0, negative and not finite values, +inf for the sky.
+
+    Args:
+        depth: any shape.
+        sky_from: this value and larger ones, +inf included, are the sky; None: the map says nothing of the sky.
+        known_to: larger ones are unknown; what is the sky stays so.
+    """
+    with np.errstate(invalid="ignore"):
+        known = (depth > 0) & (depth <= known_to) & np.isfinite(depth)
+        result = np.where(known, depth, np.nan)
+        sky = np.zeros(depth.shape, bool) if sky_from is None else depth >= sky_from
+        return np.where(sky, np.inf, result).astype(np.float32)
+
+
+def range_to_depth(distance: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """z-depth from distances to the camera's centre.
+
+    Args:
+        distance: [H, W]; NaN and infinity stay.
+        intrinsics: [3, 3] in pixels of the map.
+    """
+    height, width = distance.shape
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(intrinsics).T
+    return (distance * rays[..., 2] / np.linalg.norm(rays, axis=-1)).astype(np.float32)
+
+
+def intrinsics_rows(rows: np.ndarray, *, integer_centres: bool) -> np.ndarray:
+    """[T, 3, 3] with pixel centres at +0.5 from rows fx, fy, cx, cy."""
+    matrices = np.tile(np.eye(3), (len(rows), 1, 1))
+    matrices[:, 0, 0], matrices[:, 1, 1] = rows[:, 0], rows[:, 1]
+    matrices[:, :2, 2] = rows[:, 2:4] + (0.5 if integer_centres else 0.0)
+    return matrices
+
+
+def frame_numbers(files: Iterable[Path]) -> np.ndarray:
+    """The last number in each file's name.
+
+    Raises:
+        InputError: a name has none.
+    """
+    numbers = []
+    for path in files:
+        found = re.findall(r"[0-9]+", path.stem)
+        if not found:
+            raise InputError(f"expected a frame number in the name of {path}")
+        numbers.append(int(found[-1]))
+    return np.array(numbers)
+
+
+def rows_of(rows: np.ndarray, numbers: np.ndarray, path: Path, reader: Reader) -> np.ndarray:
+    """The rows of a camera file that belong to these frames; row i to frame i.
+
+    Raises:
+        InputError: the file is shorter than the frames need.
+    """
+    if len(numbers) and (numbers.max() >= len(rows) or numbers.min() < 0):
+        raise missing(reader, path, f"{len(rows)} rows, frame {numbers.max()} needs one more")
+    return rows[numbers]
+
+
 def same_stems(first: list[Path], second: list[Path], reader: Reader, folder: Path, what: str) -> list[Path]:
     """The files of ``second`` in the order of those of ``first``, each with the partner of its own frame.
 
@@ -147,6 +287,13 @@ def associate_nearest(query_s: np.ndarray, stamps_s: np.ndarray, max_difference_
         return np.full(query_s.shape, -1)
     nearest = np.abs(query_s[:, None] - stamps_s[None]).argmin(axis=1)
     return np.where(np.abs(stamps_s[nearest] - query_s) <= max_difference_s, nearest, -1)
+
+
+def nominal_times(num_frames: int, fps: float = 24.0) -> tuple[np.ndarray, str]:
+    """[T] seconds at an assumed rate, and the note that says so."""
+    return np.arange(
+        num_frames
+    ) / fps, f"times are nominal: the data set states none, {fps:g} frames a second are taken"
 
 
 def choose_camera(folder: Path, names: Iterable[str], inside: Path) -> tuple[Path, list[str]] | None:
