@@ -8,6 +8,7 @@ from geo4d.errors import InputError
 
 _READERS = "geo4d.datasets.readers."
 READERS: dict[str, tuple[str, str]] = {
+    "urbansyn": (_READERS + "urbansyn", "READER"),  # has rgb/ and depth/, as "folder" has
     "folder": (_READERS + "synthetic", "READER"),
     "tartanair": (_READERS + "tartanair", "READER"),
     "hololens": (_READERS + "hololens", "READER"),
@@ -41,7 +42,6 @@ READERS: dict[str, tuple[str, str]] = {
     "mvs-synth": (_READERS + "mvs_synth", "READER"),
     "structured3d": (_READERS + "structured3d", "READER"),
     "synthia": (_READERS + "synthia", "READER"),
-    "urbansyn": (_READERS + "urbansyn", "READER"),
     "nerfstudio": (_READERS + "nerfstudio", "READER"),
     "colmap": (_READERS + "colmap", "READER"),
 }

@@ -7,8 +7,8 @@ Get it from https://github.com/apple/ml-hypersim (CC BY-SA 3.0); ``metadata_came
   missing. Where ``render_entity_id`` is there, -1 (no geometry) is the sky (+inf).
 - Cameras: ``camera_keyframe_orientations`` (camera to world, OpenGL axes) and ``_positions`` (in asset units, with metres
   of ``settings_units_info_meters_scale``). ``M_cam_from_uv`` gives the ray of a point of the picture; scenes with shifted
-  or tilted lenses are pinhole cameras whose axes are turned, so the matrix is parted into intrinsics and a rotation, which
-  goes into ``c2w``.
+  or tilted lenses are pinhole cameras whose axes are turned, so the matrix is parted into intrinsics and a rotation,
+  which goes into ``c2w``.
 - Colour: ``frame.*.tonemap.jpg`` where it is there, else ``color.hdf5`` with the rule of the authors' tone mapping (the
   90th percentile of brightness becomes 0.8, gamma 2.2). None where neither is there.
 - Times: the frame numbers, which mean nothing.

@@ -2,8 +2,8 @@
 
 Get it from https://github.com/HKBU-HPML/IRS (no licence is stated there).
 
-- Depth: ``480 * 0.1 m / disparity`` (EXR of one channel). Disparity of 0 and depth beyond 200 m is unknown (NaN), as CUT3R
-  treats it; nothing marks the sky (rooms, some with windows).
+- Depth: ``480 * 0.1 m / disparity`` (EXR of one channel). Disparity of 0 and depth beyond 200 m is unknown (NaN), as
+  CUT3R treats it; nothing marks the sky (rooms, some with windows).
 - Cameras: focal length 480 px at 960 x 540 (the authors' loader), principal point in the middle (CUT3R). Poses are not
   published.
 - Times: nominal.

@@ -6,8 +6,8 @@ Get it from https://huggingface.co/datasets/BoDai/MatrixCity (links and terms: h
   ``<block>_depth`` for ``<block>``). Values from 65,504 on (the largest half-precision number) are the sky (+inf), in the
   trees ``*_float32`` too; there, deeper surfaces would be finite numbers, but the smaller trees cannot tell.
 - Cameras: ``transforms_origin.json`` (all pictures) or ``transforms.json`` (a choice): ``camera_angle_x`` in radians and
-  for each ``frame_index`` ``rot_mat``, camera to world in OpenGL axes, whose rotation is 1 / 100 of one and whose position
-  is in metres. Principal point in the middle.
+  for each ``frame_index`` ``rot_mat``, camera to world in OpenGL axes, whose rotation is 1 / 100 of one and whose
+  position is in metres. Principal point in the middle.
 - Pictures follow a grid of places and directions rather than a drive; times are nominal.
 
 Source: README of city-super/MatrixCity (axes, units, the factor 100); folders and the largest value, MotionCrafter

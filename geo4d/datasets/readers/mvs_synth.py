@@ -1,7 +1,7 @@
 """MVS-Synth: short walks through a video game, 100 frames each.
 
-Get it from https://phuang17.github.io/DeepMVS/mvs-synth.html (GTAV_1080, GTAV_720 or GTAV_540; for research; the game's own
-terms apply).
+Get it from https://phuang17.github.io/DeepMVS/mvs-synth.html (GTAV_1080, GTAV_720 or GTAV_540; for research; the game's
+own terms apply).
 
 - Depth: EXR of one channel, z-depth, +inf in the sky. The unit is not metres (MapAnything measures about 10 to the
   metre by cars and people), so scale is unknown.

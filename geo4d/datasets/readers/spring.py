@@ -10,8 +10,8 @@ and maps (the sky).
 - Sky: ``maps/skymap_left``, not 0 is sky (+inf). Disparity that is 0 or NaN elsewhere is unknown (NaN).
 - Times: nominal, 24 frames a second; not stated.
 
-Source: depth and rows, cv-stuttgart/spring_utils (pointcloud.py); direction of the poses, CUT3R (preprocess_spring.py) and
-MotionCrafter (gen_spring_video.py), which invert them; sky, MapAnything (conversion/spring.py).
+Source: depth and rows, cv-stuttgart/spring_utils (pointcloud.py); direction of the poses, CUT3R (preprocess_spring.py)
+and MotionCrafter (gen_spring_video.py), which invert them; sky, MapAnything (conversion/spring.py).
 """
 
 from pathlib import Path

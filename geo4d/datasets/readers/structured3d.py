@@ -4,7 +4,7 @@ Get it from https://structured3d-dataset.org (terms of use to sign).
 
 - Depth: 16-bit PNG in millimetres, 0 is missing (NaN); nothing marks the sky (rooms). That it is z-depth and not distance
   is not stated and was not verified.
-- Cameras: ``camera_pose.txt``: position (millimetres), direction of view, up, half angles of view (radians): a row of 13
+- Cameras: ``camera_pose.txt``: position (millimetres), direction of view, up, half angles of view (radians): a row of 12
   numbers. Principal point in the middle.
 
 Source: data_organization.md of bertjiazheng/Structured3D.
@@ -52,7 +52,7 @@ def _load(folder: Path, name: str) -> Sequence:
     absent = [path.name for path in files if not path.is_file()]
     if absent:
         raise missing(READER, folder, f"{', '.join(absent)} not there")
-    row = load_rows(files[2], 13, "camera row")[0]
+    row = load_rows(files[2], 12, "camera row")[0]
     depth = map_frames([files[1]], png_depth(1000.0))
     height, width = map_size(depth)
     c2w = np.eye(4)

@@ -1,11 +1,11 @@
 """Virtual KITTI 1.3.1 and 2: KITTI's drives rebuilt in a game engine, each in several weathers and camera directions.
 
-Get them from https://europe.naverlabs.com/proxy-virtual-worlds-vkitti-1 and .../proxy-virtual-worlds-vkitti-2 (CC BY-NC-SA).
+Get them from https://europe.naverlabs.com/proxy-virtual-worlds-vkitti-1 and -2 (CC BY-NC-SA 3.0).
 
 - Depth: 16-bit PNG, z-depth in centimetres; from 65,500 on (far plane, 655.35 m) it is the sky (+inf).
 - Cameras: world to camera, rows r1,1 .. t3 (and 0 0 0 1), OpenCV axes. Version 1 has one camera for all
-  (725, 725, 620.5, 187 at 1242 x 375); version 2 lists it for each frame and camera. Both count pixel centres as integers:
-  620.5 is (1242 - 1) / 2.
+  (725, 725, 620.5, 187 at 1242 x 375); version 2 lists it for each frame and camera. Both count pixel centres as
+  integers: 620.5 is (1242 - 1) / 2.
 - Version 2 has two cameras; the first (``Camera_0``, left) is read.
 - Times: KITTI's 10 frames a second.
 
