@@ -289,6 +289,34 @@ def associate_nearest(query_s: np.ndarray, stamps_s: np.ndarray, max_difference_
     return np.where(np.abs(stamps_s[nearest] - query_s) <= max_difference_s, nearest, -1)
 
 
+def associate_pairs(
+    first_s: np.ndarray, second_s: np.ndarray, max_difference_s: float
+) -> list[tuple[int, int]]:
+    """Pairs (index in first, index in second) less than that apart, the closest first, each index once; by time.
+
+    Source: the association script of the TUM RGB-D benchmark, which its users run before anything else.
+    """
+    order = np.argsort(second_s, kind="stable")
+    stamps = second_s[order]
+    low = np.searchsorted(stamps, first_s - max_difference_s)
+    high = np.searchsorted(stamps, first_s + max_difference_s, side="right")
+    near = [
+        (abs(first_s[i] - stamps[j]), float(first_s[i]), float(stamps[j]), i, int(order[j]))
+        for i in range(len(first_s))
+        for j in range(low[i], high[i])
+        if abs(first_s[i] - stamps[j]) < max_difference_s
+    ]
+    taken_first: set[int] = set()
+    taken_second: set[int] = set()
+    pairs = []
+    for _, _, _, i, j in sorted(near):
+        if i not in taken_first and j not in taken_second:
+            taken_first.add(i)
+            taken_second.add(j)
+            pairs.append((i, j))
+    return sorted(pairs, key=lambda pair: first_s[pair[0]])
+
+
 def nominal_times(num_frames: int, fps: float = 24.0) -> tuple[np.ndarray, str]:
     """[T] seconds at an assumed rate, and the note that says so."""
     return np.arange(

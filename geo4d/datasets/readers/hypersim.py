@@ -12,8 +12,8 @@ Get it from https://github.com/apple/ml-hypersim (CC BY-SA 3.0); ``metadata_came
 - Colour: ``frame.*.tonemap.jpg`` where it is there, else ``color.hdf5`` with the rule of the authors' tone mapping (the
   90th percentile of brightness becomes 0.8, gamma 2.2). None where neither is there.
 - Times: the frame numbers, which mean nothing.
-- Checked on the table of all 482 scenes: the split camera projects points within 0.15 px of where ``M_proj`` puts them; 23
-  scenes whose pixels are sheared (tilt and shift together) are refused.
+- Checked on the table of all 482 scenes: the split camera projects points within 0.15 px of where ``M_proj`` puts them;
+  23 scenes whose pixels are sheared (tilt and shift together) are refused.
 
 Source: README.md, contrib/mikeroberts3000 (jupyter/01_casting_rays_that_match_hypersim_images.ipynb) and
 code/python/tools/scene_generate_images_tonemap.py of apple/ml-hypersim.

@@ -8,6 +8,7 @@ import numpy as np
 from geo4d.datasets.base import Reader, Recording, Sequence, missing
 from geo4d.datasets.pieces import (
     associate_nearest,
+    associate_pairs,
     constant_intrinsics,
     map_frames,
     map_size,
@@ -24,8 +25,9 @@ DYNAMIC_SEQUENCES = tuple(
     for who in ("sitting", "walking")
     for how in ("halfsphere", "rpy", "static", "xyz")
 )
-"""The dynamic set of the pose evaluation: every third associated frame, up to 90."""
+"""The dynamic set of the pose evaluation; ``load_dynamic`` picks the frames."""
 DYNAMIC_FRAMES = slice(0, 270, 3)
+"""Of the pictures that have a pose: every third, up to 90."""
 
 INTRINSICS = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3),
@@ -156,6 +158,43 @@ def load_recording(
 
 def _load(folder: Path, name: str) -> Sequence:
     return load_recording(folder, name, READER)
+
+
+def load_dynamic(folder: Path, name: str) -> Sequence:
+    """The frames of the pose evaluation: pictures and poses are paired, and of the pairs every third is taken, up to 90.
+
+    Depth plays no part: a picture without it stays, and one without a pose is gone before the stride.
+
+    Raises:
+        InputError: a picture that is chosen is not in the folder, or none has a pose.
+    Source: datasets_preprocess/prepare_tum.py of Geo4D.
+    """
+    stamps, names = load_file_list(folder / "rgb.txt")
+    pose_times, poses = load_tum(folder / "groundtruth.txt")
+    pairs = associate_pairs(stamps, pose_times, MAX_DIFFERENCE_S)[DYNAMIC_FRAMES]
+    frames = [folder / names[i] for i, _ in pairs]
+    absent = [path.name for path in frames if not path.is_file()]
+    if absent or not frames:
+        raise missing(
+            READER,
+            folder,
+            f"{len(absent)} of the {len(frames)} pictures to score are not there, {absent[:1]}",
+        )
+    rgb = rgb_frames(frames)
+    return Sequence(
+        name=name,
+        dataset=READER.name,
+        times_s=stamps[[i for i, _ in pairs]],
+        size=map_size(rgb),
+        rgb=rgb,
+        intrinsics=constant_intrinsics(
+            len(frames), *(INTRINSICS.get(camera_of(folder) or "") or ROS_DEFAULT), integer_centres=True
+        ),
+        c2w=poses[[j for _, j in pairs]],
+        pose_source="motion capture",
+        files=(*frames, folder / "groundtruth.txt"),
+        notes=(f"{len(frames)} of {len(names)} pictures, as the released preparation picks them",),
+    )
 
 
 def _record(folder: Path, inside: Path) -> Recording | None:
