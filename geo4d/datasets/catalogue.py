@@ -44,6 +44,7 @@ READERS: dict[str, tuple[str, str]] = {
     "synthia": (_READERS + "synthia", "READER"),
     "nerfstudio": (_READERS + "nerfstudio", "READER"),
     "colmap": (_READERS + "colmap", "READER"),
+    "result": (_READERS + "result", "READER"),
 }
 """Reader name -> (module, name in it). The order is that of automatic detection: specific layouts first."""
 
@@ -73,6 +74,31 @@ def find_sequences(reader: Reader, root: Path | str) -> dict[str, Path]:
         kind = "the folder has another layout" if root.is_dir() else "there is no such folder"
         raise missing(reader, root, kind)
     return found
+
+
+def recognise(root: Path | str, reader: str | None = None) -> tuple[Reader, dict[str, Path]]:
+    """The reader of a folder's layout and the sequences in it.
+
+    Args:
+        reader: its name; None takes the first that finds sequences.
+    Raises:
+        InputError: no layout fits.
+        ValueError: unknown name.
+    """
+    root = Path(root)
+    if reader is not None:
+        found = load_reader(reader)
+        return found, find_sequences(found, root)
+    if root.is_dir():
+        for name in READERS:
+            candidate = load_reader(name)
+            sequences = candidate.find(root)
+            if sequences:
+                return candidate, sequences
+    raise InputError(
+        f"expected a data set in a known layout in {root}, recognised none of {', '.join(READERS)}; docs/datasets.md "
+        "shows the layouts, --reader NAME says what is missing for one"
+    )
 
 
 def load_ground_truth(folder: Path | str, reader: str | None = None) -> Sequence:
