@@ -1,4 +1,4 @@
-"""``check_sequence`` names what is wrong: each usual mistake is made on a good sequence, and must be called by its name."""
+"""``check_sequence`` names what is wrong: a usual mistake made on a good sequence must be called by its name."""
 
 from dataclasses import replace
 

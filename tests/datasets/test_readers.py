@@ -521,3 +521,29 @@ def test_projected_lidar_keeps_the_nearest():
     found = project_depth(points, matrix, (H, W))
     assert found[3, 4] == 2
     assert np.isfinite(found).sum() == 1
+
+
+def test_a_result_is_truth_where_it_is_reliable(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from geo4d import store
+    from tests.test_store import write_result
+
+    write_result(tmp_path / "result")
+    with pytest.raises(InputError, match="no pictures"):
+        load_only("result", tmp_path / "result")
+    whole = store.load_result(tmp_path / "result")
+    pictures = np.full((*whole.depth.shape, 3), 0.5, np.float32)
+    known = replace(whole, rgb=pictures, reliable=np.array([True, False, True]))
+    monkeypatch.setattr(store, "load_result", lambda path: known)
+    sequence = load_only("result", tmp_path / "result")
+    assert sequence.scale_kind == whole.scale_kind
+    np.testing.assert_array_equal(sequence.depth[2], whole.depth[2])
+    assert np.isnan(sequence.depth[1]).all()
+    assert np.isnan(sequence.c2w[1]).all()
+    np.testing.assert_allclose(sequence.c2w[2], whole.c2w[2])
+    np.testing.assert_array_equal(sequence.intrinsics, whole.intrinsics)
+    assert "1 frames" in sequence.notes[0]
+    monkeypatch.setattr(store, "load_result", lambda path: replace(known, scene=np.array([0, 0, 1])))
+    with pytest.raises(InputError, match="scenes"):
+        load_only("result", tmp_path / "result")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from geo4d.datasets.clips import Clip
 from geo4d.datasets.shards import ShardWriter
@@ -70,7 +71,6 @@ def test_clips_that_todays_stages_would_misread_are_refused(source, tmp_path) ->
         packed_source(tmp_path / "a", replace(clip, depth=holes))(0)
     with pytest.raises(InputError, match="pose"):
         packed_source(tmp_path / "b", replace(clip, c2w=None))(0)
+    wrong = replace(clip, extras={EVIDENCE: save({"a": torch.zeros(1)})})
     with pytest.raises(InputError, match="prior_trust"):
-        from safetensors.torch import save
-
-        packed_source(tmp_path / "c", replace(clip, extras={EVIDENCE: save({"a": torch.zeros(1)})}))(0)
+        packed_source(tmp_path / "c", wrong)(0)

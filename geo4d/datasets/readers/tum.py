@@ -16,6 +16,7 @@ from geo4d.datasets.pieces import (
     present,
     rgb_frames,
 )
+from geo4d.datasets.readers.synthetic import load_intrinsics
 from geo4d.errors import InputError
 from geo4d.formats.cameras import load_tum
 from geo4d.formats.times import load_frame_times
@@ -100,13 +101,28 @@ def record_list(
     return Recording(title, tuple(files), times_s, intrinsics, SIZE, camera, tuple(notes))
 
 
+def _intrinsics(
+    folder: Path, num_frames: int, given: tuple[float, float, float, float] | None, notes: list[str]
+) -> np.ndarray:
+    """[T, 3, 3]: ``intrinsics.txt`` in the folder, else those given, the named camera's, or the ROS default."""
+    if (folder / "intrinsics.txt").is_file():
+        return load_intrinsics(folder / "intrinsics.txt", num_frames)
+    known = given or INTRINSICS.get(camera_of(folder) or "")
+    if known is None:
+        notes.append(
+            "the camera is not named in the folder; intrinsics are the ROS default 525 (give them in intrinsics.txt)"
+        )
+    return constant_intrinsics(num_frames, *(known or ROS_DEFAULT), integer_centres=True)
+
+
 def load_recording(
     folder: Path, name: str, reader: Reader, intrinsics: tuple[float, float, float, float] | None = None
 ) -> Sequence:
     """A recording in TUM format. Entries without a file are left out; so are frames without depth, where there is any.
 
     Args:
-        intrinsics: fx, fy, cx, cy; None takes those of the freiburg camera named in the folder, else the ROS default.
+        intrinsics: fx, fy, cx, cy, pixel centres counted as integers; None takes those of the freiburg camera named in
+            the folder, else the ROS default. ``intrinsics.txt`` in the folder (fx fy cx cy, centres at +0.5) wins.
     """
     notes = []
     stamps, names = load_file_list(folder / "rgb.txt")
@@ -134,9 +150,7 @@ def load_recording(
     c2w = np.where((nearest >= 0)[:, None, None], poses[nearest], np.nan)
     if (nearest < 0).any():
         notes.append(f"{(nearest < 0).sum()} frames have no pose within {MAX_DIFFERENCE_S} s")
-    known = INTRINSICS.get(camera_of(folder) or "")
-    if intrinsics is None and known is None:
-        notes.append("the camera is not named in the folder; intrinsics are the ROS default 525")
+    matrices = _intrinsics(folder, len(frames), intrinsics, notes)
     rgb = rgb_frames(frames)
     return Sequence(
         name=name,
@@ -145,9 +159,7 @@ def load_recording(
         size=map_size(depth if depth is not None else rgb),
         rgb=rgb,
         depth=depth,
-        intrinsics=constant_intrinsics(
-            len(frames), *(intrinsics or known or ROS_DEFAULT), integer_centres=True
-        ),
+        intrinsics=matrices,
         c2w=c2w,
         depth_source="structured-light sensor",
         pose_source="motion capture",
