@@ -530,11 +530,11 @@ def test_a_result_is_truth_where_it_is_reliable(tmp_path, monkeypatch):
     from tests.test_store import write_result
 
     write_result(tmp_path / "result")
-    with pytest.raises(InputError, match="no pictures"):
-        load_only("result", tmp_path / "result")
+    plain = load_only("result", tmp_path / "result")
+    np.testing.assert_allclose(plain.rgb[2], 20 / 255, atol=1e-3)
+    assert np.isposinf(plain.depth[0][0, 1])
     whole = store.load_result(tmp_path / "result")
-    pictures = np.full((*whole.depth.shape, 3), 0.5, np.float32)
-    known = replace(whole, rgb=pictures, reliable=np.array([True, False, True]))
+    known = replace(whole, reliable=np.array([True, False, True]))
     monkeypatch.setattr(store, "load_result", lambda path: known)
     sequence = load_only("result", tmp_path / "result")
     assert sequence.scale_kind == whole.scale_kind
@@ -546,4 +546,7 @@ def test_a_result_is_truth_where_it_is_reliable(tmp_path, monkeypatch):
     assert "1 frames" in sequence.notes[0]
     monkeypatch.setattr(store, "load_result", lambda path: replace(known, scene=np.array([0, 0, 1])))
     with pytest.raises(InputError, match="scenes"):
+        load_only("result", tmp_path / "result")
+    monkeypatch.setattr(store, "load_result", lambda path: replace(known, rgb=None))
+    with pytest.raises(InputError, match="no pictures"):
         load_only("result", tmp_path / "result")
