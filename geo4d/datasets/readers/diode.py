@@ -79,4 +79,5 @@ READER = Reader(
     layout="val/indoors|outdoor/scene_*/scan_*/NAME.png, NAME_depth.npy, NAME_depth_mask.npy.",
     find=_find,
     load=_load,
+    still=True,
 )
