@@ -6,7 +6,9 @@ This is what ``geo4d reconstruct`` takes from a folder that a reader knows; a mi
 import os
 from pathlib import Path
 
-from geo4d.datasets.base import IMAGE_SUFFIXES, Recording, load_reader
+from geo4d.datasets.base import Recording
+from geo4d.datasets.catalogue import load_reader
+from geo4d.datasets.pieces import IMAGE_SUFFIXES
 from geo4d.errors import InputError
 
 RECORDINGS = ("bonn", "tum", "7scenes", "euroc", "kitti-odometry", "kitti")

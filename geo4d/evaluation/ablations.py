@@ -153,7 +153,7 @@ def score_windows(
     protocol: Protocol,
 ) -> tuple[Predicted, list[SequenceScore]]:
     """Every window of the network scored on its own, as the network left it, before any fusion."""
-    from geo4d.datasets.base import select
+    from geo4d.datasets.views import select
     from geo4d.reconstruct import reconstruct
     from geo4d.spool import Spool
 

@@ -1,11 +1,15 @@
 """Dataset x protocol x sequences, as data: the papers' tables and the project's own two benchmarks."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from geo4d.datasets.base import Sequence, centre_crop, find_sequences, load_reader, select
+from geo4d.datasets.base import Sequence
+from geo4d.datasets.catalogue import find_sequences, load_reader
+from geo4d.datasets.views import centre_crop, select
 from geo4d.errors import InputError
 from geo4d.evaluation.protocols import PROTOCOLS, PoseProtocol, Protocol, geo4d, geometrycrafter
 
@@ -28,6 +32,10 @@ class Benchmark:
         sequences: names to use, in order; None: all.
         max_sequences: the first so many; None: all.
         frames: which frames of each sequence, before anything else.
+        prepare: (path, name) -> the sequence as the paper's own preparation picks its frames, where a slice of what the
+            reader gives is not the same; None: what the reader loads.
+        model_options: family of models -> options of its pipeline that the paper's evaluation sets, such as the size of
+            the network's frames. Options of the user win.
         crop: (height, width) of the centre crop, or None.
         border: pixels cut off on each side, or 0.
         published: key of the published rows in ``published.py``, or None.
@@ -42,6 +50,8 @@ class Benchmark:
     sequences: tuple[str, ...] | None = None
     max_sequences: int | None = None
     frames: slice | None = None
+    prepare: Callable[[Path, str], Sequence] | None = None
+    model_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     crop: tuple[int, int] | None = None
     border: int = 0
     published: str | None = None
@@ -66,9 +76,13 @@ class Benchmark:
             found = {name: found[name] for name in self.sequences}
         return dict(list(found.items())[: self.max_sequences])
 
+    def options_for(self, model: str) -> dict[str, Any]:
+        """Options of the pipeline that the paper's evaluation sets for this model, by the first part of its name."""
+        return dict(self.model_options.get(model.split("-")[0], {}))
+
     def load(self, path: Path, name: str) -> Sequence:
         """One sequence as the benchmark uses it: frames chosen, cropped."""
-        sequence = load_reader(self.reader).load(path, name)
+        sequence = (self.prepare or load_reader(self.reader).load)(path, name)
         if self.frames is not None:
             sequence = select(sequence, self.frames)
         if self.border:
@@ -119,22 +133,27 @@ def _build() -> dict[str, Benchmark]:
     def gc(max_depth: float, weighted: bool) -> Protocol:
         return geometrycrafter(max_depth=max_depth, weighted=weighted)
 
+    says_24 = {
+        "geo4d": {"fps": 24.0}
+    }  # the authors' evaluation tells the network so, whatever the data set's rate is
     rows = [
         Benchmark("sintel", "Sintel, final pass, video depth as Geo4D (23 sequences)", "sintel", geo4d(),
-                  DEPTH_COLUMNS, published="geo4d/sintel-depth", mean_by_pixels=True),
+                  DEPTH_COLUMNS, model_options=says_24, published="geo4d/sintel-depth", mean_by_pixels=True),
         Benchmark("sintel-pose", "Sintel, final pass, camera poses as Geo4D (14 sequences)", "sintel",
-                  _pose_only(geo4d()), POSE_COLUMNS, sequences=sintel.POSE_SEQUENCES, published="geo4d/sintel-pose"),
+                  _pose_only(geo4d()), POSE_COLUMNS, sequences=sintel.POSE_SEQUENCES, model_options=says_24,
+                  published="geo4d/sintel-pose"),
         Benchmark("bonn", "Bonn, 5 sequences, frames 30 to 139, video depth as Geo4D", "bonn", geo4d(),
-                  DEPTH_COLUMNS, sequences=bonn.VIDEO_SEQUENCES, frames=bonn.VIDEO_FRAMES, published="geo4d/bonn-depth",
-                  mean_by_pixels=True),
+                  DEPTH_COLUMNS, sequences=bonn.VIDEO_SEQUENCES, prepare=bonn.load_video, model_options=says_24,
+                  published="geo4d/bonn-depth", mean_by_pixels=True),
         Benchmark("kitti", "KITTI depth, first 110 frames of 13 drives, video depth as Geo4D", "kitti",
-                  geo4d(max_depth=None), DEPTH_COLUMNS, frames=kitti.VIDEO_FRAMES, published="geo4d/kitti-depth",
-                  mean_by_pixels=True),
+                  geo4d(max_depth=None), DEPTH_COLUMNS, frames=kitti.VIDEO_FRAMES, model_options=says_24,
+                  published="geo4d/kitti-depth", mean_by_pixels=True),
         Benchmark("tum-dynamics", "TUM dynamics, 8 sequences, 90 frames at stride 3, camera poses as Geo4D", "tum",
-                  _pose_only(geo4d()), POSE_COLUMNS, sequences=tum.DYNAMIC_SEQUENCES, frames=tum.DYNAMIC_FRAMES,
-                  published="geo4d/tum-dynamics-pose"),
+                  _pose_only(geo4d()), POSE_COLUMNS, sequences=tum.DYNAMIC_SEQUENCES, prepare=tum.load_dynamic,
+                  model_options=says_24, published="geo4d/tum-dynamics-pose"),
         Benchmark("scannet-pose", "ScanNet, 90 frames at stride 3, camera poses as Geo4D's scripts", "scannet",
-                  _pose_only(geo4d()), POSE_COLUMNS, max_sequences=scannet.NUM_SCENES, frames=scannet.VIDEO_FRAMES),
+                  _pose_only(geo4d()), POSE_COLUMNS, max_sequences=scannet.NUM_SCENES, frames=scannet.VIDEO_FRAMES,
+                  model_options=says_24),
         Benchmark("kitti-odometry", "KITTI odometry, camera poses", "kitti-odometry", _pose_only(geo4d()),
                   POSE_COLUMNS),
         Benchmark("gmu-kitchens", "GMU Kitchens, 110 frames at stride 2, as GeometryCrafter", "gmu-kitchens",
@@ -145,9 +164,11 @@ def _build() -> dict[str, Benchmark]:
                   POINT_COLUMNS, crop=(436, 872), published="geometrycrafter/sintel"),
         Benchmark("scannet", "ScanNet, 100 scenes, 90 frames at stride 3, 624 x 464, as GeometryCrafter", "scannet",
                   gc(10, False), POINT_COLUMNS, max_sequences=scannet.NUM_SCENES, frames=scannet.VIDEO_FRAMES,
-                  border=scannet.BORDER, published="geometrycrafter/scannet"),
+                  border=scannet.BORDER, model_options={"geometrycrafter": {"height": 512, "width": 640}},
+                  published="geometrycrafter/scannet"),
         Benchmark("ddad", "DDAD validation, 1920 x 1152, as GeometryCrafter", "ddad", gc(250, False), POINT_COLUMNS,
-                  crop=ddad.CROP, published="geometrycrafter/ddad"),
+                  crop=ddad.CROP, model_options={"geometrycrafter": {"max_side": 640}},
+                  published="geometrycrafter/ddad"),
         Benchmark("kitti-points", "KITTI depth, 110 frames, 736 x 368, as GeometryCrafter", "kitti", gc(80, True),
                   POINT_COLUMNS, frames=kitti.VIDEO_FRAMES, crop=(368, 736), published="geometrycrafter/kitti"),
         Benchmark("diode", "DIODE validation images, as GeometryCrafter (no released script: cap and mask are ours)",

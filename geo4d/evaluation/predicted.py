@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geo4d.datasets.base import associate_nearest, list_files, map_frames, natural_key
+from geo4d.datasets.pieces import associate_nearest, list_files, map_frames, natural_key
 from geo4d.datasets.readers.synthetic import DEPTH_SUFFIXES, load_array, load_depth_file, load_intrinsics
 from geo4d.errors import InputError
 from geo4d.evaluation.protocols import Quantity

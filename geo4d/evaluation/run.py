@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from geo4d.datasets.base import READERS, Sequence, Tracks, load_ground_truth, load_reader
+from geo4d.datasets.base import Sequence, Tracks
+from geo4d.datasets.catalogue import READERS, load_ground_truth, load_reader
 from geo4d.errors import GeometryError, InputError
 from geo4d.evaluation.baselines import BASELINES, baseline_rows, evidence
 from geo4d.evaluation.benchmarks import (
@@ -59,6 +60,8 @@ Progress = Callable[[str, int, int], None]
 RESULT_FORMAT = 2
 NUM_TRACKS = 1024
 """Surface points that the synthetic benchmark follows for ``depth_change``."""
+MOST_LISTED = 128
+"""Files of a sequence whose hashes stand in the result one by one; that of the list covers all."""
 NOT_AVERAGED = ("num_pixels", "num_frames", "depth_scale", "depth_shift", "point_scale", "pose_scale")
 
 
@@ -152,6 +155,7 @@ def evaluate(
         InputError: the dataset or the predictions are missing or damaged.
         ValueError: unknown benchmark or nonsensical settings.
     """
+    settings = with_benchmark_options(benchmark, settings)
     plan = _plan(benchmark, root, settings)
     fingerprint = _fingerprint(plan, settings)
     rows: dict[str, dict[str, Any]] = {}
@@ -169,6 +173,14 @@ def evaluate(
         _save_row(work, name, fingerprint, row)
         progress("evaluate", done, len(plan.paths))
     return _result(plan, settings, [rows[name] for name in plan.paths])
+
+
+def with_benchmark_options(benchmark: str, settings: EvaluationSettings) -> EvaluationSettings:
+    """The settings with the options that the benchmark's paper sets for this model; those of the user win."""
+    if settings.model is None or benchmark not in BENCHMARKS:
+        return settings
+    options = BENCHMARKS[benchmark].options_for(settings.model)
+    return replace(settings, model_options={**options, **settings.model_options})
 
 
 def _plan(benchmark: str, root: Path | None, settings: EvaluationSettings) -> _Plan:
@@ -212,7 +224,7 @@ def _plan(benchmark: str, root: Path | None, settings: EvaluationSettings) -> _P
         )
     elif benchmark in READERS:
         reader = load_reader(benchmark)
-        from geo4d.datasets.base import find_sequences
+        from geo4d.datasets.catalogue import find_sequences
 
         paths = {name: (benchmark, str(path)) for name, path in find_sequences(reader, root).items()}
         plan = _Plan(
@@ -628,6 +640,7 @@ def predictions_for_plots(
     from geo4d.evaluation.l1 import DegenerateInput
     from geo4d.evaluation.plots import save_error_maps, save_trajectories
 
+    settings = with_benchmark_options(benchmark, settings)
     plan = _plan(benchmark, root, settings)
     count = 0
     for name, (kind, path) in plan.paths.items():
@@ -653,7 +666,7 @@ def predictions_for_plots(
 
 
 def hash_files(sequence: Sequence) -> dict[str, Any]:
-    """SHA-256 of every file a sequence reads (at most 64 listed), and of the list of all of them."""
+    """SHA-256 of every file a sequence reads (at most ``MOST_LISTED`` listed), and of the list of all of them."""
     if not sequence.files:
         return {"count": 0, "sha256": None, "list": []}
     files = sorted(set(sequence.files))
@@ -664,7 +677,7 @@ def hash_files(sequence: Sequence) -> dict[str, Any]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         entries.append((path.relative_to(base).as_posix(), digest))
     total = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in entries).encode()).hexdigest()
-    listed = [{"file": name, "sha256": digest} for name, digest in entries[:128]]
+    listed = [{"file": name, "sha256": digest} for name, digest in entries[:MOST_LISTED]]
     return {"count": len(entries), "sha256": total, "list": listed}
 
 

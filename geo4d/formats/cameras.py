@@ -59,7 +59,7 @@ def load_tum(path: str | Path) -> tuple[Float[np.ndarray, " T"], Poses]:
     Raises:
         InputError: missing, wrong number of columns, or not numbers.
     """
-    rows = _load_rows(path, 8, "TUM trajectory (t tx ty tz qx qy qz qw)")
+    rows = load_rows(path, 8, "TUM trajectory (t tx ty tz qx qy qz qw)")
     quaternion = xyzw_to_wxyz(torch.from_numpy(rows[:, 4:8])).numpy()
     if (np.linalg.norm(quaternion, axis=1) < 1e-6).any():
         raise InputError(f"expected unit quaternions in {path}, got one of length 0")
@@ -84,7 +84,7 @@ def load_kitti_poses(path: str | Path) -> Poses:
     Raises:
         InputError: missing, wrong number of columns, or not numbers.
     """
-    rows = _load_rows(path, 12, "KITTI poses (12 numbers a row)")
+    rows = load_rows(path, 12, "KITTI poses (12 numbers a row)")
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     poses[:, :3] = rows.reshape(-1, 3, 4)
     return poses
@@ -95,7 +95,12 @@ def save_kitti_poses(path: str | Path, c2w: Poses) -> None:
     _save_rows(path, np.asarray(c2w, np.float64)[:, :3].reshape(-1, 12), ())
 
 
-def _load_rows(path: str | Path, columns: int, what: str) -> np.ndarray:
+def load_rows(path: str | Path, columns: int, what: str) -> np.ndarray:
+    """[rows, columns] float64 of a text file of numbers, parted by blanks or commas; ``#`` starts a comment.
+
+    Raises:
+        InputError: missing, not numbers, no rows, or a row of another length.
+    """
     path = existing_file(path, f"a {what}")
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):

@@ -245,3 +245,33 @@ def ned_to_opencv(c2w: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     """Camera and world axes from NED (x forward, y right, z down; TartanAir) to ours."""
     change = c2w.new_tensor(_NED_TO_OPENCV)
     return rigid(change @ c2w[..., :3, :3] @ change.mT, c2w[..., :3, 3] @ change.mT)
+
+
+_UNREAL_TO_OPENCV = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0), (1.0, 0.0, 0.0))
+
+
+def unreal_to_opencv(
+    position: Float[Tensor, "*b 3"],
+    yaw: Float[Tensor, "*b"],
+    pitch: Float[Tensor, "*b"],
+    roll: Float[Tensor, "*b"],
+) -> Float[Tensor, "*b 4 4"]:
+    """Camera to world, both in our axes, of a camera as Unreal Engine states it (left-handed: x forward, y right, z up).
+
+    Args:
+        position: in Unreal's axes; its unit stays.
+        yaw: first, about the world's z axis; positive turns to the right; radians.
+        pitch: second, about the camera's own y axis; positive looks up.
+        roll: last, about the camera's own x axis; positive turns clockwise as seen by the camera.
+    Source: unreal/render/unreal_coordinate_system.md of PerceivingSystems/bedlam_render.
+    """
+    zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
+
+    def matrix(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+    turn = matrix((yaw.cos(), -yaw.sin(), zero), (yaw.sin(), yaw.cos(), zero), (zero, zero, one))
+    lift = matrix((pitch.cos(), zero, -pitch.sin()), (zero, one, zero), (pitch.sin(), zero, pitch.cos()))
+    tilt = matrix((one, zero, zero), (zero, roll.cos(), roll.sin()), (zero, -roll.sin(), roll.cos()))
+    change = position.new_tensor(_UNREAL_TO_OPENCV)
+    return rigid(change @ (turn @ lift @ tilt) @ change.mT, position @ change.mT)

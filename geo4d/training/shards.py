@@ -1,100 +1,128 @@
-"""Training clips on disk: webdataset shards (tar files of safetensors), written once, read in any order."""
+"""Packed clips as a source of training clips: evidence that was packed with them, or simulated when they are read."""
 
-import json
-import tarfile
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import torch
 from safetensors.torch import load, save
 
-from geo4d.errors import InputError, MissingExtraError, OutputError
-from geo4d.training.data import ClipSource, TrainingClip
+from geo4d.datasets.clips import Clip
+from geo4d.datasets.shards import PackedClips, ShardWriter
+from geo4d.errors import InputError
+from geo4d.training.data import ClipSource, TrainingClip, ordered_clips
+from geo4d.training.evidence import EvidenceConfig, simulate_evidence
 
-INDEX = "index.json"
-SUFFIX = "clip.safetensors"
+EVIDENCE = "evidence.safetensors"
+"""Member of a packed clip with the fields ``prior_*`` of a ``TrainingClip``."""
 
 
 def pack_clips(
     source: ClipSource,
-    folder: Path,
+    folder: Path | str,
     count: int,
     *,
     per_shard: int = 256,
     first: int = 0,
     num_workers: int = 0,
+    name: str = "synthetic",
 ) -> None:
-    """Write clips ``first .. first + count`` of a source as shards with an index.
+    """Write clips ``first .. first + count`` of a generator, with their evidence, as packed clips.
 
     Args:
         source: gives the clips.
-        folder: new or empty.
+        folder: new or empty, or a URL.
         count: number of clips.
         per_shard: clips per tar file.
         first: number of the first clip.
         num_workers: processes that make clips; 0 makes them here. The shards do not depend on it.
+        name: of the source in the index.
     Raises:
-        OutputError: the folder holds shards already.
-        MissingExtraError: webdataset is not installed.
+        OutputError: the folder holds packed clips already.
     """
-    try:
-        from webdataset import TarWriter
-    except ImportError as error:
-        raise MissingExtraError("webdataset", "train", "packing clips into shards") from error
-    from geo4d.training.data import ordered_clips
+    writer = ShardWriter(folder, per_shard=per_shard, rgb="png")
 
-    if (folder / INDEX).exists():
-        raise OutputError(f"{folder} already holds packed clips; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    clips = ordered_clips(source, range(first, first + count), num_workers)
-    shards = []
-    for start in range(0, count, per_shard):
-        name = f"clips-{start // per_shard:05d}.tar"
-        # A fixed time stamp: equal clips give equal files.
-        with TarWriter(str(folder / name), mtime=0) as tar:
-            size = min(per_shard, count - start)
-            for number in range(start, start + size):
-                tar.write({"__key__": f"{number:08d}", SUFFIX: save(vars(next(clips)))})
-        shards.append({"name": name, "clips": size})
-    record: dict[str, Any] = {"count": count, "first": first, "shards": shards}
-    if hasattr(source, "__dataclass_fields__"):
-        record["source"] = asdict(source)  # type: ignore[call-overload]
-    # The index comes last: without it the folder is not a data set.
-    (folder / INDEX).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    def clips() -> Iterator[Clip]:
+        numbers = range(first, first + count)
+        for number, clip in zip(numbers, ordered_clips(source, numbers, num_workers), strict=True):
+            yield _to_clip(clip, f"{name}@{number}", name)
+
+    writer.write_source(name, clips())
+    writer.close()
 
 
-@dataclass(frozen=True)
-class _Member:
-    shard: str
-    offset: int
-    size: int
+def _to_clip(clip: TrainingClip, name: str, dataset: str) -> Clip:
+    evidence = {key: value for key, value in vars(clip).items() if key.startswith("prior_")}
+    return Clip(
+        name=name,
+        dataset=dataset,
+        rgb=clip.rgb.numpy(),
+        depth=clip.depth.float().numpy(),
+        intrinsics=clip.intrinsics.double().numpy(),
+        times_s=np.arange(len(clip.rgb), dtype=float),
+        c2w=clip.c2w.double().numpy(),
+        extras={EVIDENCE: save(evidence)},
+    )
+
+
+def training_clip(clip: Clip, evidence: EvidenceConfig, rng: np.random.Generator) -> TrainingClip:
+    """A clip with evidence as it would look at inference: that which was packed with it, else simulated.
+
+    Args:
+        evidence: how evidence is simulated.
+        rng: of the simulation.
+    Raises:
+        InputError: no pose in a frame, or pixels of unknown depth: today's stages take what is not finite for sky.
+    """
+    if clip.c2w is None or not np.isfinite(clip.c2w).all():
+        raise InputError(
+            f"expected a pose for every frame of {clip.name} to train with evidence from motion, got none"
+        )
+    unknown = float(np.isnan(clip.depth).mean())
+    if unknown:
+        raise InputError(
+            f"expected depth or sky in every pixel of {clip.name}, {unknown:.2%} are unknown; the training stages "
+            "of this version take them for sky and would learn it"
+        )
+    rgb, depth = torch.from_numpy(clip.rgb), torch.from_numpy(clip.depth)
+    intrinsics, c2w = torch.from_numpy(clip.intrinsics).float(), torch.from_numpy(clip.c2w).float()
+    if EVIDENCE in clip.extras:
+        priors = load(clip.extras[EVIDENCE])
+        wanted = {field.name for field in fields(TrainingClip) if field.name.startswith("prior_")}
+        if set(priors) != wanted:
+            raise InputError(
+                f"expected {', '.join(sorted(wanted))} in {EVIDENCE} of {clip.name}, got {sorted(priors)}"
+            )
+    else:
+        found = simulate_evidence(rgb.float() / 255, depth, intrinsics, c2w, evidence, rng)
+        priors = {
+            "prior_disparity": found.disparity.clamp(max=6e4).half(),
+            "prior_confidence": found.confidence.half(),
+            "prior_intrinsics": found.intrinsics,
+            "prior_c2w": found.c2w,
+            "prior_trust": found.trust,
+        }
+    return TrainingClip(rgb=rgb, depth=depth.half(), intrinsics=intrinsics, c2w=c2w, **priors)
 
 
 class ShardSource:
-    """A ``ClipSource`` over packed clips; clip numbers beyond the end start again."""
+    """A ``ClipSource`` over packed clips; clip numbers beyond the end start again.
 
-    def __init__(self, folder: Path) -> None:
-        if not (folder / INDEX).is_file():
-            raise InputError(
-                f"expected packed clips with an {INDEX} in {folder}; make them with 'geo4d data pack'"
-            )
-        self.folder = folder
-        record = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        self._members: list[_Member] = []
-        for shard in record["shards"]:
-            with tarfile.open(folder / shard["name"]) as tar:
-                found = [m for m in tar.getmembers() if m.name.endswith(SUFFIX)]
-            if len(found) != shard["clips"]:
-                raise InputError(f"expected {shard['clips']} clips in {shard['name']}, found {len(found)}")
-            self._members += [_Member(shard["name"], m.offset_data, m.size) for m in found]
-        if not self._members:
-            raise InputError(f"{folder} holds no clips")
+    Args:
+        folder: or URL.
+        seed: of simulated evidence; clip ``i`` gets the same every time it is read.
+    Raises:
+        InputError: no packed clips, or those of another version.
+    """
+
+    def __init__(self, folder: Path | str, seed: int = 0) -> None:
+        self.packed, self.seed, self.evidence = PackedClips(folder), seed, EvidenceConfig()
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.packed)
 
     def __call__(self, index: int) -> TrainingClip:
-        member = self._members[index % len(self._members)]
-        with (self.folder / member.shard).open("rb") as file:
-            file.seek(member.offset)
-            return TrainingClip(**load(file.read(member.size)))
+        number = index % len(self.packed)
+        rng = np.random.default_rng((self.seed, 41, number))
+        return training_clip(self.packed[number], self.evidence, rng)

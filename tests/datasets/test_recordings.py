@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from geo4d.datasets.base import load_ground_truth
+from geo4d.datasets.catalogue import load_ground_truth
 from geo4d.datasets.recordings import find_recording, picture_names
 from geo4d.errors import InputError
 from geo4d.formats.images import save_image, save_png16

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from geo4d.datasets.base import Tracks, centre_crop, select
+from geo4d.datasets.base import Tracks
+from geo4d.datasets.views import centre_crop, select
 from geo4d.evaluation.predicted import Predicted, from_reconstruction
 from geo4d.evaluation.protocols import PROTOCOLS, DepthProtocol, Protocol, geo4d, geometrycrafter
 from geo4d.evaluation.score import aligned_depth, resize_map, score

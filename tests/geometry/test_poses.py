@@ -26,6 +26,7 @@ from geo4d.geometry.poses import (
     so3_log,
     transform,
     transform_cameras,
+    unreal_to_opencv,
     wxyz_to_xyzw,
     xyzw_to_wxyz,
 )
@@ -137,3 +138,23 @@ def test_axis_conventions() -> None:
     opengl = opencv_to_opengl(c2w)
     torch.testing.assert_close(opengl[:3, 2], -c2w[:3, 2])  # OpenGL looks along -z
     torch.testing.assert_close(opengl_to_opencv(opengl), c2w)
+
+
+def test_unreal_cameras_turn_as_its_documentation_says():
+    zero = torch.zeros(1, dtype=torch.float64)
+    angle = torch.full((1,), 0.3, dtype=torch.float64)
+
+    def axes(yaw, pitch, roll):
+        pose = unreal_to_opencv(torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64), yaw, pitch, roll)[0]
+        assert torch.linalg.det(pose[:3, :3]) == pytest.approx(1)
+        return pose
+
+    still = axes(zero, zero, zero)
+    # Forward 1, right 2, up 3: in our axes right, down, forward.
+    torch.testing.assert_close(still[:3, 3], torch.tensor([2.0, -3.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(still[:3, :3], torch.eye(3, dtype=torch.float64))
+    assert axes(angle, zero, zero)[0, 2] > 0.2  # yaw: looks to the right
+    assert axes(zero, angle, zero)[1, 2] < -0.2  # pitch: looks up
+    assert axes(zero, zero, angle)[1, 0] > 0.2  # roll: clockwise, its right side goes down
+    # Yaw about the world's axis comes first: pitch does not tilt the camera sideways.
+    assert axes(angle, angle, zero)[1, 0] == pytest.approx(0)

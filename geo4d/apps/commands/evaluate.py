@@ -22,6 +22,8 @@ class EvaluateOptions:
     """Folder of the dataset."""
     model: str | None = None
     """Predictor to run: tiny (the default), geo4d, geometrycrafter, geometrycrafter-determ, moge."""
+    model_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for the model's own pipeline, such as height=512; wins over what the benchmark sets; may be repeated."""
     predictions: Path | None = None
     """Folder of predictions to score in its place: one folder per sequence."""
     json: Path | None = None
@@ -52,6 +54,8 @@ class EvaluateOptions:
     """Sampling steps of a diffusion model."""
     window_stride: int | None = None
     """Frames between window starts."""
+    fusion: Literal["corrected", "published"] | None = None
+    """How windows are aligned: corrected (the default), or published, the objective of the paper's code."""
     weights: Path | None = None
     """Weights of the model."""
     device: str | None = None
@@ -66,6 +70,7 @@ def run(options: EvaluateOptions) -> int:
     """Evaluate, print the table, write the file."""
     import json
 
+    from geo4d.apps.commands.reconstruct import parse_options
     from geo4d.apps.progress import StageBars
     from geo4d.evaluation.run import EvaluationSettings, benchmark_names, evaluate
     from geo4d.evaluation.tables import ablation_table, baseline_table, confidence_table, result_table
@@ -77,15 +82,26 @@ def run(options: EvaluateOptions) -> int:
     model = "tiny" if options.model is None and options.predictions is None else options.model
     chosen: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("num_steps", "window_stride", "weights", "device", "dtype")
+        for name in ("num_steps", "window_stride", "fusion", "weights", "device", "dtype")
         if getattr(options, name) is not None
     }
+
+    model_options = parse_options(options.model_option)
+    if model is None and (model_options or chosen):
+        given = [
+            *(f"--{name.replace('_', '-')}" for name in chosen),
+            *(["--model-option"] if model_options else []),
+        ]
+        raise ValueError(
+            f"expected --model with {', '.join(given)}, got predictions, which no option changes"
+        )
 
     def evaluate_with(model_settings: dict[str, Any], part: str | None, parts: str) -> dict[str, Any]:
         settings = EvaluationSettings(
             model=model,
             predictions=options.predictions,
             model_settings=model_settings,
+            model_options=model_options if model is not None else {},
             ablate=part,
             network_only=options.network_only,
             protocol=options.protocol,
@@ -131,13 +147,13 @@ def run(options: EvaluateOptions) -> int:
     if options.plots is not None:
         if options.ablate is not None:
             raise ValueError("expected --plots without --ablate")
-        count = _save_plots(options, model, model_settings)
+        count = _save_plots(options, model, model_settings, model_options)
         print(f"wrote {count} pictures to {options.plots}")
     return 0
 
 
 def _described(names: tuple[str, ...]) -> list[str]:
-    from geo4d.datasets.base import load_reader
+    from geo4d.datasets.catalogue import load_reader
     from geo4d.evaluation.benchmarks import BENCHMARKS
 
     own = {
@@ -158,7 +174,9 @@ def _remove_parts(path: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _save_plots(options: EvaluateOptions, model: str | None, model_settings: dict[str, Any]) -> int:
+def _save_plots(
+    options: EvaluateOptions, model: str | None, model_settings: dict[str, Any], model_options: dict[str, Any]
+) -> int:
     from geo4d.evaluation.run import EvaluationSettings, predictions_for_plots
 
     assert options.plots is not None
@@ -166,6 +184,7 @@ def _save_plots(options: EvaluateOptions, model: str | None, model_settings: dic
         model=model,
         predictions=options.predictions,
         model_settings=model_settings,
+        model_options=model_options if model is not None else {},
         protocol=options.protocol,
         sequences=options.sequences,
         limit=options.limit,

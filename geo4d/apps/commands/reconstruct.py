@@ -55,7 +55,7 @@ def run(options: ReconstructOptions) -> int:
 
     reference = None
     if options.ground_truth is not None:
-        from geo4d.datasets.base import load_ground_truth
+        from geo4d.datasets.catalogue import load_ground_truth
 
         reference = load_ground_truth(options.ground_truth)  # a wrong folder is said before the work
     elif options.json is not None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from geo4d.datasets.base import Reader, Sequence, constant_intrinsics, missing, rgb_frames
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import constant_intrinsics, rgb_frames
 from geo4d.errors import InputError
 from geo4d.formats.cameras import invert_poses, quaternions_to_poses
 from geo4d.types import LazyFrames

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import Reader, Sequence, constant_intrinsics, missing, rgb_frames
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import constant_intrinsics, rgb_frames
 from geo4d.errors import InputError
 from geo4d.types import LazyFrames
 
@@ -78,4 +79,5 @@ READER = Reader(
     layout="val/indoors|outdoor/scene_*/scan_*/NAME.png, NAME_depth.npy, NAME_depth_mask.npy.",
     find=_find,
     load=_load,
+    still=True,
 )

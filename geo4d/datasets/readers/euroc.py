@@ -5,15 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Recording,
-    Sequence,
+from geo4d.datasets.base import Reader, Recording, Sequence, missing
+from geo4d.datasets.pieces import (
     associate_nearest,
     choose_camera,
     constant_intrinsics,
     map_size,
-    missing,
     present,
     rgb_frames,
 )

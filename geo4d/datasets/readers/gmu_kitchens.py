@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import Reader, Sequence, constant_intrinsics, list_files, missing, rgb_frames
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import constant_intrinsics, list_files, rgb_frames
 from geo4d.formats.images import load_image, load_png16
 from geo4d.types import LazyFrames
 

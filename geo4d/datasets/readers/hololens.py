@@ -4,17 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
-    list_files,
-    map_frames,
-    map_size,
-    missing,
-    png_depth,
-    rgb_frames,
-    same_stems,
-)
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import list_files, map_frames, map_size, png_depth, rgb_frames, same_stems
 
 FPS = 30.0
 
@@ -33,7 +24,7 @@ def _load(folder: Path, name: str) -> Sequence:
     depth_files = list_files(folder / "depth")
     if not frames:
         raise missing(READER, folder, "no images in images/")
-    same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
+    depth_files = same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
     rows = np.loadtxt(folder / "poses.txt", ndmin=2, encoding="utf-8")
     # Rows follow the sorted file names; file numbers skip values, so they are not row numbers.
     if rows.shape[1] != 16 or len(rows) < len(frames):

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import (
     constant_intrinsics,
     list_files,
     map_frames,
     map_size,
-    missing,
     png_depth,
     rgb_frames,
     same_stems,
@@ -40,7 +38,7 @@ def _load(folder: Path, name: str) -> Sequence:
     depth_files = list_files(folder / "depth")
     if not frames or graph is None:
         raise missing(READER, folder, "no images in image/ or no pose graph")
-    same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
+    depth_files = same_stems(frames, depth_files, READER, folder, "depth maps in depth/")
     nodes = json.loads(graph.read_text(encoding="utf-8"))["nodes"]
     if len(nodes) < len(frames):
         raise missing(READER, folder, f"{len(frames)} frames but {len(nodes)} poses in {graph.name}")

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Recording,
-    Sequence,
+from geo4d.datasets.base import Reader, Recording, Sequence, missing
+from geo4d.datasets.pieces import (
     choose_camera,
     constant_intrinsics,
     list_files,
     map_frames,
     map_size,
-    missing,
     png_depth,
     rgb_frames,
     same_stems,
@@ -143,7 +140,7 @@ def _drive(
 ) -> Sequence:
     if not frames or not depth_files:
         raise missing(DEPTH, folder, f"{len(frames)} images and {len(depth_files)} depth maps")
-    same_stems(frames, depth_files, DEPTH, folder, "depth maps")
+    depth_files = same_stems(frames, depth_files, DEPTH, folder, "depth maps")
     numbers = [int(digits[-1]) for path in frames if (digits := re.findall(r"\d{10}", path.stem))]
     counted = len(numbers) == len(frames) and bool((np.diff(numbers) > 0).all())
     depth = map_frames(depth_files, png_depth(scale))

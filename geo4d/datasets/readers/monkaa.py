@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import (
     constant_intrinsics,
     list_files,
     map_frames,
     map_size,
-    missing,
     rgb_frames,
     same_stems,
 )
@@ -46,7 +44,7 @@ def _load(folder: Path, name: str) -> Sequence:
     files = list_files(folder.parent.parent / "disparity" / name / "left", (".pfm",))
     if not frames:
         raise missing(READER, folder, "no frames in left/")
-    same_stems(frames, files, READER, folder, f"disparity maps in disparity/{name}/left")
+    files = same_stems(frames, files, READER, folder, f"disparity maps in disparity/{name}/left")
     far = MAX_DEPTH.get(name, np.inf)
 
     def load_depth(path: Path) -> np.ndarray:

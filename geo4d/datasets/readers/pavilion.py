@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import rq
 
-from geo4d.datasets.base import Reader, Sequence, list_files, map_size, missing, rgb_frames
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import list_files, map_size, rgb_frames
 
 FPS = 24.0
 

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import (
     list_files,
     map_frames,
     map_size,
-    missing,
     natural_key,
     png_depth,
     rgb_frames,
@@ -49,11 +47,11 @@ def _load(folder: Path, name: str) -> Sequence:
     depth_files = list_files(folder / depth_name)
     if not frames:
         raise missing(READER, folder, f"no images in {color}/")
-    same_stems(frames, depth_files, READER, folder, f"depth maps in {depth_name}/")
+    depth_files = same_stems(frames, depth_files, READER, folder, f"depth maps in {depth_name}/")
     pose_files = sorted((folder / "pose").glob("*.txt"), key=lambda path: natural_key(path.stem))
     c2w = None
     if pose_files:
-        same_stems(frames, pose_files, READER, folder, "poses in pose/")
+        pose_files = same_stems(frames, pose_files, READER, folder, "poses in pose/")
         c2w = np.stack([np.loadtxt(path, encoding="utf-8").reshape(4, 4) for path in pose_files])
     elif (folder / "pose_90.txt").is_file():
         c2w = np.loadtxt(folder / "pose_90.txt", ndmin=2, encoding="utf-8").reshape(-1, 4, 4)

@@ -5,16 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Recording,
-    Sequence,
-    constant_intrinsics,
-    map_frames,
-    map_size,
-    missing,
-    rgb_frames,
-)
+from geo4d.datasets.base import Reader, Recording, Sequence, missing
+from geo4d.datasets.pieces import constant_intrinsics, map_frames, map_size, rgb_frames
 from geo4d.errors import InputError
 from geo4d.formats.images import load_png16
 

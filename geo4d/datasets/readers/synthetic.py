@@ -11,17 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
-    list_files,
-    map_frames,
-    map_size,
-    missing,
-    png_depth,
-    rgb_frames,
-    same_stems,
-)
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import list_files, map_frames, map_size, png_depth, rgb_frames, same_stems
 from geo4d.errors import InputError
 from geo4d.formats.arrays import load_npz, npz_shapes
 from geo4d.formats.cameras import load_tum
@@ -120,12 +111,12 @@ def _load(folder: Path, name: str) -> Sequence:
     depth_files = list_files(folder / "depth", DEPTH_SUFFIXES)
     depth = None
     if depth_files:
-        same_stems(frames, depth_files, READER, folder, "depth maps")
+        depth_files = same_stems(frames, depth_files, READER, folder, "depth maps")
         depth = map_frames(depth_files, load_depth_file)
     dynamic_files = list_files(folder / "dynamic")
     dynamic = None
     if dynamic_files:
-        same_stems(frames, dynamic_files, READER, folder, "dynamic masks")
+        dynamic_files = same_stems(frames, dynamic_files, READER, folder, "dynamic masks")
         dynamic = map_frames(dynamic_files, lambda path: load_image(path)[..., 0] > 0, bool)
     rgb = rgb_frames(pictures) if pictures else None
     times = np.arange(len(frames)) / float(facts.get("fps", 1.0))

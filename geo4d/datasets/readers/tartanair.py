@@ -1,17 +1,25 @@
-"""TartanAir: rendered scenes, poses in NED axes (x forward, y right, z down), one pose row per frame of the clip."""
+"""TartanAir: rendered scenes, poses in NED axes (x forward, y right, z down), one pose row per frame of the clip.
+
+Get it from https://theairlab.org/tartanair-dataset (CC BY 4.0).
+
+- Depth: npy, z-depth in metres. From 1,000 m on it is the sky (+inf): the engine draws it on a sphere of some 10,000 m.
+- Cameras: 640 x 480, focal length 320, principal point 320, 240. Line i of ``pose_left.txt`` belongs to frame number i.
+- Times: frame number / 30.
+
+Source: data_type.md of castacks/tartanair_tools and its issue 67 (z-depth); the limit, CUT3R (datasets/tartanair.py).
+"""
 
 from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Sequence,
+from geo4d.datasets.base import Reader, Sequence, missing
+from geo4d.datasets.pieces import (
     constant_intrinsics,
+    known_depth,
     list_files,
     map_frames,
     map_size,
-    missing,
     rgb_frames,
     same_stems,
 )
@@ -20,6 +28,8 @@ from geo4d.formats.cameras import quaternions_to_poses
 from geo4d.geometry.poses import ned_to_opencv
 
 FPS = 30.0
+SKY = 1000.0
+"""Metres."""
 
 
 def _find(root: Path) -> dict[str, Path]:
@@ -40,7 +50,7 @@ def _depth(path: Path) -> np.ndarray:
         values = np.load(path).astype(np.float32)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"expected a float32 depth array in {path}, got: {error}") from error
-    return np.where(values > 0, values, np.nan).astype(np.float32)
+    return known_depth(values, sky_from=SKY)
 
 
 def _load(folder: Path, name: str) -> Sequence:
@@ -50,7 +60,7 @@ def _load(folder: Path, name: str) -> Sequence:
     depth_files = list_files(folder / "depth_left", (".npy",))
     if not frames:
         raise missing(READER, folder, "no images in image_left/")
-    same_stems(frames, depth_files, READER, folder, "depth maps in depth_left/")
+    depth_files = same_stems(frames, depth_files, READER, folder, "depth maps in depth_left/")
     numbers = [int(path.stem.split("_")[0]) for path in frames]
     rows = np.loadtxt(folder / "pose_left.txt", ndmin=2, encoding="utf-8")
     # Line i belongs to frame number i, so a piece of a clip picks its lines by number.

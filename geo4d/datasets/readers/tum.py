@@ -5,19 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.datasets.base import (
-    Reader,
-    Recording,
-    Sequence,
+from geo4d.datasets.base import Reader, Recording, Sequence, missing
+from geo4d.datasets.pieces import (
     associate_nearest,
+    associate_pairs,
     constant_intrinsics,
     map_frames,
     map_size,
-    missing,
     png_depth,
     present,
     rgb_frames,
 )
+from geo4d.datasets.readers.synthetic import load_intrinsics
 from geo4d.errors import InputError
 from geo4d.formats.cameras import load_tum
 from geo4d.formats.times import load_frame_times
@@ -27,8 +26,9 @@ DYNAMIC_SEQUENCES = tuple(
     for who in ("sitting", "walking")
     for how in ("halfsphere", "rpy", "static", "xyz")
 )
-"""The dynamic set of the pose evaluation: every third associated frame, up to 90."""
+"""The dynamic set of the pose evaluation; ``load_dynamic`` picks the frames."""
 DYNAMIC_FRAMES = slice(0, 270, 3)
+"""Of the pictures that have a pose: every third, up to 90."""
 
 INTRINSICS = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3),
@@ -101,13 +101,28 @@ def record_list(
     return Recording(title, tuple(files), times_s, intrinsics, SIZE, camera, tuple(notes))
 
 
+def _intrinsics(
+    folder: Path, num_frames: int, given: tuple[float, float, float, float] | None, notes: list[str]
+) -> np.ndarray:
+    """[T, 3, 3]: ``intrinsics.txt`` in the folder, else those given, the named camera's, or the ROS default."""
+    if (folder / "intrinsics.txt").is_file():
+        return load_intrinsics(folder / "intrinsics.txt", num_frames)
+    known = given or INTRINSICS.get(camera_of(folder) or "")
+    if known is None:
+        notes.append(
+            "the camera is not named in the folder; intrinsics are the ROS default 525 (give them in intrinsics.txt)"
+        )
+    return constant_intrinsics(num_frames, *(known or ROS_DEFAULT), integer_centres=True)
+
+
 def load_recording(
     folder: Path, name: str, reader: Reader, intrinsics: tuple[float, float, float, float] | None = None
 ) -> Sequence:
     """A recording in TUM format. Entries without a file are left out; so are frames without depth, where there is any.
 
     Args:
-        intrinsics: fx, fy, cx, cy; None takes those of the freiburg camera named in the folder, else the ROS default.
+        intrinsics: fx, fy, cx, cy, pixel centres counted as integers; None takes those of the freiburg camera named in
+            the folder, else the ROS default. ``intrinsics.txt`` in the folder (fx fy cx cy, centres at +0.5) wins.
     """
     notes = []
     stamps, names = load_file_list(folder / "rgb.txt")
@@ -135,9 +150,7 @@ def load_recording(
     c2w = np.where((nearest >= 0)[:, None, None], poses[nearest], np.nan)
     if (nearest < 0).any():
         notes.append(f"{(nearest < 0).sum()} frames have no pose within {MAX_DIFFERENCE_S} s")
-    known = INTRINSICS.get(camera_of(folder) or "")
-    if intrinsics is None and known is None:
-        notes.append("the camera is not named in the folder; intrinsics are the ROS default 525")
+    matrices = _intrinsics(folder, len(frames), intrinsics, notes)
     rgb = rgb_frames(frames)
     return Sequence(
         name=name,
@@ -146,9 +159,7 @@ def load_recording(
         size=map_size(depth if depth is not None else rgb),
         rgb=rgb,
         depth=depth,
-        intrinsics=constant_intrinsics(
-            len(frames), *(intrinsics or known or ROS_DEFAULT), integer_centres=True
-        ),
+        intrinsics=matrices,
         c2w=c2w,
         depth_source="structured-light sensor",
         pose_source="motion capture",
@@ -159,6 +170,43 @@ def load_recording(
 
 def _load(folder: Path, name: str) -> Sequence:
     return load_recording(folder, name, READER)
+
+
+def load_dynamic(folder: Path, name: str) -> Sequence:
+    """The frames of the pose evaluation: pictures and poses are paired, and of the pairs every third is taken, up to 90.
+
+    Depth plays no part: a picture without it stays, and one without a pose is gone before the stride.
+
+    Raises:
+        InputError: a picture that is chosen is not in the folder, or none has a pose.
+    Source: datasets_preprocess/prepare_tum.py of Geo4D.
+    """
+    stamps, names = load_file_list(folder / "rgb.txt")
+    pose_times, poses = load_tum(folder / "groundtruth.txt")
+    pairs = associate_pairs(stamps, pose_times, MAX_DIFFERENCE_S)[DYNAMIC_FRAMES]
+    frames = [folder / names[i] for i, _ in pairs]
+    absent = [path.name for path in frames if not path.is_file()]
+    if absent or not frames:
+        raise missing(
+            READER,
+            folder,
+            f"{len(absent)} of the {len(frames)} pictures to score are not there, {absent[:1]}",
+        )
+    rgb = rgb_frames(frames)
+    return Sequence(
+        name=name,
+        dataset=READER.name,
+        times_s=stamps[[i for i, _ in pairs]],
+        size=map_size(rgb),
+        rgb=rgb,
+        intrinsics=constant_intrinsics(
+            len(frames), *(INTRINSICS.get(camera_of(folder) or "") or ROS_DEFAULT), integer_centres=True
+        ),
+        c2w=poses[[j for _, j in pairs]],
+        pose_source="motion capture",
+        files=(*frames, folder / "groundtruth.txt"),
+        notes=(f"{len(frames)} of {len(names)} pictures, as the released preparation picks them",),
+    )
 
 
 def _record(folder: Path, inside: Path) -> Recording | None:

@@ -58,6 +58,8 @@ class Geo4DOptions:
         clean_end: bring the last latent to the scale the codec expects, which the authors' sampler does not.
         window_stride: frames between window starts.
         max_area: largest picture area in pixels; None takes the largest trained one.
+        height, width: size of the network's frames, multiples of 64; None: planned from the video's. The authors run any
+            16:9 video at 320 x 512.
         encode_chunk, decode_chunk: frames per call of the codec.
         offload: keep on the accelerator only the part that is at work.
         compile: compile the UNet with torch.compile; slow first window, needs a C++ compiler.
@@ -75,10 +77,20 @@ class Geo4DOptions:
     clean_end: bool = False
     window_stride: int = 4
     max_area: int | None = None
+    height: int | None = None
+    width: int | None = None
     encode_chunk: int = 4
     decode_chunk: int = 1
     offload: bool = False
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("expected height and width together, or neither")
+        for name in ("height", "width"):
+            side = getattr(self, name)
+            if side is not None and (side < 64 or side % 64):
+                raise ValueError(f"expected {name} to be a multiple of 64, got {side}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -195,6 +207,8 @@ class Geo4DPredictor:
 
     def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which the network runs for a video of ``source_size``."""
+        if self.options.height is not None and self.options.width is not None:
+            return self.options.height, self.options.width
         return plan_size(source_size, max_area=self.options.max_area).model
 
     def memory_bytes(self, source_size: tuple[int, int]) -> int:

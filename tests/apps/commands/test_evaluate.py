@@ -99,3 +99,31 @@ def test_held_out_set_with_trivial_predictors(tmp_path):
     assert 0 < result["template"]["delta_125"] < 1
     assert set(result["static"]) == {"ate", "rpe_trans", "rpe_rot_deg", "rot_deg", "median"}
     assert len(result["definition_sha256"]) == 64
+
+
+def test_model_options_and_fusion_reach_the_run(folders, tmp_path, monkeypatch):
+    from geo4d.evaluation import run as evaluation
+
+    seen = []
+    monkeypatch.setattr(evaluation, "evaluate", lambda *args, **keywords: seen.append(args[2]) or {})
+    monkeypatch.setattr("geo4d.evaluation.tables.result_table", lambda *args, **keywords: None)
+    monkeypatch.setattr("geo4d.evaluation.tables.baseline_table", lambda *args: None)
+    monkeypatch.setattr("geo4d.evaluation.tables.confidence_table", lambda *args: None)
+    root, _ = folders
+    words = ["evaluate", "folder", "--root", str(root), "--quiet"]
+    assert (
+        main([*words, "--model-option", "height=512", "--model-option", "width=640", "--fusion", "published"])
+        == 0
+    )
+    assert dict(seen[0].model_options) == {"height": 512, "width": 640}
+    assert seen[0].model_settings["fusion"] == "published"
+    assert main(words) == 0
+    assert "fusion" not in seen[1].model_settings
+
+
+def test_options_of_a_model_are_refused_with_predictions(folders, capsys):
+    root, predictions = folders
+    words = ["evaluate", "folder", "--root", str(root), "--predictions", str(predictions)]
+    assert main([*words, "--fusion", "published"]) == 2
+    assert "--fusion" in capsys.readouterr().err
+    assert main([*words, "--model-option", "height=512"]) == 2

@@ -36,6 +36,13 @@ def close(a: Prediction, b: Prediction) -> bool:
     return all(relative(a.tensors()[n], b.tensors()[n]) < 1e-5 for n in names)
 
 
+def test_a_size_can_be_given(make_predictor: MakePredictor) -> None:
+    assert make_predictor(num_steps=1, height=320, width=512).size_for((720, 1280)) == (320, 512)
+    for wrong in ({"height": 320}, {"height": 320, "width": 500}):
+        with pytest.raises(ValueError, match=r"height|width"):
+            make_predictor(num_steps=1, **wrong)
+
+
 def test_prediction_is_complete_and_repeatable(
     make_predictor: MakePredictor, make_window: MakeWindow
 ) -> None:
