@@ -141,7 +141,7 @@ def main() -> int:
     text = table(rows)
     print(text)
     if options.json is not None:
-        from geo4d.provenance import machine, versions
+        from geo4d.results.provenance import machine, versions
 
         head = {"date": date.today().isoformat(), "machine": machine(), "versions": versions()}
         options.json.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")

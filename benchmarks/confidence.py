@@ -25,7 +25,7 @@ from geo4d.fusion.confidence import HIGH, LOW, SIGNS, WITHIN, ConfidenceCurve
 from geo4d.synthetic.render import make_scene, render_clip
 from geo4d.synthetic.scene import sample_config
 
-flow = importlib.import_module("geo4d.reconstruct")  # the name in the package is the function
+flow = importlib.import_module("geo4d.run.reconstruct")  # the name in the package is the function
 
 FIRST_SEED = 770_000_000
 """Seeds from here on; the held-out set, the training stream and the calibration of the network use others."""

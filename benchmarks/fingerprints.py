@@ -53,7 +53,7 @@ from geo4d.fusion import AlignConfig, align, iter_dense  # noqa: E402
 from geo4d.fusion.align import objective_on_all_pixels  # noqa: E402
 from geo4d.geometry.fit import fit_similarity  # noqa: E402
 from geo4d.geometry.poses import rotation_angle, transform  # noqa: E402
-from geo4d.reconstruct import reconstruct  # noqa: E402
+from geo4d.run.reconstruct import reconstruct  # noqa: E402
 from geo4d.synthetic.camera_paths import CameraKind  # noqa: E402
 from geo4d.synthetic.predictions import iter_predictions  # noqa: E402
 from geo4d.synthetic.render import make_scene, render_clip  # noqa: E402

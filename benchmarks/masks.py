@@ -27,8 +27,8 @@ from geo4d.cameras.types import MotionCameras, ShotMotion  # noqa: E402
 from geo4d.datasets.base import load_reader  # noqa: E402
 from geo4d.evidence.frames import fit_motion  # noqa: E402
 from geo4d.evidence.masks import MaskConfig, iter_motion_probability, mask_iou, tidy_mask  # noqa: E402
-from geo4d.evidence.run import SURELY_MOVING  # noqa: E402
 from geo4d.geometry.poses import inverse  # noqa: E402
+from geo4d.run.evidence import SURELY_MOVING  # noqa: E402
 from geo4d.synthetic.heldout import iter_heldout  # noqa: E402
 from geo4d.synthetic.render import SyntheticClip, make_scene, render_clip  # noqa: E402
 from geo4d.synthetic.scene import SceneConfig  # noqa: E402

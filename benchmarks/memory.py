@@ -45,7 +45,7 @@ def run_child(clip: Path, output: Path, output_size: str) -> None:
     """Reconstruct one clip and print what it took as JSON."""
     import torch
 
-    import geo4d.reconstruct
+    import geo4d.run.reconstruct
     from benchmarks.truth import BoxWorld, TruthPredictor
 
     torch.set_num_threads(1)
@@ -107,7 +107,7 @@ def main() -> int:
     print(f"peak memory x {memory:.3f} (limit 1.10)")
     print(f"time per frame: CPU x {speed['cpu']:.3f}, wall x {speed['wall']:.3f} (limit 1.15)")
     if options.json:
-        from geo4d.provenance import machine, versions
+        from geo4d.results.provenance import machine, versions
 
         options.json.write_text(
             json.dumps(

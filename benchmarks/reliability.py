@@ -141,7 +141,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def save(output: Path, rows: list[dict[str, Any]], quick: bool) -> None:
-    from geo4d.provenance import machine, versions
+    from geo4d.results.provenance import machine, versions
 
     command = "python benchmarks/reliability.py" + (" --quick" if quick else "")
     minutes = sum(row["minutes"] for row in rows)

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from geo4d.datasets.sampling import turn_cameras
 from geo4d.evidence.frames import usable_pixels
-from geo4d.evidence.run import SWEEP_SIZE
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.fit import fit_scale_shift
 from geo4d.models.identity import file_sha256
@@ -32,6 +31,7 @@ from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.conditioning import encode_prior
 from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype, resize_pictures
 from geo4d.models.tiny.weights import BUNDLED, load_model
+from geo4d.run.evidence import SWEEP_SIZE
 from geo4d.synthetic.render import SyntheticClip
 from geo4d.training.scores import camera_scores, depth_scores, spreads_and_errors
 from geo4d.training.sources import SyntheticSource

@@ -3,22 +3,20 @@
 The public names are loaded on first use, so that ``import geo4d`` stays fast.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geo4d.models.base import load_predictor
-    from geo4d.reconstruct import load, reconstruct
+    from geo4d.run.reconstruct import load, reconstruct
     from geo4d.types import Cameras, Prediction, PriorMaps, Reconstruction, Window
     from geo4d.video.io import Video
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "reconstruct": "geo4d.reconstruct",
-    "load": "geo4d.reconstruct",
+    "reconstruct": "geo4d.run.reconstruct",
+    "load": "geo4d.run.reconstruct",
     "load_predictor": "geo4d.models.base",
     "Video": "geo4d.video.io",
     "Window": "geo4d.types",
@@ -50,15 +48,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps ``geo4d.reconstruct`` the function, although importing its module would put the module there."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _HOMES and isinstance(value, ModuleType):
-            return
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

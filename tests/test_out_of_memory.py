@@ -9,10 +9,10 @@ import torch
 import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import MissingExtraError, ResourceError, is_out_of_memory, memory_errors
-from geo4d.predict import mask_nonfinite
+from geo4d.run.predict import mask_nonfinite
 
 WORLD = BoxWorld((24, 40))
-flow = import_module("geo4d.reconstruct")  # the package's attribute of that name is the function
+flow = import_module("geo4d.run.reconstruct")  # the package's attribute of that name is the function
 
 
 @pytest.fixture(autouse=True)

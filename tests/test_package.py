@@ -10,11 +10,11 @@ def test_public_names_stay_functions_however_they_are_imported():
     run(
         "import geo4d\n"
         "assert callable(geo4d.reconstruct)\n"
-        "from geo4d.reconstruct import load\n"
-        "import geo4d.reconstruct\n"
+        "from geo4d.run.reconstruct import load\n"
+        "import geo4d.run.reconstruct\n"
         "assert callable(geo4d.reconstruct) and geo4d.load is load\n"
     )
-    run("import geo4d.reconstruct, geo4d\nassert callable(geo4d.reconstruct)\n")
+    run("import geo4d.run.reconstruct, geo4d\nassert callable(geo4d.reconstruct)\n")
 
 
 def test_import_is_light_and_names_are_listed():

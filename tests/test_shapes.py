@@ -26,7 +26,7 @@ from geo4d.models.geo4d.weights import make_parts
 from geo4d.models.moge.config import MoGeConfig, MoGeOptions
 from geo4d.models.moge.model import MoGe
 from geo4d.models.moge.pipeline import MoGePredictor, MoGePrior
-from geo4d.reconstruct import reconstruct
+from geo4d.run.reconstruct import reconstruct
 from geo4d.types import Prediction, PriorMaps, Reconstruction, Window
 
 SHAPES = (0.3, 0.42, 0.5208, 0.5625, 0.75, 1.0, 1.333, 1.778, 1.85, 1.8965, 2.39, 2.8, 4.0)

@@ -232,7 +232,7 @@ def prepare() -> None:
     import tyro  # noqa: F401
     import zarr  # noqa: F401
 
-    import geo4d.reconstruct  # noqa: F401
+    import geo4d.run.reconstruct  # noqa: F401
     from benchmarks.truth import BoxWorld, TruthPredictor
     from geo4d.models import base
 

@@ -34,7 +34,7 @@ import json, resource, sys, time
 from benchmarks.truth import BoxWorld, TruthPredictor
 import torch
 torch.set_num_threads(1)
-import geo4d.reconstruct
+import geo4d.run.reconstruct
 clip, output, motion = sys.argv[1], sys.argv[2], sys.argv[3] == "motion"
 started = time.process_time()
 model = TruthPredictor(BoxWorld((24, 40)), prior="motion" if motion else None)
@@ -235,7 +235,7 @@ def _full_while_exporting(folder: Path, clip: Path, disk: Path, tally: Tally) ->
     "smaller pieces and the same result, or code 7 with the option to use",
 )
 def r10(folder: Path, size: Size) -> Outcome:
-    flow = import_module("geo4d.reconstruct")  # the attribute of that name is the function
+    flow = import_module("geo4d.run.reconstruct")  # the attribute of that name is the function
     from benchmarks.truth import TruthPredictor
     from geo4d.apps import cli
 

@@ -154,8 +154,8 @@ def score_windows(
 ) -> tuple[Predicted, list[SequenceScore]]:
     """Every window of the network scored on its own, as the network left it, before any fusion."""
     from geo4d.datasets.views import select
-    from geo4d.reconstruct import reconstruct
-    from geo4d.spool import Spool
+    from geo4d.run.reconstruct import reconstruct
+    from geo4d.run.spool import Spool
 
     with tempfile.TemporaryDirectory(prefix="geo4d-windows-") as folder:
         output = Path(folder) / "result"

@@ -447,7 +447,7 @@ def _predict(
 
 
 def _reconstructed(sequence: Sequence, model: Any, settings: EvaluationSettings) -> Predicted:
-    from geo4d.reconstruct import reconstruct
+    from geo4d.run.reconstruct import reconstruct
 
     options: dict[str, Any] = (
         {"model_options": dict(settings.model_options)} if isinstance(model, str) else {}
@@ -513,7 +513,7 @@ def summarise(
 
 
 def _result(plan: _Plan, settings: EvaluationSettings, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    from geo4d.provenance import machine, versions
+    from geo4d.results.provenance import machine, versions
 
     samples = [row["confidence_sample"] for row in rows if row.get("confidence_sample")]
     rows = [{key: value for key, value in row.items() if key != "confidence_sample"} for row in rows]

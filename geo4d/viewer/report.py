@@ -12,8 +12,8 @@ import numpy as np
 
 from geo4d.export import conventions
 from geo4d.formats.files import new_file
+from geo4d.run.verdict import judge_result
 from geo4d.types import Reconstruction
-from geo4d.verdict import judge_result
 from geo4d.viewer.colors import confidence_to_colours, depth_to_colours, disparity_range, ramp, to_uint8
 
 _STYLE = """

@@ -18,7 +18,7 @@ import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.apps import cli
 from geo4d.export import FORMATS
-from geo4d.manifest import DIAGNOSTICS, MANIFEST, SUMS, manifest_sha256
+from geo4d.results.manifest import DIAGNOSTICS, MANIFEST, SUMS, manifest_sha256
 
 DOCUMENTED = set(range(10))
 

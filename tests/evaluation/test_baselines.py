@@ -228,7 +228,7 @@ def pretended(plane, monkeypatch):
             provenance={"model": {"name": "stub", "weights_sha256": "ab" * 32}},
         )
 
-    monkeypatch.setattr(import_module("geo4d.reconstruct"), "reconstruct", reconstruct)
+    monkeypatch.setattr(import_module("geo4d.run.reconstruct"), "reconstruct", reconstruct)
     monkeypatch.setattr(import_module("geo4d.models.base"), "load_predictor", lambda *_, **__: stub())
     monkeypatch.setattr(run, "load_sequence", lambda *_: plane)
     return runs

@@ -169,7 +169,7 @@ def fake_reconstruct(plane, fail=False):
 
 def test_a_model_runs_and_its_weights_are_recorded(dataset, plane, monkeypatch):
     root, _ = dataset
-    monkeypatch.setattr(import_module("geo4d.reconstruct"), "reconstruct", fake_reconstruct(plane))
+    monkeypatch.setattr(import_module("geo4d.run.reconstruct"), "reconstruct", fake_reconstruct(plane))
     result = _evaluate(root, None, model="tiny")
     assert result["weights_sha256"] == "ab" * 32
     assert result["mean"]["abs_rel"] < 1e-6
@@ -178,7 +178,9 @@ def test_a_model_runs_and_its_weights_are_recorded(dataset, plane, monkeypatch):
 
 def test_a_model_without_geometry_is_all_wrong(dataset, plane, monkeypatch):
     root, _ = dataset
-    monkeypatch.setattr(import_module("geo4d.reconstruct"), "reconstruct", fake_reconstruct(plane, fail=True))
+    monkeypatch.setattr(
+        import_module("geo4d.run.reconstruct"), "reconstruct", fake_reconstruct(plane, fail=True)
+    )
     result = _evaluate(root, None, model="tiny")
     assert len(result["failed"]) == 2
     assert result["mean"]["delta_125"] == 0

@@ -417,7 +417,7 @@ def test_a_source_that_changes_is_noticed(tmp_path):
 def test_known_intrinsics_mean_the_picture_as_it_is_shown(tmp_path):
     """A mark at a pixel of the upright picture with square pixels has the ray that these intrinsics give it."""
     from geo4d.config import RunConfig
-    from geo4d.reconstruct import _known_matrix
+    from geo4d.run.reconstruct import _known_matrix
 
     frames = np.full((2, 48, 64, 3), 30, np.uint8)
     frames[:, 8:12, 40:44] = 250  # coded: centre at x 42, y 10

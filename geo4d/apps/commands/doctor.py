@@ -39,8 +39,8 @@ def examine() -> tuple[list[str], bool]:
 
     import torch
 
-    from geo4d.plan import matrix_speed
-    from geo4d.provenance import machine, versions
+    from geo4d.results.provenance import machine, versions
+    from geo4d.run.plan import matrix_speed
 
     healthy = True
     found = versions()

@@ -35,9 +35,9 @@ class PoseOptions:
 
 def run(options: PoseOptions) -> int:
     """Pose, then say what the tracks told."""
-    from geo4d.repose import repose
+    from geo4d.run.repose import repose
+    from geo4d.run.verdict import judge_result
     from geo4d.tracks.sift import SiftMatcher
-    from geo4d.verdict import judge_result
 
     after = repose(
         options.result,

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from geo4d.apps.cli import main
-from geo4d.store import StoreWriter, Workspace
+from geo4d.results.store import StoreWriter, Workspace
 from geo4d.types import FrameMaps
 from tests.readers_of_targets import gltf, ply
 

@@ -16,7 +16,7 @@ from geo4d.models.checkpoints import write_model_folder
 from geo4d.models.geo4d import pipeline
 from geo4d.models.geo4d.config import Geo4DConfig
 from geo4d.models.geo4d.pipeline import Geo4DOptions, Geo4DPredictor, coarse_rays
-from geo4d.predict import mask_nonfinite, nonfinite_windows
+from geo4d.run.predict import mask_nonfinite, nonfinite_windows
 from geo4d.types import Prediction, Window
 
 MakePredictor = Callable[..., Geo4DPredictor]

@@ -38,7 +38,7 @@ from geo4d.formats.arrays import create_frames, create_whole
 from geo4d.formats.files import output_errors
 from geo4d.formats.locks import FileLock, lock_text
 from geo4d.geometry.poses import first_camera_world
-from geo4d.manifest import (
+from geo4d.results.manifest import (
     ARRAYS,
     DIAGNOSTICS,
     FORMAT,

@@ -25,14 +25,14 @@ from geo4d.evidence.frames import (
     iter_prior,
     prior_for_window,
 )
+from geo4d.evidence.moving import MovingMaps
 from geo4d.formats.arrays import holds_arrays, load_arrays, save_arrays
 from geo4d.fusion.alignment import Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_depth
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.poses import interpolate_rigid, inverse, transform
-from geo4d.moving import MovingMaps
-from geo4d.predict import mask_nonfinite
-from geo4d.spool import EVIDENCE, Spool
+from geo4d.run.predict import mask_nonfinite
+from geo4d.run.spool import EVIDENCE, Spool
 from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.io import Video, fit_size
 

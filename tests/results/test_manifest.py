@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from geo4d.apps.cli import explain
 from geo4d.errors import OutputError
 from geo4d.formats.checksums import Checksums, stated_size
-from geo4d.manifest import ARRAYS, MANIFEST, VERSION, manifest_sha256, read_manifest
-from geo4d.store import load_result
+from geo4d.results.manifest import ARRAYS, MANIFEST, VERSION, manifest_sha256, read_manifest
+from geo4d.results.store import load_result
 
-RESULTS = Path(__file__).parent / "fixtures" / "results"
+RESULTS = Path(__file__).parents[1] / "fixtures" / "results"
 OLD = json.loads((RESULTS / "1" / MANIFEST).read_text(encoding="utf-8"))
 
 BOUNDED = settings(

@@ -10,7 +10,7 @@ import torch
 import zarr
 
 from geo4d.errors import OutputError
-from geo4d.store import (
+from geo4d.results.store import (
     ARRAYS,
     MANIFEST,
     StoreWriter,
@@ -180,7 +180,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_store import SETTINGS, write_result
-from geo4d.store import Workspace
+from geo4d.results.store import Workspace
 renames = 0
 replace = Path.replace
 def dying(self, target):
@@ -275,7 +275,7 @@ def test_two_runs_on_one_output(tmp_path):
 
 def test_lock_of_a_killed_process_is_free(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from geo4d.store import Workspace\n"
+        "import os, sys; from pathlib import Path; from geo4d.results.store import Workspace\n"
         "with Workspace(Path(sys.argv[1]), {'seed': 0}) as w:\n"
         "    (w.windows / 'window_000000_try0.zarr.zip').write_text('x')\n"
         "    os.kill(os.getpid(), 9)\n"

@@ -10,8 +10,8 @@ from geo4d.apps.cli import main
 from geo4d.errors import InputError
 from geo4d.formats.cameras import save_tum
 from geo4d.formats.images import save_image
-from geo4d.repose import repose
-from geo4d.store import StoreWriter, Workspace, load_result
+from geo4d.results.store import StoreWriter, Workspace, load_result
+from geo4d.run.repose import repose
 from geo4d.types import FrameMaps
 
 SIZE, FOCAL, STEP, NUM = (96, 128), 110.0, 0.05, 7

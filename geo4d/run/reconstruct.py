@@ -24,7 +24,7 @@ from geo4d.cameras.types import MotionCameras
 from geo4d.config import RunConfig, make_config
 from geo4d.datasets.recordings import find_recording, picture_names
 from geo4d.errors import GeometryError, is_out_of_memory, memory_errors
-from geo4d.evidence.run import WindowPrior, camera_evidence, describe, find_motion, place_cameras
+from geo4d.evidence.moving import MovingMaps, find_moving
 from geo4d.formats.files import disk_errors
 from geo4d.fusion.align import align
 from geo4d.fusion.alignment import AlignConfig, Alignment, find_bad_windows
@@ -34,10 +34,12 @@ from geo4d.fusion.steady import iter_steady
 from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
 from geo4d.models.base import Predictor, choose_device, load_predictor
-from geo4d.moving import MovingMaps, find_moving
 from geo4d.optimise.threads import one_thread
-from geo4d.plan import RunPlan, plan_run, require_space, samples_per_frame
-from geo4d.predict import (
+from geo4d.results.provenance import StageClock, machine, peak_memory, versions
+from geo4d.results.store import StoreWriter, Workspace, check_output, load_result
+from geo4d.run.evidence import WindowPrior, camera_evidence, describe, find_motion, place_cameras
+from geo4d.run.plan import RunPlan, plan_run, require_space, samples_per_frame
+from geo4d.run.predict import (
     Progress,
     WindowSource,
     nonfinite_windows,
@@ -45,9 +47,7 @@ from geo4d.predict import (
     predict_windows,
     prepare,
 )
-from geo4d.provenance import StageClock, machine, peak_memory, versions
-from geo4d.spool import EVIDENCE, Spool, SpooledPredictions
-from geo4d.store import StoreWriter, Workspace, check_output, load_result
+from geo4d.run.spool import EVIDENCE, Spool, SpooledPredictions
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import Video, fit_size
 from geo4d.video.revisits import FrameLooks

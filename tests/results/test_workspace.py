@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from geo4d.errors import OutputError
-from geo4d.manifest import own_files
-from geo4d.store import (
+from geo4d.results.manifest import own_files
+from geo4d.results.store import (
     TemporaryFolder,
     Workspace,
     check_name,
@@ -22,7 +22,7 @@ from geo4d.store import (
     run_folder,
     write_json,
 )
-from tests.test_store import SETTINGS, begin, run_once, write_result
+from tests.results.test_store import SETTINGS, begin, run_once, write_result
 
 OTHER = {"seed": 1}
 
@@ -137,7 +137,7 @@ def test_overwrite_removes_what_the_manifest_lists_and_says_what_it_leaves(tmp_p
 
 def test_own_files_are_all_files_of_a_result(tmp_path) -> None:
     for version in ("1", "2"):
-        folder = Path(__file__).parent / "fixtures" / "results" / version
+        folder = Path(__file__).parents[1] / "fixtures" / "results" / version
         assert set(own_files(folder)) == {path for path in folder.rglob("*") if path.is_file()}
 
 
@@ -343,7 +343,7 @@ def test_the_lock_is_removed_where_open_files_cannot_be(tmp_path, monkeypatch) -
 def test_temporary_results_of_killed_processes_go_when_the_next_one_is_made(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     code = (
-        "import os; from geo4d.store import TemporaryFolder\n"
+        "import os; from geo4d.results.store import TemporaryFolder\n"
         "folder = TemporaryFolder()\n"
         "(folder.path / 'result').mkdir()\n"
         "os.kill(os.getpid(), 9)\n"

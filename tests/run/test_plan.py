@@ -4,8 +4,8 @@ import pytest
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.config import RunConfig, make_config, parse_size
 from geo4d.errors import OutputError
-from geo4d.plan import plan_run, require_space
-from geo4d.provenance import StageClock, peak_memory, versions
+from geo4d.results.provenance import StageClock, peak_memory, versions
+from geo4d.run.plan import plan_run, require_space
 from geo4d.video.io import Video
 
 

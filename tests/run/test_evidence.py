@@ -4,9 +4,9 @@ import torch
 
 from geo4d.cameras.pose import RELIABLE
 from geo4d.cameras.types import MotionCameras, ShotMotion
-from geo4d.evidence.run import camera_evidence
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.poses import so3_exp
+from geo4d.run.evidence import camera_evidence
 
 SIZE = (90, 160)
 

@@ -15,8 +15,8 @@ from geo4d.config import Precision, check_intrinsics
 from geo4d.errors import InputError
 from geo4d.evidence.masks import grow, read_masks
 from geo4d.geometry.cameras import resize_intrinsics
-from geo4d.manifest import read_manifest
-from geo4d.store import StoreWriter, Workspace, load_result, open_source
+from geo4d.results.manifest import read_manifest
+from geo4d.results.store import StoreWriter, Workspace, load_result, open_source
 from geo4d.tracks.matches import Matcher
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import fit_size

@@ -2,8 +2,8 @@
 
 import torch
 
-from geo4d.evidence.run import find_motion
-from geo4d.moving import MovingMaps, find_moving
+from geo4d.evidence.moving import MovingMaps, find_moving
+from geo4d.run.evidence import find_motion
 from geo4d.video.io import Video
 
 

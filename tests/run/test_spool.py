@@ -1,7 +1,7 @@
 import torch
 
 from benchmarks.truth import BoxWorld, TruthPredictor
-from geo4d.spool import EVIDENCE, RAY_GRID, Spool, window_bytes
+from geo4d.run.spool import EVIDENCE, RAY_GRID, Spool, window_bytes
 from geo4d.types import Prediction, Window
 
 
