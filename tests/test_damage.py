@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from geo4d.errors import OutputError
-from geo4d.results.store import ARRAYS, load_result
+from geo4d.results.manifest import ARRAYS
+from geo4d.results.reader import load_result
 from geo4d.types import Reconstruction
 
 RESULTS = Path(__file__).parent / "fixtures" / "results"

@@ -10,7 +10,7 @@ from geo4d.config import RunConfig, parse_size
 from geo4d.errors import OutputError
 from geo4d.fusion.alignment import AlignConfig
 from geo4d.models.base import Predictor, PredictorInfo
-from geo4d.results.store import frame_bytes
+from geo4d.results.layout import frame_bytes
 from geo4d.run.spool import window_bytes
 from geo4d.video.io import Video, fit_size
 from geo4d.video.revisits import FrameLooks

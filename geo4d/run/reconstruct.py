@@ -36,7 +36,9 @@ from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsic
 from geo4d.models.base import Predictor, choose_device, load_predictor
 from geo4d.optimise.threads import one_thread
 from geo4d.results.provenance import StageClock, machine, peak_memory, versions
-from geo4d.results.store import StoreWriter, Workspace, check_output, load_result
+from geo4d.results.reader import load_result
+from geo4d.results.workspace import Workspace, check_output
+from geo4d.results.writer import StoreWriter
 from geo4d.run.evidence import WindowPrior, camera_evidence, describe, find_motion, place_cameras
 from geo4d.run.plan import RunPlan, plan_run, require_space, samples_per_frame
 from geo4d.run.predict import (

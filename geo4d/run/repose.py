@@ -16,7 +16,10 @@ from geo4d.errors import InputError
 from geo4d.evidence.masks import grow, read_masks
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.results.manifest import read_manifest
-from geo4d.results.store import StoreWriter, Workspace, load_result, open_source
+from geo4d.results.reader import load_result
+from geo4d.results.source import open_source
+from geo4d.results.workspace import Workspace
+from geo4d.results.writer import StoreWriter
 from geo4d.tracks.matches import Matcher
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import fit_size

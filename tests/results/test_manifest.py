@@ -19,7 +19,7 @@ from geo4d.apps.cli import explain
 from geo4d.errors import OutputError
 from geo4d.formats.checksums import Checksums, stated_size
 from geo4d.results.manifest import ARRAYS, MANIFEST, VERSION, manifest_sha256, read_manifest
-from geo4d.results.store import load_result
+from geo4d.results.reader import load_result
 
 RESULTS = Path(__file__).parents[1] / "fixtures" / "results"
 OLD = json.loads((RESULTS / "1" / MANIFEST).read_text(encoding="utf-8"))

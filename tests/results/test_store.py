@@ -10,18 +10,12 @@ import torch
 import zarr
 
 from geo4d.errors import OutputError
-from geo4d.results.store import (
-    ARRAYS,
-    MANIFEST,
-    StoreWriter,
-    Workspace,
-    check_output,
-    frame_bytes,
-    is_result,
-    load_result,
-    plain,
-    run_folder,
-)
+from geo4d.results.layout import frame_bytes, plain
+from geo4d.results.manifest import ARRAYS, MANIFEST, is_result
+from geo4d.results.places import run_folder
+from geo4d.results.reader import load_result
+from geo4d.results.workspace import Workspace, check_output
+from geo4d.results.writer import StoreWriter
 from geo4d.types import FrameMaps
 
 SETTINGS = {"seed": 0, "model": {"name": "truth", "weights": "ab"}}
@@ -180,7 +174,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_store import SETTINGS, write_result
-from geo4d.results.store import Workspace
+from geo4d.results.workspace import Workspace
 renames = 0
 replace = Path.replace
 def dying(self, target):
@@ -275,7 +269,7 @@ def test_two_runs_on_one_output(tmp_path):
 
 def test_lock_of_a_killed_process_is_free(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from geo4d.results.store import Workspace\n"
+        "import os, sys; from pathlib import Path; from geo4d.results.workspace import Workspace\n"
         "with Workspace(Path(sys.argv[1]), {'seed': 0}) as w:\n"
         "    (w.windows / 'window_000000_try0.zarr.zip').write_text('x')\n"
         "    os.kill(os.getpid(), 9)\n"

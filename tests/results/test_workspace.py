@@ -11,17 +11,12 @@ from pathlib import Path
 import pytest
 
 from geo4d.errors import OutputError
+from geo4d.results.layout import write_json
 from geo4d.results.manifest import own_files
-from geo4d.results.store import (
-    TemporaryFolder,
-    Workspace,
-    check_name,
-    check_output,
-    is_mount_point,
-    load_result,
-    run_folder,
-    write_json,
-)
+from geo4d.results.places import check_name, is_mount_point, run_folder
+from geo4d.results.reader import load_result
+from geo4d.results.temporary import TemporaryFolder
+from geo4d.results.workspace import Workspace, check_output
 from tests.results.test_store import SETTINGS, begin, run_once, write_result
 
 OTHER = {"seed": 1}
@@ -343,7 +338,7 @@ def test_the_lock_is_removed_where_open_files_cannot_be(tmp_path, monkeypatch) -
 def test_temporary_results_of_killed_processes_go_when_the_next_one_is_made(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     code = (
-        "import os; from geo4d.results.store import TemporaryFolder\n"
+        "import os; from geo4d.results.temporary import TemporaryFolder\n"
         "folder = TemporaryFolder()\n"
         "(folder.path / 'result').mkdir()\n"
         "os.kill(os.getpid(), 9)\n"

@@ -18,7 +18,8 @@ from geo4d.errors import GeometryError, InputError, OutputError
 from geo4d.export import save
 from geo4d.formats.points import load_ply
 from geo4d.geometry.fit import fit_similarity
-from geo4d.results.store import ARRAYS, run_folder
+from geo4d.results.manifest import ARRAYS
+from geo4d.results.places import run_folder
 
 SMALL = (24, 40)
 

@@ -10,7 +10,9 @@ from geo4d.apps.cli import main
 from geo4d.errors import InputError
 from geo4d.formats.cameras import save_tum
 from geo4d.formats.images import save_image
-from geo4d.results.store import StoreWriter, Workspace, load_result
+from geo4d.results.reader import load_result
+from geo4d.results.workspace import Workspace
+from geo4d.results.writer import StoreWriter
 from geo4d.run.repose import repose
 from geo4d.types import FrameMaps
 

@@ -25,7 +25,7 @@ def _find(root: Path) -> dict[str, Path]:
 
 
 def _load(folder: Path, name: str) -> Sequence:
-    from geo4d.results.store import load_result
+    from geo4d.results.reader import load_result
 
     result = load_result(folder)
     if result.rgb is None:

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from geo4d.apps.cli import main
-from geo4d.results.store import StoreWriter, Workspace
+from geo4d.results.workspace import Workspace
+from geo4d.results.writer import StoreWriter
 from geo4d.types import FrameMaps
 from tests.readers_of_targets import gltf, ply
 

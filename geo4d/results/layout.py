@@ -1,0 +1,69 @@
+"""What a result holds: conventions, worlds, sizes, and how its JSON is written."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from geo4d.config import Precision
+
+CONVENTIONS = {
+    "camera_axes": "OpenCV: +x right, +y down, +z forward",
+    "c2w": "camera to world, 4x4, column vectors; translations in the unit of depth; one world per scene (see world)",
+    "intrinsics": "3x3, pixels of the stored maps, pixel centres at +0.5",
+    "depth": "z-depth; NaN invalid, +inf sky",
+    "confidence": "probability of a depth within 10 % once the scene's one factor is known; 0 where invalid",
+    "dynamic": "probability that the pixel shows something moving, 0 to 1",
+    "times_s": "presentation time in seconds, as the source states it",
+    "source_frames": "frame number in the source, from 0",
+    "scene": "scene number; a shot cut starts a new scene with a world and a scale of its own",
+    "reliable": "false where only rejected windows, or none, saw the frame, no camera was found, or no picture shows",
+}
+
+
+World = Literal["first camera", "given"]
+
+
+WORLDS: dict[World, str] = {
+    "first camera": "the first camera of each scene",
+    "given": "that of the given poses",
+}
+
+
+def frame_bytes(size: tuple[int, int], precision: Precision, *, with_rgb: bool = False) -> int:
+    """Most bytes that one frame of a result can take on disk: depth, confidence, dynamic (and colour)."""
+    return size[0] * size[1] * (3 * (2 if precision == "float16" else 4) + (3 if with_rgb else 0)) + 4096
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file that is complete or absent; a link of that name is replaced, not followed."""
+    text = json.dumps(plain(values), indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def plain(value: Any) -> Any:
+    """JSON form of nested values: arrays become lists, paths strings, and what is not finite becomes null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Tensor):
+        return plain(value.detach().cpu().numpy())
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
