@@ -23,7 +23,7 @@ sys.path[:0] = [p for p in (str(HERE), str(HERE.parent)) if p not in sys.path]
 
 from cameras import MOVER_SCENES, SAMPLES, score  # noqa: E402
 
-from geo4d.datasets.base import load_reader  # noqa: E402
+from geo4d.datasets.catalogue import load_reader  # noqa: E402
 from geo4d.evidence import SURELY_MOVING  # noqa: E402
 from geo4d.geometry.poses import inverse  # noqa: E402
 from geo4d.synthetic.heldout import iter_heldout  # noqa: E402
