@@ -26,7 +26,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [p for p in (str(HERE), str(HERE.parent)) if p not in sys.path]
 
-from geo4d.datasets.base import load_reader  # noqa: E402
+from geo4d.datasets.catalogue import load_reader  # noqa: E402
 from geo4d.evidence.frames import fit_motion, iter_prior  # noqa: E402
 from geo4d.evidence.masks import grow, mask_iou, motion_masks  # noqa: E402
 from geo4d.geometry.fit import fit_similarity  # noqa: E402

@@ -24,7 +24,7 @@ sys.path[:0] = [p for p in (str(HERE), str(HERE.parent)) if p not in sys.path]
 from cameras import MOVER_SCENES, SAMPLES, score  # noqa: E402
 
 from geo4d.cameras.types import MotionCameras, ShotMotion  # noqa: E402
-from geo4d.datasets.base import load_reader  # noqa: E402
+from geo4d.datasets.catalogue import load_reader  # noqa: E402
 from geo4d.evidence.frames import fit_motion  # noqa: E402
 from geo4d.evidence.masks import MaskConfig, iter_motion_probability, mask_iou, tidy_mask  # noqa: E402
 from geo4d.geometry.poses import inverse  # noqa: E402

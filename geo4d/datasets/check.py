@@ -186,7 +186,7 @@ def moved_error(
 
 def _check_agreement(sequence: Sequence, depth: dict[int, np.ndarray]) -> list[Finding]:
     poses = np.asarray(sequence.c2w, np.float64)
-    known = np.isfinite(poses).all(axis=(1, 2))
+    known = np.asarray(np.isfinite(poses).all(axis=(1, 2)), bool)
     frames = [t for t in sorted(depth) if known[t]]
     if len(frames) < 2:
         return []

@@ -138,7 +138,7 @@ def open_hdf5(path: Path) -> "File":
     try:
         import h5py
     except ImportError as error:
-        raise MissingExtraError("h5py", "eval", f"reading {path.name}") from error
+        raise MissingExtraError("h5py", "train", f"reading {path.name}") from error
     try:
         return h5py.File(existing_file(path, "an HDF5 file"), "r")
     except OSError as error:

@@ -146,7 +146,7 @@ def test_the_moving_average_follows_and_swaps_back() -> None:
 
 @pytest.mark.slow
 def test_two_processes_repeat_one_with_the_double_batch(tmp_path) -> None:
-    """accelerate's own launcher, two CPU processes over gloo, against one process; same global batch."""
+    """torchrun with two CPU processes over gloo, against one process; same global batch."""
     script = tmp_path / "run.py"
     script.write_text(
         textwrap.dedent(
@@ -166,14 +166,15 @@ def test_two_processes_repeat_one_with_the_double_batch(tmp_path) -> None:
             ours = loop_test.task(source)
             ours.config = replace(ours.config, terminal_share=1.0)
             loop_test.train(ours, loop_test.batches(source), loop_test.LOOP, Path(sys.argv[1]), device="cpu")
+            from accelerate.state import PartialState
+            print("processes", PartialState().num_processes)
             """
         )
     )
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-              "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-    for command, folder in ((launch, "two"), ([sys.executable], "one")):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for command, folder, count in ((launch, "two", 2), ([sys.executable], "one", 1)):
         done = subprocess.run(
             [*command, str(script), str(tmp_path / folder)],
             env=environment,
@@ -182,6 +183,7 @@ def test_two_processes_repeat_one_with_the_double_batch(tmp_path) -> None:
             timeout=300,
         )
         assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count(f"processes {count}") == count, done.stdout
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=2e-3)
     one = load_model(tmp_path / "one/weights/model.safetensors").state_dict()
     two = load_model(tmp_path / "two/weights/model.safetensors").state_dict()

@@ -12,9 +12,10 @@ EXTRAS: dict[str, dict[str, str]] = {
     "train": {
         "accelerate": "accelerate",
         "tensorboard": "tensorboard",
-        "webdataset": "webdataset",
+        "h5py": "h5py",
         "numba": "numba",
     },
+    "remote": {"fsspec": "fsspec"},
     "eval": {"h5py": "h5py", "matplotlib": "matplotlib", "numba": "numba"},
 }
 """Extra -> package -> the module it installs."""

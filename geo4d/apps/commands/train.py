@@ -14,7 +14,7 @@ class TrainOptions:
 
     The stages of the bundled size are codec, pairs, clips, windows, decoder, calibration (the way the bundled weights
     were made), and points, multiresolution, rays, disparity (Geo4D's own order). Several processes: start this command
-    with 'accelerate launch -m geo4d train ...'.
+    with 'torchrun --nproc-per-node N -m geo4d train ...'.
     """
 
     stage: Annotated[str, tyro.conf.Positional]

@@ -37,7 +37,7 @@ def _find(root: Path) -> dict[str, Path]:
 
     if is_sequence(root):
         return {root.name: root}
-    found = {}
+    found: dict[str, Path] = {}
     for base in (root, *(root / split for split in SPLITS)):
         if base.is_dir():
             found |= {

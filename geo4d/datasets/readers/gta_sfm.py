@@ -27,7 +27,7 @@ _KINDS = ("image", "depth", "K", "pose")
 
 
 def _find(root: Path) -> dict[str, Path]:
-    found = {}
+    found: dict[str, Path] = {}
     for split in ("train", "test", "train_hdf5", "test_hdf5"):
         for suffix in _SUFFIXES:
             for path in sorted((root / split).glob(f"*.{suffix}")):

@@ -39,7 +39,7 @@ def _find(root: Path) -> dict[str, Path]:
 
     if is_sequence(root):
         return {root.name: root}
-    found = {}
+    found: dict[str, Path] = {}
     for pattern in ("*", "*/*", "*/*/*"):
         for path in sorted(root.glob(pattern)):
             if path.is_dir() and is_sequence(path):
