@@ -108,7 +108,7 @@ OPTIONS = {
 
 @bounded
 @given(st.data())
-def test_any_value_of_any_option(result, tmp_path_factory, data, monkeypatch_module):
+def test_any_value_of_any_option(result, tmp_path_factory, monkeypatch_module, data):
     place = tmp_path_factory.mktemp("fuzz")
     command = data.draw(st.sampled_from(sorted(OPTIONS)))
     fixed = {
