@@ -40,7 +40,8 @@ class CameraSolveConfig:
         sure_share: where they cover less than this, the cameras are grown again from the best run of them.
         frames_per_keyframe: the last adjustment takes so many frames for each keyframe, if there are so many.
         parallax_test: how many times more than noise each further unknown of a moving camera must explain. On 40 rendered
-            clips (seeds 781,000,000 on) turning cameras reach 21 (60 with a mover), moving ones begin at 69.
+            clips (seeds 781,000,000 on) turning cameras reach 21, but where they pass 8 their depths are worse than
+            ``depth_limit``; moving ones begin at 69.
         depth_limit: spread of log depth from which on depths from motion are no better than a guess.
         min_points: tracks that a pose needs.
         search_points: tracks at most that the start is searched with, spread over the picture.
@@ -62,7 +63,7 @@ class CameraSolveConfig:
     good_error: float = 0.6
     sure_share: float = 0.9
     frames_per_keyframe: int = 3
-    parallax_test: float = 30.0
+    parallax_test: float = 8.0
     depth_limit: float = 0.3
     min_points: int = 12
     search_points: int = 250
