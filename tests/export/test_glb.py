@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from geo4d.export import ExportConfig, save
-from geo4d.formats.points import load_glb
+from geo4d.formats.glb import load_glb
 from tests.readers_of_targets import gltf
 
 KEEP_ALL = ExportConfig(min_confidence=0, edge_step=0)

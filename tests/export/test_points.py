@@ -6,7 +6,8 @@ import torch
 
 from geo4d.errors import GeometryError
 from geo4d.export import ExportConfig, save
-from geo4d.formats.points import load_glb, load_ply
+from geo4d.formats.glb import load_glb
+from geo4d.formats.points import load_ply
 from geo4d.geometry.cameras import project
 from geo4d.geometry.poses import inverse, transform
 from tests.readers_of_targets import colmap, gltf, nerfstudio, ply
