@@ -46,15 +46,17 @@ print(json.dumps(found))
 
 
 def test_every_export(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", _ALL_FORMATS, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) >= 16
+    assert len(found) >= 22
     for name, (said, target, left) in found.items():
-        assert said.startswith(f"cannot write {target}: the disk is full; at most "), (name, said)
-        assert "bytes are needed" in said
+        if not said.startswith("MissingExtraError"):  # usd and rrd, where their extras are not installed
+            assert said.startswith(f"cannot write {target}: the disk is full; at most "), (name, said)
+            assert "bytes are needed" in said
         assert left == [], (name, left)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from geo4d.errors import InputError
-from geo4d.formats.glb import load_glb, save_glb
+from geo4d.formats.glb import GlbCamera, load_glb, save_glb
 from geo4d.formats.points import PointCloud
 from tests.readers_of_targets import gltf
 
@@ -69,3 +69,22 @@ def test_glb_of_many_clouds(tmp_path, rng) -> None:
         load_glb(tmp_path / "d.glb")
 
 
+def test_glb_camera_and_times(tmp_path, rng) -> None:
+    still = GlbCamera(np.eye(4)[None], np.zeros(1), 0.8, 1.5, 0.1, 9.0, {"a": 1})
+    save_glb(tmp_path / "a.glb", cloud(rng), camera=still)
+    document, _ = gltf.load(tmp_path / "a.glb")
+    lens = document["cameras"][0]["perspective"]
+    assert lens == {"yfov": 0.8, "aspectRatio": 1.5, "znear": 0.1, "zfar": 9.0}
+    assert "animations" not in document
+    names = [("a", {}), ("b", {})]
+    with pytest.raises(ValueError, match="a time for each node"):
+        save_glb(tmp_path / "b.glb", [cloud(rng)] * 2, nodes=names, shown_s=[0.0])
+    with pytest.raises(ValueError, match="rise"):
+        save_glb(tmp_path / "b.glb", [cloud(rng)] * 2, nodes=names, shown_s=[0.0, -1.0])
+    half_turn = np.diag([-1.0, 1, -1, 1])  # about y: glTF and OpenCV agree on x
+    moving = GlbCamera(np.stack([np.eye(4), half_turn]), np.array([0, 0.5]), 0.8, 1.5, 0.1, 9.0)
+    save_glb(tmp_path / "c.glb", [], camera=moving)
+    np.testing.assert_allclose(
+        np.abs(gltf.animated(tmp_path / "c.glb", "camera", 0.5)["rotation"]), [0, 1, 0, 0], atol=1e-6
+    )
+    assert load_glb(tmp_path / "a.glb").num_points == 50
