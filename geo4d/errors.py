@@ -45,6 +45,12 @@ class MissingExtraError(Geo4DError):
         )
 
 
+class PluginError(Geo4DError):
+    """Code of another package, which an entry point names, cannot be used."""
+
+    exit_code = 6
+
+
 class ResourceError(Geo4DError):
     """Out of memory or another resource, after smaller settings were tried."""
 
