@@ -79,6 +79,7 @@ _NO_MEMORY = (
     "unable to allocate",
     "can't start new thread",  # its stack finds no room
     "std::bad_alloc",
+    "failed to map segment from shared object",  # a library that is loaded when it is needed
     "cublas_status_alloc_failed",
 )
 
@@ -94,7 +95,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         text = str(cause).lower()
         if any(words in text for words in _NO_MEMORY):
             return True
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return False
 
 
