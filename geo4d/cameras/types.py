@@ -39,7 +39,7 @@ class CameraSolveConfig:
         good_error: error of a good point, in expected errors of a track, from which on they are tried as well.
         sure_share: where they cover less than this, the cameras are grown again from the best run of them.
         frames_per_keyframe: the last adjustment takes so many frames for each keyframe, if there are so many.
-        parallax_test: how many times more than noise a translation must improve the fit to be believed.
+        parallax_test: how many times more than noise a translation must improve the fit to be taken for real.
         depth_limit: spread of log depth from which on depths from motion are no better than a guess.
         min_points: tracks that a pose needs.
         search_points: tracks at most that the start is searched with, spread over the picture.
