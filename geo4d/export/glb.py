@@ -76,7 +76,7 @@ def rising_times(times_s: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
 
 def _turned(clouds: Iterator[PointCloud]) -> Iterator[PointCloud]:
     for cloud in clouds:
-        yield replace(cloud, positions=cloud.positions * np.float32([1, -1, -1]))
+        yield replace(cloud, positions=cloud.positions * np.array([1, -1, -1], np.float32))
 
 
 def _camera(
