@@ -119,8 +119,6 @@ def robust_cost(error: Float[Tensor, " O"], weight: Float[Tensor, " O"], width: 
 class PointTerm(Protocol):
     """A term that ties cameras to points."""
 
-    observations: Observations
-
     def cost(self, state: BundleState, width: float) -> float:
         """Robust cost, pixels squared."""
         ...
