@@ -119,11 +119,6 @@ def robust_cost(error: Float[Tensor, " O"], weight: Float[Tensor, " O"], width: 
 class PointTerm(Protocol):
     """A term that ties cameras to points."""
 
-    @property
-    def observations(self) -> Observations:
-        """What it compares with."""
-        ...
-
     def cost(self, state: BundleState, width: float) -> float:
         """Robust cost, pixels squared."""
         ...
