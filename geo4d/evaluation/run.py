@@ -37,6 +37,7 @@ from geo4d.evaluation.predicted import Predicted, from_reconstruction, load_pred
 from geo4d.evaluation.protocols import PROTOCOLS, Protocol
 from geo4d.evaluation.score import SequenceScore, score
 from geo4d.formats.files import new_file
+from geo4d.formats.hashes import sha256_of
 from geo4d.geometry.poses import inverse, transform
 
 __all__ = [
@@ -673,9 +674,7 @@ def hash_files(sequence: Sequence) -> dict[str, Any]:
     base = Path(*_common_parts(files))
     entries = []
     for path in files:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        entries.append((path.relative_to(base).as_posix(), digest))
+        entries.append((path.relative_to(base).as_posix(), sha256_of(path)))
     total = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in entries).encode()).hexdigest()
     listed = [{"file": name, "sha256": digest} for name, digest in entries[:MOST_LISTED]]
     return {"count": len(entries), "sha256": total, "list": listed}
