@@ -19,8 +19,9 @@ from torch import Tensor
 
 from geo4d.errors import InputError
 from geo4d.formats.hashes import hash_file
-from geo4d.video.containers import MAX_PIXELS, VideoFile
+from geo4d.video.containers import VideoFile
 from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times
+from geo4d.video.limits import MAX_PIXELS
 from geo4d.video.pictures import sniff_image
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class Video:
             log.warning("%s states its own times; fps=%g is not used", self.name, fps)
         return file_source, file_source.table.times_s
 
-    def _describe(self, frames: FrameFiles, notes: Sequence[str]) -> None:
+    def describe(self, frames: FrameFiles, notes: Sequence[str]) -> None:
         self.damage, self.expected_frames = frames.damage, frames.expected
         self.notes = (*notes, *frames.notes)
         if frames.value_range is not None:

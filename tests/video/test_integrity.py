@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from geo4d.errors import InputError
-from geo4d.video.containers import PacketTime, VideoFile, first_lost
+from geo4d.video.containers import VideoFile
 from geo4d.video.integrity import find_damage
+from geo4d.video.lost import PacketTime, first_lost
 from tests.video.clips import encode, pictures
 
 FAST = {"deadline": "realtime", "cpu-used": "8"}
@@ -216,7 +217,7 @@ def test_an_mp4_without_its_index_says_what_is_missing(tmp_path):
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4", "clip.avi"])
 def test_a_size_beyond_the_limit_is_named(tmp_path, name, monkeypatch):
     path = encode(tmp_path / name, pictures(2, 64, 96), codec="ffv1", pix_fmt="bgr0")
-    monkeypatch.setattr("geo4d.video.containers.MAX_PIXELS", 64 * 90)
+    monkeypatch.setattr("geo4d.video.limits.MAX_PIXELS", 64 * 90)
     with pytest.raises(InputError, match="96 x 64 pixels; the limit is"):
         VideoFile(path)
 
