@@ -11,7 +11,8 @@ import torch
 from parity import Case, Comparison, Limit, compare
 
 from geo4d.evaluation.l1 import DegenerateInput
-from geo4d.evaluation.metrics import depth_scores, depth_sums, point_scores, point_sums
+from geo4d.evaluation.metrics.depth import depth_scores, depth_sums
+from geo4d.evaluation.metrics.points import point_scores, point_sums
 from geo4d.evaluation.protocols import (
     DepthProtocol,
     PointProtocol,

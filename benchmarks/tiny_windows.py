@@ -25,7 +25,7 @@ from geo4d.datasets.sampling import turn_cameras
 from geo4d.evidence.frames import usable_pixels
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.fit import fit_scale_shift
-from geo4d.models.identity import file_sha256
+from geo4d.models.store.identity import file_sha256
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.conditioning import encode_prior

@@ -28,8 +28,9 @@ import numpy as np
 import torch
 
 from geo4d import reconstruct
-from geo4d.evaluation.metrics import unmoved_change
-from geo4d.evaluation.run import EvaluationSettings, evaluate
+from geo4d.evaluation.metrics.consistency import unmoved_change
+from geo4d.evaluation.run import evaluate
+from geo4d.evaluation.settings import EvaluationSettings
 from geo4d.evaluation.tables import baseline_table, confidence_table, result_table
 
 SAMPLES = (

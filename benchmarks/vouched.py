@@ -22,7 +22,7 @@ from torch.nn import functional as F
 import geo4d
 from geo4d.evaluation.benchmarks import SAMPLES
 from geo4d.evaluation.control import usable_evidence
-from geo4d.evaluation.run import load_sequence
+from geo4d.evaluation.sequences import load_sequence
 from geo4d.models.tiny import pipeline
 from geo4d.types import PriorMaps, Window
 

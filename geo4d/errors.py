@@ -64,7 +64,7 @@ class GeometryError(Geo4DError):
 
 
 class DoubtfulResult(Geo4DError):
-    """A result was written, but part of it cannot be trusted (``geo4d.run.verdict``)."""
+    """A result was written, but part of it cannot be trusted (``geo4d.results.verdict``)."""
 
     exit_code = 9
 

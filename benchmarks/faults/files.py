@@ -57,7 +57,7 @@ def r15(folder: Path, size: Size) -> Outcome:
     import torch
 
     from geo4d.apps import cli
-    from geo4d.models.checkpoints import ModelFolder, write_model_folder
+    from geo4d.models.store.folder import ModelFolder, write_model_folder
 
     tally = Tally()
 
@@ -136,7 +136,7 @@ def gadgets(mark: Path) -> Iterator[tuple[str, bytes]]:
 
 @reliability("R16", "checkpoints with code in them", "none runs; refused; no unsafe call in the package")
 def r16(folder: Path, size: Size) -> Outcome:
-    from geo4d.models.checkpoints import read_state
+    from geo4d.models.store.reading import read_state
 
     mark = folder / "mark"
     mark.with_suffix(".py").write_text(f"open({str(mark)!r}, 'w').close()\n")

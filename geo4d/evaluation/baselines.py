@@ -18,7 +18,7 @@ from geo4d.datasets.base import Sequence
 from geo4d.evaluation.l1 import DegenerateInput
 from geo4d.evaluation.predicted import Predicted
 from geo4d.evaluation.protocols import DepthProtocol, valid_depth
-from geo4d.evaluation.score import region_scores
+from geo4d.evaluation.scoring.depth import region_scores
 from geo4d.types import LazyFrames
 
 BASELINES = ("constant", "ramp", "control", "pictures", "evidence", "pictures_affine")

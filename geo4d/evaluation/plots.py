@@ -8,10 +8,10 @@ import torch
 
 from geo4d.datasets.base import Sequence
 from geo4d.errors import MissingExtraError
-from geo4d.evaluation.metrics import align_cameras
+from geo4d.evaluation.metrics.poses import align_cameras
 from geo4d.evaluation.predicted import Predicted
 from geo4d.evaluation.protocols import Protocol
-from geo4d.evaluation.score import aligned_depth
+from geo4d.evaluation.scoring.depth import aligned_depth
 
 
 def _pyplot() -> Any:

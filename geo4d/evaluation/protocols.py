@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.evaluation.l1 import DegenerateInput, fit_scale_l1, fit_scale_shift_l1
-from geo4d.evaluation.metrics import Average, PoseAlignment
+from geo4d.evaluation.metrics.depth import Average
+from geo4d.evaluation.metrics.poses import PoseAlignment
 from geo4d.geometry.fit import fit_scale, fit_scale_median, fit_scale_shift
 
 DepthAlignment = Literal[

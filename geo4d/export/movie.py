@@ -13,7 +13,7 @@ from geo4d.types import Reconstruction
 def save_preview(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
     """Side-by-side mp4 (VP9 or AV1): picture, depth, confidence, every frame at its time in the source."""
     from geo4d.formats.movies import save_movie
-    from geo4d.viewer.colors import confidence_to_colours, depth_to_colours, disparity_range, to_uint8
+    from geo4d.formats.ramps import confidence_to_colours, depth_to_colours, disparity_range, to_uint8
 
     frames = chosen_frames(reconstruction, config)
     sample = [np.asarray(reconstruction.depth[f])[::4, ::4] for f in frames[:: max(1, len(frames) // 16)]]

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from geo4d.errors import Geo4DError, InputError, OutputError
 
@@ -25,6 +26,20 @@ def existing_file(path: str | Path, what: str) -> Path:
         found = "a folder" if path.is_dir() else "nothing"
         raise InputError(f"expected {what} at {path}, found {found}; check the path")
     return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that is complete or absent; a link of that name is replaced, not followed.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot say.
+    """
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    temporary.replace(path)
 
 
 @contextmanager

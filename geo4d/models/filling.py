@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from geo4d.errors import CheckpointError
-from geo4d.models.checkpoints import describe_keys
+from geo4d.models.store.looks import describe_keys
 
 _Network = TypeVar("_Network", bound=nn.Module)
 

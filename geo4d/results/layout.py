@@ -1,10 +1,8 @@
 """What a result holds: conventions, worlds, sizes, and how its JSON is written."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,16 +22,6 @@ WORLDS: dict[World, str] = {
 def frame_bytes(size: tuple[int, int], precision: Precision, *, with_rgb: bool = False) -> int:
     """Most bytes that one frame of a result can take on disk: depth, confidence, dynamic (and colour)."""
     return size[0] * size[1] * (3 * (2 if precision == "float16" else 4) + (3 if with_rgb else 0)) + 4096
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file that is complete or absent; a link of that name is replaced, not followed."""
-    text = json.dumps(plain(values), indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.unlink(missing_ok=True)
-    with temporary.open("x", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def plain(value: Any) -> Any:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from geo4d.errors import OutputError
-from geo4d.formats.files import output_errors
+from geo4d.formats.files import output_errors, write_json
 from geo4d.formats.locks import FileLock, lock_text
-from geo4d.results.layout import plain, write_json
+from geo4d.results.layout import plain
 from geo4d.results.manifest import WINDOWS, is_result
 from geo4d.results.places import (
     LOCK,
@@ -172,7 +172,7 @@ class Workspace:
         for leftover in self.windows.glob(".*"):
             leftover.unlink()
         overwrite = self.overwrite or (begun is not None and begun["overwrite"])
-        write_json(self.folder / SETTINGS, {"overwrite": overwrite, "settings": self.settings})
+        write_json(self.folder / SETTINGS, plain({"overwrite": overwrite, "settings": self.settings}))
 
 
 def check_output(output: Path, *, overwrite: bool = False, resume: bool = False) -> None:

@@ -14,9 +14,9 @@ from geo4d import __version__
 from geo4d.config import Precision
 from geo4d.errors import OutputError
 from geo4d.formats.arrays import create_frames, create_whole
-from geo4d.formats.files import output_errors
+from geo4d.formats.files import output_errors, write_json
 from geo4d.geometry.poses import first_camera_world
-from geo4d.results.layout import WORLDS, World, plain, write_json
+from geo4d.results.layout import WORLDS, World, plain
 from geo4d.results.manifest import ARRAYS, DIAGNOSTICS, FORMAT, MANIFEST, SUMS, VERSION, manifest_sha256
 from geo4d.types import CONVENTIONS, FrameMaps
 
@@ -115,7 +115,7 @@ class StoreWriter:
                 },
                 **manifest,
             }
-            write_json(self.folder / DIAGNOSTICS, diagnostics)
+            write_json(self.folder / DIAGNOSTICS, plain(diagnostics))
             self._sums[DIAGNOSTICS] = hashlib.sha256((self.folder / DIAGNOSTICS).read_bytes()).digest()
             sums = self._sums.text().encode()
             (self.folder / SUMS).write_bytes(sums)

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from geo4d.synthetic.objects import BOX
 from geo4d.synthetic.scene import Scene
+from geo4d.synthetic.shapes import BOX
 from geo4d.synthetic.textures import random_stream
 
 LARGE = 0.4

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from geo4d.synthetic.objects import rotation_x, rotation_y, rotation_z
+from geo4d.synthetic.objects.motions import rotation_x, rotation_y, rotation_z
 
 CameraKind = Literal["static", "handheld", "dolly", "orbit", "driving", "pan"]
 CAMERA_KINDS: tuple[CameraKind, ...] = get_args(CameraKind)

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
 from geo4d.errors import MissingExtraError
-from geo4d.synthetic.scene import Scene, SceneConfig, SceneMix, draw_scene, sample_config
+from geo4d.synthetic.draw import draw_scene
+from geo4d.synthetic.scene import Scene, SceneConfig, SceneMix, sample_config
 from geo4d.synthetic.textures import LEVEL_OFFSETS, random_stream, texture_bank
 
 MAX_ATTEMPTS = 64

@@ -207,8 +207,8 @@ def make_full_task(stage: "Stage", start: Path | None, config: Geo4DConfig | Non
         raise InputError(
             "full-size stages start from DynamiCrafter's weights (and go on from each other); name them with --start"
         )
-    from geo4d.models.checkpoints import read_safetensors, read_state
     from geo4d.models.geo4d.weights import make_parts
+    from geo4d.models.store.reading import read_safetensors, read_state
     from geo4d.training.dynamicrafter import from_dynamicrafter
 
     config = config or full()

@@ -1,14 +1,11 @@
-"""Video files: what a file is by its first bytes, and decoding that trusts nothing in it.
+"""Video files, decoded by what trusts nothing in them.
 
-The demuxer is chosen here from the content, never by FFmpeg from the name, and FFmpeg is given an open file and no way
-to open another: playlists, concatenation scripts, image patterns and references inside a container go nowhere.
+FFmpeg is given an open file and no way to open another: playlists, concatenation scripts, image patterns and references
+inside a container go nowhere.
 """
 
 import itertools
 import logging
-import re
-import tempfile
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,93 +15,18 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from geo4d.errors import InputError
+from geo4d.video.damage.report import Damage
+from geo4d.video.deinterlace import deinterlaced
 from geo4d.video.display import HDR_TRANSFERS, displayed_size, to_rgb, turn_of
-from geo4d.video.integrity import Damage, declared_size, find_damage, has_index
+from geo4d.video.integrity import declared_size, find_damage, has_index
+from geo4d.video.limits import MAX_FRAMES, MAX_PIXELS
+from geo4d.video.lost import PacketTime, first_lost, gap, time_of
+from geo4d.video.sniff import SNIFF_BYTES, describe, sniff_container
 
 log = logging.getLogger(__name__)
 
-MAX_PIXELS = 2**26
-"""Largest picture that is decoded (8192 x 8192); a larger declared size is refused before anything is allocated."""
 
-MAX_FRAMES = 2_000_000
-"""Longest sequence that is accepted: 18 hours at 30 frames per second."""
-
-PYAV_TESTED = ("17.1", "20")
-"""Versions of PyAV that the decoder is tested with: from the first on, below the second. Before 17.1 every FLV file
-crashes the process. Its major versions drop arguments (19: ``metadata_errors``), so a newer one is no promise."""
-
-_SNIFF_BYTES = 4096
 _ERRORS_SHOWN = 160
-
-
-def sniff_container(head: bytes) -> str | None:
-    """FFmpeg demuxer for a file that starts with ``head``, or None when it is not a video container we open.
-
-    An allow-list: text formats, among them every playlist, and still images have no entry.
-    """
-    if len(head) < 12:
-        return "gif" if head[:6] in (b"GIF87a", b"GIF89a") else None
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
-        return "mp4"
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return "matroska"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    for magic, demuxer in (
-        (b"GIF87a", "gif"),
-        (b"GIF89a", "gif"),
-        (b"OggS", "ogg"),
-        (b"FLV\x01", "flv"),
-        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
-        (b"\x00\x00\x01\xba", "mpeg"),
-        (b"\x00\x00\x01\xb3", "mpegvideo"),
-        (b"\x06\x0e\x2b\x34\x02\x05\x01\x01", "mxf"),
-        (b"DKIF", "ivf"),
-        (b"YUV4MPEG2", "yuv4mpegpipe"),
-    ):
-        if head.startswith(magic):
-            return demuxer
-    if len(head) >= 377 and head[0] == head[188] == head[376] == 0x47:
-        return "mpegts"
-    if len(head) >= 389 and head[4] == head[196] == head[388] == 0x47:
-        return "mpegts"  # packets of 192 bytes, as camcorders write them
-    start = 4 if head[:4] == b"\x00\x00\x00\x01" else 3 if head[:3] == b"\x00\x00\x01" else 0
-    if start and head[start] & 0x9F == 0x07:
-        return "h264"
-    if start and (head[start] >> 1) & 0x3F in (32, 33):
-        return "hevc"
-    return None
-
-
-def decoder_problem() -> str | None:
-    """Why videos cannot be decoded here, or None: the version of PyAV, and a small clip that is really read."""
-    try:
-        import av
-    except ImportError as error:
-        return f"PyAV cannot be imported: {error}"
-    low, high = PYAV_TESTED
-    advice = f"install a tested one: pip install 'av>={low},<{high}'"
-    if not _numbers(low) <= _numbers(av.__version__) < _numbers(high):
-        tested = f"({low} <= version < {high})"
-        return f"PyAV {av.__version__} is not among the tested versions {tested}; {advice}"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.y4m"
-        path.write_bytes(
-            b"YUV4MPEG2 W16 H16 F25:1 It A1:1 C420jpeg\n" + 3 * (b"FRAME\n" + bytes([128]) * 384)
-        )
-        try:
-            video = VideoFile(path)
-            grey = video.read(2)
-            video.close()
-        except (InputError, TypeError, AttributeError, ValueError, LookupError) as error:
-            return f"PyAV {av.__version__} does not work with this geo4d ({_first_line(error)}); {advice}"
-    if video.num_frames != 3 or abs(int(grey.mean()) - 130) > 2:
-        return f"PyAV {av.__version__} decodes wrongly; {advice}"
-    return None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
 
 
 @dataclass(frozen=True)
@@ -195,7 +117,7 @@ class VideoFile:
             self._without_threads(error)
             return self.read(index)
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise InputError(f"{self.path}: frame {index} cannot be decoded: {_first_line(error)}") from error
+            raise InputError(f"{self.path}: frame {index} cannot be decoded: {first_line(error)}") from error
         raise InputError(f"{self.path}: frame {index} is gone; the file changed while it was read")
 
     def _without_threads(self, error: BlockingIOError) -> None:
@@ -238,14 +160,14 @@ class VideoFile:
     def _sniff(self) -> str:
         try:
             with self.path.open("rb") as file:
-                head = file.read(_SNIFF_BYTES)
+                head = file.read(SNIFF_BYTES)
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
         if not head:
             raise InputError(f"{self.path} is empty (0 bytes); expected a video file")
         demuxer = sniff_container(head)
         if demuxer is None:
-            raise InputError(f"{self.path} is not a video file that geo4d opens: {_describe(head)}")
+            raise InputError(f"{self.path} is not a video file that geo4d opens: {describe(head)}")
         return demuxer
 
     def _open(self) -> None:
@@ -275,7 +197,7 @@ class VideoFile:
                     f"{self.path} holds no index of its pictures (moov): the recording was not finished, or the "
                     "download is not complete; repair it with a recovery tool, or fetch it again"
                 ) from error
-            raise InputError(f"{self.path} cannot be opened as a video: {_first_line(error)}") from error
+            raise InputError(f"{self.path} cannot be opened as a video: {first_line(error)}") from error
         self._stream = self._choose_stream()
         context = self._stream.codec_context
         if context is None:
@@ -311,7 +233,7 @@ class VideoFile:
 
         The picture is the frame itself, or what deinterlacing made of it.
         """
-        return _deinterlaced(self._frames()) if self._interlaced else ((f, f) for f in self._frames())
+        return deinterlaced(self._frames()) if self._interlaced else ((f, f) for f in self._frames())
 
     def _frames(self) -> Iterator[Any]:
         end = None if self._damage is None else self._damage.position
@@ -397,7 +319,7 @@ class VideoFile:
                 elif shape != first:
                     damage = f"the picture size or orientation changes at frame {len(times)}"
                     break
-                times.append(_time_of(frame, times, rate))
+                times.append(time_of(frame, times, rate))
                 stated.append(frame.pts)
                 keyframes.append(bool(frame.key_frame))
                 interlaced += bool(frame.interlaced_frame)
@@ -420,7 +342,7 @@ class VideoFile:
             if isinstance(error, MemoryError) and damage is None:
                 self.close()
                 raise  # no fault of the file
-            damage = damage or _first_line(error)
+            damage = damage or first_line(error)
         if damage is not None and self._threads == "AUTO":
             # Frame threads lose the pictures in flight when one fails; without them the count is exact.
             self._threads = "NONE"
@@ -433,7 +355,7 @@ class VideoFile:
         elif damage is not None and self._damage is not None:
             damage = f"{self._damage.text}; {damage}"
         elif damage is None and whole:
-            damage = self._missing(len(times), expected) or _gap(times, self._demuxer)
+            damage = self._missing(len(times), expected) or gap(times, self._demuxer)
         transfer = self._transfer
         self.close()
         if size is None or not times:
@@ -470,93 +392,6 @@ class VideoFile:
         return tuple(notes)
 
 
-@dataclass(frozen=True)
-class PacketTime:
-    """When a packet is to be shown, in ticks of its stream."""
-
-    pts: int | None
-    dts: int | None
-    discarded: bool
-
-
-def first_lost(frames: list[int | None], packets: list[PacketTime], *, at_end: bool) -> int | None:
-    """Number of the first frame for which there are data but no picture, or None.
-
-    A packet without a picture is no proof by itself: hidden reference frames, second fields and frames that an edit
-    list cuts off give none. It is one where the times of the pictures have a hole as well.
-
-    Args:
-        frames: times of the pictures, ticks.
-        packets: times of the packets that hold data.
-        at_end: all packets were decoded; else those behind the last picture are still under way.
-    """
-    if len(frames) < 2 or None in frames or any(packet.pts is None for packet in packets):
-        return None
-    shown = np.sort(np.asarray(frames, np.int64))
-    coded = np.asarray([packet.pts for packet in packets if not packet.discarded], np.int64)
-    step = float(np.median(np.diff(shown)))
-    if step <= 0 or not len(coded):
-        return None
-    coded = np.unique(coded[(coded > shown[0]) & ~np.isin(coded, shown)])
-    after = np.searchsorted(shown, coded)
-    inside = after < len(shown)
-    hole = np.where(inside, shown[np.minimum(after, len(shown) - 1)] - shown[after - 1], 0)
-    missing = inside & (hole > 1.5 * step)
-    if at_end:
-        missing |= ~inside & (coded - shown[-1] > 0.5 * step)
-    return int(after[np.argmax(missing)]) if missing.any() else None
-
-
-def _gap(times: list[float], demuxer: str) -> str | None:
-    """A jump in the times of a stream of constant rate; only where no counter of pictures tells of lost ones."""
-    if demuxer not in ("mpegts", "mpeg") or len(times) < 8:
-        return None
-    steps = np.diff(times)
-    usual = float(np.median(steps))
-    if usual <= 0 or np.mean(np.abs(steps / usual - 1) < 0.1) < 0.9:
-        return None
-    jumps = np.flatnonzero(steps > 1.75 * usual)
-    if not len(jumps):
-        return None
-    count = int(np.round(steps[jumps] / usual - 1).sum())
-    at = int(jumps[0])
-    return f"the times jump from {times[at]:.3f} to {times[at + 1]:.3f} s: about {count} pictures are missing"
-
-
-def _deinterlaced(frames: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-    """Each frame with the picture that bwdif makes of it from its neighbours; progressive ones come back as they are."""
-    import av
-
-    waiting: deque[Any] = deque()
-    graph: Any = None
-
-    def pulled() -> Iterator[tuple[Any, Any]]:
-        while True:
-            try:
-                picture = graph.vpull()
-            except (BlockingIOError, EOFError):
-                return
-            yield waiting.popleft(), picture
-
-    for frame in frames:
-        if graph is None:
-            graph = av.filter.Graph()
-            source = graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-            )
-            weave = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
-            sink = graph.add("buffersink")
-            source.link_to(weave)
-            weave.link_to(sink)
-            graph.configure()
-        waiting.append(frame)
-        graph.vpush(frame)
-        yield from pulled()
-    if graph is not None:
-        graph.vpush(None)
-        yield from pulled()
-
-
 def _text_options(version: str) -> dict[str, Any]:
     """How PyAV is told to take metadata that are not UTF-8; from 19 on it always takes them."""
     return {"metadata_errors": "replace"} if int(version.split(".")[0]) < 19 else {}
@@ -566,35 +401,7 @@ def _refuse_reference(url: str, flags: int, options: dict) -> Any:
     raise PermissionError(f"refused to open {url!r}: a video may not refer to other files")
 
 
-def _time_of(frame: Any, before: list[float], rate: Fraction) -> float:
-    if frame.time is not None:
-        return float(frame.time)
-    return before[-1] + float(1 / rate) if before else 0.0
-
-
-def _describe(head: bytes) -> str:
-    """What a file that is no video looks like, in a few words."""
-    known = {
-        b"#EXTM3U": "it is a playlist, and those are not followed",
-        b"ffconcat": "it is a concatenation script, and those are not followed",
-        b"[playlist]": "it is a playlist, and those are not followed",
-        b"%PDF": "it is a PDF document",
-        b"PK\x03\x04": "it is a zip archive",
-        b"ID3": "it is an audio file",
-        b"fLaC": "it is an audio file",
-        b"\x7fELF": "it is a program",
-        b"<": "it is XML or HTML",
-    }
-    for magic, text in known.items():
-        if head.startswith(magic):
-            return text
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        return "it is an audio file"
-    text_bytes = set(range(32, 127)) | {9, 10, 13}
-    return "it is text" if all(byte in text_bytes for byte in head[:512]) else "unknown content"
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     text = str(error).split("; last error log:")
     detail = text[-1].strip() if len(text) > 1 else str(getattr(error, "strerror", None) or error)
     return " ".join(detail.split())[:_ERRORS_SHOWN]

@@ -18,8 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.errors import InputError
-from geo4d.video.containers import MAX_PIXELS, VideoFile
+from geo4d.formats.hashes import hash_file
+from geo4d.video.containers import VideoFile
 from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times
+from geo4d.video.limits import MAX_PIXELS
 from geo4d.video.pictures import sniff_image
 
 log = logging.getLogger(__name__)
@@ -270,9 +272,9 @@ class Video:
         elif isinstance(self._source, FrameFiles):
             for path in self._source.files:
                 digest.update(os.fsencode(path.name) + b"\0")
-                _hash_file(path, digest)
+                hash_file(path, digest)
         elif self.path is not None:
-            _hash_file(self.path, digest)
+            hash_file(self.path, digest)
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -387,14 +389,3 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-@runtime_checkable
-class _Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-
-
-def _hash_file(path: Path, digest: _Digest) -> None:
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)

@@ -12,9 +12,9 @@ import numpy as np
 
 from geo4d.export import conventions
 from geo4d.formats.files import new_file
-from geo4d.run.verdict import judge_result
+from geo4d.formats.ramps import confidence_to_colours, depth_to_colours, disparity_range, ramp, to_uint8
+from geo4d.results.verdict import judge_result
 from geo4d.types import Reconstruction
-from geo4d.viewer.colors import confidence_to_colours, depth_to_colours, disparity_range, ramp, to_uint8
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1180px; padding: 0 1rem; color: #222 }

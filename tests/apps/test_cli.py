@@ -130,7 +130,7 @@ def test_doctor_names_a_library_outside_its_range(monkeypatch):
 
 
 def test_doctor_is_not_healthy_with_a_decoder_that_does_not_work(monkeypatch):
-    monkeypatch.setattr("geo4d.video.containers.decoder_problem", lambda: "PyAV 99 does not work")
+    monkeypatch.setattr("geo4d.video.decoder.decoder_problem", lambda: "PyAV 99 does not work")
     lines, healthy = doctor.examine()
     assert not healthy
     assert "decoder   PyAV 99 does not work" in lines

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from geo4d.evaluation import run
+from geo4d.evaluation import predict
 from geo4d.evaluation.baselines import BASELINES, METRICS, REGIONS, baseline_rows, evidence
 from geo4d.evaluation.control import ControlPredictor, WatchedPredictor
 from geo4d.evaluation.predicted import Predicted
 from geo4d.evaluation.protocols import PROTOCOLS, DepthProtocol
-from geo4d.evaluation.run import EvaluationSettings, evaluate
+from geo4d.evaluation.run import evaluate
 from geo4d.evaluation.score import score
+from geo4d.evaluation.settings import EvaluationSettings
 from geo4d.evaluation.tables import baseline_table, confidence_table, result_table
 from geo4d.geometry.cameras import camera_rays, centred_intrinsics
 from geo4d.geometry.poses import transform
@@ -230,7 +231,7 @@ def pretended(plane, monkeypatch):
 
     monkeypatch.setattr(import_module("geo4d.run.reconstruct"), "reconstruct", reconstruct)
     monkeypatch.setattr(import_module("geo4d.models.base"), "load_predictor", lambda *_, **__: stub())
-    monkeypatch.setattr(run, "load_sequence", lambda *_: plane)
+    monkeypatch.setattr(predict, "load_sequence", lambda *_: plane)
     return runs
 
 

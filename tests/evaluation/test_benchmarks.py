@@ -6,7 +6,8 @@ import pytest
 from geo4d.datasets.pieces import associate_pairs
 from geo4d.errors import InputError
 from geo4d.evaluation.benchmarks import BENCHMARKS
-from geo4d.evaluation.run import EvaluationSettings, evaluate, with_benchmark_options
+from geo4d.evaluation.run import evaluate
+from geo4d.evaluation.settings import EvaluationSettings, with_benchmark_options
 from geo4d.formats.cameras import save_cam, save_tum
 from geo4d.formats.images import save_dpt, save_image, save_png16
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig

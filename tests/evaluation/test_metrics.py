@@ -11,24 +11,19 @@ import pytest
 import torch
 
 from geo4d.evaluation.l1 import DegenerateInput
-from geo4d.evaluation.metrics import (
-    associate,
+from geo4d.evaluation.metrics.consistency import (
     depth_change_sums,
-    depth_scores,
-    depth_sums,
-    intrinsics_scores,
     log_error_change,
-    path_degeneracy,
-    point_scores,
-    point_sums,
-    pose_auc,
-    pose_scores,
     static_correspondences,
     track_depth_change_sums,
     track_pixels,
     translation_parallax,
     unmoved_change,
 )
+from geo4d.evaluation.metrics.depth import depth_scores, depth_sums
+from geo4d.evaluation.metrics.intrinsics import intrinsics_scores
+from geo4d.evaluation.metrics.points import point_scores, point_sums
+from geo4d.evaluation.metrics.poses import associate, path_degeneracy, pose_auc, pose_scores
 from geo4d.formats.cameras import load_kitti_poses, load_tum, quaternions_to_poses
 from geo4d.geometry.poses import rigid, se3_exp, similarity, so3_exp, transform_cameras
 

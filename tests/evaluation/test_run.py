@@ -11,20 +11,18 @@ import torch
 
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import GeometryError, InputError
-from geo4d.evaluation import run
+from geo4d.evaluation import predict, run
 from geo4d.evaluation.ablations import PlainPointDecoder, WithoutModalities, from_prediction, variants
+from geo4d.evaluation.average import summarise
 from geo4d.evaluation.benchmarks import BENCHMARKS
+from geo4d.evaluation.layouts import Layout, benchmark_names
 from geo4d.evaluation.protocols import PROTOCOLS
 from geo4d.evaluation.published import PUBLISHED
-from geo4d.evaluation.run import (
-    EvaluationSettings,
-    benchmark_names,
-    evaluate,
-    hash_files,
-    load_template,
-    summarise,
-)
+from geo4d.evaluation.resume import hash_files
+from geo4d.evaluation.run import evaluate
+from geo4d.evaluation.settings import EvaluationSettings
 from geo4d.evaluation.tables import ablation_table, result_table, with_coverage
+from geo4d.evaluation.trivial import load_template
 from geo4d.formats.cameras import save_tum
 from geo4d.formats.images import save_image
 from geo4d.models.base import PredictorInfo
@@ -115,7 +113,7 @@ def test_processes_give_the_same_numbers(dataset):
     root, predictions = dataset
     names = ("bent", "still")
     paths = {name: ("folder", str(root / name)) for name in names}
-    plan = run._Plan("any", "any", PROTOCOLS["median"], ("abs_rel",), paths)
+    plan = Layout("any", "any", PROTOCOLS["median"], ("abs_rel",), paths)
     alone = dict(run._run_all(plan, settings(predictions), list(names)))
     shared = dict(run._run_all(plan, settings(predictions, jobs=2), list(names)))
     for name in names:
@@ -337,7 +335,7 @@ def test_a_model_sees_the_times_of_the_data_set(plane):
             return super().predict(window, **rest)
 
     model = Watching(BoxWorld(plane.size), length=12, stride=12)
-    run._reconstructed(sequence, model, EvaluationSettings(model="any"))
+    predict._reconstructed(sequence, model, EvaluationSettings(model="any"))
     np.testing.assert_allclose([seen[t] for t in range(12)], times_s)
-    run._reconstructed(sequence, model, EvaluationSettings(model="any", model_settings={"fps": 20.0}))
+    predict._reconstructed(sequence, model, EvaluationSettings(model="any", model_settings={"fps": 20.0}))
     np.testing.assert_allclose([seen[t] for t in range(12)], np.arange(12) / 20)

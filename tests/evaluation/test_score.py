@@ -10,7 +10,9 @@ from geo4d.datasets.base import Tracks
 from geo4d.datasets.views import centre_crop, select
 from geo4d.evaluation.predicted import Predicted, from_reconstruction
 from geo4d.evaluation.protocols import PROTOCOLS, DepthProtocol, Protocol, geo4d, geometrycrafter
-from geo4d.evaluation.score import aligned_depth, resize_map, score
+from geo4d.evaluation.score import score
+from geo4d.evaluation.scoring.depth import aligned_depth
+from geo4d.evaluation.scoring.frames import resize_map
 from geo4d.types import Reconstruction
 
 

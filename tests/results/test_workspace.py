@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from geo4d.errors import OutputError
-from geo4d.results.layout import write_json
+from geo4d.formats.files import write_json
 from geo4d.results.manifest import own_files
 from geo4d.results.places import check_name, is_mount_point, run_folder
 from geo4d.results.reader import load_result

@@ -9,9 +9,9 @@ import torch
 
 from geo4d.errors import MissingExtraError
 from geo4d.synthetic import render
-from geo4d.synthetic.objects import BOX, CONE, CYLINDER, SPHERE
 from geo4d.synthetic.render import clip_seed, iter_clips, iter_frames, make_scene, render_clip, track_points
 from geo4d.synthetic.scene import SCENE_KINDS, SceneConfig, SceneMix, without_movers
+from geo4d.synthetic.shapes import BOX, CONE, CYLINDER, SPHERE
 
 SIZE = (36, 60)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from geo4d.errors import InputError
-from geo4d.video.containers import PYAV_TESTED, VideoFile, _text_options, decoder_problem
+from geo4d.video.containers import VideoFile, _text_options
+from geo4d.video.decoder import PYAV_TESTED, decoder_problem
 from tests.video.clips import encode, pictures
 
 

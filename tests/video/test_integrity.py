@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from geo4d.errors import InputError, is_out_of_memory, memory_errors
-from geo4d.video.containers import PacketTime, VideoFile, first_lost
+from geo4d.video.containers import VideoFile
 from geo4d.video.integrity import find_damage
+from geo4d.video.lost import PacketTime, first_lost
 from tests.video.clips import encode, pictures
 
 FAST = {"deadline": "realtime", "cpu-used": "8"}

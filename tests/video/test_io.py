@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from geo4d.errors import InputError
-from geo4d.video.containers import VideoFile, sniff_container
+from geo4d.video.containers import VideoFile
 from geo4d.video.frames import list_frames
 from geo4d.video.io import Video, fit_size
 from geo4d.video.pictures import PictureFile
+from geo4d.video.sniff import sniff_container
 
 
 def pictures(num_frames, height=48, width=64):

@@ -4,8 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from geo4d.types import Reconstruction
-from geo4d.viewer.colors import (
+from geo4d.formats.ramps import (
     INVALID_COLOUR,
     SKY_COLOUR,
     confidence_to_colours,
@@ -13,6 +12,7 @@ from geo4d.viewer.colors import (
     disparity_range,
     ramp,
 )
+from geo4d.types import Reconstruction
 from geo4d.viewer.report import report_html, save_report, window_rows
 
 

@@ -103,7 +103,7 @@ def _memory() -> str:
 
 
 def _decoder() -> tuple[str, bool]:
-    from geo4d.video.containers import decoder_problem
+    from geo4d.video.decoder import decoder_problem
 
     problem = decoder_problem()
     if problem is not None:

@@ -72,7 +72,9 @@ def run(options: EvaluateOptions) -> int:
 
     from geo4d.apps.commands.reconstruct import parse_options
     from geo4d.apps.progress import StageBars
-    from geo4d.evaluation.run import EvaluationSettings, benchmark_names, evaluate
+    from geo4d.evaluation.layouts import benchmark_names
+    from geo4d.evaluation.run import evaluate
+    from geo4d.evaluation.settings import EvaluationSettings
     from geo4d.evaluation.tables import ablation_table, baseline_table, confidence_table, result_table
     from geo4d.formats.files import new_file
 
@@ -177,7 +179,8 @@ def _remove_parts(path: Path) -> None:
 def _save_plots(
     options: EvaluateOptions, model: str | None, model_settings: dict[str, Any], model_options: dict[str, Any]
 ) -> int:
-    from geo4d.evaluation.run import EvaluationSettings, predictions_for_plots
+    from geo4d.evaluation.run import predictions_for_plots
+    from geo4d.evaluation.settings import EvaluationSettings
 
     assert options.plots is not None
     settings = EvaluationSettings(

@@ -54,8 +54,8 @@ def run(options: ModelsOptions) -> int:
 
 
 def _list(options: ModelsOptions) -> int:
-    from geo4d.models.checkpoints import model_store
-    from geo4d.models.sources import SOURCES
+    from geo4d.models.store.download import model_store
+    from geo4d.models.store.sources import SOURCES
 
     store = model_store()
     print(f"local store: {store}\n")
@@ -69,8 +69,8 @@ def _list(options: ModelsOptions) -> int:
 
 def _pull(options: ModelsOptions) -> int:
     from geo4d.errors import CheckpointError
-    from geo4d.models.checkpoints import fetch_file, model_store
-    from geo4d.models.sources import SOURCES
+    from geo4d.models.store.download import fetch_file, model_store
+    from geo4d.models.store.sources import SOURCES
 
     if options.name not in SOURCES:
         raise CheckpointError(f"expected a model to pull ({', '.join(SOURCES)}), got {options.name!r}")
@@ -100,9 +100,9 @@ def _pull(options: ModelsOptions) -> int:
 def _pull_from_hub(options: ModelsOptions, folder: Path) -> int:
     """Fetch every repository of a model at one commit each, and record commits and hashes."""
     from geo4d.errors import CheckpointError
-    from geo4d.models.checkpoints import write_json
-    from geo4d.models.hub import PULLED, fetch_repository, read_pulled
-    from geo4d.models.sources import SOURCES
+    from geo4d.formats.files import write_json
+    from geo4d.models.store.hub import PULLED, fetch_repository, read_pulled
+    from geo4d.models.store.sources import SOURCES
 
     if options.name is None:
         raise CheckpointError("expected a model to pull")
@@ -114,6 +114,7 @@ def _pull_from_hub(options: ModelsOptions, folder: Path) -> int:
         pulled[repository.repository] = fetch_repository(
             repository, folder, revision, recorded.get("sha256", {}), offline=options.offline
         )
+        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PULLED, pulled)
         commit = pulled[repository.repository]["revision"]
         known = "hashes as published" if commit == repository.revision else "hashes recorded, none published"
@@ -124,7 +125,7 @@ def _pull_from_hub(options: ModelsOptions, folder: Path) -> int:
 
 def _convert(options: ModelsOptions) -> int:
     from geo4d.errors import CheckpointError
-    from geo4d.models.checkpoints import fetch_file
+    from geo4d.models.store.download import fetch_file
 
     if options.main is None or options.point_vae is None:
         raise CheckpointError("expected --main FILE and --point-vae FILE: the two files of the authors")
@@ -136,10 +137,10 @@ def _convert(options: ModelsOptions) -> int:
 
 
 def _convert_files(options: ModelsOptions, main: Path, point_vae: Path) -> int:
-    from geo4d.models.checkpoints import model_store
     from geo4d.models.geo4d.config import PRESETS
     from geo4d.models.geo4d.convert import convert
     from geo4d.models.geo4d.pipeline import DTYPES
+    from geo4d.models.store.download import model_store
 
     folder = convert(
         main,
@@ -158,9 +159,12 @@ def _convert_files(options: ModelsOptions, main: Path, point_vae: Path) -> int:
 
 def _verify(options: ModelsOptions) -> int:
     from geo4d.errors import CheckpointError
-    from geo4d.models.checkpoints import CONFIG, INDEX, ModelFolder, describe_keys, model_store, read_state
-    from geo4d.models.hub import PULLED, verify_pulled
-    from geo4d.models.sources import SOURCES
+    from geo4d.models.store.download import model_store
+    from geo4d.models.store.folder import CONFIG, INDEX, ModelFolder
+    from geo4d.models.store.hub import PULLED, verify_pulled
+    from geo4d.models.store.looks import describe_keys
+    from geo4d.models.store.reading import read_state
+    from geo4d.models.store.sources import SOURCES
 
     if options.name is None:
         raise CheckpointError("expected a model, a folder or a weight file to verify")

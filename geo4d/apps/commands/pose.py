@@ -43,8 +43,8 @@ class PoseOptions:
 
 def run(options: PoseOptions) -> int:
     """Pose, then say what the tracks told."""
+    from geo4d.results.verdict import judge_result
     from geo4d.run.repose import repose
-    from geo4d.run.verdict import judge_result
     from geo4d.tracks.sources import track_maker
 
     after = repose(

@@ -45,9 +45,9 @@ class ReconstructOptions:
 def run(options: ReconstructOptions) -> int:
     """Reconstruct, then say what came out."""
     from geo4d.apps.progress import StageBars
+    from geo4d.results.verdict import judge_result
     from geo4d.run.plan import RunPlan
     from geo4d.run.reconstruct import reconstruct
-    from geo4d.run.verdict import judge_result
 
     def show(plan: RunPlan) -> None:
         if not options.quiet:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geo4d.models.checkpoints import ModelFolder, iter_tensors, read_state, sha256_of, write_model_folder
+from geo4d.formats.hashes import sha256_of
 from geo4d.models.geo4d.conditioning import compute_constants
 from geo4d.models.geo4d.config import Geo4DConfig, full
 from geo4d.models.geo4d.weights import (
@@ -18,7 +18,9 @@ from geo4d.models.geo4d.weights import (
     normalise_point_vae,
     point_vae_table,
 )
-from geo4d.models.sources import GEO4D_LICENCE
+from geo4d.models.store.folder import ModelFolder, iter_tensors, write_model_folder
+from geo4d.models.store.reading import read_state
+from geo4d.models.store.sources import GEO4D_LICENCE
 
 NOTICE = """# Geo4D weights, converted
 

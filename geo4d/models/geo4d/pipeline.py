@@ -21,7 +21,6 @@ from geo4d.diffusion.samplers import gaussian_noise, sample_ddim
 from geo4d.diffusion.schedules import Spacing, make_ddim_table, make_schedule
 from geo4d.errors import CheckpointError, ResourceError, is_out_of_memory
 from geo4d.models.base import PredictorInfo, require_multiple
-from geo4d.models.checkpoints import ModelFolder, model_store
 from geo4d.models.geo4d import modalities
 from geo4d.models.geo4d.conditioning import ContextConstants, ImageTower, Resampler
 from geo4d.models.geo4d.config import Geo4DConfig
@@ -29,7 +28,9 @@ from geo4d.models.geo4d.unet import ContextKeys, UNet
 from geo4d.models.geo4d.vae import VAE, sample_moments
 from geo4d.models.geo4d.weights import make_parts
 from geo4d.models.layers import hold_weights, use_channels_last
-from geo4d.models.sources import GEO4D_LICENCE
+from geo4d.models.store.download import model_store
+from geo4d.models.store.folder import ModelFolder
+from geo4d.models.store.sources import GEO4D_LICENCE
 from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.resize import plan_size
 from geo4d.video.windows import padded_indices

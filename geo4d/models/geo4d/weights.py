@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from geo4d.diffusion.schedules import make_schedule, schedule_buffers
 from geo4d.errors import CheckpointError
-from geo4d.models.checkpoints import describe_keys
 from geo4d.models.geo4d.conditioning import ImageTower, Resampler, TextTower
 from geo4d.models.geo4d.config import Geo4DConfig, UNetConfig
 from geo4d.models.geo4d.unet import UNet
 from geo4d.models.geo4d.vae import VAE
+from geo4d.models.store.looks import describe_keys
 
 MAIN_PREFIXES = {
     "unet": "model.diffusion_model.",

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geo4d.models.base import PredictorInfo
-from geo4d.models.checkpoints import model_store
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig, Variant
 from geo4d.models.geometrycrafter.decode import (
     DecodedMaps,
@@ -22,8 +21,9 @@ from geo4d.models.geometrycrafter.decode import (
 )
 from geo4d.models.geometrycrafter.prior_maps import frame_records, merge_statistics
 from geo4d.models.geometrycrafter.windows import Conditioning, draw_noise, frame_noise
-from geo4d.models.identity import CheckedWeights, check_weights
-from geo4d.models.sources import SOURCES
+from geo4d.models.store.download import model_store
+from geo4d.models.store.identity import CheckedWeights, check_weights
+from geo4d.models.store.sources import SOURCES
 from geo4d.types import Prediction, Prior, PriorMaps, Window
 from geo4d.video.io import fit_size
 

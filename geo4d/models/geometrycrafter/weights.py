@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from geo4d.errors import CheckpointError
-from geo4d.models.checkpoints import read_safetensors
 from geo4d.models.filling import fill_network
 from geo4d.models.geometrycrafter.config import (
     GeometryCrafterConfig,
@@ -26,7 +25,8 @@ from geo4d.models.geometrycrafter.config import (
     Variant,
     from_published,
 )
-from geo4d.models.identity import CheckedWeights, check_weights
+from geo4d.models.store.identity import CheckedWeights, check_weights
+from geo4d.models.store.reading import read_safetensors
 
 if TYPE_CHECKING:
     from geo4d.models.geometrycrafter.stages import GeometryCrafter

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from geo4d.models.base import PredictorInfo
-from geo4d.models.identity import check_weights
 from geo4d.models.moge.config import MoGeOptions
 from geo4d.models.moge.infer import MoGeMaps, image_size, infer_moge
 from geo4d.models.moge.model import MoGe
 from geo4d.models.moge.weights import find_moge, load_moge
-from geo4d.models.sources import SOURCES
+from geo4d.models.store.identity import check_weights
+from geo4d.models.store.sources import SOURCES
 from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.io import fit_size
 

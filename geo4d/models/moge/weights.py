@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 from geo4d.errors import CheckpointError
-from geo4d.models.checkpoints import model_store, read_torch_file
 from geo4d.models.filling import fill_network
 from geo4d.models.moge.config import MoGeConfig
 from geo4d.models.moge.model import MoGe
+from geo4d.models.store.download import model_store
+from geo4d.models.store.pickles import read_torch_file
 
 FILE = "model.pt"
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from geo4d.errors import CheckpointError
-from geo4d.models.identity import CheckedWeights, file_sha256
+from geo4d.models.store.identity import CheckedWeights, file_sha256
 from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.model import TinyModel

@@ -81,7 +81,7 @@ def test_wrong_input_is_one_line_and_an_exit_code(folders, tmp_path, capsys):
 @pytest.mark.slow
 def test_held_out_set_with_trivial_predictors(tmp_path):
     pytest.importorskip("numba")
-    from geo4d.evaluation.run import heldout_sequence
+    from geo4d.evaluation.sequences import heldout_sequence
 
     sequence = heldout_sequence(20)
     guess = tmp_path / "predictions" / sequence.name

@@ -14,14 +14,14 @@ from torch import Tensor
 from geo4d.apps.commands import models
 from geo4d.apps.commands.models import ModelsOptions
 from geo4d.errors import CheckpointError, OutputError
-from geo4d.models import hub as hub_module
 from geo4d.models.base import load_predictor
 from geo4d.models.geo4d import config as configs
 from geo4d.models.geo4d.config import CLIPConfig, Geo4DConfig, ResamplerConfig, UNetConfig, VAEConfig
 from geo4d.models.geo4d.pipeline import load
 from geo4d.models.geo4d.weights import DEEPSPEED_PREFIX, PublishedKey, main_table, point_vae_table
-from geo4d.models.identity import PULLED, check_weights
-from geo4d.models.sources import SOURCES, HubRepository, PinnedFile
+from geo4d.models.store import hub as hub_module
+from geo4d.models.store.identity import PULLED, check_weights
+from geo4d.models.store.sources import SOURCES, HubRepository, PinnedFile
 
 
 def tiny() -> Geo4DConfig:

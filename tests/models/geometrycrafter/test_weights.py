@@ -84,7 +84,7 @@ def test_other_schedulers_are_refused():
 
 
 def test_pulled_files_lie_where_they_are_looked_for():
-    from geo4d.models.sources import SOURCES
+    from geo4d.models.store.sources import SOURCES
 
     hub = SOURCES["geometrycrafter"].hub
     folders = {f"{source.folder}/{pattern}" for source in hub for pattern in source.patterns}

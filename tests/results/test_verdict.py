@@ -5,7 +5,7 @@ import torch
 import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import DoubtfulResult
-from geo4d.run.verdict import judge_frames, judge_result
+from geo4d.results.verdict import judge_frames, judge_result
 
 
 def frames(usable: int, of: int) -> np.ndarray:

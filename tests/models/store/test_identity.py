@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from geo4d.errors import CheckpointError
-from geo4d.models import identity
+from geo4d.formats.hashes import sha256_of
 from geo4d.models.base import load_predictor
-from geo4d.models.checkpoints import sha256_of
-from geo4d.models.identity import check_weights, file_sha256
-from geo4d.models.sources import SOURCES
+from geo4d.models.store import identity
+from geo4d.models.store.identity import check_weights, file_sha256
+from geo4d.models.store.sources import SOURCES
 from geo4d.models.tiny import weights as tiny
 
 

@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from geo4d.errors import CheckpointError
-from geo4d.models.checkpoints import sha256_of, write_json
-from geo4d.models.sources import SOURCES, PinnedFile
+from geo4d.formats.files import write_json
+from geo4d.formats.hashes import sha256_of
+from geo4d.models.store.sources import SOURCES, PinnedFile
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def _remembered() -> dict[str, Any]:
 def _remember(key: str, entry: list[Any]) -> None:
     kept = {path: value for path, value in _remembered().items() if Path(path).is_file()}
     try:
+        _memory().parent.mkdir(parents=True, exist_ok=True)
         write_json(_memory(), {**kept, key: entry})
     except OSError as error:
         log.debug("hashes are not remembered: %s", error)

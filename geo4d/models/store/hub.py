@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from geo4d.errors import CheckpointError
-from geo4d.models.checkpoints import sha256_of
-from geo4d.models.identity import PULLED, check_pulled, compare, pinned_files, read_pulled
-from geo4d.models.sources import HubRepository
+from geo4d.formats.hashes import sha256_of
+from geo4d.models.store.identity import PULLED, check_pulled, compare, pinned_files, read_pulled
+from geo4d.models.store.sources import HubRepository
 
 __all__ = ["PULLED", "fetch_repository", "read_pulled", "verify_pulled"]
 

@@ -1,0 +1,123 @@
+"""Matroska and WebM: the chain of elements and their CRC-32."""
+
+import zlib
+
+from geo4d.video.damage.report import Damage, broken, early
+from geo4d.video.mp4 import Bytes
+
+_MATROSKA_TOP = {
+    0x114D9B74: "SeekHead",
+    0x1549A966: "Info",
+    0x1654AE6B: "Tracks",
+    0x1F43B675: "Cluster",
+    0x1C53BB6B: "Cues",
+    0x1941A469: "Attachments",
+    0x1043A770: "Chapters",
+    0x1254C367: "Tags",
+    0xEC: "Void",
+    0xBF: "CRC-32",
+}
+_MATROSKA_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF}
+_MATROSKA_SUMMED = {"Info", "Tracks", "Cluster"}
+_AFTER_CLUSTER = {0x1A45DFA3, *_MATROSKA_TOP} - _MATROSKA_CLUSTER
+"""What ends a cluster of unknown size."""
+
+
+def matroska_sizes(data: Bytes) -> list[tuple[int, int]]:
+    sizes: list[tuple[int, int]] = []
+    places = [(0, len(data))]
+    while places:
+        position, end = places.pop()
+        found: dict[int, int] = {}
+        while position < end:
+            element = _element(data, position)
+            if element is None or element[0] == 0x1F43B675:
+                break
+            key, start, stop = element
+            stop = end if stop is None else min(stop, end)
+            if key in (0x18538067, 0x1654AE6B, 0xAE, 0xE0):  # Segment, Tracks, TrackEntry, Video
+                places.append((start, stop))
+            elif key in (0xB0, 0xBA):  # PixelWidth, PixelHeight
+                found[key] = int.from_bytes(data[start:stop], "big")
+            position = stop
+        if len(found) == 2:
+            sizes.append((found[0xB0], found[0xBA]))
+    return sizes
+
+
+def _element(data: Bytes, position: int) -> tuple[int, int, int | None] | None:
+    """(identifier, start of the content, end of it or None when unknown) of an EBML element; None: there is none."""
+    if position >= len(data) or not data[position]:
+        return None
+    length = 9 - data[position].bit_length()
+    if length > 4:
+        return None
+    key = int.from_bytes(data[position : position + length], "big")
+    position += length
+    if position >= len(data) or not data[position]:
+        return None
+    length = 9 - data[position].bit_length()
+    mask = (1 << 7 * length) - 1
+    if position + length > len(data):
+        return None
+    size = int.from_bytes(data[position : position + length], "big") & mask
+    position += length
+    return key, position, None if size == mask else position + size
+
+
+def check_matroska(data: Bytes) -> Damage | None:
+    total = len(data)
+    head = _element(data, 0)
+    segment = None if head is None or head[2] is None else _element(data, head[2])
+    if segment is None or segment[0] != 0x18538067:
+        return Damage("its header is damaged")
+    _, position, declared = segment
+    if declared is not None and declared > total:
+        text = early(declared - total)
+    else:
+        text = ""
+    end = min(declared or total, total)
+    doubt: Damage | None = None
+    while position < end:
+        element = _element(data, position)
+        name = None if element is None else _MATROSKA_TOP.get(element[0])
+        if element is None or name is None:
+            if declared is None and element is not None and element[0] == 0x1A45DFA3:
+                break  # another recording behind a live one
+            return Damage(text or broken(position), position)
+        _, start, stop = element
+        if name == "Cluster":
+            inner = _check_cluster(data, start, min(stop or end, end), known=stop is not None)
+            if isinstance(inner, Damage):
+                return Damage(text or inner.text, inner.position)
+            if stop is not None and stop > end:
+                return Damage(text or early(stop - end), inner)
+            stop = inner if stop is None else stop
+        elif stop is None or stop > end:
+            return Damage(text or broken(position), position)
+        if name in _MATROSKA_SUMMED and not _sum_is_right(data, start, stop):
+            doubt = doubt or Damage(f"the check sum of the {name.lower()} at byte {position} is wrong")
+        position = stop
+    return Damage(text) if text else doubt
+
+
+def _check_cluster(data: Bytes, position: int, end: int, known: bool) -> Damage | int:
+    """Where a cluster ends, or what is wrong in it."""
+    before = position
+    while position < end:
+        element = _element(data, position)
+        if not known and element is not None and element[0] in _AFTER_CLUSTER:
+            return position
+        if element is None or element[0] not in _MATROSKA_CLUSTER or element[2] is None:
+            return Damage(broken(position), before)
+        if element[2] > end:
+            return Damage(early(element[2] - end) if end == len(data) else broken(position), position)
+        before, position = position, element[2]
+    return position
+
+
+def _sum_is_right(data: Bytes, start: int, stop: int) -> bool:
+    """Whether the CRC-32 that stands first in an element, if there is one, is that of the rest."""
+    if stop - start < 6 or data[start] != 0xBF or data[start + 1] != 0x84:
+        return True
+    return zlib.crc32(data[start + 6 : stop]) == int.from_bytes(data[start + 2 : start + 6], "little")

@@ -1,0 +1,127 @@
+"""The house rules that a machine can hold, on this checkout and on small trees that break each of them."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.shape import find_against, find_circles, iter_imports, measure, read_directions, read_sources
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = """
+| folder or file | job | may import |
+| --- | --- | --- |
+| `types.py` | nouns | - |
+| `geometry/` | cameras | types |
+| `apps/` | shells | all above |
+"""
+
+
+def make_tree(root: Path, files: dict[str, str], table: str = TABLE) -> Path:
+    (root / "CONTRIBUTING.md").write_text(table)
+    (root / "tests").mkdir()
+    for name, text in {"__init__.py": "", "types.py": "X = 1\n", **files}.items():
+        file = root / "geo4d" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return root
+
+
+@pytest.fixture(scope="module")
+def house():
+    return measure(ROOT)
+
+
+def test_every_import_follows_the_table_of_contributing(house):
+    assert house[1]["imports against the declared direction"] == []
+
+
+def test_every_room_has_a_row():
+    rooms = {s.room for s in read_sources(ROOT)} - {"", "__main__"}
+    assert rooms == set(read_directions(ROOT))
+
+
+def test_no_modules_import_each_other(house):
+    assert house[1]["import circles"] == []
+
+
+def test_the_root_is_small_and_no_file_is_large(house):
+    figures, behind = house
+    assert figures["files at the root of the package"] <= 6, behind["files at the root of the package"]
+    assert figures["largest file"] <= 600, behind["files over 450 lines"]
+    assert figures["files over 450 lines"] <= 5, behind["files over 450 lines"]
+
+
+def test_an_import_upwards_is_found_inside_a_function_too(tmp_path):
+    root = make_tree(
+        tmp_path,
+        {
+            "geometry/fit.py": "from geo4d.types import X\n\n\ndef f():\n    from geo4d import apps\n",
+            "apps/__init__.py": "import geo4d.geometry.fit\n",
+        },
+    )
+    assert find_against(read_sources(root), read_directions(root)) == [
+        "geo4d/geometry/fit.py:5 imports geo4d.apps"
+    ]
+
+
+def test_imports_that_never_run_do_not_count(tmp_path):
+    text = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from geo4d.apps import shell\n"
+    root = make_tree(tmp_path, {"geometry/fit.py": text, "apps/shell.py": ""})
+    assert find_against(read_sources(root), read_directions(root)) == []
+
+
+def test_a_room_without_a_row_may_import_nothing(tmp_path):
+    root = make_tree(tmp_path, {"cellar/box.py": "from geo4d.types import X\n"})
+    assert find_against(read_sources(root), read_directions(root)) == [
+        "geo4d/cellar/box.py:1 imports geo4d.types"
+    ]
+
+
+def test_a_circle_over_three_modules_is_found_once(tmp_path):
+    root = make_tree(
+        tmp_path,
+        {
+            "geometry/a.py": "import geo4d.geometry.b\n",
+            "geometry/b.py": "from geo4d.geometry import c\n",
+            "geometry/c.py": "def f():\n    from geo4d.geometry.a import x\n",
+            "geometry/d.py": "import geo4d.geometry.a\n",
+        },
+    )
+    sources = read_sources(root)
+    modules = {s.name for s in sources}
+    circles = find_circles({s.name: {m for _, m in iter_imports(s, modules)} for s in sources})
+    assert circles == [["geo4d.geometry.a", "geo4d.geometry.b", "geo4d.geometry.c"]]
+
+
+def test_a_row_that_points_upwards_is_refused(tmp_path):
+    root = make_tree(tmp_path, {}, TABLE.replace("| types |", "| types, apps |"))
+    with pytest.raises(ValueError, match="apps"):
+        read_directions(root)
+
+
+def test_figures_of_a_known_tree(tmp_path):
+    block = "".join(f"    x{i} = {i}\n" for i in range(90))
+    start = block[: block.index("    x7 ")]
+    root = make_tree(
+        tmp_path,
+        {
+            "geometry/long.py": f'"""Long."""\n\n\ndef f():\n    """Said."""\n{block}\n\ndef g():\n    pass\n',
+            "geometry/twin.py": f"def h():\n{start}",
+            "geometry/big.py": "x = 1\n" * 451,
+        },
+    )
+    (root / "tests/geometry").mkdir()
+    (root / "tests/geometry/test_long.py").write_text("\n\n1\n2\n")
+    figures, behind = measure(root)
+    assert behind["files over 450 lines"] == ["geo4d/geometry/big.py 451"]
+    assert behind["functions over 80 body lines"] == ["geo4d/geometry/long.py:4 f 90"]
+    assert figures["share of functions over 60 body lines"] == pytest.approx(1 / 3, abs=1e-4)
+    assert behind["modules without a test file"] == ["geo4d/geometry/twin.py"]
+    assert {name for name in behind["public names without a docstring"] if "long" in name} == {
+        "geo4d.geometry.long.g"
+    }
+    assert [d for d in behind["duplicated lines"] if "twin" in d] == [
+        f"geo4d/geometry/twin.py:{i}" for i in range(2, 9)
+    ]
+    code = 1 + 451 + (3 + 90 + 2) + 8  # types, big, long, twin
+    assert figures["test lines per code line"] == pytest.approx(2 / code, abs=1e-3)
