@@ -19,8 +19,8 @@ def save_recording(reconstruction: Reconstruction, path: Path, config: ExportCon
     """A recording for the rerun viewer (0.41).
 
     ``world`` states the axes, ``world/camera`` has the pose, ``world/camera/picture`` the pinhole camera and the picture,
-    ``.../depth`` the depth (0 where there is none), ``world/points`` the points of the frame. Time lines: ``frame`` (of
-    the result), ``source_frame`` and ``time`` (seconds in the source).
+    ``.../depth`` the depth (0 where there is none), ``world/points`` the points of the frame. Time lines: ``frame``
+    (of the result), ``source_frame`` and ``time`` (seconds in the source).
     """
     try:
         from rerun.chunk import LazyChunkStream

@@ -96,11 +96,8 @@ class UsdScene:
             self._set(attribute, [float(value / self._tenth_mm) for value in values])
         camera.CreateClippingRangeAttr(Gf.Vec2f(*clipping))
         camera.CreateProjectionAttr(UsdGeom.Tokens.perspective)
-        for name, millimetres in (("focal_mm", focal_mm), ("film_width_mm", width_mm)):
-            attribute = camera.GetPrim().CreateAttribute(
-                f"userProperties:{name}", Sdf.ValueTypeNames.Float, True
-            )
-            self._set(attribute, [float(value) for value in millimetres])
+        rate = camera.GetPrim().CreateAttribute("userProperties:fps", Sdf.ValueTypeNames.Float, True)
+        rate.Set(self._stage.GetFramesPerSecond())  # some importers leave the rate of their scene as it is
 
     def add_points(
         self, name: str, cloud: PointCloud, widths: Float[np.ndarray, " N"], number: int | None

@@ -161,7 +161,7 @@ def test_export_options(clip, tmp_path, capsys):
         ("--format", "ply", "-o", f"{tmp_path}/x.ply", "--frames", "::0"): 2,
         ("--format", "ply", "-o", f"{tmp_path}/x.ply", "--frames", "99"): 2,
         ("--format", "ply", "-o", f"{tmp_path}/x.ply", "--voxel-size", "1e-30"): 2,
-        ("--format", "usd", "-o", f"{tmp_path}/x.usd"): 2,
+        ("--format", "obj", "-o", f"{tmp_path}/x.obj"): 2,
     }.items():
         assert cli.main(["export", str(tmp_path / "out"), *words]) == code, words
     assert "Traceback" not in capsys.readouterr().err

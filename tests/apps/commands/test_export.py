@@ -57,3 +57,39 @@ def test_the_command_says_which_option_leaves_nothing(result, tmp_path, capsys) 
     words[-1] = "5"
     assert main(words) == 2
     assert "[0, 1]" in capsys.readouterr().err
+
+
+def test_help_lists_formats_options_and_an_example(capsys) -> None:
+    assert main(["export", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "geo4d export OUT --format usd -o shot.usdc",
+        "usd scene with camera, lens, points and plate (extra usd); .usdc .usdz .usda .usd",
+        "-o PATH",
+        "--reference X1,Y1,X2,Y2,FRAME,METRES",
+        "--up {camera,y,z}",
+    ):
+        assert words in text
+    assert "None}|" not in text
+
+
+def test_overwrite_scale_reference_and_suffix(result, tmp_path, capsys) -> None:
+    path = tmp_path / "a.npz"
+    words = ["export", str(result), "--format", "npz", "-o", str(path)]
+    assert main(words) == 0
+    assert main(words) == 4
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--scale", "3"]) == 0
+    with np.load(path) as data:
+        np.testing.assert_allclose(data["depth"], 6)
+    assert (
+        main([*words, "--overwrite", "--reference", "1.5,2.5,31.5,2.5,1,4"]) == 0
+    )  # 30 px at 2 / 30 each: 2 long
+    with np.load(path) as data:
+        np.testing.assert_allclose(data["depth"], 4, rtol=1e-6)
+        assert str(data["scale_kind"]) == "metric"
+    assert main([*words, "--overwrite", "--reference", "1,2"]) == 2
+    assert main([*words, "--overwrite", "--scale", "0"]) == 2
+    assert main(["export", str(result), "--format", "glb", "-o", str(tmp_path / "x.ply")]) == 2
+    assert "for the format glb" in capsys.readouterr().err
+    assert not (tmp_path / "x.ply").exists()
