@@ -32,7 +32,8 @@ from alignment_scenarios import Scenario, ScenarioPredictions, load_scenario, sc
 
 from geo4d.fusion import AlignConfig, Alignment, align, dense_reconstruction  # noqa: E402
 from geo4d.fusion.align import objective_on_all_pixels  # noqa: E402
-from geo4d.fusion.objective import Optics, evaluate_objective  # noqa: E402
+from geo4d.fusion.all_pixels import evaluate_objective  # noqa: E402
+from geo4d.fusion.pixel_terms import Optics  # noqa: E402
 from geo4d.fusion.variables import Variables  # noqa: E402
 
 MODES = {"published": AlignConfig.published, "corrected": AlignConfig.corrected}

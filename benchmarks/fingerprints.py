@@ -1,6 +1,6 @@
 """Fingerprints of what the package computes, so that a move of code can be shown to change nothing.
 
-    python benchmarks/fingerprints.py OUT.json [--against FILE] [--only PART ...] [--cache DIR]
+    python benchmarks/fingerprints.py OUT.json [--against FILE] [--only PART ...] [--match TEXT] [--cache DIR]
         [--samples ROOT] [--clips CLIP ...]
 
 Every case is a SHA-256 over the bytes of its arrays (float64 where the code has float64) and over all its diagnostics,
@@ -383,6 +383,7 @@ def main() -> int:
     parser.add_argument("output", type=Path, help="JSON file to write")
     parser.add_argument("--against", type=Path, help="JSON file of an earlier run to compare with")
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=list(PARTS), metavar="PART")
+    parser.add_argument("--match", default="", help="only cases with this text in their name")
     parser.add_argument("--cache", type=Path, help="folder that keeps what is rendered and tracked")
     parser.add_argument("--samples", type=Path, help="folder with recorded sequences")
     parser.add_argument("--clips", type=Path, nargs="*", default=[], help="more videos to run whole")
@@ -392,6 +393,8 @@ def main() -> int:
     found = {}
     for part in options.only:
         for name, case in PARTS[part](options):
+            if options.match not in name:
+                continue
             found[name] = case()
             print(name, json.dumps(found[name]), flush=True)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "opencv": cv2.__version__}

@@ -45,6 +45,12 @@ class MissingExtraError(Geo4DError):
         )
 
 
+class PluginError(Geo4DError):
+    """Code of another package, which an entry point names, cannot be used."""
+
+    exit_code = 6
+
+
 class ResourceError(Geo4DError):
     """Out of memory or another resource, after smaller settings were tried."""
 
@@ -73,6 +79,7 @@ _NO_MEMORY = (
     "unable to allocate",
     "can't start new thread",  # its stack finds no room
     "std::bad_alloc",
+    "failed to map segment from shared object",  # a library that is loaded when it is needed
     "cublas_status_alloc_failed",
 )
 
@@ -88,7 +95,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         text = str(cause).lower()
         if any(words in text for words in _NO_MEMORY):
             return True
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return False
 
 

@@ -22,6 +22,20 @@ ScaleKind = Literal["metric", "scale", "affine"]
 PointFrame = Literal["camera", "window", "world"]
 """``camera``: each frame's own camera. ``window``: the first camera of the window. ``world``: the reconstruction's."""
 
+CONVENTIONS = {
+    "camera_axes": "OpenCV: +x right, +y down, +z forward",
+    "c2w": "camera to world, column vectors; translations in the unit of depth; one world per scene (see world)",
+    "intrinsics": "pinhole, pixels of the maps, pixel centres at +0.5, no distortion",
+    "depth": "z-depth (not ray length); NaN = invalid, +inf = sky",
+    "confidence": "probability of a depth within 10 % once the scene's one factor is known; 0 where invalid",
+    "dynamic": "probability that the pixel shows something moving, 0 to 1",
+    "times_s": "presentation time in seconds, as the source states it",
+    "source_frames": "frame number in the source, from 0",
+    "scene": "scene number; a shot cut starts a new scene with a world and a scale of its own",
+    "reliable": "false where only rejected windows, or none, saw the frame, no camera was found, or no picture shows",
+}
+"""What the numbers of a ``Reconstruction`` mean, in the words that results on disk and exports state."""
+
 
 @dataclass(frozen=True)
 class Cameras:

@@ -27,7 +27,7 @@ scene = Reconstruction(
     c2w=np.tile(np.eye(4, dtype=np.float32), (5, 1, 1)), rgb=rng.random((5, 24, 32, 3)).astype(np.float32),
 )
 place = Path(sys.argv[1])
-endings = {"npz": ".npz", "ply": ".ply", "glb": ".glb", "tum": ".txt", "kitti": ".txt", "preview": ".mp4"}
+endings = {name: format.suffixes[0] for name, format in FORMATS.items() if format.suffixes and name not in ("exr", "png")}
 found = {}
 for name in FORMATS:
     for target in {place / "above" / f"file{endings.get(name, '')}", place / "above" / "folder"}:
@@ -46,15 +46,17 @@ print(json.dumps(found))
 
 
 def test_every_export(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", _ALL_FORMATS, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) >= 16
+    assert len(found) >= 22
     for name, (said, target, left) in found.items():
-        assert said.startswith(f"cannot write {target}: the disk is full; at most "), (name, said)
-        assert "bytes are needed" in said
+        if not said.startswith("MissingExtraError"):  # usd and rrd, where their extras are not installed
+            assert said.startswith(f"cannot write {target}: the disk is full; at most "), (name, said)
+            assert "bytes are needed" in said
         assert left == [], (name, left)
 
 
@@ -75,8 +77,11 @@ def test_several_files_appear_together_or_not_at_all(tmp_path):
         "k.json": "times",
     }
 
+    with pytest.raises(OutputError, match="pass --overwrite"), all_or_nothing(tmp_path / "k.txt", 10):
+        raise AssertionError("refused before the work")
+
     def fill() -> None:
-        with all_or_nothing(tmp_path / "k.txt", 10) as place:
+        with all_or_nothing(tmp_path / "k.txt", 10, overwrite=True) as place:
             place.write_text("new")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -92,7 +97,7 @@ def test_a_folder_with_files_is_joined_only_by_formats_of_single_files(tmp_path)
         place.mkdir()
         (place / "a.npz").write_text("y")
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["a.npz", "mine"]
-    with pytest.raises(OutputError, match="expected a new folder"), all_or_nothing(tmp_path / "folder", 1):
+    with pytest.raises(OutputError, match="exists already"), all_or_nothing(tmp_path / "folder", 1):
         raise AssertionError("refused before the work")
 
 

@@ -79,7 +79,8 @@ def test_an_output_that_another_program_has_open_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", held)
     with pytest.raises(OutputError, match="cannot write"), new_file(tmp_path / "a.txt") as path:
         path.write_text("new")
-    with pytest.raises(OutputError, match="cannot write"), all_or_nothing(tmp_path / "a.txt", 10) as path:
+    replaced = all_or_nothing(tmp_path / "a.txt", 10, overwrite=True)
+    with pytest.raises(OutputError, match="cannot write"), replaced as path:
         path.write_text("new")
     assert names_below(tmp_path) == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"

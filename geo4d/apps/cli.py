@@ -1,8 +1,8 @@
 """The command ``geo4d``: finds the command's module, parses its options, turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 another expected failure; 2 wrong usage; 3 input; 4 output; 5 weights; 6 a missing optional package;
-7 memory; 8 no usable geometry; 9 a doubtful result; 70 a bug; 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM. They belong
-to the classes of ``geo4d.errors``.
+Exit codes: 0 done; 1 another expected failure; 2 wrong usage; 3 input; 4 output; 5 weights; 6 a missing optional package
+or a broken plug-in; 7 memory; 8 no usable geometry; 9 a doubtful result; 70 a bug; 129, 130, 143 ended by SIGHUP, SIGINT,
+SIGTERM. They belong to the classes of ``geo4d.errors``.
 """
 
 import logging
@@ -181,7 +181,8 @@ def _run(name: str, words: Sequence[str]) -> int:
 
     module = import_module(f"geo4d.apps.commands.{name}")
     options_type = get_type_hints(module.run, include_extras=True)["options"]
-    options = tyro.cli(options_type, prog=f"geo4d {name}", args=list(words), description=module.__doc__)
+    about = module.describe() if hasattr(module, "describe") else module.__doc__
+    options = tyro.cli(options_type, prog=f"geo4d {name}", args=list(words), description=about)
     return module.run(options)
 
 

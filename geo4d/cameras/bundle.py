@@ -10,6 +10,7 @@ Axis names: N cameras, P points, O observations.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,14 +19,19 @@ from torch import Tensor
 
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.terms import (
-    MIN_DEPTH,
     BundleState,
-    depth_error,
-    project_points,
+    MeasuredDepth,
+    PointTerm,
+    Prior,
+    Reprojection,
     reprojection_error,
     robust_cost,
+    seen_by,
 )
 from geo4d.geometry.poses import so3_exp
+from geo4d.optimise.band import BandFactor, factor_band, solve_bordered
+from geo4d.optimise.damped import minimise
+from geo4d.optimise.manifold import mirror_of, moved_on_sphere, tangent_of
 from geo4d.optimise.small import cholesky_3x3, solve_3x3, sum_outer, whiten
 
 
@@ -84,29 +90,46 @@ class BundleResult:
     num_iterations: int
 
 
-class _Structure:
-    """Index tables that depend only on who saw what: blocks of points with the cameras that they touch."""
+LARGEST_STEP = 0.3
+"""Largest change of a log focal length or a radial coefficient in one step: beyond it the tangent says nothing."""
 
-    def __init__(self, observations: Observations, num_cameras: int, num_points: int, group: int) -> None:
-        camera, point = observations.camera, observations.point
-        first = torch.full((num_points,), num_cameras, dtype=torch.long).scatter_reduce(
-            0, point, camera, "amin", include_self=True
-        )
-        last = torch.zeros(num_points, dtype=torch.long).scatter_reduce(0, point, camera, "amax")
-        self.blocks: list[_Block] = []
-        local = torch.empty(num_points, dtype=torch.long)
-        block_of = first.div(group, rounding_mode="floor")
-        seen = torch.zeros(num_points, dtype=torch.bool)
-        seen[point] = True
-        self.extent = 1
-        for b in block_of[seen].unique().tolist():
-            members = ((block_of == b) & seen).nonzero()[:, 0]
-            low, high = int(first[members].min()), int(last[members].max()) + 1
-            local[members] = torch.arange(len(members))
-            rows = (block_of[point] == b).nonzero()[:, 0]
-            cell = (camera[rows] - low) * len(members) + local[point[rows]]
-            self.blocks.append(_Block(members, rows, cell, low, high))
-            self.extent = max(self.extent, high - low)
+LARGEST_RADIAL = 0.5
+"""Largest radial coefficient that is looked for: a barrel that shrinks the edges of a wide picture by a half."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each unknown stands in the system.
+
+    Attributes:
+        size: unknowns of each camera: translation (3), rotation (3), and its focal length if that is its own.
+        focal: column of the log focal length; None where it is fixed.
+        radial: column of the radial coefficient; None where it is held.
+        num_border: unknowns that all cameras share; their columns come after those of the camera.
+    """
+
+    size: int
+    focal: int | None
+    radial: int | None
+    num_border: int
+
+    @staticmethod
+    def of(config: BundleConfig) -> Layout:
+        """For the unknowns that a config frees."""
+        size = 7 if config.focal == "per_frame" else 6
+        shared = [name for name, on in _shared_unknowns(config).items() if on]
+        column = {name: size + k for k, name in enumerate(shared)}
+        focal = {"fixed": None, "per_frame": 6}.get(config.focal, column.get("focal"))
+        return Layout(size, focal, column.get("radial"), len(shared))
+
+    @property
+    def border(self) -> slice:
+        """Columns of what all cameras share."""
+        return slice(self.size, self.size + self.num_border)
+
+
+def _shared_unknowns(config: BundleConfig) -> dict[str, bool]:
+    return {"focal": config.focal == "shared", "radial": config.radial_prior > 0}
 
 
 @dataclass(frozen=True)
@@ -120,14 +143,27 @@ class _Block:
     high: int
 
 
-def mirror_of(points: Float[Tensor, "P 4"]) -> Float[Tensor, "P 4"]:
-    """Normal v of the reflection that takes each unit vector onto the last axis (Householder).
-
-    The first three columns of 1 - 2 v v^T / v^T v are the directions in which a point may move.
-    """
-    v = points.clone()
-    v[:, 3] += torch.where(points[:, 3] >= 0, 1.0, -1.0)
-    return v
+def _blocks_of(observations: Observations, num_cameras: int, num_points: int, group: int) -> list[_Block]:
+    """Index tables that depend only on who saw what: blocks of points with the cameras that they touch."""
+    camera, point = observations.camera, observations.point
+    first = torch.full((num_points,), num_cameras, dtype=torch.long).scatter_reduce(
+        0, point, camera, "amin", include_self=True
+    )
+    last = torch.zeros(num_points, dtype=torch.long).scatter_reduce(0, point, camera, "amax")
+    local = torch.empty(num_points, dtype=torch.long)
+    block_of = first.div(group, rounding_mode="floor")
+    seen = torch.zeros(num_points, dtype=torch.bool)
+    seen[point] = True
+    blocks = []
+    for b in block_of[seen].unique().tolist():
+        members = ((block_of == b) & seen).nonzero()[:, 0]
+        low, high = int(first[members].min()), int(last[members].max()) + 1
+        local[members] = torch.arange(len(members))
+        rows = (block_of[point] == b).nonzero()[:, 0]
+        blocks.append(
+            _Block(members, rows, (camera[rows] - low) * len(members) + local[point[rows]], low, high)
+        )
+    return blocks
 
 
 def bundle_adjust(
@@ -148,50 +184,38 @@ def bundle_adjust(
         the adjusted state with its errors; never worse than the start in robust cost.
     """
     config = config or BundleConfig()
-    num_cameras, num_points = len(state.w2c), len(state.points)
+    num_cameras = len(state.w2c)
     if fixed is None:
         fixed = torch.zeros(num_cameras, dtype=torch.bool)
         fixed[0] = True
-    system = NormalEquations(observations, fixed, config, num_cameras, num_points)
-    cost = system.cost(state)
-    damping = 1e-3
-    tried = 0
-    for _ in range(config.num_iterations):
-        system.linearise(state)
-        accepted = False
-        gain = 0.0
-        for _ in range(5):
-            tried += 1
-            candidate = system.step(state, damping)
-            new_cost = system.cost(candidate) if candidate is not None else math.inf
-            if candidate is not None and new_cost < cost:
-                gain = (cost - new_cost) / max(cost, 1e-12)
-                state, cost, accepted = candidate, new_cost, True
-                damping = max(damping * 0.2, 1e-9)
-                break
-            damping *= 8
-        if not accepted or gain < config.tolerance:
-            break
+    problem = BundleProblem(observations, fixed, config, num_cameras, len(state.points))
+    width = config.robust_width
+    state, report = minimise(
+        problem,
+        state,
+        num_steps=config.num_iterations,
+        widths=(width, width),
+        damping=1e-3,
+        tolerance=config.tolerance,
+    )
     information, spread = torch.zeros(num_cameras, 6, 6, dtype=torch.float64), math.inf
     if config.reliability:
-        system.linearise(state)
-        information, spread = system.reliability()
+        information, spread = reliability(problem.equations(state, width))
     error = reprojection_error(state, observations)
-    data_cost = robust_cost(error, observations.weight, config.robust_width)
-    return BundleResult(state, data_cost, cost, error, spread, information, tried)
+    data_cost = robust_cost(error, observations.weight, width)
+    return BundleResult(state, data_cost, report.cost_end, error, spread, information, report.num_steps)
 
 
-class NormalEquations:
-    """The normal equations of one problem: linearise, then solve for as many dampings as needed.
+class BundleProblem:
+    """Terms, priors and unknowns of one adjustment: a ``damped.Problem`` over ``BundleState``.
 
-    Columns of the extended Jacobian: the camera's own unknowns (6, or 7 with its focal), the shared focal, the
-    shared radial coefficient, the residual. Arrays have the observations (or points) last: all of this is
-    products of tiny matrices, which are fast only when written as sums of whole rows.
-
-    Attributes (after ``linearise``):
-        W: camera columns times point columns of every observation, [size, 3, O].
-        U: camera blocks of the normal matrix, [N, size + 3, size + 3].
-        V, w: point blocks and what couples them to the last three columns, [3, 3, P].
+    Attributes:
+        observations: those with weight, sorted by camera.
+        terms: what ties cameras to points.
+        priors: by unknown (``focal``, ``radial``): what pulls on it.
+        layout: columns of the unknowns.
+        free: which unknowns of which cameras may move.
+        extent: cameras that one run of the band holds.
     """
 
     def __init__(
@@ -206,266 +230,257 @@ class NormalEquations:
         keep = keep[observations.camera[keep].argsort(stable=True)]
         self.observations = observations.select(keep)
         self.per_camera = torch.bincount(self.observations.camera, minlength=num_cameras).tolist()
-        self.structure = _Structure(self.observations, num_cameras, num_points, config.group)
-        self.config, self.num_cameras, self.num_points = config, num_cameras, num_points
-        self.size = 7 if config.focal == "per_frame" else 6
-        self.shared = config.focal == "shared"
-        self.border = [k for k, on in enumerate((self.shared, config.radial_prior > 0)) if on]
-        self.extent = max(self.structure.extent, 2 if self.size == 7 else 1)
-        free = torch.ones(num_cameras, self.size, dtype=torch.bool)
-        free[fixed, :6] = False
+        self.num_cameras, self.num_points = num_cameras, num_points
+        self.terms: list[PointTerm] = [Reprojection(self.observations)]
+        if observations.log_depth is not None and observations.depth_weight is not None:
+            self.terms.append(MeasuredDepth(self.observations))
+        self.priors = _priors(config, num_cameras)
+        self.layout = Layout.of(config)
+        self.free = torch.ones(num_cameras, self.layout.size, dtype=torch.bool)
+        self.free[fixed, :6] = False
         if not config.with_translation:
-            free[:, :3] = False
-        self.free = free
+            self.free[:, :3] = False
+        self.blocks = _blocks_of(self.observations, num_cameras, num_points, config.group)
+        extent = max((block.high - block.low for block in self.blocks), default=1)
+        self.extent = max(
+            extent, 2 if self.layout.size == 7 else 1
+        )  # neighbours are coupled by their focal lengths
 
-    def cost(self, state: BundleState) -> float:
-        width = self.config.robust_width
-        error = reprojection_error(state, self.observations)
-        total = robust_cost(error, self.observations.weight, width)
-        if self.observations.log_depth is not None:
-            _, camera_points = project_points(state, self.observations)
-            depth = depth_error(state, self.observations, camera_points).abs()
-            total += robust_cost(depth, self.observations.weight, width)
-        if self.config.radial_prior > 0:
-            total += self.config.prior_strength * (state.radial / self.config.radial_prior) ** 2
-        return total + self._focal_terms(state)[0]
+    def evaluate(self, state: BundleState, width: float) -> tuple[float, BundleState]:
+        """Robust cost with the priors, pixels squared."""
+        total = sum(term.cost(state, width) for term in self.terms)
+        for name, prior in self.priors.items():
+            total += prior.cost(_numbers(state, name))
+        return total, state
 
-    def _focal_terms(self, state: BundleState) -> tuple[float, Tensor, Tensor, float]:
-        """Cost, gradient and diagonal curvature per camera, and the coupling of neighbours."""
-        config, log_focal = self.config, state.log_focal
-        gradient, curvature = torch.zeros_like(log_focal), torch.zeros_like(log_focal)
-        cost, link = 0.0, 0.0
-        if config.focal_prior is not None and config.focal != "fixed":
-            focal, spread = config.focal_prior
-            weight = config.prior_strength / spread**2 / len(log_focal)
-            difference = log_focal - math.log(focal)
-            curvature += weight
-            gradient += weight * difference
-            cost += float((weight * difference**2).sum())
-        if self.size == 7 and len(log_focal) > 1:
-            link = config.prior_strength / config.focal_smoothness**2
-            change = log_focal[1:] - log_focal[:-1]
-            gradient[1:] += link * change
-            gradient[:-1] -= link * change
-            curvature[1:] += link
-            curvature[:-1] += link
-            cost += float((link * change**2).sum())
-        return cost, gradient, curvature, link
+    def linearise(self, state: BundleState, width: float) -> Callable[[float], BundleState | None]:
+        """A function from a damping to the state after its step; None where the system is not positive."""
+        equations = self.equations(state, width)
+        return lambda damping: _moved(equations, state, damping)
 
-    def linearise(self, state: BundleState) -> None:
-        observations, size = self.observations, self.size
+    def equations(self, state: BundleState, width: float) -> NormalEquations:
+        """The normal equations at a state."""
+        layout, observations, size = self.layout, self.observations, self.layout.size
         camera, point = observations.camera, observations.point
+        seen = seen_by(state, observations)
+        found = [term.rows(state, seen, width) for term in self.terms]
+        num_rows = sum(len(rows.residual) for rows in found)
+        J = torch.zeros(num_rows, size + layout.num_border + 1, len(camera), dtype=torch.float64)
+        J_world = torch.empty(num_rows, 4, len(camera), dtype=torch.float64)
         world_to_camera = state.w2c[:, :3].permute(1, 2, 0)[:, :, camera]
-        X = state.points.T[:, point]
-        p = (world_to_camera * X).sum(1)
-        ahead = p[2] > MIN_DEPTH
-        z = p[2].clamp_min(MIN_DEPTH)
-        plane = p[:2] / z
-        radius = plane.square().sum(0)
-        stretch = 1 + state.radial * radius
-        focal = state.log_focal.exp()[camera]
-        uv = focal * stretch * plane
-        residual = uv - observations.uv.T
-        width = self.config.robust_width
-        root = (observations.weight * ahead / (1 + residual.square().sum(0) / width**2)).sqrt()
-        rows = 2 if observations.log_depth is None else 3
-        d_p = torch.zeros(rows, 3, len(z), dtype=z.dtype)
-        scale = focal / z * root
-        d_p[:2, :2] = plane[:, None] * plane * (2 * state.radial * scale)
-        d_p[0, 0] += stretch * scale
-        d_p[1, 1] += stretch * scale
-        d_p[:2, 2] = -(d_p[:2, :2] * plane).sum(1)
-        if rows == 3:
-            assert observations.depth_weight is not None
-            depth = depth_error(state, observations, p.T)
-            root_depth = (observations.weight * ahead / (1 + depth.square() / width**2)).sqrt()
-            root_depth = root_depth * (X[3] > MIN_DEPTH)
-            d_p[2, 2] = root_depth * observations.depth_weight / z
-
-        J = torch.zeros(rows, size + 3, len(z), dtype=z.dtype)
-        torch.mul(d_p, X[3], out=J[:, :3])
-        for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):  # rotations: p cross d_p
-            torch.sub(p[i] * d_p[:, j], p[j] * d_p[:, i], out=J[:, 3 + k])
-        if size == 7:
-            J[:2, 6] = uv * root
+        p, start = seen.camera_points, 0
+        for rows in found:
+            here = slice(start, start + len(rows.residual))
+            start = here.stop
+            torch.mul(rows.by_place, seen.w, out=J[here, :3])
+            for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):  # rotations: p cross by_place
+                torch.sub(p[i] * rows.by_place[:, j], p[j] * rows.by_place[:, i], out=J[here, 3 + k])
+            for column, derivative in ((layout.focal, rows.by_focal), (layout.radial, rows.by_radial)):
+                if column is not None and derivative is not None:
+                    J[here, column] = derivative
+            J[here, -1] = rows.residual
+            J_world[here] = (rows.by_place[:, :, None] * world_to_camera).sum(1)
+            if rows.by_w is not None:
+                J_world[here, 3] += rows.by_w
         if not bool(self.free.all()):
-            J[:, :size] *= self.free.T.to(z.dtype)[:, camera]
-        if self.shared:
-            J[:2, size] = uv * root
-        if self.config.radial_prior > 0:
-            J[:2, size + 1] = plane * (focal * radius * root)
-        J[:2, -1] = residual * root
-        if rows == 3:
-            J[2, -1] = depth * root_depth
-        d_X = (d_p[:, :, None] * world_to_camera).sum(1)
-        if rows == 3:
-            # depth is z / w: the homogeneous coordinate itself counts too
-            assert observations.depth_weight is not None
-            d_X[2, 3] -= root_depth * observations.depth_weight / X[3].clamp_min(MIN_DEPTH)
+            J[:, :size] *= self.free.T.to(J.dtype)[:, camera]
         mirror = mirror_of(state.points).T
-        v, along = mirror[:, point], (2 / mirror.square().sum(0))[point]
-        J_point = d_X[:, :3] - ((d_X * v).sum(1) * along)[:, None] * v[:3]
+        J_point = tangent_of(J_world, mirror[:, point], (2 / mirror.square().sum(0))[point])
         W = sum_outer(J, J_point)
-        self.W = W[:size]
-        self.w = torch.zeros(3, 3, self.num_points, dtype=z.dtype).index_add_(2, point, W[size:])
-        self.V = torch.zeros(3, 3, self.num_points, dtype=z.dtype).index_add_(
-            2, point, sum_outer(J_point, J_point)
-        )
-        self.U = torch.stack([torch.bmm(j, j.mT).sum(0) for j in J.split(self.per_camera, dim=2)])
-        _, gradient, curvature, self.link = self._focal_terms(state)
-        if self.shared:
-            self.U[:, size, size] += curvature
-            self.U[:, size, -1] += gradient
-        elif size == 7:
-            self.U[:, 6, 6] += curvature
-            self.U[:, 6, -1] += gradient
-        if self.config.radial_prior > 0:
-            weight = self.config.prior_strength / self.config.radial_prior**2
-            self.U[0, size + 1, size + 1] += weight
-            self.U[0, size + 1, -1] += weight * state.radial
+        shared = W.shape[0] - size
+        w = torch.zeros(shared, 3, self.num_points, dtype=J.dtype).index_add_(2, point, W[size:])
+        V = torch.zeros(3, 3, self.num_points, dtype=J.dtype)
+        V.index_add_(2, point, sum_outer(J_point, J_point))
+        U = torch.stack([torch.bmm(j, j.mT).sum(0) for j in J.split(self.per_camera, dim=2)])
+        link = 0.0
+        for name, column in (("focal", layout.focal), ("radial", layout.radial)):
+            if column is not None and name in self.priors:
+                gradient, curvature = self.priors[name].gradient(_numbers(state, name))
+                rows_of = slice(0, len(gradient))
+                U[rows_of, column, column] += curvature
+                U[rows_of, column, -1] += gradient
+                link = self.priors[name].link or link
+        return NormalEquations(self, W[:size], U, V, w, link)
 
-    def reduce(self, damping: float) -> Reduced:
-        """Schur complement without the points: block-tridiagonal in runs of ``extent`` cameras, plus a border.
 
-        W V^-1 W^T is formed as (W L^-T)(W L^-T)^T with V = L L^T: one dense product per block of points.
-        """
-        size, n, extent = self.size, self.num_cameras, self.extent
-        num_runs = -(-n // extent)
-        run = extent * size
-        factor = cholesky_3x3(self.V, damping)
-        Z = whiten(self.W, factor[:, self.observations.point])
-        z = whiten(self.w, factor)
-        corner = self.U[:, size:, size:].sum(0)
-        corner[:2, :2].diagonal().mul_(1 + damping)
-        corner = corner - z.flatten(1) @ z.flatten(1).T
-        U = self.U[:, :size, :size].clone()
-        U.diagonal(dim1=1, dim2=2).mul_(1 + damping)
-        held = torch.where(self.free, 0.0, 1.0)
-        level = self.U[:, :size, :size].diagonal(dim1=1, dim2=2).amax(0).clamp_min(1e-12)
-        U.diagonal(dim1=1, dim2=2).add_(held * level + 1e-10 * level)
-        diagonal = torch.zeros(num_runs, run, run, dtype=torch.float64)
-        below = torch.zeros(max(num_runs - 1, 0), run, run, dtype=torch.float64)
-        right = torch.zeros(num_runs * run, 3, dtype=torch.float64)
-        right[: n * size] = self.U[:, :size, size:].reshape(n * size, 3)
-        at, row = torch.arange(n).div(extent, rounding_mode="floor"), torch.arange(n) % extent
-        cells = diagonal.view(num_runs, extent, size, extent, size)
-        cells[at, row, :, row] = U
-        if self.link:
-            inside = at[1:] == at[:-1]
-            a, before, after = at[:-1], row[:-1], row[1:]
-            cells[a[inside], after[inside], 6, before[inside], 6] -= self.link
-            cells[a[inside], before[inside], 6, after[inside], 6] -= self.link
-            across = below.view(num_runs - 1, extent, size, extent, size)
-            across[a[~inside], after[~inside], 6, before[~inside], 6] -= self.link
-        for block in self.structure.blocks:
-            cameras, members = block.high - block.low, len(block.members)
-            table = torch.zeros(size * 3, cameras * members, dtype=torch.float64)
-            seen = Z.reshape(size * 3, -1)[:, block.rows]
-            table.scatter_(1, block.cell.expand(size * 3, -1), seen)
-            table = table.view(size, 3, cameras, members).permute(2, 0, 1, 3).reshape(cameras * size, -1)
-            width = cameras * size
-            product = table @ table.T
-            right[block.low * size : block.high * size] -= table @ z[:, :, block.members].flatten(1).T
-            first_run = block.low // extent
-            split = min((first_run + 1) * extent, block.high)
-            k, start = (split - block.low) * size, (block.low - first_run * extent) * size
-            diagonal[first_run, start : start + k, start : start + k] -= product[:k, :k]
-            if split < block.high:
-                rest = width - k
-                diagonal[first_run + 1, :rest, :rest] -= product[k:, k:]
-                below[first_run, :rest, start : start + k] -= product[k:, :k]
-        diagonal[-1].diagonal()[(n - (num_runs - 1) * extent) * size :] = 1.0
-        return Reduced(diagonal, below, right, corner, factor)
+def _priors(config: BundleConfig, num_cameras: int) -> dict[str, Prior]:
+    """What pulls on the unknowns that a config frees; the focal length is one number per camera, or shared by all."""
+    priors = {}
+    if config.focal != "fixed":
+        focal, spread = config.focal_prior or (1.0, math.inf)
+        link = config.prior_strength / config.focal_smoothness**2 if config.focal == "per_frame" else 0.0
+        priors["focal"] = Prior(config.prior_strength / spread**2 / num_cameras, math.log(focal), link)
+    if config.radial_prior > 0:
+        priors["radial"] = Prior(config.prior_strength / config.radial_prior**2, 0.0)
+    return priors
 
-    def step(self, state: BundleState, damping: float) -> BundleState | None:
-        reduced = self.reduce(damping)
-        solved = solve_block_tridiagonal(reduced.diagonal, reduced.below, reduced.right)
-        if solved is None:
-            return None
-        size, n = self.size, self.num_cameras
-        border = torch.zeros(2, dtype=torch.float64)
-        free = self.border
-        if free:
-            left = reduced.corner - reduced.right.T @ solved
-            factor, info = torch.linalg.cholesky_ex(left[free][:, free])
-            if int(info) != 0:
-                return None
-            border[free] = torch.cholesky_solve(-left[free][:, 2:], factor)[:, 0].clamp(-0.3, 0.3)
-        delta = -solved[:, 2] - solved[:, :2] @ border
-        delta_camera = delta[: n * size].reshape(n, size) * self.free
-        if not bool(torch.isfinite(delta_camera).all()):
-            return None
-        camera, point = self.observations.camera, self.observations.point
-        pull = (self.W * delta_camera.T.contiguous()[:, camera][:, None]).sum(0)
-        back = -self.w[2] - self.w[0] * border[0] - self.w[1] * border[1]
-        back.index_add_(1, point, -pull)
-        delta_point = solve_3x3(reduced.factor, back)
-        mirror = mirror_of(state.points)
-        along = 2 * (mirror[:, :3] * delta_point.T).sum(1) / mirror.square().sum(1)
-        points = state.points - along[:, None] * mirror
-        points[:, :3] += delta_point.T
-        points = points / points.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        motion = torch.eye(4, dtype=points.dtype).repeat(n, 1, 1)
-        motion[:, :3, :3] = so3_exp(delta_camera[:, 3:6])
-        motion[:, :3, 3] = delta_camera[:, :3]
-        log_focal = state.log_focal + border[0]
-        if size == 7:
-            log_focal = log_focal + delta_camera[:, 6].clamp(-0.3, 0.3)
-        radial = max(-0.5, min(0.5, state.radial + float(border[1])))
-        return BundleState(motion @ state.w2c, log_focal, points, radial)
 
-    def reliability(self) -> tuple[Float[Tensor, "N 6 6"], float]:
-        """Diagonal blocks of the Schur complement, and the spread of log focal for unit pixel noise."""
-        reduced = self.reduce(1e-6)
-        size, extent = self.size, self.extent
-        blocks = []
-        for c in range(self.num_cameras):
-            at, row = divmod(c, extent)
-            blocks.append(reduced.diagonal[at, row * size : row * size + 6, row * size : row * size + 6])
-        spread = math.inf
-        if self.shared:
-            solved = solve_block_tridiagonal(reduced.diagonal, reduced.below, reduced.right[:, :1])
-            if solved is not None:
-                left = float(reduced.corner[0, 0] - reduced.right[:, 0] @ solved[:, 0])
-                spread = 1 / math.sqrt(left) if left > 0 else math.inf
-        return torch.stack(blocks), spread
+def _numbers(state: BundleState, name: str) -> Float[Tensor, " n"]:
+    """The numbers of one unknown: a focal length per camera, or the radial coefficient."""
+    if name == "focal":
+        return state.log_focal
+    return torch.tensor([state.radial], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """The normal equations at a state. Arrays have the observations (or points) last: all of this is products of tiny
+    matrices, which are fast only when written as sums of whole rows.
+
+    Columns of the extended Jacobian: the camera's own unknowns, what all cameras share, the residual.
+
+    Attributes:
+        W: camera columns times point columns of every observation.
+        U: camera blocks of the normal matrix, with the shared columns and the residual.
+        V, w: point blocks, and what couples them to the shared columns and the residual.
+        link: minus the coupling of the focal lengths of neighbouring cameras.
+    """
+
+    problem: BundleProblem
+    W: Float[Tensor, "k 3 O"]
+    U: Float[Tensor, "N c c"]
+    V: Float[Tensor, "3 3 P"]
+    w: Float[Tensor, "b1 3 P"]
+    link: float
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """The camera system: ``right`` and ``corner`` have the columns (shared focal, radial, residual).
+    """The camera system after the points are eliminated: a band in runs of cameras, and a border.
 
-    ``factor``: Cholesky factors of the point blocks.
+    Attributes:
+        diagonal, below: blocks of the band.
+        right: coupling with the border, then the gradient, of every unknown of the band.
+        corner: of the border and the gradient.
+        factor: Cholesky factors of the point blocks.
     """
 
     diagonal: Float[Tensor, "B M M"]
     below: Float[Tensor, "B1 M M"]
-    right: Float[Tensor, "BM 3"]
-    corner: Float[Tensor, "3 3"]
+    right: Float[Tensor, "BM b1"]
+    corner: Float[Tensor, "b1 b1"]
     factor: Float[Tensor, "6 P"]
 
+    def band(self) -> BandFactor | None:
+        """Factor of the band; None where it is not positive."""
+        return factor_band(lambda k: self.diagonal[k], self.below, num_blocks=len(self.diagonal))
 
-def solve_block_tridiagonal(
-    diagonal: Float[Tensor, "B M M"], below: Float[Tensor, "B1 M M"], right: Float[Tensor, "BM R"]
-) -> Float[Tensor, "BM R"] | None:
-    """Solve a symmetric positive definite block-tridiagonal system; None when it is not positive definite."""
-    num, width, _ = diagonal.shape
-    rows = right.reshape(num, width, -1).clone()
-    factors: list[Tensor] = []
-    for k in range(num):
-        D = diagonal[k]
-        if k:
-            carried = torch.linalg.solve_triangular(factors[-1], below[k - 1].T, upper=False)
-            D = D - carried.T @ carried
-            rows[k] -= carried.T @ rows[k - 1]
-        factor, info = torch.linalg.cholesky_ex(D)
-        if int(info) != 0:
-            return None
-        factors.append(factor)
-        rows[k] = torch.linalg.solve_triangular(factor, rows[k], upper=False)
-    for k in range(num - 1, -1, -1):
-        if k + 1 < num:
-            carried = torch.linalg.solve_triangular(factors[k], below[k].T, upper=False)
-            rows[k] -= carried @ rows[k + 1]
-        rows[k] = torch.linalg.solve_triangular(factors[k].T, rows[k], upper=True)
-    return rows.reshape(num * width, -1)
+
+def reduce(equations: NormalEquations, damping: float) -> Reduced:
+    """Schur complement without the points: block-tridiagonal in runs of ``extent`` cameras, plus a border.
+
+    W V^-1 W^T is formed as (W L^-T)(W L^-T)^T with V = L L^T: one dense product per block of points.
+    """
+    problem, U = equations.problem, equations.U
+    size, n, extent = problem.layout.size, problem.num_cameras, problem.extent
+    num_border = problem.layout.num_border
+    num_runs = -(-n // extent)
+    run = extent * size
+    factor = cholesky_3x3(equations.V, damping)
+    Z = whiten(equations.W, factor[:, problem.observations.point])
+    z = whiten(equations.w, factor)
+    corner = U[:, size:, size:].sum(0)
+    corner[:num_border, :num_border].diagonal().mul_(1 + damping)
+    corner = corner - z.flatten(1) @ z.flatten(1).T
+    diagonal = torch.zeros(num_runs, run, run, dtype=torch.float64)
+    below = torch.zeros(max(num_runs - 1, 0), run, run, dtype=torch.float64)
+    right = torch.zeros(num_runs * run, num_border + 1, dtype=torch.float64)
+    right[: n * size] = U[:, :size, size:].reshape(n * size, -1)
+    at, row = torch.arange(n).div(extent, rounding_mode="floor"), torch.arange(n) % extent
+    cells = diagonal.view(num_runs, extent, size, extent, size)
+    cells[at, row, :, row] = _damped_cameras(equations, damping)
+    if equations.link:
+        inside = at[1:] == at[:-1]
+        a, before, after = at[:-1], row[:-1], row[1:]
+        cells[a[inside], after[inside], 6, before[inside], 6] -= equations.link
+        cells[a[inside], before[inside], 6, after[inside], 6] -= equations.link
+        across = below.view(num_runs - 1, extent, size, extent, size)
+        across[a[~inside], after[~inside], 6, before[~inside], 6] -= equations.link
+    for block in problem.blocks:
+        cameras, members = block.high - block.low, len(block.members)
+        table = torch.zeros(size * 3, cameras * members, dtype=torch.float64)
+        seen = Z.reshape(size * 3, -1)[:, block.rows]
+        table.scatter_(1, block.cell.expand(size * 3, -1), seen)
+        table = table.view(size, 3, cameras, members).permute(2, 0, 1, 3).reshape(cameras * size, -1)
+        width = cameras * size
+        product = table @ table.T
+        right[block.low * size : block.high * size] -= table @ z[:, :, block.members].flatten(1).T
+        first_run = block.low // extent
+        split = min((first_run + 1) * extent, block.high)
+        k, start = (split - block.low) * size, (block.low - first_run * extent) * size
+        diagonal[first_run, start : start + k, start : start + k] -= product[:k, :k]
+        if split < block.high:
+            rest = width - k
+            diagonal[first_run + 1, :rest, :rest] -= product[k:, k:]
+            below[first_run, :rest, start : start + k] -= product[k:, :k]
+    diagonal[-1].diagonal()[(n - (num_runs - 1) * extent) * size :] = 1.0
+    return Reduced(diagonal, below, right, corner, factor)
+
+
+def _damped_cameras(equations: NormalEquations, damping: float) -> Float[Tensor, "N k k"]:
+    """Blocks of the cameras alone, their diagonals raised; what is held gets the level of what is not."""
+    size = equations.problem.layout.size
+    U = equations.U[:, :size, :size].clone()
+    level = U.diagonal(dim1=1, dim2=2).amax(0).clamp_min(1e-12)
+    U.diagonal(dim1=1, dim2=2).mul_(1 + damping)
+    held = torch.where(equations.problem.free, 0.0, 1.0)
+    U.diagonal(dim1=1, dim2=2).add_(held * level + 1e-10 * level)
+    return U
+
+
+def _moved(equations: NormalEquations, state: BundleState, damping: float) -> BundleState | None:
+    """The state after one step."""
+    problem, layout = equations.problem, equations.problem.layout
+    size, n, num_border = layout.size, problem.num_cameras, layout.num_border
+    reduced = reduce(equations, damping)
+    band = reduced.band()
+    if band is None:
+        return None
+    found = solve_bordered(
+        band,
+        reduced.right[:, :num_border].T,
+        reduced.corner[:num_border, :num_border],
+        -reduced.right[:, num_border:],
+        -reduced.corner[:num_border, num_border:],
+        limit=LARGEST_STEP,
+    )
+    if found is None:
+        return None
+    delta_camera = found[0][: n * size, 0].reshape(n, size) * problem.free
+    border = found[1][:, 0]
+    if not bool(torch.isfinite(delta_camera).all()):
+        return None
+    camera, point = problem.observations.camera, problem.observations.point
+    pull = (equations.W * delta_camera.T.contiguous()[:, camera][:, None]).sum(0)
+    back = -equations.w[-1] - (equations.w[:-1] * border[:, None, None]).sum(0)
+    back.index_add_(1, point, -pull)
+    points = moved_on_sphere(state.points, solve_3x3(reduced.factor, back))
+    motion = torch.eye(4, dtype=points.dtype).repeat(n, 1, 1)
+    motion[:, :3, :3] = so3_exp(delta_camera[:, 3:6])
+    motion[:, :3, 3] = delta_camera[:, :3]
+    step = torch.cat([delta_camera, border.expand(n, -1)], 1)
+    log_focal, radial = state.log_focal, state.radial
+    if layout.focal is not None:
+        log_focal = log_focal + step[:, layout.focal].clamp(-LARGEST_STEP, LARGEST_STEP)
+    if layout.radial is not None:
+        radial = max(-LARGEST_RADIAL, min(LARGEST_RADIAL, radial + float(step[0, layout.radial])))
+    return BundleState(motion @ state.w2c, log_focal, points, radial)
+
+
+def reliability(equations: NormalEquations) -> tuple[Float[Tensor, "N 6 6"], float]:
+    """Diagonal blocks of the Schur complement, and the spread of a shared log focal for unit pixel noise."""
+    problem, layout = equations.problem, equations.problem.layout
+    reduced = reduce(equations, 1e-6)
+    size, extent = layout.size, problem.extent
+    blocks = []
+    for c in range(problem.num_cameras):
+        at, row = divmod(c, extent)
+        blocks.append(reduced.diagonal[at, row * size : row * size + 6, row * size : row * size + 6])
+    spread = math.inf
+    band = reduced.band() if layout.focal is not None and layout.focal >= size else None
+    if band is not None:
+        column = reduced.right[:, :1]
+        solved = band.solve(column.reshape(*reduced.diagonal.shape[:2], 1).clone()).reshape(-1)
+        left = float(reduced.corner[0, 0] - column[:, 0] @ solved)
+        spread = 1 / math.sqrt(left) if left > 0 else math.inf
+    return torch.stack(blocks), spread

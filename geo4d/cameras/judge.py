@@ -24,23 +24,9 @@ from geo4d.cameras.bundle import BundleConfig, BundleResult, bundle_adjust
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.rotations import mean_directions, rotation_chain
 from geo4d.cameras.terms import BundleState, project_points
+from geo4d.cameras.thresholds import LEAST_NOISE, MOST_RADIAL, NEEDED, READOUT_ERROR
 from geo4d.cameras.variance import inverse_depth_variance
 from geo4d.geometry.poses import rigid, so3_exp
-
-RADIAL_SPREAD = 0.05
-"""Spread of the radial distortion of an unknown lens: what phones and cameras leave in their pictures."""
-
-
-LEAST_NOISE = 0.03
-"""No tracker is believed to be better than this, pixels: interpolation alone errs by as much."""
-
-
-READOUT_ERROR = 0.05
-"""What is left of the effect of rows read one after the other when it is taken out by rotations known at whole frames."""
-
-
-_NEEDED = 0.2
-"""Share of the points that must need a moving camera."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +87,7 @@ def judge_depth(
         num_iterations=6,
         robust_width=width,
         prior_strength=settings.prior_strength * pixel_error**2,
-        radial_prior=RADIAL_SPREAD if free_lens else settings.radial_prior,
+        radial_prior=MOST_RADIAL if free_lens else settings.radial_prior,
         tolerance=1e-4,
         reliability=False,
         with_translation=True,
@@ -152,13 +138,13 @@ def judge_depth(
 
 def _gain(turned: _Timed, moving: _Timed, num_points: int, num_cameras: int) -> float:
     """Squared pixels that each further unknown of the moving camera explains: the mean, or that of the point that
-    ``_NEEDED`` of the points exceed, if that is less: a few points that move on their own do not make a moving camera.
+    ``NEEDED`` of the points exceed, if that is less: a few points that move on their own do not make a moving camera.
     """
     point = turned.observations.point
     less = turned.misfit().square().sum(1) - moving.misfit().square().sum(1)
     per_point = torch.zeros(num_points, dtype=torch.float64).index_add_(0, point, less.clamp(-25.0, 25.0))
     per_point = per_point / (1 + 3 * num_cameras / max(num_points, 1))
-    return float(torch.minimum(per_point.mean(), torch.quantile(per_point, 1 - _NEEDED)))
+    return float(torch.minimum(per_point.mean(), torch.quantile(per_point, 1 - NEEDED)))
 
 
 def turning_camera(

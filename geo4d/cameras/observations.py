@@ -91,6 +91,12 @@ def observation_area(observations: Observations, cells: int = 8) -> Float[Tensor
     return 1 / torch.bincount(cell).double()[cell]
 
 
+def point_area(observations: Observations, num_points: int) -> Float[Tensor, " P"]:
+    """How much of the pictures every point stands for; see ``observation_area``."""
+    area = torch.zeros(num_points, dtype=torch.float64)
+    return area.index_add_(0, observations.point, observation_area(observations))
+
+
 def mean_per_point(value: Float[Tensor, " O"], observations: Observations) -> Float[Tensor, " P"]:
     count = torch.bincount(observations.point).double()
     total = torch.zeros(len(count), dtype=torch.float64).index_add_(0, observations.point, value.double())

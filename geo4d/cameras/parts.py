@@ -14,18 +14,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.cameras.bundle import BundleConfig
-from geo4d.cameras.grow import grow_again, outward
+from geo4d.cameras.grow import grow, outward
 from geo4d.cameras.observations import Observations, spread_points
 from geo4d.cameras.refine import Refined, better, judge_state, refine
 from geo4d.cameras.terms import BundleState
+from geo4d.cameras.thresholds import LEAST_GAIN
 from geo4d.cameras.two_views import relative_pose
-
-LEAST_GAIN = 0.02
-"""A run of cameras gets its chance when it explains so much more of the pictures than the solution does there."""
 
 
 @dataclass(frozen=True)
-class _Seed:
+class _Hypothesis:
     """A run of cameras grown from one pair: what it explains there beyond the solution that it competes with."""
 
     gain: float
@@ -35,7 +33,7 @@ class _Seed:
     static: Bool[Tensor, " P"]
 
 
-def find_seeds(
+def find_hypotheses(
     refined: Refined,
     observations: Observations,
     *,
@@ -44,7 +42,7 @@ def find_seeds(
     gaps: Sequence[int] = (3, 6),
     num_places: int = 5,
     search_points: int = 300,
-) -> list[_Seed]:
+) -> list[_Hypothesis]:
     """Short runs of cameras from pairs all over the shot, two essential matrices each; those that explain most first.
 
     Args:
@@ -55,7 +53,7 @@ def find_seeds(
     """
     num_cameras = len(refined.state.w2c)
     run = min(run, num_cameras)
-    seeds: list[_Seed] = []
+    hypotheses: list[_Hypothesis] = []
     # Runs that share more than half of their cameras would find the same.
     num_places = min(num_places, 1 + math.ceil((num_cameras - run) / (run // 2)))
     for low in torch.linspace(0, num_cameras - run, num_places).round().long().unique().tolist():
@@ -89,8 +87,8 @@ def find_seeds(
             static = torch.zeros(len(refined.error), dtype=torch.bool)
             static[chosen] = candidate.static
             gain = candidate.explained(level) - now.explained(level)
-            seeds.append(_Seed(gain, (low, low + run), candidate.state, candidate.level, static))
-    return sorted(seeds, key=lambda seed: -seed.gain)
+            hypotheses.append(_Hypothesis(gain, (low, low + run), candidate.state, candidate.level, static))
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.gain)
 
 
 def _grow_pair(
@@ -118,7 +116,7 @@ def _grow_pair(
         state = BundleState(w2c, log_focal, torch.zeros(num_points, 4, dtype=torch.float64))
         # Two views fit all points that lie on their epipolar lines: only those of the matrix may be used.
         chosen = observations.select(among[observations.point])
-        state = grow_again(state, chosen, solved, 0.5 * pixel_error, order)
+        state = grow(state, chosen, solved, 0.5 * pixel_error, order)
         found_here = refine(
             state,
             observations,
@@ -141,27 +139,27 @@ def try_other_parts(
     num_tries: int = 3,
 ) -> Refined:
     """Grow the best runs of cameras that explain something else, and return what explains most in the end."""
-    seeds = find_seeds(refined, observations, pixel_error=pixel_error)
+    hypotheses = find_hypotheses(refined, observations, pixel_error=pixel_error)
     num_cameras, best = len(refined.state.w2c), refined
-    tried: list[_Seed] = []
-    for seed in seeds:
+    tried: list[_Hypothesis] = []
+    for hypothesis in hypotheses:
         if len(tried) == num_tries:
             break
-        if seed.gain < LEAST_GAIN or any(_same_part(seed, other) for other in tried):
+        if hypothesis.gain < LEAST_GAIN or any(_same_inliers(hypothesis, other) for other in tried):
             continue
-        tried.append(seed)
+        tried.append(hypothesis)
         w2c = torch.eye(4, dtype=torch.float64).repeat(num_cameras, 1, 1)
-        w2c[seed.run[0] : seed.run[1]] = seed.state.w2c
+        w2c[hypothesis.run[0] : hypothesis.run[1]] = hypothesis.state.w2c
         solved = torch.zeros(num_cameras, dtype=torch.bool)
-        solved[seed.run[0] : seed.run[1]] = True
-        order = outward(seed.run, 0, num_cameras)
+        solved[hypothesis.run[0] : hypothesis.run[1]] = True
+        order = outward(hypothesis.run, 0, num_cameras)
         state = replace(refined.state, w2c=w2c)
-        grown = grow_again(state, observations, solved, seed.level, order)
+        grown = grow(state, observations, solved, hypothesis.level, order)
         best = better(best, refine(grown, observations, settings))
     return best
 
 
-def _same_part(a: _Seed, b: _Seed) -> bool:
+def _same_inliers(a: _Hypothesis, b: _Hypothesis) -> bool:
     """Whether two runs of the same cameras are explained by nearly the same points."""
     shared = float((a.static & b.static).sum()) / max(float((a.static | b.static).sum()), 1.0)
     return a.run == b.run and shared > 0.6

@@ -14,6 +14,7 @@ from torch import Tensor
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.rotations import bearing
 from geo4d.cameras.terms import BundleState, reprojection_error, rescale
+from geo4d.cameras.thresholds import GOOD_SHARE, LEAST_NOISE
 from geo4d.optimise.small import sum_outer
 
 
@@ -93,3 +94,15 @@ def renew_points(state: BundleState, observations: Observations) -> tuple[Bundle
     better = new < old
     points = torch.where(better[:, None], again, state.points)
     return replace(state, points=points), torch.where(better, new, old)
+
+
+def level_of(error: Float[Tensor, " P"], observations: Observations, area: Float[Tensor, " P"]) -> float:
+    """Error below which ``GOOD_SHARE`` of the area lies, of points seen at least three times."""
+    often = torch.bincount(observations.point, minlength=len(error)) >= 3
+    usable = often & torch.isfinite(error)
+    if not bool(usable.any()):
+        return LEAST_NOISE
+    order = error[usable].argsort()
+    total = area[usable][order].cumsum(0)
+    at = int(torch.searchsorted(total, GOOD_SHARE * total[-1]))
+    return max(LEAST_NOISE, float(error[usable][order][min(at, len(order) - 1)]))

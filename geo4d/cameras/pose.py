@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from geo4d.cameras.published import published_cameras
 from geo4d.cameras.solve import solve_with_depth
 from geo4d.cameras.types import CameraSolveConfig, MotionCameras
 from geo4d.cameras.with_depth import sample_log_depth
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.poses import inverse
-from geo4d.tracks.follow import TrackConfig, track_points
-from geo4d.tracks.matches import Matcher, tracks_from_matches
+from geo4d.tracks.sources import TrackMaker, followed
 from geo4d.tracks.types import Tracks
 from geo4d.types import LazyFrames, Reconstruction
+
+Objective = Literal["depth", "published"]
 
 RELIABLE = 0.2
 """Least confidence of a pose that counts as reliable."""
@@ -32,8 +35,7 @@ def pose_frames(
     scene: Sequence[int] | None = None,
     masks: Iterable[Bool[Tensor, "H W"]] | None = None,
     per_frame_scale: bool = False,
-    track_config: TrackConfig | None = None,
-    matcher: Matcher | None = None,
+    tracker: TrackMaker = followed,
     config: CameraSolveConfig | None = None,
 ) -> MotionCameras:
     """Cameras of frames whose depth is known: track, then solve.
@@ -45,11 +47,10 @@ def pose_frames(
         scene: scene number of every frame; worlds never reach across scenes.
         masks: True on moving things, one per frame.
         per_frame_scale: the depth of every frame has a scale of its own; see ``MotionCameras.depth_scale``.
-        track_config: the tracker.
-        matcher: makes the tracks from matched pairs of frames instead of following points.
+        tracker: makes the tracks; see ``tracks.sources``.
         config: the solver.
     """
-    tracks = _track(frames, masks, scene, track_config, matcher)
+    tracks = _track(frames, masks, scene, tracker)
     return solve_with_depth(tracks, depth, intrinsics, per_frame_scale=per_frame_scale, config=config)
 
 
@@ -57,13 +58,9 @@ def _track(
     frames: Iterable[Float[Tensor, "H W 3"]],
     masks: Iterable[Bool[Tensor, "H W"]] | None,
     scene: Sequence[int] | None,
-    config: TrackConfig | None,
-    matcher: Matcher | None,
+    tracker: TrackMaker,
 ) -> Tracks:
-    if matcher is None:
-        tracks = track_points(frames, config, masks=masks)
-    else:
-        tracks = tracks_from_matches(frames, matcher, masks=masks)
+    tracks = tracker(frames, masks)
     if scene is None:
         return tracks
     if len(scene) != tracks.num_frames:
@@ -124,7 +121,8 @@ def pose_reconstruction(
     intrinsics: Float[Tensor, "*t 3 3"] | None = None,
     trajectory: Float[Tensor, "T 4 4"] | None = None,
     per_frame_scale: bool = False,
-    matcher: Matcher | None = None,
+    tracker: TrackMaker = followed,
+    objective: Objective = "depth",
     config: CameraSolveConfig | None = None,
 ) -> Reconstruction:
     """The same depth with new cameras.
@@ -136,7 +134,9 @@ def pose_reconstruction(
         intrinsics: pixels of the maps; None keeps those of the reconstruction (their focal length is refined).
         trajectory: known camera to world of every frame; only its scale is fitted.
         per_frame_scale: let every frame's depth change by a factor of its own (single-image predictors).
-        matcher: makes the tracks from matched pairs of frames instead of following points.
+        tracker: makes the tracks; see ``tracks.sources``.
+        objective: ``depth``: points are unknowns, depth is measured (``solve_with_depth``). ``published``: that of
+            GeometryCrafter's authors, without points or depth term; all depth maps are held in memory.
         config: see ``CameraSolveConfig``.
     Returns:
         with ``c2w``, ``intrinsics``, ``reliable`` and ``scene`` replaced, and what the tracks said in ``diagnostics``.
@@ -161,52 +161,92 @@ def pose_reconstruction(
     scene = (
         np.zeros(num_frames, np.int64) if reconstruction.scene is None else np.asarray(reconstruction.scene)
     )
-    tracks = _track(frames, masks, scene.tolist(), None, matcher)
+    tracks = _track(frames, masks, scene.tolist(), tracker)
     if tracks.num_frames != num_frames:
         raise ValueError(f"expected {num_frames} frames, got {tracks.num_frames}")
     tracked_K = resize_intrinsics(K, size, tracks.size)
+    if trajectory is not None:
+        return _along(reconstruction, tracks, tracked_K, K, trajectory)
+    if objective == "published":
+        return _by_published(reconstruction, tracks, tracked_K)
     config = config or CameraSolveConfig()
     if given:
         config = replace(config, depth_focal_spread=0.0)
-    if trajectory is not None:
-        if len(trajectory) != num_frames:
-            raise ValueError(f"expected a trajectory of {num_frames} poses, got {len(trajectory)}")
-        log_depth = sample_log_depth(tracks, _finite_depth(reconstruction))
-        factor = fit_trajectory_scale(tracks, log_depth, tracked_K, trajectory)
-        c2w = trajectory.double().clone()
-        c2w[:, :3, 3] *= factor
-        return replace(
-            reconstruction,
-            c2w=c2w.numpy(),
-            intrinsics=K.numpy(),
-            diagnostics={**reconstruction.diagnostics, "pose": {"trajectory_scale": factor}},
-        )
     motion = solve_with_depth(
         tracks, _finite_depth(reconstruction), tracked_K, per_frame_scale=per_frame_scale, config=config
     )
-    shots = np.zeros(num_frames, np.int64)
+    return _with_cameras(reconstruction, motion, per_frame_scale)
+
+
+def _along(
+    reconstruction: Reconstruction,
+    tracks: Tracks,
+    tracked_K: Float[Tensor, "T 3 3"],
+    K: Float[Tensor, "T 3 3"],
+    trajectory: Float[Tensor, "T 4 4"],
+) -> Reconstruction:
+    """On a known trajectory, whose scale is fitted."""
+    if len(trajectory) != reconstruction.num_frames:
+        raise ValueError(f"expected a trajectory of {reconstruction.num_frames} poses, got {len(trajectory)}")
+    log_depth = sample_log_depth(tracks, _finite_depth(reconstruction))
+    factor = fit_trajectory_scale(tracks, log_depth, tracked_K, trajectory)
+    c2w = trajectory.double().clone()
+    c2w[:, :3, 3] *= factor
+    pose = {"trajectory_scale": factor}
+    return replace(
+        reconstruction,
+        c2w=c2w.numpy(),
+        intrinsics=K.numpy(),
+        diagnostics={**reconstruction.diagnostics, "pose": pose},
+    )
+
+
+def _by_published(
+    reconstruction: Reconstruction, tracks: Tracks, tracked_K: Float[Tensor, "T 3 3"]
+) -> Reconstruction:
+    """By the published objective; the first camera becomes the identity."""
+    depth = torch.stack(list(_finite_depth(reconstruction)))
+    found, curve = published_cameras(tracks, depth, tracked_K)
+    c2w = found.c2w().double()
+    height, width = reconstruction.size
+    K = torch.eye(3, dtype=torch.float64).repeat(len(c2w), 1, 1)
+    focal = torch.tensor([width, height]) / 2 / torch.tan(found.fov.double() / 2)
+    K[:, [0, 1], [0, 1]] = focal
+    K[:, :2, 2] = torch.tensor([width / 2, height / 2], dtype=torch.float64)
+    pose = {"objective": "published", "loss": [round(float(curve[k]), 8) for k in (0, -1)]}
+    return replace(
+        reconstruction,
+        c2w=(inverse(c2w[:1]) @ c2w).numpy(),
+        intrinsics=K.numpy(),
+        diagnostics={**reconstruction.diagnostics, "pose": pose},
+    )
+
+
+def _with_cameras(
+    reconstruction: Reconstruction, motion: MotionCameras, per_frame_scale: bool
+) -> Reconstruction:
+    """With solved cameras, and what the tracks said."""
+    shots = np.zeros(reconstruction.num_frames, np.int64)
     for number, shot in enumerate(motion.shots):
         shots[shot.start : shot.stop] = number
     reliable = motion.confidence.numpy() >= RELIABLE
     if reconstruction.reliable is not None:
         reliable &= np.asarray(reconstruction.reliable)
-    scale = motion.depth_scale
+    depth, scale = reconstruction.depth, motion.depth_scale
+    if per_frame_scale and scale is not None:
+        depth = _scaled_depth(reconstruction, scale)
+    pose = {
+        "shots": [{k: v for k, v in asdict(s).items() if k != "starts"} for s in motion.shots],
+        "confidence": [round(float(c), 4) for c in motion.confidence],
+    }
     return replace(
         reconstruction,
-        depth=_scaled_depth(reconstruction, scale)
-        if per_frame_scale and scale is not None
-        else reconstruction.depth,
+        depth=depth,
         c2w=motion.c2w.numpy(),
-        intrinsics=resize_intrinsics(motion.intrinsics, motion.size, size).numpy(),
+        intrinsics=resize_intrinsics(motion.intrinsics, motion.size, reconstruction.size).numpy(),
         reliable=reliable,
         scene=shots,
-        diagnostics={
-            **reconstruction.diagnostics,
-            "pose": {
-                "shots": [{k: v for k, v in asdict(s).items() if k != "starts"} for s in motion.shots],
-                "confidence": [round(float(c), 4) for c in motion.confidence],
-            },
-        },
+        diagnostics={**reconstruction.diagnostics, "pose": pose},
     )
 
 

@@ -1,8 +1,9 @@
 """The published objective for cameras from point maps and tracks, as its authors' code states it.
 
-Kept for comparison; ``solve_with_depth`` is what the package uses. Per window, every track is lifted with the depth of
-each frame i, moved into every frame j and compared there with the track, in normalised device coordinates. There is no
-depth term, although the paper's equation has one; see ``docs/decisions/camera_objective.md``.
+Reached by ``geo4d pose --objective published``; ``solve_with_depth`` is what the package uses otherwise. Per window,
+every track is lifted with the depth of each frame i, moved into every frame j and compared there with the track, in
+normalised device coordinates. There is no depth term, although the paper's equation has one; see
+``docs/decisions/camera_objective.md``.
 
 Axis names: T frames, V frames of a window, N tracks of a window.
 Source: GeometryCrafter, supplement, Eq. (9) and (10).
@@ -11,13 +12,14 @@ Source: GeometryCrafter, supplement, Eq. (9) and (10).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.geometry.poses import inverse, quaternion_to_matrix, rigid
+from geo4d.tracks.types import Tracks
 
 _LEAST_DEPTH = 0.1
 
@@ -135,3 +137,48 @@ def published_adam(
         curve.append(loss.detach())
     done = PublishedCameras(quaternion.detach(), translation.detach(), fov.detach())
     return done, torch.stack(curve) if curve else torch.zeros(0)
+
+
+def published_cameras(
+    tracks: Tracks,
+    depth: Float[Tensor, "T H W"],
+    intrinsics: Float[Tensor, "T 3 3"],
+    *,
+    window: int = 12,
+    stride: int = 6,
+    num_steps: int = 1000,
+) -> tuple[PublishedCameras, Float[Tensor, " S"]]:
+    """Cameras of depth maps by the published objective and optimiser, on any tracks.
+
+    Args:
+        tracks: of the whole video; its shots are not told apart, as in the published code.
+        depth: z-depth, NaN where unknown: tracks are not used there.
+        intrinsics: pixels of the tracked pictures; the start of the field of view, principal point in the middle.
+        window, stride: frames whose pairs are compared, and from one window to the next.
+        num_steps: of Adam.
+    Returns:
+        cameras, and the loss before every step.
+    Raises:
+        ValueError: depth or intrinsics of the wrong length, or no window with tracks.
+    """
+    num_frames = tracks.num_frames
+    if len(depth) != num_frames or len(intrinsics) != num_frames:
+        raise ValueError(
+            f"expected {num_frames} depth maps and intrinsics, got {len(depth)} and {len(intrinsics)}"
+        )
+    height, width = tracks.size
+    scale = torch.tensor([depth.shape[2] / width, depth.shape[1] / height])
+    known = torch.isfinite(depth) & (depth > 0)
+    filled = torch.where(known, depth, 0.0)
+    windows = []
+    for start in range(0, max(num_frames - window + stride, 1), stride):
+        xy, visible = tracks.window(start, min(start + window, num_frames))
+        if xy.shape[1] == 0:
+            continue
+        made = window_tracks(start, xy * scale, visible, filled)
+        windows.append(replace(made, visible=made.visible & (made.depth > 0)))
+    if not windows:
+        raise ValueError("expected tracks that share frames, got none")
+    half = intrinsics.new_tensor([width / 2, height / 2])
+    focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], 1)
+    return published_adam(published_start((2 * torch.atan(half / focal)).float()), windows, num_steps)

@@ -18,21 +18,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.cameras.bundle import BundleConfig, BundleResult, bundle_adjust
-from geo4d.cameras.grow import grow_again, outward
-from geo4d.cameras.observations import Observations, observation_area
-from geo4d.cameras.points import renew_points
+from geo4d.cameras.grow import grow, outward
+from geo4d.cameras.observations import Observations, observation_area, point_area
+from geo4d.cameras.points import level_of, renew_points
 from geo4d.cameras.terms import BundleState, reprojection_error, tidy
-
-STATIC_LIMIT = 3.0
-"""A point is used as long as its error is at most this many times that of a good one."""
-
-
-_QUANTILE = 0.15
-"""Which error is that of a good point, as a share of the pictures: most of them may be covered by movers."""
-
-
-_LEAST_NOISE = 0.02
-"""No track is believed to be better than this, pixels."""
+from geo4d.cameras.thresholds import INLIER, LOOSE, STRAY
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Refined:
 
     @property
     def static(self) -> Bool[Tensor, " P"]:
-        return self.error < STATIC_LIMIT * self.level
+        return self.error < INLIER * self.level
 
     def explained(self, level: float) -> float:
         """Share of the area that points explain, those that fit better counting more.
@@ -63,7 +53,7 @@ class Refined:
         Args:
             level: error of a good point, pixels: the yardstick when several solutions are compared.
         """
-        fit = (1 - (self.error / (STATIC_LIMIT * level)).square()).clamp_min(0)
+        fit = (1 - (self.error / (INLIER * level)).square()).clamp_min(0)
         return float((self.area * fit).sum() / self.area.sum().clamp_min(1e-9))
 
     def share_explained(self, pixel_error: float) -> float:
@@ -80,9 +70,8 @@ def judge_state(state: BundleState, observations: Observations) -> Refined:
     """Make every point anew where that fits better, and measure what the cameras explain."""
     state, error = renew_points(tidy(state), observations)
     state = _before_infinity(state)
-    area = torch.zeros(len(state.points), dtype=torch.float64)
-    area.index_add_(0, observations.point, observation_area(observations))
-    return Refined(state, error, _level(error, observations, area), area)
+    area = point_area(observations, len(state.points))
+    return Refined(state, error, level_of(error, observations, area), area)
 
 
 def _before_infinity(state: BundleState) -> BundleState:
@@ -94,18 +83,6 @@ def _before_infinity(state: BundleState) -> BundleState:
     w2c = state.w2c.clone()
     w2c[:, :3, 3] *= -1
     return replace(state, w2c=w2c, points=state.points * turned)
-
-
-def _level(error: Float[Tensor, " P"], observations: Observations, area: Float[Tensor, " P"]) -> float:
-    """Error below which ``_QUANTILE`` of the area lies, of points seen at least three times."""
-    often = torch.bincount(observations.point, minlength=len(error)) >= 3
-    usable = often & torch.isfinite(error)
-    if not bool(usable.any()):
-        return _LEAST_NOISE
-    order = error[usable].argsort()
-    total = area[usable][order].cumsum(0)
-    at = int(torch.searchsorted(total, _QUANTILE * total[-1]))
-    return max(_LEAST_NOISE, float(error[usable][order][min(at, len(order) - 1)]))
 
 
 def refine(
@@ -127,13 +104,13 @@ def refine(
     current = judge_state(state, observations)
     for turn in range(num_rounds):
         current = replace(current, level=min(current.level, most))
-        limit = STATIC_LIMIT * current.level * (3 if turn == 0 else 1)
-        near = reprojection_error(current.state, observations) < 20 * current.level
+        limit = (LOOSE if turn == 0 else INLIER) * current.level
+        near = reprojection_error(current.state, observations) < STRAY * current.level
         weight = observations.weight * (near & (current.error < limit)[observations.point])
         config = replace(
             settings,
             num_iterations=num_iterations,
-            robust_width=3 * current.level,
+            robust_width=INLIER * current.level,
             prior_strength=settings.prior_strength * current.level**2,
             tolerance=1e-5,
             reliability=turn == num_rounds - 1,
@@ -172,7 +149,7 @@ def repair(refined: Refined, observations: Observations, settings: BundleConfig)
     solved = torch.zeros(num_cameras, dtype=torch.bool)
     solved[core[0] : core[1]] = True
     order = outward(core, 0, num_cameras)
-    grown = grow_again(refined.state, observations, solved, refined.level, order)
+    grown = grow(refined.state, observations, solved, refined.level, order)
     return better(refined, refine(grown, observations, settings))
 
 

@@ -9,15 +9,14 @@ Axis names: T frames of the video, N keyframes of a shot, P points, O observatio
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.cameras.bundle import BundleConfig, BundleResult, bundle_adjust
+from geo4d.cameras.bundle import BundleConfig, bundle_adjust
 from geo4d.cameras.frames import (
     Adjusted,
     Findings,
@@ -27,8 +26,7 @@ from geo4d.cameras.frames import (
     finish,
     unknown_shot,
 )
-from geo4d.cameras.grow import GrowthStart, chain
-from geo4d.cameras.judge import DepthJudgement, judge_depth
+from geo4d.cameras.grow import grow, outward
 from geo4d.cameras.keyframes import (
     KeyframeView,
     best_window,
@@ -37,28 +35,24 @@ from geo4d.cameras.keyframes import (
     restricted,
     view_of,
 )
-from geo4d.cameras.observations import Observations, shared_points, spread_points
+from geo4d.cameras.kind import kind_of_refined, kind_of_start, turning_kind
+from geo4d.cameras.observations import Observations, shared_points
 from geo4d.cameras.parts import try_other_parts
 from geo4d.cameras.pieces import NOT_EXPLAINED, solve_in_pieces
-from geo4d.cameras.points import triangulate
-from geo4d.cameras.problem import ShotProblem, by_frame, refine_settings, shot_problem
+from geo4d.cameras.points import point_error, triangulate
+from geo4d.cameras.problem import ShotProblem, refine_settings, shot_problem
 from geo4d.cameras.refine import Refined, refine, repair
-from geo4d.cameras.rotations import bearing, fit_rotation, mean_directions, relative_rotations, rotation_chain
-from geo4d.cameras.start import MOVER_LIMIT, StartResult, find_start
-from geo4d.cameras.terms import BundleState, reprojection_error, robust_cost
+from geo4d.cameras.rotations import bearing, fit_rotation, mean_directions
+from geo4d.cameras.start import StartResult, find_start
+from geo4d.cameras.terms import BundleState, reprojection_error
+from geo4d.cameras.thresholds import LEAST_EXPLAINED, LOOSE, STRAY
 from geo4d.cameras.types import CameraSolveConfig, MotionCameras, MotionKind
 from geo4d.cameras.with_depth import sample_log_depth, solve_shot_with_depth
+from geo4d.cameras.worth import carries_depth, judge_shot_depth, with_focal
 from geo4d.geometry.cameras import centred_intrinsics
-from geo4d.geometry.poses import inverse, rigid, rotation_angle, so3_log
+from geo4d.geometry.poses import inverse
 from geo4d.optimise.threads import one_thread
 from geo4d.tracks.types import Tracks
-
-ASSUMED_FOCAL = 0.1
-"""Spread of the logarithm of a focal length from tracks above which the prior has its say."""
-
-
-LEAST_EXPLAINED = 0.2
-"""Confidence (share of the tracks explained) of most frames of a shot below which its cameras are not believed at all."""
 
 
 def fit_cameras(
@@ -214,19 +208,19 @@ def solve_shot(problem: ShotProblem) -> ShotSolution:
     run = best_window(problem, view, config.window)
     window, chosen = restricted(view, *run, config.min_points)
     start = _find_start(problem, window, run[1] - run[0], len(chosen))
-    kind, parallax = _kind_of_start(problem, start, window, run[1] - run[0])
+    kind, parallax = kind_of_start(problem, start, window, run[1] - run[0])
     if kind == "parallax":
-        grown = _grow(problem, view, run, start, chosen)
+        grown = _grow(problem, view, run, start)
     else:
         grown = _turn(problem, view, start)
     dense = _denser_view(problem, view)
     best = _Hypothesis(kind, parallax, _refine_densely(problem, grown, dense, kind))
     if _doubtful(problem, best.refined):
         best = _other_parts(problem, dense, best)
-    judged = _judge_depth(problem, dense, best.refined)
-    if best.kind == "parallax" and not _carries_depth(config, judged):
-        best = replace(best, kind=_turning_kind(problem, judged.turned), parallax=judged.parallax)
-    refined, spread, assumed = _with_focal(problem, dense, best, judged)
+    judged = judge_shot_depth(problem, dense, best.refined)
+    if best.kind == "parallax" and not carries_depth(config, judged):
+        best = replace(best, kind=turning_kind(problem, judged.turned), parallax=judged.parallax)
+    refined, spread, assumed = with_focal(problem, dense, best.refined, best.kind, judged)
     adjusted = _as_adjusted(dense, refined)
     frames = all_frames(problem, adjusted, best.kind, unit_depth=True)
     findings = Findings(
@@ -256,25 +250,21 @@ def _find_start(problem: ShotProblem, window: Observations, num_cameras: int, nu
     )
 
 
-def _grow(
-    problem: ShotProblem, view: KeyframeView, run: tuple[int, int], start: StartResult, chosen: Tensor
-) -> Adjusted:
-    """All keyframes from the solved window, then everything adjusted at once."""
-    N = view.num_cameras
+def _grow(problem: ShotProblem, view: KeyframeView, run: tuple[int, int], start: StartResult) -> Adjusted:
+    """All keyframes from the solved window, then everything adjusted at once to what the grown cameras explain."""
+    N, obs = view.num_cameras, view.observations
     log_focal = start.bundle.state.log_focal[0].repeat(N)
     if problem.known_focal is not None:
         log_focal = problem.known_focal[view.keyframes].log()
-    moving = torch.zeros(view.num_points, dtype=torch.bool)
-    moving[chosen] = ~start.static
-    state = start.bundle.state
-    grown = chain(
-        problem, view, GrowthStart(run, state.w2c, log_focal, (chosen, state.points), moving), MOVER_LIMIT
-    )
-    known = grown.has_point
-    renumber = torch.cumsum(known, 0) - 1
-    keep = known[view.observations.point]
-    obs = view.observations.select(keep, renumber[view.observations.point[keep]])
-    obs = replace(obs, weight=(~grown.moving[known])[obs.point].double())
+    w2c = torch.eye(4, dtype=torch.float64).repeat(N, 1, 1)
+    w2c[slice(*run)] = start.bundle.state.w2c
+    solved = torch.zeros(N, dtype=torch.bool)
+    solved[slice(*run)] = True
+    state = BundleState(w2c, log_focal, torch.zeros(view.num_points, 4, dtype=torch.float64))
+    state = grow(state, obs, solved, start.level, outward(run, 0, N))
+    error = point_error(reprojection_error(state, obs), obs, view.num_points)
+    explained = error < LOOSE * max(start.level, problem.pixel_error)
+    obs = replace(obs, weight=explained[obs.point].double())
     settings = BundleConfig(
         num_iterations=15,
         robust_width=2 * problem.pixel_error,
@@ -284,8 +274,7 @@ def _grow(
         radial_prior=problem.radial_prior,
         tolerance=1e-4,
     )
-    result = bundle_adjust(BundleState(grown.w2c, log_focal, grown.points[known]), obs, config=settings)
-    return Adjusted(replace(view, observations=obs, track_of_point=view.track_of_point[known]), result)
+    return Adjusted(replace(view, observations=obs), bundle_adjust(state, obs, config=settings))
 
 
 def _turn(problem: ShotProblem, view: KeyframeView, start: StartResult) -> Adjusted:
@@ -309,71 +298,6 @@ def _turn(problem: ShotProblem, view: KeyframeView, start: StartResult) -> Adjus
         with_translation=False,
     )
     return Adjusted(view, bundle_adjust(BundleState(w2c, log_focal, points), obs, config=settings))
-
-
-# Model selection: translation, rotation or none
-
-
-def _kind_of_start(
-    problem: ShotProblem, start: StartResult, window: Observations, num_cameras: int
-) -> tuple[MotionKind, float]:
-    """Does a translation explain the tracks so much better than a rotation that it must be real?"""
-    rows = start.static[window.point]
-    count = int(start.static.sum())
-    return _select_kind(problem, start.rotation_only, start.bundle.cost, count, rows, num_cameras)
-
-
-def _kind_of_refined(problem: ShotProblem, view: KeyframeView, refined: Refined) -> tuple[MotionKind, float]:
-    """As ``_kind_of_start``, for the still points of a whole solution."""
-    obs, state = view.observations, refined.state
-    rows = refined.static[obs.point]
-    chosen = replace(obs, weight=rows.double())
-    points = mean_directions(state.w2c, state.log_focal, obs, view.num_points)
-    w2c = state.w2c.clone()
-    w2c[:, :3, 3] = 0
-    width = 2 * problem.pixel_error
-    settings = replace(
-        refine_settings(problem, "rotation"),
-        num_iterations=8,
-        robust_width=width,
-        prior_strength=problem.config.prior_strength * problem.pixel_error**2,
-        reliability=False,
-    )
-    turned = bundle_adjust(BundleState(w2c, state.log_focal, points), chosen, config=settings)
-    cost = robust_cost(reprojection_error(state, obs), chosen.weight, width)
-    return _select_kind(problem, turned, cost, int(refined.static.sum()), rows, len(state.w2c))
-
-
-def _select_kind(
-    problem: ShotProblem,
-    turned: BundleResult,
-    cost: float,
-    num_points: int,
-    rows: Bool[Tensor, " O"],
-    num_cameras: int,
-) -> tuple[MotionKind, float]:
-    """The kind of motion, and the median error of the solution without translation, pixels.
-
-    Args:
-        turned: the best solution without translation.
-        cost: of the best one with it.
-        num_points: still points.
-        rows: their observations.
-    """
-    parallax = float(turned.error[rows].median()) if bool(rows.any()) else 0.0
-    spare = max(2 * int(rows.sum()) - 3 * num_points - 6 * num_cameras, 1)
-    noise = max(cost / spare, (0.1 * problem.pixel_error) ** 2)
-    gain = (turned.cost - cost) / (num_points + 3 * num_cameras) / noise
-    if gain > problem.config.parallax_test and parallax > 0.5 * problem.pixel_error:
-        return "parallax", parallax
-    return _turning_kind(problem, turned), parallax
-
-
-def _turning_kind(problem: ShotProblem, turned: BundleResult) -> MotionKind:
-    """Whether a camera without translation turns at all."""
-    angle = rotation_angle(relative_rotations(turned.state.w2c)).max()
-    moved = float(angle) * float(turned.state.log_focal[0].exp())
-    return "rotation" if moved > 2 * problem.pixel_error else "static"
 
 
 # Refinement
@@ -421,120 +345,10 @@ def _other_parts(problem: ShotProblem, view: KeyframeView, best: _Hypothesis) ->
         return best
     kind, parallax = best.kind, best.parallax
     if kind != "parallax":
-        kind, parallax = _kind_of_refined(problem, view, other)
+        kind, parallax = kind_of_refined(problem, view, other)
         if kind != "parallax":
             return best
     return _Hypothesis(kind, parallax, repair(other, view.observations, settings))
-
-
-# What depth and focal length are worth
-
-
-def _carries_depth(config: CameraSolveConfig, judged: DepthJudgement) -> bool:
-    """Whether the translation is real and its depths are better than a guess."""
-    return judged.gain > config.parallax_test and judged.depth_spread < config.depth_limit
-
-
-def _judge_depth(problem: ShotProblem, view: KeyframeView, refined: Refined) -> DepthJudgement:
-    """What the still points of a run of cameras say about depth and focal length: the run that moves most."""
-    begin, end = best_window(problem, view, problem.config.judged_cameras)
-    obs = view.observations
-    inside = (obs.camera >= begin) & (obs.camera < end) & refined.static[obs.point]
-    count = torch.bincount(obs.point[inside], minlength=view.num_points)
-    member = count >= min(3, end - begin)
-    keep = inside & member[obs.point]
-    sub = obs.select(keep, (torch.cumsum(member, 0) - 1)[obs.point[keep]])
-    chosen = member.nonzero()[:, 0]
-    few = spread_points(sub, len(chosen), problem.config.judged_points)
-    keep = few[sub.point]
-    sub = sub.select(keep, (torch.cumsum(few, 0) - 1)[sub.point[keep]])
-    sub = replace(sub, camera=sub.camera - begin, weight=torch.ones(len(sub.point), dtype=torch.float64))
-    state = refined.state
-    state = BundleState(
-        state.w2c[begin:end], state.log_focal[begin:end], state.points[chosen[few]], state.radial
-    )
-    return judge_depth(
-        state,
-        sub,
-        _spin(problem, view.keyframes[begin:end].tolist(), float(state.log_focal.mean().exp())),
-        problem.size[0],
-        refine_settings(problem, "parallax"),
-        pixel_error=problem.pixel_error,
-    )
-
-
-def _spin(problem: ShotProblem, frames: list[int], focal: float) -> Float[Tensor, "N 2 3"]:
-    """Rotation per frame of the video around each of some frames, and its change, by what the tracks do there."""
-    seen = by_frame(problem)
-
-    def turn(first: int, second: int) -> Tensor | None:
-        if not 0 <= second < problem.num_frames:
-            return None
-        (ids_a, uv_a), (ids_b, uv_b) = seen[first], seen[second]
-        at = torch.searchsorted(ids_a, ids_b).clamp_max(max(len(ids_a) - 1, 0))
-        same = ids_a[at] == ids_b if len(ids_a) else torch.zeros(len(ids_b), dtype=torch.bool)
-        if int(same.sum()) < problem.config.min_points:
-            return None
-        return so3_log(fit_rotation(bearing(uv_a[at[same]], focal), bearing(uv_b[same], focal), 6))
-
-    spin = torch.zeros(len(frames), 2, 3, dtype=torch.float64)
-    for k, f in enumerate(frames):
-        before, after = turn(f, f - 1), turn(f, f + 1)
-        if before is not None and after is not None:
-            spin[k, 0], spin[k, 1] = (after - before) / 2, after + before
-            earlier, later = turn(f, f - 2), turn(f, f + 2)
-            if earlier is not None and later is not None:
-                spin[k, 0] = (8 * (after - before) - (later - earlier)) / 12
-                spin[k, 1] = (16 * (after + before) - (later + earlier)) / 12
-        elif after is not None:
-            spin[k, 0] = after
-        elif before is not None:
-            spin[k, 0] = -before
-    return spin
-
-
-def _with_focal(
-    problem: ShotProblem, view: KeyframeView, best: _Hypothesis, judged: DepthJudgement
-) -> tuple[Refined, float, bool]:
-    """The solution for the most likely focal length: that of the tracks, drawn to the prior where they hardly know.
-
-    Returns:
-        solution; spread of the logarithm of the focal length by the tracks alone; whether the prior was needed.
-    """
-    refined = best.refined
-    if problem.known_focal is not None:
-        return (
-            refined if best.kind == "parallax" else _without_translation(problem, view, refined.state),
-            0.0,
-            False,
-        )
-    found, spread = judged.moving_focal if best.kind == "parallax" else judged.turning_focal
-    if best.kind == "static":
-        spread = math.inf
-    own = float(refined.state.log_focal.mean())
-    # A lens without distortion that is read at once makes a focal length of the same tracks that differs by so much.
-    spread = math.hypot(spread, found - own)
-    assumed = spread > ASSUMED_FOCAL
-    if best.kind == "parallax" and not assumed:
-        return refined, spread, assumed
-    log_prior, prior_spread = math.log(problem.prior[0]), problem.prior[1]
-    trust = prior_spread**2 / (prior_spread**2 + spread**2) if math.isfinite(spread) else 0.0
-    likely = log_prior + trust * (found - log_prior)
-    state = replace(refined.state, log_focal=refined.state.log_focal - own + likely)
-    if best.kind != "parallax":
-        return _without_translation(problem, view, state), spread, assumed
-    settings = replace(refine_settings(problem, best.kind), focal="fixed")
-    return refine(state, view.observations, settings), spread, assumed
-
-
-def _without_translation(problem: ShotProblem, view: KeyframeView, state: BundleState) -> Refined:
-    """Rotations alone, for the focal lengths of a solution."""
-    log_focal, obs, N = state.log_focal, view.observations, len(state.log_focal)
-    rotations = rotation_chain(obs, N, float(log_focal.mean().exp()))
-    w2c = rigid(rotations, torch.zeros(N, 3, dtype=torch.float64))
-    points = mean_directions(w2c, log_focal, obs, view.num_points)
-    settings = replace(refine_settings(problem, "rotation"), focal="fixed")
-    return refine(BundleState(w2c, log_focal, points), obs, settings)
 
 
 def _as_adjusted(view: KeyframeView, refined: Refined) -> Adjusted:
@@ -542,6 +356,6 @@ def _as_adjusted(view: KeyframeView, refined: Refined) -> Adjusted:
     assert refined.result is not None
     obs = view.observations
     error = reprojection_error(refined.state, obs)
-    keep = (error < 20 * refined.level) & refined.static[obs.point]
+    keep = (error < STRAY * refined.level) & refined.static[obs.point]
     result = replace(refined.result, state=refined.state, error=error)
     return Adjusted(replace(view, observations=replace(obs, weight=keep.double())), result)

@@ -1,8 +1,8 @@
-"""Starting values for cameras from tracks: rotations, two views, small motion, and which focal length to believe.
+"""Starting values for cameras from tracks: rotations, two views, small motion, and which focal length is the likeliest.
 
-A short run of keyframes is solved from several starts (a few focal lengths, each from the essential matrix of its
-widest pair and from "everything at one distance"). They race: after a few steps the worse half of each kind drops out,
-and so do starts that have met. The one whose adjusted solution explains the tracks best wins.
+A short run of keyframes is solved from several hypotheses (a few focal lengths, each from the essential matrix of its
+widest pair and from "everything at one distance"). After a few steps the worse half of each kind drops out, and so do
+those that came to the solution of a better one. The one whose adjusted solution explains the tracks best is selected.
 
 Axis names: N cameras, P points, O observations, S shared points of two views.
 """
@@ -13,23 +13,17 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from geo4d.cameras.bundle import BundleConfig, BundleResult, bundle_adjust
-from geo4d.cameras.observations import Observations, spread_points
-from geo4d.cameras.points import normalise_scale, point_error, points_at_one_distance, triangulate
+from geo4d.cameras.observations import Observations, point_area, spread_points
+from geo4d.cameras.points import level_of, normalise_scale, point_error, points_at_one_distance, triangulate
 from geo4d.cameras.rotations import rotation_chain
 from geo4d.cameras.terms import BundleState
+from geo4d.cameras.thresholds import INLIER
 from geo4d.cameras.two_views import two_view_start, widest_pair
 from geo4d.geometry.poses import rigid
-
-MOVER_LIMIT = 3.0
-"""A point moves when its error is this many times that of a good point."""
-
-
-LEAST_NOISE = 0.3
-"""The error of a good point is not believed to be less than this share of the expected one."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +34,15 @@ class StartResult:
         bundle: the winner.
         rotation_only: the best solution without translation.
         scores: (start, focal at the start, focal found, robust cost per observation) of every start.
-        static: points that the winner explains; the others move, or were tracked badly.
+        static: inliers of the winner; the others move, or were tracked badly.
+        level: error of a good point, pixels.
     """
 
     bundle: BundleResult
     rotation_only: BundleResult
     scores: tuple[tuple[str, float, float, float], ...]
     static: Bool[Tensor, " P"]
+    level: float
 
 
 def small_motion_start(
@@ -109,7 +105,7 @@ def find_start(
         focal: known focal length, or None to search.
         prior: (focal, spread of its logarithm) for the adjustment and the choice.
         prior_strength: see ``BundleConfig``.
-        search_points: points at most that the starts race with.
+        search_points: points at most that the starts are adjusted to.
     """
     known = focal is not None
     focals = (focal,) if focal is not None else focal_starts(width, prior)
@@ -124,30 +120,30 @@ def find_start(
     few = spread_points(observations, num_points, search_points)
     rows = few[observations.point]
     some = observations.select(rows, (torch.cumsum(few, 0) - 1)[observations.point[rows]])
-    racers, turned = race_starts(some, num_cameras, int(few.sum()), focals, pixel_error, settings)
-    scores = tuple((r.name, r.begin, r.focal, r.cost / max(len(some.point), 1)) for r in racers)
+    candidates, turned = adjust_hypotheses(some, num_cameras, int(few.sum()), focals, pixel_error, settings)
+    scores = tuple((r.name, r.begin, r.focal, r.cost / max(len(some.point), 1)) for r in candidates)
 
     distant = points_at_one_distance(turned.state.w2c, turned.focal, observations, num_points)
     turning = replace(settings, with_translation=False, num_iterations=4)
     rotation_only = bundle_adjust(replace(turned.state, points=distant), observations, config=turning)
-    best = racers[0].state
+    best = candidates[0].state
     points = triangulate(best.w2c, best.log_focal, observations, num_points)
     found = bundle_adjust(
         replace(best, points=points), observations, config=replace(settings, num_iterations=6)
     )
     error = point_error(found.error, observations, num_points)
-    limit = MOVER_LIMIT * noise_level(error, observations, LEAST_NOISE * pixel_error)
-    return StartResult(found, rotation_only, scores, error < limit)
+    level = level_of(error, observations, point_area(observations, num_points))
+    return StartResult(found, rotation_only, scores, error < INLIER * level, level)
 
 
-def race_starts(
+def adjust_hypotheses(
     observations: Observations,
     num_cameras: int,
     num_points: int,
     focals: tuple[float, ...],
     pixel_error: float,
     settings: BundleConfig,
-) -> tuple[list[_Runner], _Runner]:
+) -> tuple[list[Hypothesis], Hypothesis]:
     """All starts in rounds of a few steps, of which fewer and fewer are left.
 
     Returns:
@@ -156,27 +152,27 @@ def race_starts(
     chains, two_views = [], []
     for begin in focals:
         state = small_motion_start(observations, num_cameras, num_points, begin)
-        chains.append(_Runner("small motion", begin, state))
+        chains.append(Hypothesis("small motion", begin, state))
         pair = widest_pair(observations, num_cameras, begin)
         found = two_view_start(observations, num_cameras, num_points, begin, pixel_error, pair)
         if found is not None:
-            two_views.append(_Runner("two views", begin, normalise_scale(found, observations)))
+            two_views.append(Hypothesis("two views", begin, normalise_scale(found, observations)))
 
-    def advance(runners: list[_Runner], num_iterations: int, num_left: int) -> list[_Runner]:
-        return race(runners, observations, replace(settings, num_iterations=num_iterations), num_left)
+    def advance(hypotheses: list[Hypothesis], num_iterations: int, num_left: int) -> list[Hypothesis]:
+        return select(hypotheses, observations, replace(settings, num_iterations=num_iterations), num_left)
 
     turning = replace(settings, with_translation=False)
-    turned = race(chains, observations, replace(turning, num_iterations=3), 1)
-    turned = race(turned, observations, replace(turning, num_iterations=9), 1)
-    racers = sorted(advance(chains, 5, 2) + advance(two_views, 5, 3), key=_Runner.total)
-    best = racers[0]
-    racers.append(_Runner("mirrored", best.focal, mirrored(normalise_scale(best.state, observations))))
-    racers = advance(advance(racers, 6, 3), 14, 3)
-    return racers, turned[0]
+    turned = select(chains, observations, replace(turning, num_iterations=3), 1)
+    turned = select(turned, observations, replace(turning, num_iterations=9), 1)
+    candidates = sorted(advance(chains, 5, 2) + advance(two_views, 5, 3), key=Hypothesis.total)
+    best = candidates[0]
+    candidates.append(Hypothesis("mirrored", best.focal, mirrored(normalise_scale(best.state, observations))))
+    candidates = advance(advance(candidates, 6, 3), 14, 3)
+    return candidates, turned[0]
 
 
 @dataclass(frozen=True)
-class _Runner:
+class Hypothesis:
     """One start on its way to a solution: where it began (pixels) and where it is."""
 
     name: str
@@ -201,31 +197,22 @@ class _Runner:
         return self.result
 
 
-def race(
-    runners: list[_Runner], observations: Observations, settings: BundleConfig, num_left: int
-) -> list[_Runner]:
-    """Adjust all for some steps; the best are left, best first, without those that have met a better one."""
+def select(
+    hypotheses: list[Hypothesis], observations: Observations, settings: BundleConfig, num_left: int
+) -> list[Hypothesis]:
+    """Adjust all for some steps; the best are left, best first, without those that a better one equals."""
     moved = []
-    for runner in runners:
-        result = bundle_adjust(runner.state, observations, config=settings)
-        moved.append(replace(runner, state=result.state, result=result))
-    moved.sort(key=_Runner.total)
-    left: list[_Runner] = []
-    for runner in moved:
-        if len(left) < num_left and not any(have_met(runner, other) for other in left):
-            left.append(runner)
+    for hypothesis in hypotheses:
+        result = bundle_adjust(hypothesis.state, observations, config=settings)
+        moved.append(replace(hypothesis, state=result.state, result=result))
+    moved.sort(key=Hypothesis.total)
+    left: list[Hypothesis] = []
+    for hypothesis in moved:
+        if len(left) < num_left and not any(same_solution(hypothesis, other) for other in left):
+            left.append(hypothesis)
     return left
 
 
-def have_met(a: _Runner, b: _Runner) -> bool:
+def same_solution(a: Hypothesis, b: Hypothesis) -> bool:
     """Whether two starts have come to the same solution: focal length and cost within a percent."""
     return abs(math.log(a.focal / b.focal)) < 0.01 and abs(a.cost - b.cost) < 0.01 * max(a.cost, b.cost)
-
-
-def noise_level(
-    error: Float[Tensor, " P"], observations: Observations, floor: float, share: float = 0.25
-) -> float:
-    """Error of a good point: a low quantile over the points seen at least three times, as half of them may move."""
-    count = torch.bincount(observations.point, minlength=len(error))
-    often = error[(count >= 3) & torch.isfinite(error)]
-    return max(floor, float(torch.quantile(often, share))) if len(often) else floor

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geo4d.cameras.bundle import BundleConfig, NormalEquations, Reduced, mirror_of
+from geo4d.cameras.bundle import BundleConfig, BundleProblem, NormalEquations, Reduced, reduce
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.terms import MIN_DEPTH, BundleState
+from geo4d.optimise.manifold import mirror_of, tangent_of
 from geo4d.optimise.small import solve_3x3
 
 
@@ -53,38 +54,40 @@ def inverse_depth_variance(
     """
     fixed = torch.zeros(len(state.w2c), dtype=torch.bool)
     fixed[reference] = True
-    system = NormalEquations(observations, fixed, config, len(state.w2c), len(state.points))
-    system.linearise(state)
-    reduced = system.reduce(1e-9)
+    problem = BundleProblem(observations, fixed, config, len(state.w2c), len(state.points))
+    equations = problem.equations(state, config.robust_width)
+    reduced = reduce(equations, 1e-9)
     inverse, gradient, ahead = _inverse_depth(state, reference)
-    factor = _whole_factor(system, reduced, state, reference)
+    factor = _whole_factor(problem, reduced, state, reference)
     if factor is None:
-        nothing = torch.full((system.num_points,), torch.inf, dtype=torch.float64)
+        nothing = torch.full((problem.num_points,), torch.inf, dtype=torch.float64)
         return DepthVariance(nothing, nothing, nothing, nothing, math.inf)
     moved = solve_3x3(reduced.factor, gradient.contiguous())
     points_alone = (gradient * moved).sum(0)
-    coupling = _coupling(system, moved, len(factor))
+    coupling = _coupling(equations, moved, len(factor))
     by_cameras = torch.cholesky_solve(coupling.T, factor).T.mul(coupling).sum(1)
     focal = math.inf
-    if system.shared:
+    if problem.layout.focal is not None and problem.layout.focal >= problem.layout.size:
         unit = torch.zeros(len(factor), 1, dtype=torch.float64)
-        unit[-2] = 1
-        focal = float(torch.cholesky_solve(unit, factor)[-2, 0])
-    pixels = _pixels_per_inverse_depth(system.observations, state, reference, inverse)
+        column = problem.layout.focal - problem.layout.size - problem.layout.num_border
+        unit[column] = 1
+        focal = float(torch.cholesky_solve(unit, factor)[column, 0])
+    pixels = _pixels_per_inverse_depth(problem.observations, state, reference, inverse)
     unknown = torch.where(ahead, 0.0, torch.inf)
     return DepthVariance(inverse, points_alone + unknown, by_cameras + unknown, pixels, focal)
 
 
 def _whole_factor(
-    system: NormalEquations, reduced: Reduced, state: BundleState, reference: int
+    problem: BundleProblem, reduced: Reduced, state: BundleState, reference: int
 ) -> Float[Tensor, "M M"] | None:
     """Cholesky factor of the camera system as one dense matrix, its border last; None where it is not positive.
 
     The scale of the world is free: growing about the reference must not count as an error, so it is held.
     """
-    size, n, extent = system.size, system.num_cameras, system.extent
-    runs, width = len(reduced.diagonal), extent * size
-    dense = torch.zeros(runs * width + 2, runs * width + 2, dtype=torch.float64)
+    size, n, border = problem.layout.size, problem.num_cameras, problem.layout.num_border
+    runs, width, _ = reduced.diagonal.shape
+    whole = runs * width
+    dense = torch.zeros(whole + border, whole + border, dtype=torch.float64)
     for k in range(runs):
         here = slice(k * width, (k + 1) * width)
         dense[here, here] = reduced.diagonal[k]
@@ -92,17 +95,13 @@ def _whole_factor(
             before = slice((k - 1) * width, k * width)
             dense[here, before] = reduced.below[k - 1]
             dense[before, here] = reduced.below[k - 1].T
-    for k in (0, 1):
-        if k in system.border:
-            dense[:-2, k - 2] = dense[k - 2, :-2] = reduced.right[:, k]
-            for j in system.border:
-                dense[k - 2, j - 2] = reduced.corner[k, j]
-        else:
-            dense[k - 2, k - 2] = 1.0
+    dense[:whole, whole:] = reduced.right[:, :border]
+    dense[whole:, :whole] = reduced.right[:, :border].T
+    dense[whole:, whole:] = reduced.corner[:border, :border]
     growth = torch.zeros(n, size, dtype=torch.float64)
     growth[:, :3] = _shift_from(state, reference)
     free = torch.zeros(len(dense), dtype=torch.float64)
-    free[: n * size] = (growth * system.free).reshape(-1)
+    free[: n * size] = (growth * problem.free).reshape(-1)
     length = float(free.norm())
     if length > 0:
         free = free / length
@@ -130,20 +129,21 @@ def _inverse_depth(
     last = torch.zeros(4, dtype=torch.float64)
     last[3] = 1
     slope = (last - inverse[:, None] * row) / depth[:, None]
-    mirror = mirror_of(state.points)
-    along = 2 * (slope * mirror).sum(1) / mirror.square().sum(1)
-    return inverse, (slope[:, :3] - along[:, None] * mirror[:, :3]).T, ahead
+    mirror = mirror_of(state.points).T
+    return inverse, tangent_of(slope.T[None], mirror, 2 / mirror.square().sum(0))[0], ahead
 
 
-def _coupling(system: NormalEquations, moved: Float[Tensor, "3 P"], num_columns: int) -> Float[Tensor, "P M"]:
+def _coupling(
+    equations: NormalEquations, moved: Float[Tensor, "3 P"], num_columns: int
+) -> Float[Tensor, "P M"]:
     """What a change of every inverse depth asks of the unknowns of the cameras and of the border."""
-    camera, point, size = system.observations.camera, system.observations.point, system.size
-    pull = (system.W * moved[:, point]).sum(1)
-    coupling = torch.zeros(system.num_points, num_columns, dtype=torch.float64)
+    problem, size = equations.problem, equations.problem.layout.size
+    camera, point, border = problem.observations.camera, problem.observations.point, problem.layout.num_border
+    pull = (equations.W * moved[:, point]).sum(1)
+    coupling = torch.zeros(problem.num_points, num_columns, dtype=torch.float64)
     columns = camera * size + torch.arange(size)[:, None]
     coupling.index_put_((point.expand(size, -1), columns), pull, accumulate=True)
-    for k in system.border:
-        coupling[:, k - 2] = (system.w[k] * moved).sum(0)
+    coupling[:, num_columns - border :] = (equations.w[:border] * moved).sum(1).T
     return coupling
 
 

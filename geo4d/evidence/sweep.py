@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from geo4d.evidence.cost import (
@@ -384,10 +384,3 @@ def _consistency(
             count += inside
         result[row] = ((agree + 0.5) / (count + 1)).reshape(height, width)
     return result.clamp(0, 1)
-
-
-def sees_parallax(
-    confidence: Float[Tensor, "R H W"], threshold: float = 0.3, share: float = 0.05
-) -> Bool[Tensor, " R"]:
-    """True for frames in which at least ``share`` of the picture has a confidence over ``threshold``."""
-    return (confidence > threshold).flatten(1).float().mean(1) >= share

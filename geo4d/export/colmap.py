@@ -34,6 +34,8 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
     with new_folder(path) as folder:
         points, colours, owners = [], [], []
         for row, (frame, picture, xyz, rgb) in enumerate(iter_static_points(reconstruction, frames, config)):
+            assert picture is not None
+            assert rgb is not None
             save_image(folder / "images" / names[row], picture)
             if reconstruction.dynamic is not None:
                 save_mask(folder / "masks" / f"{names[row]}.png", is_static(reconstruction, frame))
@@ -78,5 +80,5 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
         }
         if reconstruction.dynamic is not None:
             files["masks/"] = "NAME.png.png for images/NAME.png: 0 (ignored) where something moves, else 255"
-        write_readme(folder, reconstruction, frames, files)
+        write_readme(folder, reconstruction, config, frames, files)
     return [path]

@@ -6,37 +6,56 @@ from typing import Any
 
 import numpy as np
 
-from geo4d.export.config import ExportConfig
-from geo4d.types import Reconstruction
+from geo4d.export.config import AXES, ExportConfig
+from geo4d.types import CONVENTIONS, Reconstruction
 
 
-def conventions(reconstruction: Reconstruction) -> dict[str, str]:
-    """What every exported file states, in words."""
-    unit = (
-        "metres"
-        if reconstruction.scale_kind == "metric"
-        else "up to scale (one unknown factor for the whole scene)"
-    )
-    return {
-        "camera_axes": "OpenCV: +x right, +y down, +z forward",
-        "poses": "c2w, camera to world, column vectors",
-        "world": _world(reconstruction),
-        "depth": "z-depth (not ray length); NaN = invalid, +inf = sky",
-        "unit": unit,
-        "intrinsics": "pinhole, pixels of the exported maps, pixel centres at +0.5, no distortion",
+def conventions(reconstruction: Reconstruction, config: ExportConfig | None = None) -> dict[str, str]:
+    """What every exported file states, in words.
+
+    Args:
+        reconstruction: as it is written: scaled and turned as ``config`` says.
+        config: as ``save`` completed it; None for a reconstruction as it is stored.
+    """
+    config = config or ExportConfig()
+    words = {
+        "camera_axes": CONVENTIONS["camera_axes"],
+        "poses": "c2w, " + CONVENTIONS["c2w"],
+        "world": _world(reconstruction, config),
+        "depth": CONVENTIONS["depth"],
+        "unit": _unit(reconstruction, config),
+        "intrinsics": CONVENTIONS["intrinsics"],
     }
+    if config.up not in (None, "camera") and reconstruction.c2w is not None:
+        words["world_axes"] = f"{AXES[config.up][1]}; up is that of the first camera, not of gravity"
+    if config.scale != 1:
+        words["scale"] = f"lengths are those of the result times {config.scale:.9g}"
+    if config.reference is not None:
+        words["reference"] = config.reference.words()
+    return words
 
 
-def _world(reconstruction: Reconstruction) -> str:
+def _unit(reconstruction: Reconstruction, config: ExportConfig) -> str:
+    if config.metres_per_unit not in (None, 1):
+        return f"{config.metres_per_unit:.9g} metres"
+    if reconstruction.scale_kind == "metric":
+        return "metres"
+    return "up to scale (one unknown factor for the whole scene)"
+
+
+def _world(reconstruction: Reconstruction, config: ExportConfig) -> str:
     """Where the world lies, as the poses have it."""
     if reconstruction.c2w is None:
         return "none: there are no poses; points are in the frame of each camera"
     c2w = np.asarray(reconstruction.c2w, np.float64)
     scene = np.zeros(len(c2w), int) if reconstruction.scene is None else np.asarray(reconstruction.scene)
     first = [int(np.flatnonzero(scene == number)[0]) for number in np.unique(scene)]
-    if np.abs(c2w[first] - np.eye(4)).max() <= 1e-5:
+    turn = np.eye(4)
+    turn[:3, :3] = config.rotation
+    if np.abs(c2w[first] - turn).max() <= 1e-5:
         numbers = ", ".join(map(str, first))
-        return f"the first camera of each scene: the c2w of frame {numbers} is the identity"
+        pose = "the identity" if config.up in (None, "camera") else "the rotation to these axes"
+        return f"the first camera of each scene: the c2w of frame {numbers} is {pose}"
     return "that of the poses the result was given; the first camera of the scene is not its origin"
 
 
@@ -91,12 +110,17 @@ def frame_notes(reconstruction: Reconstruction, frame: int) -> dict[str, Any]:
 
 
 def write_readme(
-    folder: Path, reconstruction: Reconstruction, frames: Sequence[int], files: dict[str, str]
+    folder: Path,
+    reconstruction: Reconstruction,
+    config: ExportConfig,
+    frames: Sequence[int],
+    files: dict[str, str],
 ) -> None:
+    """``README.txt`` of a folder: its files, the conventions, and the frames with their numbers and times."""
     lines = ["Written by geo4d.", "", "Files:"]
     lines += [f"  {name}: {meaning}" for name, meaning in files.items()]
     lines += ["", "Conventions:"]
-    lines += [f"  {name}: {meaning}" for name, meaning in conventions(reconstruction).items()]
+    lines += [f"  {name}: {meaning}" for name, meaning in conventions(reconstruction, config).items()]
     lines += ["", "Frames (number in the reconstruction, number in the source, time in seconds):"]
     lines += [
         f"  {f} {int(reconstruction.source_frames[f])} {float(reconstruction.times_s[f]):.6f}" for f in frames

@@ -26,7 +26,7 @@ def save_npz(reconstruction: Reconstruction, path: Path, config: ExportConfig) -
         "source_frames": np.asarray(reconstruction.source_frames, np.int64)[frames],
         "frames": np.array(frames, np.int64),
         "scale_kind": np.array(reconstruction.scale_kind),
-        "conventions": np.array(json.dumps(conventions(reconstruction))),
+        "conventions": np.array(json.dumps(conventions(reconstruction, config))),
         "provenance": np.array(json.dumps(dict(reconstruction.provenance), default=str)),
     }
     if reconstruction.c2w is not None:
@@ -84,7 +84,7 @@ def save_depth_exr(reconstruction: Reconstruction, path: Path, config: ExportCon
             points = reconstruction.points("world")[frame]
             channels |= {f"position.{axis}": points[..., i] for i, axis in enumerate("XYZ")}
         attributes: dict[str, str | float | int] = {
-            f"geo4d_{k}": v for k, v in conventions(reconstruction).items()
+            f"geo4d_{k}": v for k, v in conventions(reconstruction, config).items()
         }
         attributes["geo4d_channels"] = _EXR_CHANNELS
         attributes |= {f"geo4d_{k}": v for k, v in frame_notes(reconstruction, frame).items()}
@@ -106,7 +106,7 @@ def save_depth_exr(reconstruction: Reconstruction, path: Path, config: ExportCon
         for frame in frames:
             write(folder / f"depth_{frame:06d}.exr", frame)
         meaning = f"{_EXR_CHANNELS}; {config.precision} precision"
-        write_readme(folder, reconstruction, frames, {"depth_FRAME.exr": meaning})
+        write_readme(folder, reconstruction, config, frames, {"depth_FRAME.exr": meaning})
     return [path]
 
 
@@ -133,7 +133,7 @@ def save_depth_png(reconstruction: Reconstruction, path: Path, config: ExportCon
         "depth_step": step,
         "invalid_value": 0,
         "sky_value": 65535,
-        "conventions": conventions(reconstruction),
+        "conventions": conventions(reconstruction, config),
         "intrinsics": np.asarray(reconstruction.intrinsics)[frames].tolist(),
         "frames": [frame_notes(reconstruction, frame) for frame in frames],
     }
@@ -151,6 +151,7 @@ def save_depth_png(reconstruction: Reconstruction, path: Path, config: ExportCon
         write_readme(
             folder,
             reconstruction,
+            config,
             frames,
             {"depth_FRAME.png": meaning, "depth.json": "step, cameras, frames"},
         )

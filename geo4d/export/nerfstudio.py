@@ -40,6 +40,8 @@ def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: Ex
     with new_folder(path) as folder:
         points, colours = [], []
         for row, (frame, picture, xyz, rgb) in enumerate(iter_static_points(reconstruction, frames, config)):
+            assert picture is not None
+            assert rgb is not None
             save_image(folder / "images" / names[row], picture)
             if masked:
                 save_mask(folder / "masks" / names[row], is_static(reconstruction, frame))
@@ -81,7 +83,7 @@ def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: Ex
             times_s=np.asarray(reconstruction.times_s, np.float64)[frames],
         )
         notes: dict[str, Any] = {
-            **conventions(reconstruction),
+            **conventions(reconstruction, config),
             "camera_axes_of_this_file": "OpenGL: +x right, +y up, +z backward; the world keeps its axes",
             "scale_factor": scale,
             "unit_of_this_file": "poses, points and depth of the result times scale_factor",
@@ -99,7 +101,7 @@ def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: Ex
         if masked:
             files["masks/"] = "0 (ignored) where something moves, else 255"
         files["scale"] = f"poses, points and depth are those of the result times {scale:g}"
-        write_readme(folder, reconstruction, frames, files)
+        write_readme(folder, reconstruction, config, frames, files)
     return [path]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from geo4d.errors import GeometryError
 from geo4d.export.common import chosen_frames, conventions, frame_notes, is_file, poses_of, write_readme
@@ -38,6 +39,8 @@ def iter_point_clouds(
 ) -> Iterator[PointCloud]:
     """World points of every frame that pass the confidence, edge and voxel filters, one cloud a frame.
 
+    Without poses they are camera points of each frame, in the axes of ``config.up``.
+
     Args:
         share: counts what the confidence and edge filters keep.
     """
@@ -53,6 +56,11 @@ def iter_point_clouds(
         if share is not None:
             share.add(depth, confidence, keep, dynamic_of(reconstruction, frame))
         positions = points[frame][keep]
+        if not reconstruction.has_poses and config.up not in (
+            None,
+            "camera",
+        ):  # otherwise the poses are turned
+            positions = positions @ config.rotation.T.astype(np.float32)
         colours = None
         if reconstruction.rgb is not None:
             colours = np.round(255 * np.clip(reconstruction.rgb[frame][keep], 0, 1)).astype(np.uint8)
@@ -124,17 +132,15 @@ def is_static(reconstruction: Reconstruction, frame: int) -> np.ndarray:
 
 
 def iter_static_points(
-    reconstruction: Reconstruction, frames: Sequence[int], config: ExportConfig
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    reconstruction: Reconstruction, frames: Sequence[int], config: ExportConfig, *, tell: bool = True
+) -> Iterator[tuple[int, np.ndarray | None, np.ndarray, np.ndarray | None]]:
     """Frame, picture, and world points [N, 3] float64 with colours [N, 3] uint8, sampled where nothing moves.
 
-    At the end says how much of the depth passed the filters. Without any point it warns: cameras and pictures are of use
-    alone.
+    Picture and colours are None without a source video. At the end says how much of the depth passed the filters (unless
+    not to ``tell``). Without any point it warns: cameras and pictures are of use alone.
     """
     config = resolved(reconstruction, frames, config)
     assert config.min_confidence is not None
-    pictures = reconstruction.rgb
-    assert pictures is not None
     share = KeptShare(config.min_confidence, config.edge_step)
     rng = np.random.default_rng(config.seed)
     per_frame = min(config.points_per_frame, -(-MOST_SAMPLED // len(frames)))
@@ -142,7 +148,7 @@ def iter_static_points(
     c2w = poses_of(reconstruction, frames)
     static = 0
     for row, frame in enumerate(frames):
-        picture = np.asarray(pictures[frame], np.float32)
+        picture = None if reconstruction.rgb is None else np.asarray(reconstruction.rgb[frame], np.float32)
         depth = np.asarray(reconstruction.depth[frame], np.float32)
         confidence = np.asarray(reconstruction.confidence[frame], np.float32)
         keep = kept_mask(depth, confidence, min_confidence=config.min_confidence, edge_step=config.edge_step)
@@ -155,15 +161,35 @@ def iter_static_points(
         inverse = np.linalg.inv(np.asarray(reconstruction.intrinsics[frame], np.float64))
         camera = (xy @ inverse.T) * z[:, None]
         world = camera @ c2w[row, :3, :3].T + c2w[row, :3, 3]
-        colours = np.round(255 * np.clip(picture.reshape(-1, 3)[pixels], 0, 1)).astype(np.uint8)
+        colours = None
+        if picture is not None:
+            colours = np.round(255 * np.clip(picture.reshape(-1, 3)[pixels], 0, 1)).astype(np.uint8)
         yield frame, picture, world, colours
     if static == 0 and share.kept:
         log.warning("no points: all pixels that pass the filters move")
     elif static == 0:
         log.warning("no points: %s", _no_points(share, len(frames)))
-    else:
+    elif tell:
         share.say(log)
-        log.info("points were sampled where nothing moves: %s", f"{static} of {share.kept} of these pixels")
+        log.info("points were sampled where nothing moves: %d of %d of these pixels", static, share.kept)
+
+
+def sampled_static(
+    reconstruction: Reconstruction, frames: Sequence[int], config: ExportConfig
+) -> tuple[PointCloud, Float[np.ndarray, " N"]]:
+    """The points of ``iter_static_points`` as one cloud, and twice the distance between neighbouring pixels there."""
+    c2w = poses_of(reconstruction, frames)
+    points, colours, widths = [], [], []
+    for row, (frame, _, xyz, rgb) in enumerate(
+        iter_static_points(reconstruction, frames, config, tell=False)
+    ):
+        points.append(xyz.astype(np.float32))
+        colours.append(rgb)
+        depth = (xyz - c2w[row, :3, 3]) @ c2w[row, :3, 2]
+        widths.append(2 * depth / float(reconstruction.intrinsics[frame, 0, 0]))
+    coloured = [rgb for rgb in colours if rgb is not None]
+    cloud = PointCloud(np.concatenate(points), np.concatenate(coloured) if coloured else None)
+    return cloud, np.concatenate(widths).astype(np.float32)
 
 
 def save_points_ply(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
@@ -172,16 +198,10 @@ def save_points_ply(reconstruction: Reconstruction, path: Path, config: ExportCo
     frames = chosen_frames(
         reconstruction, config, one_world=single and (config.frames is None or len(config.frames) > 1)
     )
-    words = [f"{name}: {meaning}" for name, meaning in conventions(reconstruction).items()]
+    words = [f"{name}: {meaning}" for name, meaning in conventions(reconstruction, config).items()]
     words.append(f"points are in the {'world' if reconstruction.has_poses else 'camera'} frame")
-    rotation, axes = AXES[config.up]
-    words.append(f"axes of the points of this file: {axes}")
-    if config.up != "camera":
-        words.append("up is that of the first camera of the scene, not of gravity")
-
-    def clouds() -> Iterator[PointCloud]:
-        for cloud in counted(reconstruction, frames, config):
-            yield replace(cloud, positions=cloud.positions @ rotation.T.astype(np.float32))
+    words.append(f"axes of the points of this file: {AXES[config.up or 'camera'][1]}")
+    clouds = counted(reconstruction, frames, config)
 
     if single:
         listed = " ".join(
@@ -190,16 +210,20 @@ def save_points_ply(reconstruction: Reconstruction, path: Path, config: ExportCo
         )
         save_ply(
             path,
-            thinned(clouds(), len(frames), config),
+            thinned(clouds, len(frames), config),
             [*words, f"at most {config.max_points} points" if config.max_points else "all points",
              f"frame:source_frame:time_s {listed}"],
         )  # fmt: skip
         return [path]
     with new_folder(path) as folder:
-        for frame, cloud in zip(frames, clouds(), strict=True):
+        for frame, cloud in zip(frames, clouds, strict=True):
             notes = [f"{name}: {value}" for name, value in frame_notes(reconstruction, frame).items()]
             save_ply(folder / f"points_{frame:06d}.ply", [cloud], words + notes)
         write_readme(
-            folder, reconstruction, frames, {"points_FRAME.ply": "points, colours, confidence of one frame"}
+            folder,
+            reconstruction,
+            config,
+            frames,
+            {"points_FRAME.ply": "points, colours, confidence of one frame"},
         )
     return [path]

@@ -15,7 +15,7 @@ from geo4d.types import Reconstruction
 def save_trajectory_tum(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
     """TUM trajectory: ``t tx ty tz qx qy qz qw``, c2w."""
     frames = chosen_frames(reconstruction, config, one_world=True)
-    comments = [f"{name}: {meaning}" for name, meaning in conventions(reconstruction).items()]
+    comments = [f"{name}: {meaning}" for name, meaning in conventions(reconstruction, config).items()]
     comments.append("source frames: " + " ".join(str(int(reconstruction.source_frames[f])) for f in frames))
     comments.append("time_s tx ty tz qx qy qz qw")
     save_tum(
@@ -33,7 +33,7 @@ def save_trajectory_kitti(reconstruction: Reconstruction, path: Path, config: Ex
     save_kitti_poses(path, poses_of(reconstruction, frames))
     sidecar = path.with_suffix(".json")
     notes = {
-        "conventions": conventions(reconstruction),
+        "conventions": conventions(reconstruction, config),
         "frames": [frame_notes(reconstruction, f) for f in frames],
     }
     with new_file(sidecar) as temporary:

@@ -96,42 +96,91 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+_LISTING = ".geo4d-files.json"
+"""In a folder of ours: its files, so that replacing the folder takes away nothing of anyone else's."""
+
+
 @contextmanager
-def all_or_nothing(path: str | Path, needed: int, *, into_folder: bool = False) -> Iterator[Path]:
+def all_or_nothing(
+    path: str | Path, needed: int, *, into_folder: bool = False, overwrite: bool = False
+) -> Iterator[Path]:
     """A place of the name of ``path`` in a temporary folder beside it, for writers of several files.
 
-    What lies in the temporary folder at the end (a file of that name, files beside it, or a folder) is moved to where
-    ``path`` is; on any error nothing appears there.
+    What lies in the temporary folder at the end (a file of that name, files and folders beside it, or a folder) is moved
+    to where ``path`` is; on any error nothing appears there. A folder gets a hidden list of its files.
 
     Args:
         needed: bytes that it takes at most, for the message when the disk is full.
         into_folder: files of the folder ``path`` may join others in a folder that is there; otherwise it must be new.
+        overwrite: replace files and folders that are there; folders only if they have such a list, and files that it
+            does not name stay in the new one.
     Raises:
-        OutputError: ``path`` exists, is not writable, or the disk is full.
+        OutputError: something is there already, it is not writable, or the disk is full.
     """
     path = Path(path)
     if path.is_symlink():
         path = Path(os.path.realpath(path))
     with disk_errors(path, needed, "nothing was left behind"), output_errors(path), _parents(path):
-        if path.is_dir() and not into_folder:
-            _require_new_folder(path)
+        if path.is_file() or not into_folder:
+            _require_replaceable(path, overwrite)
         stage = Path(tempfile.mkdtemp(dir=path.parent, prefix=".geo4d-", suffix=".part"))
         try:
             yield stage / path.name
+            units = []
             for entry in sorted(stage.iterdir()):
-                _move(entry, path.parent / entry.name)
+                joins = into_folder and entry.is_dir() and entry.name == path.name
+                units += sorted(entry.iterdir()) if joins else [entry]
+            moves = [(unit, path.parent / unit.relative_to(stage)) for unit in units]
+            for unit, target in moves:
+                if unit.is_dir():
+                    _write_listing(unit)
+                _require_replaceable(target, overwrite, kind="folder" if unit.is_dir() else "file")
+            for unit, target in moves:
+                target.parent.mkdir(exist_ok=True)
+                _put(unit, target, stage)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _move(source: Path, target: Path) -> None:
-    if source.is_dir() and target.is_dir() and any(target.iterdir()):
-        for entry in sorted(source.iterdir()):
-            _move(entry, target / entry.name)
-    elif source.is_dir() and target.exists() and not target.is_dir():
-        raise OutputError(f"expected a folder at {target}, found a file; choose another name")
-    else:
+def _require_replaceable(path: Path, overwrite: bool, *, kind: str | None = None) -> None:
+    """Raises OutputError unless nothing is at ``path`` (or an empty folder), or ours that may be overwritten."""
+    if not path.exists() or (path.is_dir() and kind != "file" and not any(path.iterdir())):
+        return
+    found = "folder" if path.is_dir() else "file"
+    if kind not in (None, found):
+        raise OutputError(f"expected a {kind} or nothing at {path}, found a {found}; choose another name")
+    if not overwrite:
+        raise OutputError(f"{path} exists already; choose another name or pass --overwrite")
+    if path.is_dir() and not (path / _LISTING).is_file():
+        raise OutputError(
+            f"expected a folder that geo4d wrote to overwrite (with a file {_LISTING}), found another one at {path}; "
+            "choose another name"
+        )
+
+
+def _write_listing(folder: Path) -> None:
+    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    (folder / _LISTING).write_text(json.dumps(files, indent=0), encoding="utf-8", errors="surrogateescape")
+
+
+def _put(source: Path, target: Path, aside: Path) -> None:
+    """Move a file or folder to where it belongs; what others put into a folder that it replaces comes along."""
+    if not target.is_dir():
         source.replace(target)
+        return
+    old = aside / f"{target.name}.old"
+    target.replace(old)
+    source.replace(target)
+    listing = old / _LISTING
+    ours = set()
+    if listing.is_file():
+        ours = {*json.loads(listing.read_text(encoding="utf-8", errors="surrogateescape")), _LISTING}
+    for file in sorted(old.rglob("*")):
+        name = file.relative_to(old)
+        kept = target / name
+        if (file.is_file() or file.is_symlink()) and name.as_posix() not in ours and not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(kept)
 
 
 def _require_new_folder(path: Path) -> None:

@@ -1,10 +1,6 @@
-"""Point clouds: binary PLY and GLB, both streamed."""
+"""Point clouds, and binary PLY, streamed."""
 
-import json
-import shutil
-import struct
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,13 +8,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from geo4d import __version__
 from geo4d.errors import InputError
-from geo4d.formats.colours import linear_to_srgb, srgb_to_linear
 from geo4d.formats.files import existing_file, new_file
 
 _COUNT_DIGITS = 12
-_GLTF_AXES = np.array([1, -1, -1], np.float32)
 _PLY_TYPES = {
     "char": "i1", "uchar": "u1", "short": "<i2", "ushort": "<u2", "int": "<i4", "uint": "<u4", "float": "<f4",
     "double": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2", "int32": "<i4", "uint32": "<u4",
@@ -193,164 +186,6 @@ def _read_vertices(file: BinaryIO, path: Path) -> np.ndarray:
             raise InputError(f"expected {len(fields)} numbers for point {row} in {path}, got {len(words)}")
         record[row] = tuple(float(word) for word in words[: len(fields)])
     return record
-
-
-def save_glb(
-    path: str | Path,
-    clouds: PointCloud | Iterable[PointCloud],
-    notes: Mapping[str, Any] | None = None,
-    *,
-    nodes: Sequence[tuple[str, Mapping[str, Any]]] | None = None,
-) -> int:
-    """Write clouds one after the other as one GLB; only one is held at a time.
-
-    glTF axes are +y up, +z towards the viewer: points are turned by 180 degrees about x. Colours go into ``COLOR_0`` as
-    linear light, as glTF 2.0 defines it (section 3.7.2.1), in floats: eight linear bits would band in the dark.
-
-    Args:
-        clouds: one or many; positions in OpenCV axes, colours sRGB; all with colours or all without.
-        notes: JSON values for the scene's ``extras`` (convention, units, frames).
-        nodes: name and ``extras`` of one node for each cloud; None merges all into one node ``points``.
-    Returns:
-        number of points written. A cloud without points gets a node without a mesh, as glTF has no empty meshes.
-    Raises:
-        ValueError: more points than a GLB can hold (4 GiB), clouds of different kinds, or names that do not fit.
-    """
-    document: dict[str, Any] = {
-        "asset": {"version": "2.0", "generator": f"geo4d {__version__}"},
-        "scene": 0,
-        "scenes": [{"extras": dict(notes or {})}],
-    }
-    with new_file(path) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as data:
-        pieces = [_GlbPiece(0)] if nodes is None else []
-        coloured: bool | None = None
-        for cloud in [clouds] if isinstance(clouds, PointCloud) else clouds:
-            if coloured is not None and coloured != (cloud.colours is not None):
-                raise ValueError("expected clouds that all have colours or all have none, got both")
-            coloured = cloud.colours is not None
-            if nodes is not None:
-                pieces.append(_GlbPiece(data.tell()))
-            pieces[-1].add(data, cloud)
-        if nodes is not None and len(nodes) != len(pieces):
-            raise ValueError(f"expected a node for each of {len(pieces)} clouds, got {len(nodes)}")
-        _describe_glb(document, pieces, nodes or [("points", {})], bool(coloured))
-        _assemble_glb(temporary, document, data)
-    return sum(piece.count for piece in pieces)
-
-
-class _GlbPiece:
-    """Records of one node in the binary part: position, and colour if there is one, 3 floats each."""
-
-    def __init__(self, start: int) -> None:
-        self.start, self.count = start, 0
-        self.low, self.high = np.full(3, np.inf, np.float32), np.full(3, -np.inf, np.float32)
-
-    def add(self, file: Any, cloud: PointCloud) -> None:
-        if not cloud.num_points:
-            return
-        columns = [np.asarray(cloud.positions, np.float32) * _GLTF_AXES]
-        if cloud.colours is not None:
-            columns.append(srgb_to_linear(cloud.colours.astype(np.float32) / np.float32(255)))
-        file.write(np.ascontiguousarray(np.concatenate(columns, axis=1), "<f4").tobytes())
-        self.count += cloud.num_points
-        self.low = np.minimum(self.low, columns[0].min(axis=0))
-        self.high = np.maximum(self.high, columns[0].max(axis=0))
-
-
-def _describe_glb(
-    document: dict[str, Any],
-    pieces: Sequence[_GlbPiece],
-    nodes: Sequence[tuple[str, Mapping[str, Any]]],
-    coloured: bool,
-) -> None:
-    """Add nodes, meshes, accessors and views to ``document``."""
-    stride = 24 if coloured else 12
-    shown: list[dict[str, Any]] = []
-    meshes: list[dict[str, Any]] = []
-    accessors: list[dict[str, Any]] = []
-    views: list[dict[str, Any]] = []
-    for (name, extras), piece in zip(nodes, pieces, strict=False):
-        node: dict[str, Any] = {"name": name, **({"extras": dict(extras)} if extras else {})}
-        shown.append(node)
-        if not piece.count:
-            continue
-        node["mesh"] = len(meshes)
-        view = {"buffer": 0, "byteOffset": piece.start, "byteLength": piece.count * stride, "target": 34962}
-        views.append({**view, "byteStride": stride})
-        common = {"bufferView": len(views) - 1, "componentType": 5126, "count": piece.count, "type": "VEC3"}
-        attributes = {"POSITION": len(accessors)}
-        bounds = {"min": piece.low.tolist(), "max": piece.high.tolist()}
-        accessors.append({**common, "byteOffset": 0, **bounds})
-        if coloured:
-            attributes["COLOR_0"] = len(accessors)
-            accessors.append({**common, "byteOffset": 12})
-        meshes.append({"name": name, "primitives": [{"attributes": attributes, "mode": 0, "material": 0}]})
-    document["nodes"] = shown
-    document["scenes"][0]["nodes"] = list(range(len(shown)))
-    if meshes:
-        unlit: dict[str, Any] = {"name": "points", "extensions": {"KHR_materials_unlit": {}}}
-        document |= {"meshes": meshes, "accessors": accessors, "bufferViews": views, "materials": [unlit]}
-        document["extensionsUsed"] = ["KHR_materials_unlit"]
-
-
-def _assemble_glb(path: Path, document: dict[str, Any], data: Any) -> None:
-    length = data.tell()
-    if length:
-        document["buffers"] = [{"byteLength": length}]
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + (8 + length if length else 0)
-    if total >= 2**32:
-        raise ValueError(
-            f"expected at most 4 GiB for one GLB, got {total} bytes; use --max-points, --voxel-size or a folder"
-        )
-    with path.open("wb") as file:
-        file.write(struct.pack("<4sII", b"glTF", 2, total))
-        file.write(struct.pack("<I4s", len(text), b"JSON") + text)
-        if length:
-            file.write(struct.pack("<I4s", length, b"BIN\0"))
-            data.seek(0)
-            shutil.copyfileobj(data, file, 1 << 20)
-
-
-def load_glb(path: str | Path) -> PointCloud:
-    """Read the points of all nodes of a GLB written by ``save_glb`` back into OpenCV axes and sRGB colours.
-
-    Raises:
-        InputError: missing, not a GLB, or without points.
-    """
-    data = existing_file(path, "a GLB file").read_bytes()
-    try:
-        magic, version, _ = struct.unpack_from("<4sII", data)
-        (text_length,) = struct.unpack_from("<I", data, 12)
-        document = json.loads(data[20 : 20 + text_length]) if (magic, version) == (b"glTF", 2) else None
-    except (struct.error, ValueError) as error:
-        raise InputError(f"expected a GLB file, but {path} cannot be read: {error}") from error
-    if document is None:
-        raise InputError(f"expected a GLB file of version 2, got {magic!r} version {version} in {path}")
-    body = 20 + text_length + 8
-    primitives = [p for mesh in document.get("meshes", []) for p in mesh["primitives"] if p.get("mode") == 0]
-    if not primitives:
-        raise InputError(f"expected a point cloud in {path}, found {len(document.get('meshes', []))} meshes")
-
-    def read(number: int) -> np.ndarray:
-        accessor = document["accessors"][number]
-        view = document["bufferViews"][accessor["bufferView"]]
-        if (accessor["componentType"], accessor["type"]) != (5126, "VEC3"):
-            raise InputError(f"expected points as geo4d writes them (VEC3 of floats) in {path}")
-        stride = view.get("byteStride", 12)
-        start = body + view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-        if start + stride * (accessor["count"] - 1) + 12 > len(data):
-            raise InputError(f"expected {accessor['count']} points in {path}, but the file is truncated")
-        strides = (stride, 4)
-        return np.ndarray((accessor["count"], 3), "<f4", data, start, strides).astype(np.float32)
-
-    positions = np.concatenate([read(p["attributes"]["POSITION"]) for p in primitives])
-    colours = None
-    if all("COLOR_0" in p["attributes"] for p in primitives):
-        linear = np.concatenate([read(p["attributes"]["COLOR_0"]) for p in primitives])
-        colours = np.round(255 * linear_to_srgb(linear)).astype(np.uint8)
-    return PointCloud(positions=positions * _GLTF_AXES, colours=colours)
 
 
 class VoxelFilter:

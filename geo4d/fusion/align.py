@@ -7,8 +7,7 @@ Windows that hang together form a scene. Each is solved by ``scene.solve_scene``
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,16 +16,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.fusion.alignment import MIN_VALID_SAMPLES, AlignConfig, Alignment, CameraEvidence
+from geo4d.fusion.all_pixels import ObjectiveValues, evaluate_objective
 from geo4d.fusion.init import Registration, disagreeing_windows, register_windows
-from geo4d.fusion.objective import ObjectiveValues, Optics, evaluate_objective
+from geo4d.fusion.pixel_terms import Optics
 from geo4d.fusion.samples import Samples, restrict, take_samples
 from geo4d.fusion.scene import SceneSolution, solve_scene
-from geo4d.fusion.scratch import give_back_memory
 from geo4d.fusion.start import Scene
 from geo4d.fusion.stitch import stitch
 from geo4d.fusion.variables import Variables, scale_world
 from geo4d.geometry.cameras import intrinsics_matrix
 from geo4d.geometry.poses import rigid, similarity, similarity_parts
+from geo4d.optimise.scratch import give_back_memory
+from geo4d.optimise.threads import one_thread
 from geo4d.types import Prediction
 
 log = logging.getLogger(__name__)
@@ -100,17 +101,6 @@ def align(
             scratch=scratch,
             report=progress or (lambda stage, share: None),
         )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for the kernels inside: they are so small that more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _is_camera_frame(prediction: Prediction) -> bool:

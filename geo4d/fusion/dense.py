@@ -12,6 +12,7 @@ from torch import Tensor
 
 from geo4d.fusion.alignment import Alignment
 from geo4d.fusion.dynamic import flow_probability, free_space_probability, rigid_flow, seen_through
+from geo4d.fusion.pixels import PixelResiduals
 from geo4d.fusion.samples import point_weight
 from geo4d.geometry.cameras import camera_rays
 from geo4d.geometry.poses import similarity_parts, transform
@@ -49,53 +50,35 @@ def fuse_pixels(
     nearest = torch.einsum("mcp,cp->mp", points, rays).div_(power)
     miss = torch.addcmul(points, rays, nearest[:, None], value=-1).square_().sum(1)
     with_disparity = bool((disparity_weight > 0).any())
-    num_windows = points.shape[0]
-    buffer, second = torch.empty_like(nearest), torch.empty_like(nearest)
-
-    def cost(depth: Tensor) -> Tensor:
-        torch.sub(depth, nearest, out=buffer)
-        buffer.square_().mul_(power).add_(miss).sqrt_().mul_(weight)
-        result = buffer.sum(0)
-        if with_disparity:
-            torch.sub(1 / depth, aligned, out=buffer)
-            result += buffer.abs_().mul_(disparity_weight).sum(0)
-        return result
-
+    pixels = PixelResiduals(
+        power,
+        nearest,
+        miss,
+        weight,
+        aligned if with_disparity else None,
+        disparity_weight if with_disparity else None,
+        total=lambda values: values.sum(0),
+        spread=lambda values: values,
+    )
     best_cost = torch.full_like(power, torch.inf)
     best = torch.ones_like(power)
-    proposals = [(nearest[m].clamp(1e-2, 1e3), weight[m]) for m in range(num_windows)]
+    proposals = [(near.clamp(1e-2, 1e3), counts) for near, counts in zip(nearest, weight, strict=True)]
     if with_disparity:
-        proposals += [(1 / aligned[m].clamp(min=2e-2), disparity_weight[m]) for m in range(num_windows)]
+        proposals += [
+            (1 / d.clamp(min=2e-2), counts) for d, counts in zip(aligned, disparity_weight, strict=True)
+        ]
     for candidate, counts in proposals:
-        value = torch.where(counts > 0, cost(candidate), torch.inf)
+        value = torch.where(counts > 0, pixels.cost(candidate), torch.inf)
         better = value < best_cost
         best_cost = torch.where(better, value, best_cost)
         best = torch.where(better, candidate, best)
     log_depth, width = best.log(), 3e-3
     for _ in range(num_steps):
-        depth = log_depth.exp()
-        torch.sub(depth, nearest, out=buffer)
-        torch.mul(buffer, buffer, out=second)
-        second.mul_(power).add_(miss).sqrt_().clamp_(min=width)
-        torch.div(weight, second, out=second)
-        mass = second.sum(0)
-        gradient = second.mul_(buffer).sum(0).mul_(power).mul_(depth)
-        curvature = mass.mul_(power).mul_(depth).mul_(depth)
-        if with_disparity:
-            inverse = 1 / depth
-            torch.sub(inverse, aligned, out=buffer)
-            torch.abs(buffer, out=second)
-            torch.div(disparity_weight, second.clamp_(min=width), out=second)
-            curvature += second.sum(0).mul_(inverse).mul_(inverse)
-            gradient -= second.mul_(buffer).sum(0).mul_(inverse)
-        log_depth = log_depth - gradient.div_(curvature.clamp_(min=1e-9)).clamp_(-0.3, 0.3)
+        log_depth = pixels.newton_step(log_depth, width, largest=0.3)
         width = max(0.6 * width, 3e-4)
     depth = log_depth.exp()
-    depth = torch.where(cost(depth) < best_cost, depth, best)
-    torch.sub(depth, nearest, out=buffer)
-    distance = buffer.square_().mul_(power).add_(miss).sqrt_().mul_(weight).sum(0) / weight.sum(0).clamp(
-        min=1e-12
-    )
+    depth = torch.where(pixels.cost(depth) < best_cost, depth, best)
+    distance = (pixels.distance(depth) * weight).sum(0) / weight.sum(0).clamp(min=1e-12)
     return depth, distance
 
 

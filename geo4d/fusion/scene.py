@@ -11,12 +11,13 @@ from torch import Tensor
 
 from geo4d.fusion.alignment import DISAGREES, NO_POINTS, AlignConfig
 from geo4d.fusion.judge import Judgement, Selection, judge, window_residual
-from geo4d.fusion.objective import Optics, SampledObjective, View, Weights
+from geo4d.fusion.objective import SampledObjective, View
+from geo4d.fusion.pixel_terms import Optics, Weights
 from geo4d.fusion.samples import Trajectory
-from geo4d.fusion.scratch import give_back_memory
-from geo4d.fusion.solver import SolveReport, gauss_newton
 from geo4d.fusion.start import Scene, Start, best_start_depth, start_depth, start_scene
 from geo4d.fusion.variables import Variables, number_columns
+from geo4d.optimise.damped import SolveReport, minimise
+from geo4d.optimise.scratch import give_back_memory
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,14 @@ def _minimise(
     first, last = widths
     if not bool((objective.samples.weight > 0).any()):
         return objective.view(variables, last), SolveReport(0.0, 0.0, 0, "no valid points")
-    return gauss_newton(
+    return minimise(
         objective,
         objective.view(variables, first, num_polish=num_polish),
         num_steps=num_steps,
-        width_start=first,
-        width_end=last,
+        widths=(first, last),
+        damping=1e-4,
+        tolerance=2e-5,
+        least_steps=4,
     )
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from geo4d.fusion.alignment import AlignConfig, CameraEvidence
 from geo4d.fusion.init import FocalFit, choose_cameras, fit_focals, masked_median, window_poses
-from geo4d.fusion.objective import Optics, SampledObjective
+from geo4d.fusion.objective import SampledObjective
+from geo4d.fusion.pixel_terms import Optics
 from geo4d.fusion.samples import Samples, Trajectory
 from geo4d.fusion.variables import Variables, scale_world
 from geo4d.geometry.poses import nearest_rotation, similarity, similarity_parts

@@ -10,20 +10,6 @@ from torch import Tensor
 
 from geo4d.config import Precision
 
-CONVENTIONS = {
-    "camera_axes": "OpenCV: +x right, +y down, +z forward",
-    "c2w": "camera to world, 4x4, column vectors; translations in the unit of depth; one world per scene (see world)",
-    "intrinsics": "3x3, pixels of the stored maps, pixel centres at +0.5",
-    "depth": "z-depth; NaN invalid, +inf sky",
-    "confidence": "probability of a depth within 10 % once the scene's one factor is known; 0 where invalid",
-    "dynamic": "probability that the pixel shows something moving, 0 to 1",
-    "times_s": "presentation time in seconds, as the source states it",
-    "source_frames": "frame number in the source, from 0",
-    "scene": "scene number; a shot cut starts a new scene with a world and a scale of its own",
-    "reliable": "false where only rejected windows, or none, saw the frame, no camera was found, or no picture shows",
-}
-
-
 World = Literal["first camera", "given"]
 
 

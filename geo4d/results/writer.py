@@ -16,9 +16,9 @@ from geo4d.errors import OutputError
 from geo4d.formats.arrays import create_frames, create_whole
 from geo4d.formats.files import output_errors, write_json
 from geo4d.geometry.poses import first_camera_world
-from geo4d.results.layout import CONVENTIONS, WORLDS, World, plain
+from geo4d.results.layout import WORLDS, World, plain
 from geo4d.results.manifest import ARRAYS, DIAGNOSTICS, FORMAT, MANIFEST, SUMS, VERSION, manifest_sha256
-from geo4d.types import FrameMaps
+from geo4d.types import CONVENTIONS, FrameMaps
 
 if TYPE_CHECKING:
     pass

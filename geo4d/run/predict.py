@@ -14,8 +14,8 @@ from torch import Tensor
 
 from geo4d.errors import ResourceError, is_out_of_memory
 from geo4d.formats.arrays import holds_arrays, load_arrays, save_arrays
-from geo4d.fusion.scratch import give_back_memory
 from geo4d.models.base import Predictor
+from geo4d.optimise.scratch import give_back_memory
 from geo4d.run.plan import RunPlan
 from geo4d.run.spool import Spool
 from geo4d.types import Prediction, PriorMaps, Window

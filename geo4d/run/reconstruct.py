@@ -29,11 +29,11 @@ from geo4d.formats.files import disk_errors
 from geo4d.fusion.align import align
 from geo4d.fusion.alignment import AlignConfig, Alignment, find_bad_windows
 from geo4d.fusion.dense import iter_dense
-from geo4d.fusion.scratch import give_back_memory
 from geo4d.fusion.steady import iter_steady
 from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
 from geo4d.models.base import Predictor, choose_device, load_predictor
+from geo4d.optimise.scratch import give_back_memory
 from geo4d.optimise.threads import one_thread
 from geo4d.results.provenance import StageClock, machine, peak_memory, versions
 from geo4d.results.reader import load_result

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo4d.cameras.pose import pose_reconstruction
+from geo4d.cameras.pose import Objective, pose_reconstruction
 from geo4d.config import Precision, check_intrinsics
 from geo4d.errors import InputError
 from geo4d.evidence.masks import grow, read_masks
@@ -20,7 +20,7 @@ from geo4d.results.reader import load_result
 from geo4d.results.source import open_source
 from geo4d.results.workspace import Workspace
 from geo4d.results.writer import StoreWriter
-from geo4d.tracks.matches import Matcher
+from geo4d.tracks.sources import TrackMaker, followed
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import fit_size
 
@@ -37,7 +37,8 @@ def repose(
     intrinsics: tuple[float, float, float, float] | None = None,
     trajectory: str | Path | None = None,
     per_frame_scale: bool = False,
-    matcher: Matcher | None = None,
+    tracker: TrackMaker = followed,
+    objective: Objective = "depth",
     overwrite: bool = False,
 ) -> Reconstruction:
     """Solve the cameras of a result anew and write it as a new result.
@@ -51,7 +52,8 @@ def repose(
             +0.5.
         trajectory: TUM file of camera to world, one line per frame of the result, in any unit.
         per_frame_scale: let every frame's depth change by a factor of its own.
-        matcher: makes the tracks from matched pairs of frames instead of following points.
+        tracker: makes the tracks; see ``tracks.sources``.
+        objective: see ``pose_reconstruction``.
         overwrite: replace an existing output.
     Raises:
         InputError: the mask or the trajectory does not fit the result, or the source of the result has changed since.
@@ -91,7 +93,8 @@ def repose(
         intrinsics=known,
         trajectory=path,
         per_frame_scale=per_frame_scale,
-        matcher=matcher,
+        tracker=tracker,
+        objective=objective,
     )
     return _write(after, manifest, Path(output), overwrite, keeps_world=path is not None)
 

@@ -216,7 +216,7 @@ class TrackBuilder:
         self._described = described
 
     def _follow(self, grey: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions in the new frame from a first guess, and which of them can be believed."""
+        """Positions in the new frame from a first guess, and which of them can be trusted."""
         assert self._previous is not None
         assert self._keyframe is not None
         config = self.config

@@ -131,13 +131,14 @@ class VideoFile:
             raise MemoryError(f"{self.path}: no room for what the decoder needs") from error
         self._threads = "NONE"
 
-    def _claims_too_much(self, error: MemoryError) -> bool:
-        """FFmpeg says "out of memory" of a damaged size field, too: whether the structure of the file is broken."""
+    def _claims_too_much(self, error: Exception) -> str | None:
+        """FFmpeg says "out of memory" of a damaged size field, too: what is wrong with the file, where something is."""
         import av
 
-        return (
-            isinstance(error, av.error.FFmpegError) and find_damage(self.path, self._demuxer, 0) is not None
-        )
+        if not isinstance(error, MemoryError) or not isinstance(error, av.error.FFmpegError):
+            return None
+        damage = find_damage(self.path, self._demuxer, 0)
+        return None if damage is None else damage.text
 
     def close(self) -> None:
         if self._container is not None:
@@ -187,7 +188,9 @@ class VideoFile:
             )
         except (av.error.FFmpegError, MemoryError, OSError, ValueError) as error:
             self.close()
-            if isinstance(error, MemoryError) and not self._claims_too_much(error):
+            if (damage := self._claims_too_much(error)) is not None:
+                raise InputError(f"{self.path} cannot be opened as a video: {damage}") from None
+            if isinstance(error, MemoryError):
                 raise  # no fault of the file
             if self._demuxer == "mp4" and not has_index(self.path):
                 raise InputError(
@@ -335,10 +338,11 @@ class VideoFile:
             self._without_threads(error)
             return self._scan(stop)
         except (av.error.FFmpegError, MemoryError, OSError, ValueError) as error:
-            if isinstance(error, MemoryError) and not self._claims_too_much(error):
+            damage = self._claims_too_much(error)
+            if isinstance(error, MemoryError) and damage is None:
                 self.close()
                 raise  # no fault of the file
-            damage = first_line(error)
+            damage = damage or first_line(error)
         if damage is not None and self._threads == "AUTO":
             # Frame threads lose the pictures in flight when one fails; without them the count is exact.
             self._threads = "NONE"

@@ -3,12 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from geo4d.cameras.bundle import BundleConfig, NormalEquations, bundle_adjust, solve_block_tridiagonal
+from geo4d.cameras.bundle import BundleConfig, BundleProblem, bundle_adjust
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.points import triangulate
 from geo4d.cameras.terms import BundleState, reprojection_error, rescale
 from geo4d.geometry.poses import rigid, so3_exp
-from geo4d.optimise.small import cholesky_3x3, solve_3x3, whiten
 from tests.support.adjustments import disturbed, problem, tangent_basis
 
 
@@ -27,8 +26,7 @@ def test_gradient_and_normal_matrix_match_autograd():
     state = disturbed(truth, 0.01)
     fixed = torch.zeros(4, dtype=torch.bool)
     config = BundleConfig(robust_width=1e6)
-    system = NormalEquations(observations, fixed, config, 4, 12)
-    system.linearise(state)
+    system = BundleProblem(observations, fixed, config, 4, 12).equations(state, config.robust_width)
 
     def residual(x):
         twist, focal, tangent = x[:24].reshape(4, 6), x[24], x[25:].reshape(12, 3)
@@ -56,9 +54,8 @@ def test_gradient_and_normal_matrix_match_autograd():
     D = H + damping * torch.diag(H.diagonal())
     expected = -torch.linalg.solve(D, g)
     for group in (1, 2, 12):
-        system = NormalEquations(observations, fixed, replace(config, group=group), 4, 12)
-        system.linearise(state)
-        moved = system.step(state, damping)
+        problem_in_blocks = BundleProblem(observations, fixed, replace(config, group=group), 4, 12)
+        moved = problem_in_blocks.linearise(state, config.robust_width)(damping)
         assert moved is not None
         torch.testing.assert_close(moved.log_focal, state.log_focal + expected[24], atol=1e-6, rtol=0)
         twist = expected[:24].reshape(4, 6)
@@ -120,29 +117,6 @@ def test_triangulation_is_exact_and_scale_is_free():
     assert error.max() < 1e-9
 
 
-def test_small_cholesky_factors_and_block_solver():
-    g = torch.Generator().manual_seed(0)
-    A = torch.randn(50, 3, 5, generator=g, dtype=torch.float64)
-    V, right = A @ A.mT, torch.randn(50, 3, generator=g, dtype=torch.float64)
-    factor = cholesky_3x3(V.permute(1, 2, 0), 0.0)
-    solved = solve_3x3(factor, right.T).T
-    torch.testing.assert_close((V @ solved[..., None])[..., 0], right, atol=1e-5, rtol=0)
-    white = whiten(A.permute(2, 1, 0), factor).permute(
-        2, 0, 1
-    )  # rows L^-T: whitened rows of A^T are orthonormal
-    torch.testing.assert_close(white.mT @ white, torch.eye(3).double().expand(50, 3, 3), atol=1e-5, rtol=0)
-    L = torch.tril(torch.randn(12, 12, generator=g, dtype=torch.float64)).diagonal_scatter(
-        torch.full((12,), 4.0).double()
-    )
-    mask = (torch.arange(12)[:, None] // 4 - torch.arange(12) // 4).abs() <= 1
-    M = (L @ L.T) * mask + 20 * torch.eye(12)
-    right = torch.randn(12, 2, generator=g, dtype=torch.float64)
-    diagonal = torch.stack([M[i : i + 4, i : i + 4] for i in (0, 4, 8)])
-    below = torch.stack([M[i + 4 : i + 8, i : i + 4] for i in (0, 4)])
-    torch.testing.assert_close(solve_block_tridiagonal(diagonal, below, right), torch.linalg.solve(M, right))
-    assert solve_block_tridiagonal(-diagonal, below, right) is None
-
-
 def test_radial_distortion_is_found_when_asked():
     truth, observations = problem(num_cameras=8, num_points=150, span=6)
     plane = observations.uv / 400.0
@@ -168,8 +142,7 @@ def test_measured_depth_fixes_the_scale_and_its_jacobian_is_exact():
     fixed = torch.zeros(5, dtype=torch.bool)
     wide = BundleConfig(robust_width=1e6)
     state = disturbed(truth, 0.01)
-    system = NormalEquations(measured, fixed, wide, 5, 60)
-    system.linearise(state)
+    system = BundleProblem(measured, fixed, wide, 5, 60).equations(state, wide.robust_width)
 
     def cost(tangent):
         points = state.points + (tangent_basis(state.points) @ tangent[..., None])[..., 0]

@@ -1,4 +1,4 @@
-"""Depth and focal length are believed as far as the tracks carry them."""
+"""Depth and focal length count as far as the tracks carry them."""
 
 import math
 from collections.abc import Callable

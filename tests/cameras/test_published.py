@@ -1,16 +1,19 @@
 import math
 
+import pytest
 import torch
 
 from geo4d.cameras.published import (
     PublishedCameras,
     published_adam,
+    published_cameras,
     published_fov,
     published_loss,
     published_start,
     window_tracks,
 )
-from geo4d.geometry.poses import matrix_to_quaternion
+from geo4d.geometry.poses import matrix_to_quaternion, transform
+from geo4d.tracks.types import Tracks
 
 
 def exact_window(scene, num_points=40):
@@ -60,3 +63,40 @@ def test_adam_brings_the_loss_down(make_room):
     assert math.isclose(float(fov[0, 0]), 2 * math.atan(0.64), rel_tol=1e-6)
     _, curve = published_adam(published_start(fov), [window], 40)
     assert curve[-1] < 0.2 * curve[0]
+
+
+def test_cameras_of_depth_maps_come_near_the_truth(make_room):
+    scene = make_room(num_frames=8, size=(48, 64), focal=50.0, travel=0.3, turn=0.06)
+    tracks = simulated_like(scene)
+    found, curve = published_cameras(tracks, scene.depth, scene.intrinsics, num_steps=400)
+    assert float(curve[-1]) < 0.02 * float(curve[0])
+    c2w, truth = found.c2w().double(), scene.c2w
+    centres = (torch.linalg.inv(c2w[:1]) @ c2w)[:, :3, 3]
+    expected = (torch.linalg.inv(truth[:1]) @ truth)[:, :3, 3]
+    assert float((centres - expected).norm(dim=1).max()) < 0.03  # a path of 0.3
+    with pytest.raises(ValueError, match="expected 8 depth maps"):
+        published_cameras(tracks, scene.depth[:3], scene.intrinsics)
+
+
+def simulated_like(scene):
+    """Exact tracks of pixels of the first frame."""
+    xs, ys = torch.meshgrid(torch.arange(6, 58, 4), torch.arange(6, 42, 4), indexing="xy")
+    pixels = torch.stack([xs.flatten(), ys.flatten()], 1) + 0.5
+    K = scene.intrinsics[0].double()
+    rays = torch.cat([pixels.double(), torch.ones(len(pixels), 1).double()], 1) @ torch.linalg.inv(K).T
+    depth = scene.depth[0][ys.flatten(), xs.flatten()].double()
+    world = transform(scene.c2w[0], rays * depth[:, None])
+    track, frame, xy = [], [], []
+    for t in range(len(scene.c2w)):
+        seen = transform(torch.linalg.inv(scene.c2w[t]), world) @ K.T
+        place = seen[:, :2] / seen[:, 2:]
+        inside = ((place > 1) & (place < torch.tensor([63.0, 47.0]))).all(1).nonzero()[:, 0]
+        track.append(inside)
+        frame.append(torch.full_like(inside, t))
+        xy.append(place[inside].float())
+    order = (torch.cat(track) * 100 + torch.cat(frame)).argsort()
+    starts = torch.zeros(len(scene.c2w), dtype=torch.bool)
+    starts[0] = True
+    return Tracks(
+        torch.cat(track)[order], torch.cat(frame)[order], torch.cat(xy)[order], len(starts), (48, 64), starts
+    )

@@ -5,33 +5,16 @@ from dataclasses import replace
 import torch
 
 from geo4d.cameras.bundle import BundleConfig
-from geo4d.cameras.grow import grow_again, outward
-from geo4d.cameras.observations import Observations, observation_area
 from geo4d.cameras.parts import try_other_parts
 from geo4d.cameras.points import triangulate
 from geo4d.cameras.refine import better, judge_state, refine, repair
 from geo4d.cameras.solve import fit_cameras
 from geo4d.cameras.terms import BundleState
-from geo4d.geometry.fit import fit_similarity
-from geo4d.geometry.poses import inverse, so3_exp, transform
-from tests.support.adjustments import problem
+from geo4d.geometry.poses import so3_exp
+from tests.support.adjustments import centre_error, problem
 from tests.support.tracks import path, simulated_tracks, trajectory_error
 
 FIXED = BundleConfig(focal="fixed")
-
-
-def centre_error(w2c: torch.Tensor, truth: torch.Tensor) -> float:
-    """RMS of the camera centres after a similarity."""
-    x, y = inverse(w2c)[:, :3, 3], inverse(truth)[:, :3, 3]
-    return float((transform(fit_similarity(x, y), x) - y).square().sum(1).mean().sqrt())
-
-
-def test_area_counts_cells_not_points():
-    uv = torch.cat([torch.rand(90, 2) * 5, torch.tensor([[100.0, 100.0], [0.0, 100.0], [100.0, 0.0]])])
-    zeros, ones = torch.zeros(93, dtype=torch.long), torch.ones(93, dtype=torch.float64)
-    area = observation_area(Observations(zeros, torch.arange(93), uv.double(), ones))
-    torch.testing.assert_close(area[90:], torch.ones(3, dtype=torch.float64))
-    torch.testing.assert_close(area[:90].sum(), torch.tensor(1.0, dtype=torch.float64))
 
 
 def test_the_level_is_that_of_the_noise_and_bad_tracks_are_left_out():
@@ -44,17 +27,6 @@ def test_the_level_is_that_of_the_noise_and_bad_tracks_are_left_out():
     assert not bool(found.static[::3].any())
     assert float(found.static[1::3].double().mean()) > 0.9
     assert 0.55 < found.share_explained(0.25) < 0.8
-
-
-def test_cameras_come_back_from_a_run_of_solved_ones():
-    truth, observations = problem(num_cameras=12, num_points=400, span=6, noise=0.05)
-    w2c = torch.eye(4, dtype=torch.float64).repeat(12, 1, 1)
-    w2c[4:8] = truth.w2c[4:8]
-    solved = torch.zeros(12, dtype=torch.bool)
-    solved[4:8] = True
-    start = replace(truth, w2c=w2c)
-    grown = grow_again(start, observations, solved, 0.05, outward((4, 8), 0, 12))
-    assert centre_error(grown.w2c, truth.w2c) < 0.01
 
 
 def test_bent_ends_are_repaired_and_a_good_solution_is_kept():

@@ -6,7 +6,7 @@ import torch
 
 from geo4d.apps.commands.export import parse_frames
 from geo4d.errors import OutputError
-from geo4d.export import FORMATS, ExportConfig, conventions, save
+from geo4d.export import ExportConfig, conventions, save
 from geo4d.geometry.poses import se3_exp
 from tests.readers_of_targets import first_camera
 
@@ -44,13 +44,91 @@ def test_world_formats_need_poses_and_one_world(tmp_path, scene, name) -> None:
 
 
 @pytest.mark.parametrize("name", ["exr", "png", "colmap", "nerfstudio"])
-def test_existing_output_is_kept(tmp_path, scene, name) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_others_is_kept(tmp_path, scene, name, overwrite) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("precious")
-    with pytest.raises(OutputError, match="exists"):
-        save(scene, tmp_path / "out", name)
+    with pytest.raises(OutputError, match="that geo4d wrote" if overwrite else "exists already"):
+        save(scene, tmp_path / "out", name, overwrite=overwrite)
     assert (tmp_path / "out/mine.txt").read_text() == "precious"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a.npz", "one.exr", "one.png", "a.ply", "a.glb", "a.txt", "a.nk", "a.chan", "a.mp4"]
+)
+def test_a_file_is_replaced_only_when_asked(tmp_path, scene, name) -> None:
+    format = {"txt": "kitti", "nk": "nuke", "mp4": "preview"}.get(name[2:], name[2:].removeprefix("e."))
+    format = {"e.exr": "exr", "e.png": "png"}.get(name[2:], format)
+    config = ExportConfig(frames=(1,))
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(OutputError, match="pass --overwrite"):
+        save(scene, tmp_path / name, format, config)
+    assert (tmp_path / name).read_text() == "precious"
+    assert len(list(tmp_path.iterdir())) == 1
+    save(scene, tmp_path / name, format, config, overwrite=True)
+    assert (tmp_path / name).read_bytes()[:8] != b"precious"
+
+
+def test_files_beside_are_not_replaced_either(tmp_path, scene) -> None:
+    (tmp_path / "k.json").write_text("precious")
+    with pytest.raises(OutputError, match=r"k\.json exists already"):
+        save(scene, tmp_path / "k.txt", "kitti")
+    assert [file.name for file in tmp_path.iterdir()] == ["k.json"]
+    (tmp_path / "shots").mkdir()
+    save(scene, tmp_path / "shots", "tum")
+    save(scene, tmp_path / "shots", "kitti")  # joins
+    with pytest.raises(OutputError, match=r"trajectory_tum\.txt exists already"):
+        save(scene, tmp_path / "shots", "tum")
+    save(scene, tmp_path / "shots", "tum", overwrite=True)
+
+
+def test_overwriting_a_folder_takes_our_files_and_keeps_those_of_others(tmp_path, scene) -> None:
+    save(scene, tmp_path / "out", "png")
+    (tmp_path / "out/mine").mkdir()
+    (tmp_path / "out/mine/notes.txt").write_text("precious")
+    save(scene, tmp_path / "out", "png", ExportConfig(frames=(1,)), overwrite=True)
+    names = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*")}
+    assert names - {"mine", "mine/notes.txt"} == {
+        "depth_000001.png", "depth.json", "README.txt", ".geo4d-files.json",
+    }  # fmt: skip
+    assert (tmp_path / "out/mine/notes.txt").read_text() == "precious"
+    save(scene, tmp_path / "out", "png", overwrite=True)  # again: still knows its own
+    assert len(list((tmp_path / "out").glob("depth_*.png"))) == 4
+    assert (tmp_path / "out/mine/notes.txt").read_text() == "precious"
+    save(scene, tmp_path / "a.nk", "nuke")
+    save(scene, tmp_path / "a.nk", "nuke", ExportConfig(frames=(0, 1)), overwrite=True)
+    assert len(list((tmp_path / "a_nk_plate").glob("*.png"))) == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.nk", "a_nk_plate", "out"]
+
+
+def test_a_failed_overwrite_leaves_what_was_there(tmp_path, scene) -> None:
+    save(scene, tmp_path / "out", "png")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+
+    class Broken:
+        shape, dtype = scene.depth.shape, scene.depth.dtype
+
+        def __getitem__(self, frame):
+            if frame == 3:
+                raise RuntimeError("the disk is gone")
+            return scene.depth[frame]
+
+    with pytest.raises(RuntimeError):
+        save(dataclasses.replace(scene, depth=Broken()), tmp_path / "out", "png", overwrite=True)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("glb", "x.ply"), ("colmap", "x.ply"), ("npz", "x.NK"), ("ply", "x.usdz"), ("tum", "x.mp4")],
+)
+def test_suffix_and_format_agree(tmp_path, scene, name, path) -> None:
+    with pytest.raises(ValueError, match=f"for the format {name}"):
+        save(scene, tmp_path / path, name)
+    assert list(tmp_path.iterdir()) == []
+    save(scene, tmp_path / "shot.v2", name)  # no suffix of any format: a folder
 
 
 def test_unknown_format_and_frames(tmp_path, scene) -> None:
@@ -63,4 +141,3 @@ def test_unknown_format_and_frames(tmp_path, scene) -> None:
     assert parse_frames("3,1", 9) == (3, 1)
     with pytest.raises(ValueError, match="START:STOP"):
         parse_frames("a", 9)
-    assert len(FORMATS) == 10

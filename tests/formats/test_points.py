@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from geo4d.errors import InputError
-from geo4d.formats.points import PointCloud, VoxelFilter, load_glb, load_ply, save_glb, save_ply
-from tests.readers_of_targets import gltf
+from geo4d.formats.points import PointCloud, VoxelFilter, load_ply, save_ply
 
 
 def cloud(rng: np.random.Generator, count: int = 50) -> PointCloud:
@@ -60,59 +59,6 @@ def test_a_failed_write_leaves_nothing(tmp_path, rng) -> None:
     with pytest.raises(RuntimeError):
         save_ply(tmp_path / "a.ply", broken())
     assert list(tmp_path.iterdir()) == []
-
-
-def test_glb_round_trip_turns_axes(tmp_path, rng) -> None:
-    import trimesh
-
-    points = cloud(rng)
-    save_glb(tmp_path / "a.glb", points, {"unit": "metres"})
-    read = load_glb(tmp_path / "a.glb")
-    np.testing.assert_allclose(read.positions, points.positions, rtol=1e-6)
-    np.testing.assert_array_equal(read.colours, points.colours)
-    raw = next(iter(trimesh.load_scene(tmp_path / "a.glb").geometry.values()))
-    np.testing.assert_allclose(raw.vertices[:, 1], -points.positions[:, 1], rtol=1e-6)
-    _, (node,) = gltf.load(tmp_path / "a.glb")
-    assert node.linear is not None
-    np.testing.assert_array_equal(gltf.linear_to_srgb_bytes(node.linear), points.colours)
-    np.testing.assert_allclose(raw.colors[:, :3], 255 * node.linear, atol=0.51)
-    (tmp_path / "b.glb").write_bytes(b"glTFnothing here")
-    with pytest.raises(InputError):
-        load_glb(tmp_path / "b.glb")
-
-
-def test_glb_of_many_clouds(tmp_path, rng) -> None:
-    import trimesh
-
-    clouds = [cloud(rng), cloud(rng, 7), cloud(rng, 0)]
-    assert save_glb(tmp_path / "a.glb", iter(clouds)) == 57
-    _, (node,) = gltf.load(tmp_path / "a.glb")
-    expected = np.concatenate([c.positions for c in clouds]) * [1, -1, -1]
-    np.testing.assert_array_equal(node.points, expected)
-    names = [("a", {"frame": 1}), ("b", {}), ("c", {})]
-    save_glb(tmp_path / "b.glb", clouds, {"unit": "metres"}, nodes=names)
-    document, nodes = gltf.load(tmp_path / "b.glb")
-    assert document["scenes"][0]["extras"] == {"unit": "metres"}
-    assert [(n.name, len(n.points)) for n in nodes] == [("a", 50), ("b", 7), ("c", 0)]
-    assert nodes[0].extras == {"frame": 1}
-    assert set(trimesh.load_scene(tmp_path / "b.glb").geometry) == {"a", "b"}
-    np.testing.assert_array_equal(load_glb(tmp_path / "b.glb").positions[50:], clouds[1].positions)
-    save_glb(tmp_path / "grey.glb", PointCloud(clouds[0].positions))
-    assert gltf.load(tmp_path / "grey.glb")[1][0].linear is None
-    assert load_glb(tmp_path / "grey.glb").colours is None
-    save_glb(tmp_path / "empty.glb", [])
-    assert [len(node.points) for node in gltf.load(tmp_path / "empty.glb")[1]] == [0]
-    with pytest.raises(InputError, match="point cloud"):
-        load_glb(tmp_path / "empty.glb")
-    with pytest.raises(ValueError, match="both"):
-        save_glb(tmp_path / "c.glb", [clouds[0], PointCloud(clouds[1].positions)])
-    with pytest.raises(ValueError, match="a node for each"):
-        save_glb(tmp_path / "c.glb", clouds, nodes=names[:2])
-    assert not (tmp_path / "c.glb").exists()
-    data = (tmp_path / "a.glb").read_bytes()
-    (tmp_path / "d.glb").write_bytes(data[:-100])
-    with pytest.raises(InputError, match="truncated"):
-        load_glb(tmp_path / "d.glb")
 
 
 def test_voxel_filter_keeps_one_point_per_cube_over_all_clouds() -> None:

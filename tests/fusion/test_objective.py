@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from geo4d.fusion.alignment import AlignConfig
-from geo4d.fusion.objective import Optics, SampledObjective, Weights, evaluate_objective
+from geo4d.fusion.all_pixels import evaluate_objective
+from geo4d.fusion.objective import SampledObjective
+from geo4d.fusion.pixel_terms import Optics, Weights
 from geo4d.fusion.samples import take_samples
 from geo4d.fusion.variables import Variables, number_columns, retract, scale_world
 from geo4d.geometry.poses import so3_exp
@@ -177,7 +179,7 @@ def test_gradient_of_the_normal_equations(make_wall, typical, focal):
     # The depths are not polished, so that none sits in a kink of the cost, where no derivative exists.
     view = objective.view(variables, width, num_polish=0)
     system = objective.system()
-    system.assemble(objective.linearise(view, width))
+    system.assemble(objective.pieces(view, width))
     cost = sum(objective.values(view).values())
     generator = torch.Generator().manual_seed(5)
     for _ in range(6):

@@ -1,4 +1,4 @@
-"""glTF 2.0 (Khronos specification 2.0.1: sections 3.6 accessors, 3.7.2.1 meshes, 4.4 GLB), points only."""
+"""glTF 2.0 (specification 2.0.1: 3.6 accessors, 3.7.2.1 meshes, 3.10 cameras, 3.11 animations, 4.4 GLB)."""
 
 import json
 import struct
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 _COMPONENTS = {5121: np.dtype("u1"), 5123: np.dtype("<u2"), 5126: np.dtype("<f4")}
-_WIDTH = {"VEC3": 3, "VEC4": 4}
+_WIDTH = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 
 
 @dataclass
@@ -22,7 +22,28 @@ class Node:
 
 
 def load(path: Path) -> tuple[dict, list[Node]]:
-    """The document and the nodes of its scene, with what the specification asks of them checked."""
+    """The document and the nodes of its scene that are no cameras, with what the specification asks of them checked."""
+    document, binary = _open(path)
+    nodes = []
+    for number in document["scenes"][document["scene"]]["nodes"]:
+        node = document["nodes"][number]
+        if "camera" in node:
+            continue
+        points, linear = np.zeros((0, 3)), None
+        if "mesh" in node:
+            (primitive,) = document["meshes"][node["mesh"]]["primitives"]
+            assert primitive["mode"] == 0  # points
+            points = _read(document, binary, primitive["attributes"]["POSITION"], bounds=True)
+            if "COLOR_0" in primitive["attributes"]:
+                linear = _read(document, binary, primitive["attributes"]["COLOR_0"])[:, :3]
+                assert len(linear) == len(points)
+                assert linear.min() >= 0
+                assert linear.max() <= 1
+        nodes.append(Node(node.get("name", ""), node.get("extras", {}), points, linear))
+    return document, nodes
+
+
+def _open(path: Path) -> tuple[dict, bytes]:
     data = path.read_bytes()
     magic, version, length = struct.unpack_from("<4sII", data)
     assert (magic, version, length) == (b"glTF", 2, len(data))
@@ -41,21 +62,69 @@ def load(path: Path) -> tuple[dict, list[Node]]:
         assert buffer["byteLength"] <= len(binary) <= buffer["byteLength"] + 3
     for name in ("nodes", "meshes", "accessors", "bufferViews", "materials"):
         assert document.get(name, [0]), f"{name} may be absent but not empty"
-    nodes = []
-    for number in document["scenes"][document["scene"]]["nodes"]:
-        node = document["nodes"][number]
-        points, linear = np.zeros((0, 3)), None
-        if "mesh" in node:
-            (primitive,) = document["meshes"][node["mesh"]]["primitives"]
-            assert primitive["mode"] == 0  # points
-            points = _read(document, binary, primitive["attributes"]["POSITION"], bounds=True)
-            if "COLOR_0" in primitive["attributes"]:
-                linear = _read(document, binary, primitive["attributes"]["COLOR_0"])[:, :3]
-                assert len(linear) == len(points)
-                assert linear.min() >= 0
-                assert linear.max() <= 1
-        nodes.append(Node(node.get("name", ""), node.get("extras", {}), points, linear))
-    return document, nodes
+    return document, binary
+
+
+def animated(path: Path, name: str, time_s: float) -> dict[str, np.ndarray]:
+    """``translation``, ``rotation`` (xyzw) and ``scale`` of a node at a time, its animations evaluated."""
+    document, binary = _open(path)
+    (number,) = [i for i, node in enumerate(document["nodes"]) if node["name"] == name]
+    node = document["nodes"][number]
+    found = {
+        "translation": np.array(node.get("translation", [0, 0, 0]), float),
+        "rotation": np.array(node.get("rotation", [0, 0, 0, 1]), float),
+        "scale": np.array(node.get("scale", [1, 1, 1]), float),
+    }
+    for animation in document.get("animations", []):
+        for channel in animation["channels"]:
+            if channel["target"]["node"] != number:
+                continue
+            sampler = animation["samplers"][channel["sampler"]]
+            accessor = document["accessors"][sampler["input"]]
+            assert "min" in accessor, "the times of an animation state their bounds"
+            times = _read(document, binary, sampler["input"], bounds=True)[:, 0]
+            values = _read(document, binary, sampler["output"])
+            assert times[0] >= 0
+            assert (np.diff(times) > 0).all()
+            assert len(values) == len(times)
+            if channel["target"]["path"] == "rotation":
+                np.testing.assert_allclose(np.linalg.norm(values, axis=1), 1, atol=1e-5)
+            found[channel["target"]["path"]] = _at(times, values, time_s, sampler["interpolation"])
+    return found
+
+
+def _at(times: np.ndarray, values: np.ndarray, time_s: float, interpolation: str) -> np.ndarray:
+    after = int(np.searchsorted(times, time_s + 1e-6, side="right"))
+    if after == 0:
+        return values[0]
+    if interpolation == "STEP" or after == len(times):
+        return values[after - 1]
+    assert interpolation == "LINEAR"
+    share = (time_s - times[after - 1]) / (times[after] - times[after - 1])
+    return values[after - 1] + share * (values[after] - values[after - 1])
+
+
+def project(path: Path, time_s: float, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (x, y) from the upper left of world points [N, 3] in glTF axes, as the file's camera sees them at a time."""
+    document, _ = _open(path)
+    (camera,) = document["cameras"]
+    assert camera["type"] == "perspective"
+    lens, (height, width) = camera["perspective"], size
+    pose = animated(path, "camera", time_s)
+    x, y, z, w = pose["rotation"] / np.linalg.norm(pose["rotation"])
+    turn = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    seen = (points - pose["translation"]) @ turn  # looks along -z
+    assert (-seen[:, 2] > lens["znear"]).all()
+    assert (-seen[:, 2] < lens["zfar"]).all()
+    high = np.tan(lens["yfov"] / 2)
+    right, up = seen[:, 0] / -seen[:, 2] / (lens["aspectRatio"] * high), seen[:, 1] / -seen[:, 2] / high
+    return np.stack([(right + 1) / 2 * width, (1 - up) / 2 * height], axis=1)
 
 
 def _read(document: dict, binary: bytes, number: int, *, bounds: bool = False) -> np.ndarray:

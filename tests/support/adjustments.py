@@ -6,7 +6,8 @@ import torch
 
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.terms import BundleState
-from geo4d.geometry.poses import rigid, so3_exp
+from geo4d.geometry.fit import fit_similarity
+from geo4d.geometry.poses import inverse, rigid, so3_exp, transform
 
 
 def problem(num_cameras=6, num_points=40, span=4, noise=0.0, seed=0, focal=400.0):
@@ -46,3 +47,9 @@ def tangent_basis(points):
     v = points + torch.tensor([0, 0, 0, 1.0]) * torch.where(points[:, 3:] >= 0, 1.0, -1.0)
     reflection = torch.eye(4) - 2 * v[:, :, None] * v[:, None, :] / v.square().sum(1)[:, None, None]
     return reflection[:, :, :3]
+
+
+def centre_error(w2c: torch.Tensor, truth: torch.Tensor) -> float:
+    """RMS of the camera centres after a similarity."""
+    x, y = inverse(w2c)[:, :3, 3], inverse(truth)[:, :3, 3]
+    return float((transform(fit_similarity(x, y), x) - y).square().sum(1).mean().sqrt())

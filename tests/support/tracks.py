@@ -51,17 +51,15 @@ def path(num_frames=14, travel=1.0, turn=0.3, forward=0.0, focal=520.0):
     return Path(torch.from_numpy(c2w), focal)
 
 
+def rotation_error(motion, scene):
+    """Largest error of the rotations relative to the first camera, degrees."""
+    first = motion.c2w[0, :3, :3].T @ motion.c2w[:, :3, :3]
+    first_truth = scene.c2w[0, :3, :3].T @ scene.c2w[:, :3, :3]
+    return float(rotation_angle(first.mT @ first_truth).max() * 57.3)
+
+
 def trajectory_error(motion, scene):
     """RMSE of centres after a similarity, and largest rotation error in degrees."""
     centres, truth = motion.c2w[:, :3, 3], scene.c2w[:, :3, 3]
     aligned = transform(fit_similarity(centres, truth), centres)
-    first = motion.c2w[0, :3, :3].T @ motion.c2w[:, :3, :3]
-    first_truth = scene.c2w[0, :3, :3].T @ scene.c2w[:, :3, :3]
-    turn = rotation_angle(first.mT @ first_truth).max() * 57.3
-    return float((aligned - truth).square().sum(1).mean().sqrt()), float(turn)
-
-
-def trajectory_error_rotation(motion, scene):
-    first = motion.c2w[0, :3, :3].T @ motion.c2w[:, :3, :3]
-    first_truth = scene.c2w[0, :3, :3].T @ scene.c2w[:, :3, :3]
-    return 0.0, float(rotation_angle(first.mT @ first_truth).max() * 57.3)
+    return float((aligned - truth).square().sum(1).mean().sqrt()), rotation_error(motion, scene)

@@ -25,8 +25,16 @@ class PoseOptions:
     """TUM file with one known pose per frame; only its scale is fitted."""
     per_frame_scale: bool = False
     """Let every frame's depth change by a factor of its own, for models that see one picture at a time."""
-    tracks: Literal["klt", "sift"] = "klt"
-    """How points are found again: followed from frame to frame, or by SIFT matches (slower, for wide turns)."""
+    tracks: Literal[
+        "klt", "sift", "disk-lightglue", "superpoint-lightglue", "disk", "superpoint", "script"
+    ] = "klt"
+    """How points are found again: followed from frame to frame (klt), by SIFT matches (slower, for wide turns), or by a
+    network whose weights you have: see docs/tracking.md."""
+    track_weights: tuple[Path, ...] = ()
+    """Files or folders with the weights of --tracks; they are never downloaded, and their licence is shown."""
+    objective: Literal["depth", "published"] = "depth"
+    """What is minimised: errors of points and measured depth, or the objective of GeometryCrafter's authors (their
+    optimiser, 1,000 steps; holds all depth maps in memory)."""
     overwrite: bool = False
     """Replace an existing output."""
     keep_going: bool = False
@@ -37,7 +45,7 @@ def run(options: PoseOptions) -> int:
     """Pose, then say what the tracks told."""
     from geo4d.results.verdict import judge_result
     from geo4d.run.repose import repose
-    from geo4d.tracks.sift import SiftMatcher
+    from geo4d.tracks.sources import track_maker
 
     after = repose(
         options.result,
@@ -47,7 +55,8 @@ def run(options: PoseOptions) -> int:
         intrinsics=options.intrinsics,
         trajectory=options.trajectory,
         per_frame_scale=options.per_frame_scale,
-        matcher=SiftMatcher() if options.tracks == "sift" else None,
+        tracker=track_maker(options.tracks, options.track_weights),
+        objective=options.objective,
         overwrite=options.overwrite,
     )
     pose = after.diagnostics["pose"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from geo4d.fusion.solver import Blocks, BorderedBandSystem, gauss_newton
+from geo4d.optimise.band import Blocks, BorderedBandSystem, factor_band, solve_bordered
 
 
 def random_pieces(num_band: int, num_border: int, reach: int, seed: int = 0):
@@ -62,43 +62,49 @@ def test_an_indefinite_system_gives_no_step():
     assert system.solve(1e-6, None) is None
 
 
-class SumOfNorms:
-    """Points on a line, pulled to given places by a 1-norm and to each other by a square."""
-
-    def __init__(self, places: torch.Tensor) -> None:
-        self.places = places
-        size = len(places)
-        self.single = torch.arange(size)[:, None]
-        self.pair = torch.stack([torch.arange(size - 1), torch.arange(1, size)], 1)
-
-    def evaluate(self, state, width):
-        cost = (state - self.places).abs().sum() + 0.5 * (state.diff() ** 2).sum()
-        return float(cost), state
-
-    def linearise(self, state, width):
-        residual = state - self.places
-        weight = 1 / residual.abs().clamp(min=width)
-        pull = Blocks(self.single, weight[:, None, None], (weight * residual)[:, None])
-        jacobian = torch.tensor([[-1.0, 1.0]]).double()
-        matrix = (jacobian.T @ jacobian).expand(len(self.pair), 2, 2)
-        return [pull, Blocks(self.pair, matrix, state.diff()[:, None] * jacobian)]
-
-    def system(self):
-        return BorderedBandSystem([self.single, self.pair], len(self.places), len(self.places))
-
-    def constraint(self):
-        return None
-
-    def retract(self, state, step):
-        return state + torch.from_numpy(step)
+def tridiagonal(num_blocks: int, width: int, num_border: int, seed: int = 0):
+    """A positive block-tridiagonal matrix with a border: its pieces, and the whole."""
+    g = torch.Generator().manual_seed(seed)
+    n = num_blocks * width
+    root = torch.randn(n + num_border, n + num_border, generator=g, dtype=torch.float64)
+    at = torch.arange(n) // width
+    near = (at[:, None] - at).abs() <= 1
+    whole = root @ root.mT
+    whole[:n, :n] *= near
+    whole += 4 * (n + num_border) * torch.eye(n + num_border, dtype=torch.float64)
+    blocks = [slice(k * width, (k + 1) * width) for k in range(num_blocks)]
+    diagonal = torch.stack([whole[b, b] for b in blocks])
+    below = torch.stack([whole[blocks[k + 1], blocks[k]] for k in range(num_blocks - 1)] or [diagonal[0]])
+    return diagonal, below[: num_blocks - 1], whole
 
 
-def test_the_loop_reaches_the_minimum_and_ignores_the_outlier():
-    places = torch.zeros(9, dtype=torch.float64)
-    places[4] = 100.0
-    start = torch.linspace(-1, 1, 9, dtype=torch.float64)
-    state, report = gauss_newton(SumOfNorms(places), start, num_steps=40, width_start=1.0, width_end=1e-6)
-    assert report.cost_end < report.cost_start
-    # The outlier pulls with force 1, shared by the springs to both sides.
-    assert float(state[4]) == pytest.approx(0.5, abs=1e-2)
-    assert float(state[[0, 1, 2, 3, 5, 6, 7, 8]].abs().max()) < 1e-2
+@pytest.mark.parametrize(("num_blocks", "width", "num_border"), [(1, 4, 0), (3, 4, 0), (5, 3, 2), (2, 1, 1)])
+def test_the_bordered_solution_is_that_of_the_whole_matrix(num_blocks, width, num_border):
+    diagonal, below, whole = tridiagonal(num_blocks, width, num_border)
+    n = num_blocks * width
+    right = torch.randn(n + num_border, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    factor = factor_band(lambda k: diagonal[k], below, num_blocks=num_blocks)
+    assert factor is not None
+    found = solve_bordered(factor, whole[n:, :n], whole[n:, n:], right[:n], right[n:])
+    assert found is not None
+    torch.testing.assert_close(torch.cat(found), torch.linalg.solve(whole, right))
+
+
+def test_the_band_is_solved_for_the_limited_step_of_the_border():
+    diagonal, below, whole = tridiagonal(3, 2, 1)
+    right = 100 * torch.ones(7, 1, dtype=torch.float64)
+    factor = factor_band(lambda k: diagonal[k], below, num_blocks=3)
+    assert factor is not None
+    found = solve_bordered(factor, whole[6:, :6], whole[6:, 6:], right[:6], right[6:], limit=0.1)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(0.1)
+    torch.testing.assert_close(whole[:6, :6] @ found[0] + 0.1 * whole[:6, 6:], right[:6])
+
+
+def test_what_is_not_positive_has_no_factor():
+    diagonal, below, whole = tridiagonal(3, 2, 1)
+    assert factor_band(lambda k: -diagonal[k], below, num_blocks=3) is None
+    factor = factor_band(lambda k: diagonal[k], below, num_blocks=3)
+    assert factor is not None
+    sides = torch.ones(6, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    assert solve_bordered(factor, whole[6:, :6], -whole[6:, 6:], *sides) is None

@@ -1,16 +1,125 @@
-"""Damped, reweighted Gauss-Newton on a block-tridiagonal system with a border. Knows no equation of the objective."""
+"""Symmetric positive systems with a band and a border: block Cholesky, and the sum of small dense pieces.
 
-from collections.abc import Iterable, Sequence
+``factor_band`` and ``solve_bordered`` are the one solver of the package; ``BorderedBandSystem`` sums pieces that touch
+any unknowns and may lie on disk, the adjustment of cameras (``cameras/bundle.py``) sums dense runs of cameras itself.
+
+Axis names: K blocks of the band, w unknowns of each, b unknowns of the border, s right sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geo4d.fusion.scratch import Scratch
+from geo4d.optimise.scratch import Scratch
+
+
+@dataclass(frozen=True)
+class BandFactor:
+    """Cholesky factor of a block-tridiagonal matrix: the lower triangles, and what couples each block to the one before.
+
+    Attributes:
+        lower: of the diagonal blocks.
+        coupling: left of each, from the second on.
+        stores: that they lie in, if not in memory.
+    """
+
+    lower: Float[Tensor, "K w w"]
+    coupling: Float[Tensor, "K w w"]
+    stores: tuple[Scratch, ...] = ()
+
+    def solve(self, right: Float[Tensor, "K w s"]) -> Float[Tensor, "K w s"]:
+        """The solution for some right sides, which are overwritten."""
+        num_blocks, width, _ = self.lower.shape
+        for k in range(num_blocks):
+            if k:
+                right[k] -= self.coupling[k - 1] @ right[k - 1]
+            right[k] = torch.linalg.solve_triangular(self.lower[k], right[k], upper=False)
+            self._touched(8 * width**2)
+        for k in reversed(range(num_blocks)):
+            if k + 1 < num_blocks:
+                right[k] -= self.coupling[k].T @ right[k + 1]
+            right[k] = torch.linalg.solve_triangular(self.lower[k].T, right[k], upper=True)
+            self._touched(8 * width**2)
+        return right
+
+    def _touched(self, num_bytes: int) -> None:
+        for store in self.stores:
+            store.touched(num_bytes)
+
+
+def factor_band(
+    diagonal: Callable[[int], Float[Tensor, "w w"]],
+    below: Float[Tensor, "_ w w"],
+    stores: tuple[Scratch, Scratch] | None = None,
+    *,
+    num_blocks: int | None = None,
+) -> BandFactor | None:
+    """Factor a block-tridiagonal matrix; None where it is not positive definite.
+
+    Args:
+        diagonal: the diagonal block of a number, a copy of its own.
+        below: block k is left of diagonal block k + 1.
+        stores: for the lower triangles and the couplings, [K, w, w] each; None makes them in memory.
+        num_blocks: K; needed without stores.
+    """
+    if stores is None:
+        assert num_blocks is not None
+        width = diagonal(0).shape[-1] if num_blocks else 0
+        lower = torch.empty(num_blocks, width, width, dtype=torch.float64)
+        coupling = torch.empty_like(lower)
+    else:
+        lower, coupling = (torch.from_numpy(store.array) for store in stores)
+    factor = BandFactor(lower, coupling, stores or ())
+    for k in range(len(lower)):
+        block = diagonal(k)
+        if k:
+            # L21 = below L11^-T
+            left = torch.linalg.solve_triangular(lower[k - 1], below[k - 1].T, upper=False).T
+            coupling[k - 1] = left
+            block = block - left @ left.T
+        found, failed = torch.linalg.cholesky_ex(block)
+        if int(failed):
+            return None
+        lower[k] = found
+        factor._touched(2 * 8 * block.numel())
+    return factor
+
+
+def solve_bordered(
+    factor: BandFactor,
+    border: Float[Tensor, "b n"],
+    corner: Float[Tensor, "b b"],
+    right: Float[Tensor, "n s"],
+    right_border: Float[Tensor, "b s"],
+    *,
+    limit: float | None = None,
+) -> tuple[Float[Tensor, "n s"], Float[Tensor, "b s"]] | None:
+    """Solve [[A, C^T], [C, D]] x = r for a factored band A; None where what is left of the corner is not positive.
+
+    Args:
+        border, corner: C and D.
+        limit: largest step of an unknown of the border; the band is solved for the step that is taken.
+    """
+    num_border, sides = len(border), right.shape[1]
+    blocks = (len(factor.lower), factor.lower.shape[1], sides + num_border)
+    inner = factor.solve(torch.cat([right, border.T], 1).reshape(blocks)).reshape(len(right), -1)
+    band, by_border = inner[:, :sides], inner[:, sides:]
+    if num_border == 0:
+        return band, right_border
+    found, failed = torch.linalg.cholesky_ex(corner - border @ by_border)
+    if int(failed):
+        return None
+    step = torch.cholesky_solve(right_border - border @ band, found)
+    if limit is not None:
+        step = step.clamp(-limit, limit)
+    return band - by_border @ step, step
 
 
 @dataclass(frozen=True)
@@ -129,149 +238,33 @@ class BorderedBandSystem:
         corner_main = self.corner.diagonal()
         largest = max(float(self._main.max()), float(corner_main.max()) if self.num_border else 0.0)
         floor = 1e-12 * largest + 1e-300
-        corner = self.corner + torch.diag(damping * corner_main + floor)
+
+        def damped(k: int) -> Tensor:
+            block = self.diagonal[k].clone()
+            block.diagonal().add_(damping * self._main[k] + floor)
+            self._store.touched(2 * 8 * self.width**2)
+            return block
+
+        factor = factor_band(damped, self.below, (self._factors, self._couplings))
+        if factor is None:
+            return None
         sides = [self.gradient] if constraint is None else [self.gradient, constraint]
         right = torch.from_numpy(np.stack(sides, 1))
-        padded = torch.zeros(self.num_blocks * self.width, len(sides) + self.num_border, dtype=torch.float64)
-        padded[: self.num_band, : len(sides)] = right[: self.num_band]
-        padded[:, len(sides) :] = self.border.reshape(self.num_border, len(padded)).T
-        inner = self._solve_band(damping, floor, padded.view(self.num_blocks, self.width, -1))
-        if inner is None:
+        padded = torch.zeros(self.num_blocks * self.width, len(sides), dtype=torch.float64)
+        padded[: self.num_band] = right[: self.num_band]
+        found = solve_bordered(
+            factor,
+            self.border.reshape(self.num_border, len(padded)),
+            self.corner + torch.diag(damping * corner_main + floor),
+            padded,
+            right[self.num_band :],
+        )
+        if found is None:
             return None
-        inner = inner.reshape(self.num_blocks * self.width, -1)
-        right_band, border_band = inner[:, : len(sides)], inner[:, len(sides) :]
-        if self.num_border:
-            border = self.border.reshape(self.num_border, len(padded))
-            factor, failed = torch.linalg.cholesky_ex(corner - border @ border_band)
-            if int(failed):
-                return None
-            border_part = torch.cholesky_solve(right[self.num_band :] - border @ right_band, factor)
-            band_part = right_band - border_band @ border_part
-            solution = torch.cat([band_part[: self.num_band], border_part]).numpy()
-        else:
-            solution = right_band[: self.num_band].numpy()
+        solution = torch.cat([found[0][: self.num_band], found[1]]).numpy()
         step = -solution[:, 0]
         if constraint is not None:
             along = float(constraint @ solution[:, 1])
             if along > 0:
                 step = step - solution[:, 1] * (float(constraint @ step) / along)
         return step if np.isfinite(step).all() else None
-
-    def _solve_band(
-        self, damping: float, floor: float, right: Float[Tensor, "K w s"]
-    ) -> Float[Tensor, "K w s"] | None:
-        """Block Cholesky, forward and backward substitution; None where the damped band is not positive.
-
-        ``right`` is overwritten.
-        """
-        factors = torch.from_numpy(self._factors.array)
-        couplings = torch.from_numpy(self._couplings.array)
-        block_bytes = 8 * self.width**2
-        for k in range(self.num_blocks):
-            block = self.diagonal[k].clone()
-            block.diagonal().add_(damping * self._main[k] + floor)
-            if k:
-                # L21 = below L11^-T
-                coupling = torch.linalg.solve_triangular(factors[k - 1], self.below[k - 1].T, upper=False).T
-                couplings[k - 1] = coupling
-                block = block - coupling @ coupling.T
-                right[k] -= coupling @ right[k - 1]
-            factor, failed = torch.linalg.cholesky_ex(block)
-            if int(failed):
-                return None
-            factors[k] = factor
-            right[k] = torch.linalg.solve_triangular(factor, right[k], upper=False)
-            for store in (self._store, self._factors, self._couplings):
-                store.touched(2 * block_bytes)
-        for k in reversed(range(self.num_blocks)):
-            if k + 1 < self.num_blocks:
-                right[k] -= couplings[k].T @ right[k + 1]
-            right[k] = torch.linalg.solve_triangular(factors[k].T, right[k], upper=True)
-            for store in (self._factors, self._couplings):
-                store.touched(block_bytes)
-        return right
-
-
-StateT = TypeVar("StateT")
-
-
-@runtime_checkable
-class Problem(Protocol[StateT]):
-    """What the solver must be able to ask. ``width`` is where a norm stops being sharp (reweighting floor)."""
-
-    def evaluate(self, state: StateT, width: float) -> tuple[float, StateT]:
-        """Cost, and the state with everything the next linearisation needs."""
-        ...
-
-    def linearise(self, state: StateT, width: float) -> Iterable[Blocks]:
-        """Normal equations at an evaluated state, a few pieces at a time."""
-        ...
-
-    def system(self) -> BorderedBandSystem:
-        """An empty system with the pattern of ``linearise``."""
-        ...
-
-    def constraint(self) -> np.ndarray | None:
-        """Direction that steps must be orthogonal to (a free scale), or None."""
-        ...
-
-    def retract(self, state: StateT, step: np.ndarray) -> StateT:
-        """The state after a step, not yet evaluated."""
-        ...
-
-
-@dataclass(frozen=True)
-class SolveReport:
-    """How a solve went: cost before and after, steps taken, and why it ended."""
-
-    cost_start: float
-    cost_end: float
-    num_steps: int
-    reason: str
-
-
-def gauss_newton(
-    problem: Problem[StateT],
-    state: StateT,
-    *,
-    num_steps: int,
-    width_start: float,
-    width_end: float,
-    damping: float = 1e-4,
-    tolerance: float = 2e-5,
-) -> tuple[StateT, SolveReport]:
-    """Minimise a sum of norms by reweighted Gauss-Newton steps with falling width and adaptive damping.
-
-    Args:
-        num_steps: at most.
-        width_start, width_end: reweighting floor of the first and last step, falling geometrically.
-        tolerance: stop when the width is near its end and the cost fell by less than this share.
-    """
-    cost, state = problem.evaluate(state, width_start)
-    cost_start = cost
-    system, constraint = problem.system(), problem.constraint()
-    taken, reason = 0, "steps used up"
-    for number in range(num_steps):
-        width = width_start * (width_end / width_start) ** (number / max(1, num_steps - 1))
-        system.assemble(problem.linearise(state, width))
-        accepted = None
-        for _ in range(6):
-            step = system.solve(damping, constraint)
-            if step is not None:
-                trial_cost, trial = problem.evaluate(problem.retract(state, step), width)
-                # The width falls, so that a step which is right for the sharper cost may cost a trifle.
-                if trial_cost < cost * (1 + 1e-4):
-                    accepted = trial_cost, trial
-                    break
-            damping = max(damping * 10, 1e-4)
-        if accepted is None:
-            reason = "no step lowers the cost"
-            break
-        fall = (cost - accepted[0]) / max(cost, 1e-30)
-        cost, state = accepted
-        taken += 1
-        damping = max(damping / 5, 1e-7)
-        if number > 3 and abs(fall) < tolerance and width <= 4 * width_end:
-            reason = "converged"
-            break
-    return state, SolveReport(cost_start, cost, taken, reason)

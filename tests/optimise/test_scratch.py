@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from geo4d.errors import OutputError
-from geo4d.fusion import scratch
-from geo4d.fusion.scratch import Scratch
-from geo4d.fusion.solver import BorderedBandSystem
-from tests.fusion.test_solver import random_pieces
+from geo4d.optimise import scratch
+from geo4d.optimise.band import BorderedBandSystem
+from geo4d.optimise.scratch import Scratch
+from tests.optimise.test_band import random_pieces
 
 
 def resident_bytes() -> int:

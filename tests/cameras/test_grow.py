@@ -1,0 +1,38 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from geo4d.cameras.grow import grow, outward
+from geo4d.cameras.observations import Observations
+from tests.support.adjustments import centre_error, problem
+
+
+def test_cameras_come_back_from_a_run_of_solved_ones():
+    truth, observations = problem(num_cameras=12, num_points=400, span=6, noise=0.05)
+    w2c = torch.eye(4, dtype=torch.float64).repeat(12, 1, 1)
+    w2c[4:8] = truth.w2c[4:8]
+    solved = torch.zeros(12, dtype=torch.bool)
+    solved[4:8] = True
+    start = replace(truth, w2c=w2c)
+    grown = grow(start, observations, solved, 0.05, outward((4, 8), 0, 12))
+    assert centre_error(grown.w2c, truth.w2c) < 0.01
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_growth_follows_the_points_that_fit_not_the_movers(share):
+    truth, observations = problem(num_cameras=14, num_points=500, span=7, noise=0.05)
+    moving = observations.point < share * 500
+    step = observations.camera[:, None] * torch.tensor([1.5, -1.0])
+    uv = observations.uv + torch.where(moving[:, None], step, 0.0)
+    spoiled = Observations(observations.camera, observations.point, uv, observations.weight)
+    w2c = torch.eye(4, dtype=torch.float64).repeat(14, 1, 1)
+    w2c[:5] = truth.w2c[:5]
+    solved = torch.arange(14) < 5
+    grown = grow(replace(truth, w2c=w2c), spoiled, solved, 0.05, outward((0, 5), 0, 14))
+    assert centre_error(grown.w2c, truth.w2c) < 0.01
+
+
+def test_the_order_goes_outward_on_both_sides():
+    assert outward((3, 5), 0, 8) == [5, 6, 7, 2, 1, 0]
+    assert outward((0, 4), 0, 4) == []
