@@ -7,10 +7,10 @@ import torch
 import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import MissingExtraError, ResourceError, is_out_of_memory, memory_errors
+from geo4d.run import write
 from geo4d.run.predict import mask_nonfinite
 
 WORLD = BoxWorld((24, 40))
-from geo4d.run import write
 
 
 @pytest.fixture(autouse=True)

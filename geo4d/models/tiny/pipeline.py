@@ -106,6 +106,7 @@ class TinyPredictor:
             takes_gaps=True,
             scale_kind="scale",
             smaller=f"fewer pixels: --model-option num_pixels={self.config.num_pixels // 2}",
+            work=(300.0, 70.0),  # measured for benchmarks/results/2026-11-20-clips.md
             config={**asdict(self.config), "dtype": dtype},
         )
 
