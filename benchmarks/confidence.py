@@ -8,7 +8,6 @@ deciles and rank correlation, and the Brier score beside that of a constant, are
 """
 
 import argparse
-import importlib
 import json
 import tempfile
 from pathlib import Path
@@ -22,10 +21,9 @@ from scipy.stats import spearmanr
 
 import geo4d
 from geo4d.fusion.confidence import HIGH, LOW, SIGNS, WITHIN, ConfidenceCurve
+from geo4d.run import write
 from geo4d.synthetic.render import make_scene, render_clip
 from geo4d.synthetic.scene import sample_config
-
-flow = importlib.import_module("geo4d.run.reconstruct")  # the name in the package is the function
 
 FIRST_SEED = 770_000_000
 """Seeds from here on; the held-out set, the training stream and the calibration of the network use others."""
@@ -54,14 +52,14 @@ def observe(number: int, cache: Path) -> dict[str, torch.Tensor]:
         return torch.load(path, weights_only=True)
     clip = render(number, cache)
     seen = []
-    plain = flow.iter_steady
+    plain = write.iter_steady
 
     def recording(*arguments, **keywords):
         for maps in plain(*arguments, **keywords):
             seen.append((maps.depth, maps.signs))
             yield maps
 
-    with mock.patch.object(flow, "iter_steady", recording):
+    with mock.patch.object(write, "iter_steady", recording):
         geo4d.reconstruct(clip["rgb"].numpy(), output_size="model")
     depth = torch.stack([d for d, _ in seen])
     signs = torch.stack([s for _, s in seen], 1)

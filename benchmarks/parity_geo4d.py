@@ -27,7 +27,8 @@ from geo4d.models.geo4d import config as configs
 from geo4d.models.geo4d import modalities
 from geo4d.models.geo4d.conditioning import PROMPT, compute_constants, prepare_picture, prompt_tokens
 from geo4d.models.geo4d.config import Geo4DConfig
-from geo4d.models.geo4d.pipeline import Geo4DOptions, Geo4DPredictor, WindowNoise
+from geo4d.models.geo4d.options import Geo4DOptions
+from geo4d.models.geo4d.pipeline import Geo4DPredictor, WindowNoise
 from geo4d.models.geo4d.vae import VAE, sample_moments
 from geo4d.models.geo4d.weights import PublishedKey, from_published, main_table, make_parts, point_vae_table
 from geo4d.types import Window

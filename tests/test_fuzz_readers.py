@@ -20,15 +20,9 @@ import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import InputError, OutputError
 from geo4d.formats.arrays import load_npz, save_npz
-from geo4d.formats.cameras import (
-    ColmapModel,
-    NerfstudioModel,
-    load_colmap,
-    load_nerfstudio,
-    save_colmap,
-    save_nerfstudio,
-)
+from geo4d.formats.colmap import ColmapModel, load_colmap, save_colmap
 from geo4d.formats.images import load_exr, save_exr
+from geo4d.formats.nerfstudio import NerfstudioModel, load_nerfstudio, save_nerfstudio
 from geo4d.formats.points import PointCloud, load_ply, save_ply
 from geo4d.video.io import Video
 

@@ -1,7 +1,5 @@
 """Memory that runs out at any stage: smaller pieces and the same result, else one error that names what needs less."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
@@ -9,10 +7,10 @@ import torch
 import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import MissingExtraError, ResourceError, is_out_of_memory, memory_errors
+from geo4d.run import write
 from geo4d.run.predict import mask_nonfinite
 
 WORLD = BoxWorld((24, 40))
-flow = import_module("geo4d.run.reconstruct")  # the package's attribute of that name is the function
 
 
 @pytest.fixture(autouse=True)
@@ -65,10 +63,10 @@ def test_a_window_is_tried_again_with_less(caplog):
 
 def test_maps_are_stored_one_after_another(monkeypatch, caplog):
     whole = run()
-    monkeypatch.setattr(flow, "resize_maps", Short(flow.resize_maps, 1))
+    monkeypatch.setattr(write, "resize_maps", Short(write.resize_maps, 1))
     assert same(run(), whole)
     assert "one after another" in caplog.text
-    monkeypatch.setattr(flow, "resize_maps", Short(flow.resize_maps, 10**9))
+    monkeypatch.setattr(write, "resize_maps", Short(write.resize_maps, 10**9))
     with pytest.raises(ResourceError, match="while storing maps; use --output-size model"):
         run()
 

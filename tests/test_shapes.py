@@ -21,7 +21,8 @@ from geo4d.geometry.cameras import camera_rays, centred_intrinsics
 from geo4d.models.base import PREDICTORS, Predictor, load_predictor
 from geo4d.models.geo4d.conditioning import ContextConstants
 from geo4d.models.geo4d.config import CLIPConfig, Geo4DConfig, ResamplerConfig, UNetConfig, VAEConfig
-from geo4d.models.geo4d.pipeline import Geo4DOptions, Geo4DPredictor
+from geo4d.models.geo4d.options import Geo4DOptions
+from geo4d.models.geo4d.pipeline import Geo4DPredictor
 from geo4d.models.geo4d.weights import make_parts
 from geo4d.models.moge.config import MoGeConfig, MoGeOptions
 from geo4d.models.moge.model import MoGe

@@ -235,6 +235,8 @@ def _full_while_exporting(folder: Path, clip: Path, disk: Path, tally: Tally) ->
     "smaller pieces and the same result, or code 7 with the option to use",
 )
 def r10(folder: Path, size: Size) -> Outcome:
+    from geo4d.run import align, write
+
     flow = import_module("geo4d.run.reconstruct")  # the attribute of that name is the function
     from benchmarks.truth import TruthPredictor
     from geo4d.apps import cli
@@ -244,8 +246,8 @@ def r10(folder: Path, size: Size) -> Outcome:
     want = arrays_sha256(folder / "whole")
     tally = Tally()
     places = {
-        "reading": (flow, "_open"), "shots": (flow, "find_scenes"), "predict": (TruthPredictor, "predict"),
-        "align": (flow, "align"), "write": (flow, "resize_maps"),
+        "reading": (flow, "open_clip"), "shots": (flow, "find_scenes"), "predict": (TruthPredictor, "predict"),
+        "align": (align, "align"), "write": (write, "resize_maps"),
     }  # fmt: skip
     for name, (owner, attribute) in places.items():
         for times in (1, 10**9):

@@ -7,7 +7,8 @@ import numpy as np
 from geo4d.export.common import chosen_frames, poses_of, require_rgb, write_readme
 from geo4d.export.config import ExportConfig
 from geo4d.export.points import is_static, iter_static_points
-from geo4d.formats.cameras import ColmapModel, invert_poses, save_colmap
+from geo4d.formats.cameras import invert_poses
+from geo4d.formats.colmap import ColmapModel, save_colmap
 from geo4d.formats.files import new_folder
 from geo4d.formats.images import save_image, save_mask
 from geo4d.types import Reconstruction

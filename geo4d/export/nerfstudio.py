@@ -10,9 +10,9 @@ import numpy as np
 from geo4d.export.common import chosen_frames, conventions, poses_of, require_rgb, write_readme
 from geo4d.export.config import ExportConfig
 from geo4d.export.points import is_static, iter_static_points
-from geo4d.formats.cameras import NERFSTUDIO_DEPTH_UNIT, NerfstudioModel, save_nerfstudio
 from geo4d.formats.files import new_folder
 from geo4d.formats.images import save_image, save_mask, save_png16
+from geo4d.formats.nerfstudio import NERFSTUDIO_DEPTH_UNIT, NerfstudioModel, save_nerfstudio
 from geo4d.formats.points import PointCloud, save_ply
 from geo4d.types import Reconstruction
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from geo4d.fusion.alignment import MIN_VALID_SAMPLES, AlignConfig, Alignment, CameraEvidence
 from geo4d.fusion.all_pixels import ObjectiveValues, evaluate_objective
-from geo4d.fusion.init import Registration, disagreeing_windows, register_windows
 from geo4d.fusion.pixel_terms import Optics
+from geo4d.fusion.register import Registration, disagreeing_windows, register_windows
 from geo4d.fusion.samples import Samples, restrict, take_samples
 from geo4d.fusion.scene import SceneSolution, solve_scene
 from geo4d.fusion.start import Scene

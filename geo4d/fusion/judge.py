@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.fusion.alignment import AlignConfig
-from geo4d.fusion.init import DisparityFits, TrajectoryFits, fit_disparities, fit_trajectories
 from geo4d.fusion.objective import View
 from geo4d.fusion.samples import Samples, Trajectory
 from geo4d.fusion.start import Scene
+from geo4d.fusion.start_maps import DisparityFits, TrajectoryFits, fit_disparities, fit_trajectories
 from geo4d.fusion.variables import Variables
 
 

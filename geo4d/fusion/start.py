@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geo4d.fusion.alignment import AlignConfig, CameraEvidence
-from geo4d.fusion.init import FocalFit, choose_cameras, fit_focals, masked_median, window_poses
 from geo4d.fusion.objective import SampledObjective
 from geo4d.fusion.pixel_terms import Optics
 from geo4d.fusion.samples import Samples, Trajectory
+from geo4d.fusion.start_cameras import choose_cameras, window_poses
+from geo4d.fusion.start_focal import FocalFit, fit_focals, masked_median
 from geo4d.fusion.variables import Variables, scale_world
 from geo4d.geometry.poses import nearest_rotation, similarity, similarity_parts
 

@@ -22,8 +22,9 @@ from geo4d.fusion.alignment import (
     CameraEvidence,
 )
 from geo4d.fusion.dynamic import rigid_flow
-from geo4d.fusion.init import fit_focals, overlapping_pairs
+from geo4d.fusion.register import overlapping_pairs
 from geo4d.fusion.samples import Samples, take_samples
+from geo4d.fusion.start_focal import fit_focals
 from geo4d.geometry.cameras import intrinsics_matrix, pixel_grid
 from geo4d.types import Prediction
 

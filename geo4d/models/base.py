@@ -35,6 +35,7 @@ class PredictorInfo:
         takes_gaps: True if the frames of a window need not be consecutive: dilated, keyframe and loop windows.
         gives_poses: True if predictions carry enough to place the cameras in one world.
         scale_kind: of the depth that comes out.
+        work: of a window, and of a frame's other stages, in units of 1e9 float32 matrix operations; None: not measured.
         smaller: the option that needs less memory, for the message when memory has run out.
         config: resolved configuration, JSON values.
     """
@@ -51,6 +52,7 @@ class PredictorInfo:
     gives_poses: bool = True
     scale_kind: Literal["metric", "scale"] = "scale"
     smaller: str | None = None
+    work: tuple[float, float] | None = None
     config: Mapping[str, Any] | None = None
     weights_compared: Mapping[str, int] | None = None
 

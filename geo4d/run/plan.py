@@ -28,9 +28,6 @@ FULL_SAMPLING, LEAST_SAMPLES = 300, 40
 WIDE_STEPS = {"dilated": (2, 3), "keyframes": (12,)}
 """Frames between neighbours in wide windows; how they hold drift is measured in benchmarks/alignment_long.py."""
 
-WORK = {"tiny": (300.0, 70.0)}
-"""Model -> work of a window and of a frame's other stages, in units of 1e9 float32 matrix operations."""
-
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -126,7 +123,7 @@ def plan_run(
     spool = sum(window_bytes(len(window), model_size, config.precision) for window in windows)
     if info.prior == "motion" and config.motion:
         spool *= 2  # the evidence waits there, too
-    work = WORK.get(info.name)
+    work = info.work
     seconds = None
     if work is not None and device == "cpu":
         seconds = (len(windows) * work[0] + video.num_frames * work[1]) / matrix_speed() * 1e9

@@ -28,7 +28,7 @@ from geo4d.models.tiny.config import Modality
 from geo4d.training.data import Batch
 from geo4d.training.loop import Task
 from geo4d.training.objectives import denoising_loss, laplace_likelihood
-from geo4d.training.tiny import sample_noise
+from geo4d.training.tasks.tiny.tasks import sample_noise
 
 if TYPE_CHECKING:
     from geo4d.training.stages import Stage

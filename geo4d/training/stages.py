@@ -22,7 +22,8 @@ from geo4d.training.data import Batch, ClipSource, ReplayPlan
 from geo4d.training.loop import LoopConfig, Progress, train
 from geo4d.training.shards import ShardSource
 from geo4d.training.sources import VALIDATION_OFFSET, SyntheticSource
-from geo4d.training.tiny import DiffusionConfig, StreamedBatches, WindowSampling
+from geo4d.training.tasks.tiny.batches import StreamedBatches, WindowSampling
+from geo4d.training.tasks.tiny.tasks import DiffusionConfig
 
 Kind = Literal["codec", "diffusion", "decoder", "calibration"]
 PresetName = Literal["tiny", "smallest", "full"]
@@ -391,7 +392,7 @@ def _weight_file(path: Path) -> Path:
 def _fit_codec(preset: Preset, stage: Stage, folder: Path, shards: Path | None) -> Progress:
     from geo4d.models.tiny.model import TinyModel
     from geo4d.models.tiny.weights import save_model
-    from geo4d.training.tiny import fit_codec
+    from geo4d.training.tasks.tiny.tasks import fit_codec
 
     stream = stage.streams[0]
     source: ClipSource = SyntheticSource(preset.seed, stream.size, stream.clip_frames, stream.fps)
@@ -424,7 +425,8 @@ def _fit_calibration(
 
 def _tiny_task(preset: Preset, stage: Stage, start: Path, num_validation: int) -> Any:
     from geo4d.models.tiny.weights import load_model
-    from geo4d.training.tiny import TinyDecoding, TinyDiffusion, validation_batches
+    from geo4d.training.tasks.tiny.batches import validation_batches
+    from geo4d.training.tasks.tiny.tasks import TinyDecoding, TinyDiffusion
 
     model = load_model(_weight_file(start)).train()
     model.network.checkpointing = model.decoder.checkpointing = stage.loop.checkpointing

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 
 from geo4d.export import ExportConfig, save
-from geo4d.formats.cameras import load_colmap
+from geo4d.formats.colmap import load_colmap
 from geo4d.formats.images import load_image
 from tests.readers_of_targets import colmap
 

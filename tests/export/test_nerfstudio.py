@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from geo4d.export import ExportConfig, nerfstudio_scale, save
-from geo4d.formats.cameras import load_nerfstudio
 from geo4d.formats.images import load_png16
+from geo4d.formats.nerfstudio import load_nerfstudio
 from tests.readers_of_targets import nerfstudio
 
 SIZE = (18, 25)

@@ -7,21 +7,17 @@ import torch
 
 from geo4d.errors import InputError
 from geo4d.formats.cameras import (
-    ColmapModel,
-    NerfstudioModel,
     load_cam,
-    load_colmap,
     load_kitti_poses,
-    load_nerfstudio,
     load_tum,
     poses_to_quaternions,
     quaternions_to_poses,
     save_cam,
-    save_colmap,
     save_kitti_poses,
-    save_nerfstudio,
     save_tum,
 )
+from geo4d.formats.colmap import ColmapModel, load_colmap, save_colmap
+from geo4d.formats.nerfstudio import NerfstudioModel, load_nerfstudio, save_nerfstudio
 from geo4d.geometry.poses import se3_exp
 
 

@@ -1,17 +1,11 @@
 import pytest
 import torch
 
-from geo4d.fusion.init import (
-    Registration,
-    disagreeing_windows,
-    fill_missing_cameras,
-    fit_disparities,
-    fit_focals,
-    fit_trajectories,
-    register_windows,
-    robust_similarity,
-)
+from geo4d.fusion.register import Registration, disagreeing_windows, register_windows, robust_similarity
 from geo4d.fusion.samples import Trajectory, take_samples
+from geo4d.fusion.start_cameras import fill_missing_cameras
+from geo4d.fusion.start_focal import fit_focals
+from geo4d.fusion.start_maps import fit_disparities, fit_trajectories
 from geo4d.geometry.poses import rigid, similarity, so3_exp, transform
 
 

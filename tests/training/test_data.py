@@ -8,7 +8,7 @@ from geo4d.geometry.cameras import unproject
 from geo4d.geometry.poses import transform
 from geo4d.training.data import ClipStream, EveryNth, ReplayPlan, first_uses, stack_clips
 from geo4d.training.sources import as_float
-from geo4d.training.tiny import EvidenceDropout, StreamedBatches, WindowSampling, batch_evidence
+from geo4d.training.tasks.tiny.batches import EvidenceDropout, StreamedBatches, WindowSampling, batch_evidence
 
 
 def take(iterator, count):

@@ -17,7 +17,8 @@ from geo4d.models.tiny.weights import load_model
 from geo4d.training.data import ReplayPlan, stack_clips
 from geo4d.training.loop import LoopConfig, MovingAverage, train
 from geo4d.training.sources import as_float
-from geo4d.training.tiny import DiffusionConfig, StreamedBatches, TinyDiffusion, WindowSampling, fit_codec
+from geo4d.training.tasks.tiny.batches import StreamedBatches, WindowSampling
+from geo4d.training.tasks.tiny.tasks import DiffusionConfig, TinyDiffusion, fit_codec
 
 LOOP = LoopConfig(num_steps=6, batch=4, warmup=2, precision="no", log_every=1, evaluate_every=0, save_every=3)
 

@@ -418,7 +418,7 @@ def test_a_source_that_changes_is_noticed(tmp_path):
 def test_known_intrinsics_mean_the_picture_as_it_is_shown(tmp_path):
     """A mark at a pixel of the upright picture with square pixels has the ray that these intrinsics give it."""
     from geo4d.config import RunConfig
-    from geo4d.run.reconstruct import _known_matrix
+    from geo4d.run.inputs import known_matrix
 
     frames = np.full((2, 48, 64, 3), 30, np.uint8)
     frames[:, 8:12, 40:44] = 250  # coded: centre at x 42, y 10
@@ -431,7 +431,7 @@ def test_known_intrinsics_mean_the_picture_as_it_is_shown(tmp_path):
     # A quarter turn to the right: coded (x, y) is shown at (48 - y, x).
     np.testing.assert_allclose((column, row), (48 - 10, 42), atol=0.6)
     config = RunConfig(intrinsics=(50.0, 60.0, 24.0, 32.0))
-    matrix = _known_matrix((32, 24), clip, config)  # maps of half the size
+    matrix = known_matrix((32, 24), clip, config)  # maps of half the size
     np.testing.assert_allclose(matrix, [[25, 0, 12], [0, 30, 16], [0, 0, 1]])
     ray = torch.linalg.inv(matrix) @ torch.tensor([float(column) / 2, float(row) / 2, 1.0])
     np.testing.assert_allclose(ray, [(38 - 24) / 50, (42 - 32) / 60, 1], atol=0.02)

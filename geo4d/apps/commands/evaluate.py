@@ -70,7 +70,6 @@ def run(options: EvaluateOptions) -> int:
     """Evaluate, print the table, write the file."""
     import json
 
-    from geo4d.apps.commands.reconstruct import parse_options
     from geo4d.apps.progress import StageBars
     from geo4d.evaluation.layouts import benchmark_names
     from geo4d.evaluation.run import evaluate
@@ -81,22 +80,7 @@ def run(options: EvaluateOptions) -> int:
     if options.benchmark == "list":
         print("\n".join(_described(benchmark_names())))
         return 0
-    model = "tiny" if options.model is None and options.predictions is None else options.model
-    chosen: dict[str, Any] = {
-        name: getattr(options, name)
-        for name in ("num_steps", "window_stride", "fusion", "weights", "device", "dtype")
-        if getattr(options, name) is not None
-    }
-
-    model_options = parse_options(options.model_option)
-    if model is None and (model_options or chosen):
-        given = [
-            *(f"--{name.replace('_', '-')}" for name in chosen),
-            *(["--model-option"] if model_options else []),
-        ]
-        raise ValueError(
-            f"expected --model with {', '.join(given)}, got predictions, which no option changes"
-        )
+    model, chosen, model_options = _choose_model(options)
 
     def evaluate_with(model_settings: dict[str, Any], part: str | None, parts: str) -> dict[str, Any]:
         settings = EvaluationSettings(
@@ -152,6 +136,33 @@ def run(options: EvaluateOptions) -> int:
         count = _save_plots(options, model, model_settings, model_options)
         print(f"wrote {count} pictures to {options.plots}")
     return 0
+
+
+def _choose_model(options: EvaluateOptions) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
+    """(model, settings of ``reconstruct``, options of its pipeline) that the flags ask for.
+
+    Raises:
+        ValueError: options of a model beside predictions.
+    """
+    from geo4d.apps.commands.reconstruct import parse_options
+
+    model = "tiny" if options.model is None and options.predictions is None else options.model
+    chosen: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in ("num_steps", "window_stride", "fusion", "weights", "device", "dtype")
+        if getattr(options, name) is not None
+    }
+
+    model_options = parse_options(options.model_option)
+    if model is None and (model_options or chosen):
+        given = [
+            *(f"--{name.replace('_', '-')}" for name in chosen),
+            *(["--model-option"] if model_options else []),
+        ]
+        raise ValueError(
+            f"expected --model with {', '.join(given)}, got predictions, which no option changes"
+        )
+    return model, chosen, model_options
 
 
 def _described(names: tuple[str, ...]) -> list[str]:

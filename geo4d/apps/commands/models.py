@@ -137,9 +137,9 @@ def _convert(options: ModelsOptions) -> int:
 
 
 def _convert_files(options: ModelsOptions, main: Path, point_vae: Path) -> int:
+    from geo4d.models.devices import DTYPES
     from geo4d.models.geo4d.config import PRESETS
     from geo4d.models.geo4d.convert import convert
-    from geo4d.models.geo4d.pipeline import DTYPES
     from geo4d.models.store.download import model_store
 
     folder = convert(

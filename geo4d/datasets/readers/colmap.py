@@ -14,7 +14,7 @@ from geo4d.datasets.base import Reader, Sequence, missing
 from geo4d.datasets.pieces import known_depth, map_frames, map_size, natural_key, rgb_frames
 from geo4d.datasets.readers.synthetic import DEPTH_SUFFIXES, load_depth_file
 from geo4d.errors import InputError
-from geo4d.formats.cameras import load_colmap
+from geo4d.formats.colmap import load_colmap
 from geo4d.formats.files import existing_file
 
 

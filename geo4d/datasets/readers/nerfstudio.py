@@ -7,7 +7,7 @@ import numpy as np
 from geo4d.datasets.base import Reader, Sequence, missing
 from geo4d.datasets.pieces import map_frames, map_size, png_depth, rgb_frames
 from geo4d.datasets.readers.synthetic import load_depth_file
-from geo4d.formats.cameras import load_nerfstudio
+from geo4d.formats.nerfstudio import load_nerfstudio
 
 
 def _find(root: Path) -> dict[str, Path]:

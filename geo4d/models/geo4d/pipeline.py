@@ -18,12 +18,14 @@ from torch import Tensor
 
 from geo4d.diffusion.denoiser import denoise_from_v
 from geo4d.diffusion.samplers import gaussian_noise, sample_ddim
-from geo4d.diffusion.schedules import Spacing, make_ddim_table, make_schedule
+from geo4d.diffusion.schedules import make_ddim_table, make_schedule
 from geo4d.errors import CheckpointError, ResourceError, is_out_of_memory
 from geo4d.models.base import PredictorInfo, require_multiple
+from geo4d.models.devices import DTYPES, OnDevice, default_device, default_dtype
 from geo4d.models.geo4d import modalities
 from geo4d.models.geo4d.conditioning import ContextConstants, ImageTower, Resampler
 from geo4d.models.geo4d.config import Geo4DConfig
+from geo4d.models.geo4d.options import PRESETS, WINDOW_LENGTH, Geo4DOptions
 from geo4d.models.geo4d.unet import ContextKeys, UNet
 from geo4d.models.geo4d.vae import VAE, sample_moments
 from geo4d.models.geo4d.weights import make_parts
@@ -35,71 +37,7 @@ from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.resize import plan_size
 from geo4d.video.windows import padded_indices
 
-logger = logging.getLogger(__name__)
-
-WINDOW_LENGTH = 16
-"""Frames that the released network was trained on; shorter windows are padded."""
-
-
-@dataclass(frozen=True)
-class Geo4DOptions:
-    """How windows are sampled and decoded. The defaults are those of the authors' evaluation.
-
-    Attributes:
-        num_steps: DDIM steps.
-        spacing: which timesteps are visited.
-        eta: 0 is deterministic, 1 adds as much noise as ancestral sampling.
-        guidance: classifier-free guidance on the text; 1 switches it off and halves the cost.
-        image_guidance: guidance on the image tokens, or None (needs per-frame image tokens to have an effect).
-        guidance_rescale: in [0, 1], pulls the spread of a guided output back.
-        sky_tolerance: how close to the sky value a pixel must come; the authors' demo uses 0.35.
-        fps: frames per second told to the network; None takes it from the window (the authors' evaluation always says
-            24, their demo what the file says).
-        posterior: ``sample`` draws the colour latent as the authors do, ``mean`` takes its mean.
-        clean_end: bring the last latent to the scale the codec expects, which the authors' sampler does not.
-        window_stride: frames between window starts.
-        max_area: largest picture area in pixels; None takes the largest trained one.
-        height, width: size of the network's frames, multiples of 64; None: planned from the video's. The authors run any
-            16:9 video at 320 x 512.
-        encode_chunk, decode_chunk: frames per call of the codec.
-        offload: keep on the accelerator only the part that is at work.
-        compile: compile the UNet with torch.compile; slow first window, needs a C++ compiler.
-    """
-
-    num_steps: int = 5
-    spacing: Spacing = "uniform_trailing"
-    eta: float = 0.0
-    guidance: float = 1.0
-    image_guidance: float | None = None
-    guidance_rescale: float = 0.7
-    sky_tolerance: float = 0.1
-    fps: float | None = None
-    posterior: Literal["sample", "mean"] = "sample"
-    clean_end: bool = False
-    window_stride: int = 4
-    max_area: int | None = None
-    height: int | None = None
-    width: int | None = None
-    encode_chunk: int = 4
-    decode_chunk: int = 1
-    offload: bool = False
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        if (self.height is None) != (self.width is None):
-            raise ValueError("expected height and width together, or neither")
-        for name in ("height", "width"):
-            side = getattr(self, name)
-            if side is not None and (side < 64 or side % 64):
-                raise ValueError(f"expected {name} to be a multiple of 64, got {side}")
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "gpu-12gb": {"offload": True, "encode_chunk": 1, "decode_chunk": 1},
-    "low-memory": {"offload": True, "encode_chunk": 1, "decode_chunk": 1, "max_area": 98304},
-}
-"""Named sets of options for ``load(..., preset=...)``."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -458,7 +396,7 @@ class Geo4DPredictor:
                 }
             }
         if bad:
-            logger.warning("window %d: NaN or infinity in %s; left out", window.index, ", ".join(bad))
+            log.warning("window %d: NaN or infinity in %s; left out", window.index, ", ".join(bad))
         rays_usable = "ray_map" not in bad
         return Prediction(
             frame_indices=window.frame_indices,
@@ -501,51 +439,18 @@ class Geo4DPredictor:
                         "preset=low-memory, a smaller max_area, or --dtype bfloat16"
                     ) from error
                 self._chunks[stage] = min(chunk, len(items)) // 2
-                logger.warning(
-                    "out of memory: %s stage goes on with chunks of %d", stage, self._chunks[stage]
-                )
+                log.warning("out of memory: %s stage goes on with chunks of %d", stage, self._chunks[stage])
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 
-    def _at_work(self, module: torch.nn.Module) -> "_OnDevice":
-        return _OnDevice(module, self.device, self.options.offload)
-
-
-class _OnDevice:
-    """Moves a module to the device for the time of a ``with`` block when offloading is on."""
-
-    def __init__(self, module: torch.nn.Module, device: torch.device, offload: bool) -> None:
-        self.module, self.device, self.offload = module, device, offload
-
-    def __enter__(self) -> None:
-        if self.offload:
-            self.module.to(self.device)
-
-    def __exit__(self, *exception: object) -> None:
-        if self.offload:
-            self.module.to("cpu")
+    def _at_work(self, module: torch.nn.Module) -> "OnDevice":
+        return OnDevice(module, self.device, self.options.offload)
 
 
 def coarse_rays(rays: Float[Tensor, "T H W 6"], factor: int = 8) -> Float[Tensor, "T h w 6"]:
     """Ray map on a coarser grid: means over blocks, directions brought back to unit length."""
     pooled = F.avg_pool2d(rays.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
     return torch.cat([F.normalize(pooled[..., :3], dim=-1), pooled[..., 3:]], dim=-1)
-
-
-def default_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def default_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the device computes in it, float16 on older GPUs, float32 on other CPUs."""
-    if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    capable = torch.cpu.get_capabilities().get("amx_bf16") or torch.cpu.get_capabilities().get("avx512_bf16")
-    return torch.bfloat16 if device == "cpu" and capable else torch.float32
-
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(

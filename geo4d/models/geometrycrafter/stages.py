@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from geo4d.models.devices import DTYPES
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig, SchedulerConfig, Variant
 from geo4d.models.geometrycrafter.decode import (
     DecodedMaps,
@@ -42,7 +43,6 @@ from geo4d.models.geometrycrafter.windows import (
 from geo4d.models.layers import use_channels_last
 
 LATENT_FACTOR = 8
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,9 @@ def load_system(
         CheckpointError: a folder, a file or a key is missing or foreign.
         MissingExtraError: diffusers or transformers is not installed.
     """
+    from geo4d.models.devices import DTYPES
     from geo4d.models.geometrycrafter.embedding import build_image_encoder
-    from geo4d.models.geometrycrafter.stages import DTYPES, GeometryCrafter
+    from geo4d.models.geometrycrafter.stages import GeometryCrafter
     from geo4d.models.geometrycrafter.unet import FrameTokenUNet
     from geo4d.models.geometrycrafter.vae import ImageVAE, PointMapVAE
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from geo4d.models.base import PredictorInfo
+from geo4d.models.devices import DTYPES
 from geo4d.models.moge.config import MoGeOptions
 from geo4d.models.moge.infer import MoGeMaps, image_size, infer_moge
 from geo4d.models.moge.model import MoGe
@@ -17,8 +18,6 @@ from geo4d.models.store.identity import check_weights
 from geo4d.models.store.sources import SOURCES
 from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.io import fit_size
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class MoGePrior:

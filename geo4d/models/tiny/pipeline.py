@@ -16,6 +16,7 @@ from geo4d.geometry.cameras import centred_intrinsics, pixel_grid, resize_intrin
 from geo4d.geometry.maps import ray_map_to_cameras
 from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import PredictorInfo, require_multiple
+from geo4d.models.devices import cpu_computes_bfloat16, default_device
 from geo4d.models.tiny.conditioning import encode_prior, no_evidence
 from geo4d.models.tiny.config import BLOCK, SIZE_MULTIPLE
 from geo4d.models.tiny.decoder import DecodedMaps
@@ -105,6 +106,7 @@ class TinyPredictor:
             takes_gaps=True,
             scale_kind="scale",
             smaller=f"fewer pixels: --model-option num_pixels={self.config.num_pixels // 2}",
+            work=(300.0, 70.0),  # measured for benchmarks/results/2026-11-20-clips.md
             config={**asdict(self.config), "dtype": dtype},
         )
 
@@ -340,7 +342,7 @@ def load(
     path = BUNDLED if weights is None else Path(weights)
     if path.is_dir():
         path = path / BUNDLED.name
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     checked = check_file(path)
     model = load_model(path)
     config = TinyPipelineConfig(**options)  # type: ignore[arg-type]
@@ -353,5 +355,4 @@ def default_dtype(device: str) -> Compute:
     """bfloat16 where it is fast, else float32."""
     if device.startswith("cuda"):
         return "bfloat16"
-    capable = torch.cpu.get_capabilities().get("amx_bf16") or torch.cpu.get_capabilities().get("avx512_bf16")
-    return "bfloat16" if device == "cpu" and capable else "float32"
+    return "bfloat16" if device == "cpu" and cpu_computes_bfloat16() else "float32"

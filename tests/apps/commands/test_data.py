@@ -7,8 +7,10 @@ import pytest
 
 from geo4d.apps.cli import main
 from geo4d.datasets.shards import PackedClips
-from geo4d.formats.cameras import ColmapModel, NerfstudioModel, save_colmap, save_nerfstudio, save_tum
+from geo4d.formats.cameras import save_tum
+from geo4d.formats.colmap import ColmapModel, save_colmap
 from geo4d.formats.images import save_image, save_png16
+from geo4d.formats.nerfstudio import NerfstudioModel, save_nerfstudio
 
 H, W, T = 40, 60, 6
 K = np.array([[50.0, 0, 30], [0, 50, 20], [0, 0, 1]])

@@ -15,7 +15,8 @@ from torch import nn
 from geo4d.diffusion.schedules import ScheduleConfig
 from geo4d.models.geo4d.conditioning import ContextConstants
 from geo4d.models.geo4d.config import CLIPConfig, Geo4DConfig, ResamplerConfig, UNetConfig, VAEConfig
-from geo4d.models.geo4d.pipeline import Geo4DOptions, Geo4DPredictor
+from geo4d.models.geo4d.options import Geo4DOptions
+from geo4d.models.geo4d.pipeline import Geo4DPredictor
 from geo4d.models.geo4d.weights import make_parts
 from geo4d.types import Window
 

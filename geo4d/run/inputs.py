@@ -1,0 +1,137 @@
+"""What a run is made of: the video as it was asked for, its shots, the model, what is known of the camera."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.config import RunConfig
+from geo4d.datasets.recordings import find_recording, picture_names
+from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
+from geo4d.models.base import Predictor, load_predictor
+from geo4d.results.provenance import versions
+from geo4d.run.plan import RunPlan
+from geo4d.run.predict import Progress
+from geo4d.video.io import Video, fit_size
+from geo4d.video.revisits import FrameLooks
+from geo4d.video.shots import find_shots
+
+DECIDE_NO_WINDOW = ("times", "tries", "fusion", "output_size", "keep_windows", "allow_partial")
+"""Settings that may change when a run is resumed: they come after the windows."""
+
+
+def find_scenes(
+    clip: Video, config: RunConfig, progress: Progress, looks: FrameLooks | None = None
+) -> list[tuple[int, int]]:
+    """[start, end) of every shot.
+
+    Args:
+        looks: remembers the look of every frame on the way.
+    """
+    whole = [(0, clip.num_frames)]
+    if looks is None and (not config.split_shots or clip.num_frames < 2):
+        return whole
+
+    def frames() -> Iterator[Tensor]:
+        for t, frame in enumerate(clip.frames(fit_size(clip.size, 128))):
+            progress("find shots", t + 1, clip.num_frames)
+            yield frame
+
+    shots = find_shots(frames() if looks is None else looks.watch(frames()))
+    return shots if config.split_shots else whole
+
+
+def open_clip(
+    video: str | Path | np.ndarray | Tensor,
+    config: RunConfig,
+    times_s: Sequence[float] | np.ndarray | None = None,
+) -> tuple[Video, RunConfig]:
+    """The clip, and the settings with what its data set knows of the camera; what the user gave wins."""
+    times = config.times if times_s is None else times_s
+    reading: dict[str, Any] = {"fps": config.fps, "times": times, "pictures": config.pictures}
+    recording = None
+    if isinstance(video, str | Path) and config.pictures is None:
+        recording = find_recording(Path(video))
+    if recording is not None and isinstance(video, str | Path):
+        reading["pictures"] = picture_names(recording, Path(video))
+        if config.fps is None and times is None:
+            reading["times"] = recording.times_s
+    clip = Video(
+        video,
+        start=config.start,
+        stop=config.stop,
+        stride=config.stride,
+        max_size=config.max_size,
+        value_range=config.value_range,
+        allow_partial=config.allow_partial,
+        **reading,
+    )
+    if recording is not None:
+        known = config.intrinsics is not None or config.fov_deg is not None
+        intrinsics = recording.intrinsics_for(clip.source_size)
+        if intrinsics is not None and not known:
+            config = replace(config, intrinsics=intrinsics)
+        clip.notes = (*recording.notes, recording.camera_note(clip.source_size, known), *clip.notes)
+    return clip, config
+
+
+def load_model(
+    model: str | Predictor, options: Mapping[str, Any] | None, config: RunConfig, device: str
+) -> Predictor:
+    if not isinstance(model, str):
+        return model
+    chosen = dict(options or {})
+    if config.num_steps is not None:
+        chosen["num_steps"] = config.num_steps
+    try:
+        return load_predictor(model, weights=config.weights, device=device, dtype=config.dtype, **chosen)
+    except TypeError as error:
+        if not options:
+            raise
+        raise ValueError(
+            f"expected model options of the right types, got {dict(options)}: {error}"
+        ) from error
+
+
+def known_intrinsics(clip: Video, plan: RunPlan, config: RunConfig) -> Float[Tensor, "T 3 3"] | None:
+    """Intrinsics that the user gave, in pixels of the model's pictures."""
+    matrix = known_matrix(plan.model_size, clip, config)
+    return None if matrix is None else matrix.expand(clip.num_frames, 3, 3).contiguous()
+
+
+def known_matrix(size: tuple[int, int], clip: Video, config: RunConfig) -> Float[Tensor, "3 3"] | None:
+    """Intrinsics that the user gave, in pixels of pictures of ``size``."""
+    height, width = clip.source_size
+    if config.intrinsics is not None:
+        fx, fy, cx, cy = torch.tensor(config.intrinsics)
+        matrix = intrinsics_matrix(fx, fy, cx, cy)
+    elif config.fov_deg is not None:
+        fov = torch.deg2rad(torch.tensor(config.fov_deg))
+        matrix = centred_intrinsics(focal_from_fov(fov, width), (height, width))
+    else:
+        return None
+    return resize_intrinsics(matrix, (height, width), size)
+
+
+def list_inputs(clip: Video, predictor: Predictor, plan: RunPlan, config: RunConfig) -> dict[str, Any]:
+    """What decides the windows of a run: a resumed run must agree in all of it."""
+    info = predictor.info
+    return {
+        "source": {"sha256": clip.sha256(), "num_frames": clip.num_frames, "scenes": plan.scenes},
+        "model": {
+            "name": info.name,
+            "weights_sha256": info.weights_sha256,
+            "weights_compared": info.weights_compared,
+            "licence": info.licence,
+            "config": info.config,
+        },
+        "config": {f.name: getattr(config, f.name) for f in fields(config) if f.name not in DECIDE_NO_WINDOW},
+        "device": plan.device,
+        "model_size": plan.model_size,
+        "versions": versions(),
+    }

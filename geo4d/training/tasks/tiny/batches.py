@@ -1,0 +1,210 @@
+"""Batches of windows for the tiny model: sampled, mirrored, turned, with evidence that is dropped at times."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo4d.datasets.sampling import choose_frames, mirror_cameras, turn_cameras, vary_colours
+from geo4d.evidence.frames import usable_pixels
+from geo4d.models.tiny.conditioning import encode_evidence
+from geo4d.models.tiny.network import Evidence
+from geo4d.training.data import Batch, ClipSource, ClipStream, EveryNth, ReplayPlan, TrainingClip, stack_clips
+from geo4d.training.sources import as_float
+
+
+@dataclass(frozen=True)
+class WindowSampling:
+    """How training windows are cut from clips.
+
+    Attributes:
+        num_frames: per window.
+        strides: frame distances to draw from.
+        mirror: probability of a left-right flip.
+        colours: vary the colours.
+        turned: probability that all windows of a step are seen by a camera lying on its side or upside down.
+        seed: of all draws.
+    """
+
+    num_frames: int = 2
+    strides: tuple[int, ...] = (1, 2, 3)
+    mirror: float = 0.5
+    colours: bool = True
+    turned: float = 0.0
+    seed: int = 0
+
+    def quarter_turns(self, step: int) -> int:
+        """Of the pictures of a step: both sides equally often, upside down half as often as either; mostly 0."""
+        rng = np.random.default_rng((self.seed, 5, step))
+        return int(rng.choice((1, 1, 2, 3, 3))) if rng.random() < self.turned else 0
+
+    def window(self, clip: TrainingClip, sample: int) -> tuple[TrainingClip, Tensor]:
+        """A varied copy of a clip, and its chosen frames."""
+        rng = np.random.default_rng((self.seed, 3, sample))
+        frames = choose_frames(clip.rgb.shape[0], self.num_frames, self.strides, rng)
+        if rng.random() < self.mirror:
+            clip = mirror_clip(clip)
+        if self.colours:
+            rgb = clip.rgb[frames].permute(0, 3, 1, 2).float() / 255
+            varied = (vary_colours(rgb, rng) * 255).round().byte().permute(0, 2, 3, 1)
+            whole = clip.rgb.clone()
+            whole[frames] = varied
+            clip = TrainingClip(**{**vars(clip), "rgb": whole})
+        return clip, frames
+
+
+def mirror_clip(clip: TrainingClip) -> TrainingClip:
+    """The clip seen in a mirror, evidence included."""
+    width = clip.rgb.shape[2]
+    intrinsics, c2w = mirror_cameras(clip.intrinsics, clip.c2w, width)
+    prior_intrinsics, prior_c2w = mirror_cameras(clip.prior_intrinsics, clip.prior_c2w, width)
+    return TrainingClip(
+        rgb=clip.rgb.flip(2),
+        depth=clip.depth.flip(2),
+        intrinsics=intrinsics,
+        c2w=c2w,
+        prior_disparity=clip.prior_disparity.flip(2),
+        prior_confidence=clip.prior_confidence.flip(2),
+        prior_intrinsics=prior_intrinsics,
+        prior_c2w=prior_c2w,
+        prior_trust=clip.prior_trust,
+    )
+
+
+def turn_batch(batch: Batch, turns: int) -> Batch:
+    """The same windows seen by cameras that are rolled by quarter turns (see ``turn_cameras``)."""
+    if turns % 4 == 0:
+        return batch
+    size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
+    intrinsics, c2w = turn_cameras(batch.intrinsics, batch.c2w, size, turns)
+    prior_intrinsics, prior_c2w = turn_cameras(batch.prior_intrinsics, batch.prior_c2w, size, turns)
+    return replace(
+        batch,
+        rgb=batch.rgb.rot90(turns, (-2, -1)),
+        depth=batch.depth.rot90(turns, (-2, -1)),
+        intrinsics=intrinsics,
+        c2w=c2w,
+        prior_disparity=batch.prior_disparity.rot90(turns, (-2, -1)),
+        prior_confidence=batch.prior_confidence.rot90(turns, (-2, -1)),
+        prior_intrinsics=prior_intrinsics,
+        prior_c2w=prior_c2w,
+    )
+
+
+@dataclass(frozen=True)
+class StreamedBatches:
+    """Batches of a replayed clip stream; a ``BatchSource`` of the loop."""
+
+    source: ClipSource
+    plan: ReplayPlan
+    sampling: WindowSampling
+    batch: int
+    num_workers: int = 0
+
+    def __call__(self, first_step: int, rank: int, processes: int) -> Iterator[Batch]:
+        share = self.batch // processes
+        stream = ClipStream(
+            self.source,
+            self.plan,
+            start=first_step * self.batch,
+            part=EveryNth(self.batch, share, rank),
+            num_workers=self.num_workers,
+        )
+        clips: list[TrainingClip] = []
+        frames: list[Tensor] = []
+        samples: list[int] = []
+        for sample, clip in stream:
+            varied, chosen = self.sampling.window(clip, sample)
+            clips.append(varied)
+            frames.append(chosen)
+            samples.append(sample)
+            if len(clips) == share:
+                yield turn_batch(
+                    stack_clips(clips, frames, samples), self.sampling.quarter_turns(sample // self.batch)
+                )
+                clips, frames, samples = [], [], []
+
+
+@dataclass(frozen=True)
+class EvidenceDropout:
+    """How often training hides evidence, so that the network can do without.
+
+    Attributes:
+        everything: no evidence at all.
+        rotation_only: rotation of the cameras, nothing else: what a pure pan gives.
+        cameras_only: cameras, no depth.
+        depth_only: depth, no cameras.
+        thinning: evidence below a confidence drawn from this range is taken away, as the mask does at inference.
+    """
+
+    everything: float = 0.25
+    rotation_only: float = 0.12
+    cameras_only: float = 0.06
+    depth_only: float = 0.04
+    thinning: tuple[float, float] = (0.05, 0.25)
+
+    def thin(self, confidence: Float[Tensor, "B T h w"], samples: Tensor, seed: int) -> Tensor:
+        """Confidence with the lowest values taken away."""
+        bounds = [
+            np.random.default_rng((seed, 19, sample)).uniform(*self.thinning) for sample in samples.tolist()
+        ]
+        bound = torch.tensor(bounds, dtype=confidence.dtype, device=confidence.device)
+        return torch.where(confidence >= bound[:, None, None, None], confidence, 0.0)
+
+    def keep(self, samples: Tensor, seed: int) -> Float[Tensor, "3 B"]:
+        """1 or 0 for depth, rotation and position of each sample."""
+        rows = []
+        for sample in samples.tolist():
+            draw = np.random.default_rng((seed, 7, sample)).random()
+            kept = (1.0, 1.0, 1.0)
+            for share, what in (
+                (self.everything, (0.0, 0.0, 0.0)),
+                (self.rotation_only, (0.0, 1.0, 0.0)),
+                (self.cameras_only, (0.0, 1.0, 1.0)),
+                (self.depth_only, (1.0, 0.0, 0.0)),
+            ):
+                if 0 <= draw < share:
+                    kept = what
+                draw -= share
+            rows.append(kept)
+        return torch.tensor(rows).T
+
+
+def batch_evidence(batch: Batch, dropout: EvidenceDropout | None = None, seed: int = 0) -> Evidence:
+    """Evidence channels of a training batch; without ``dropout`` as it is at inference."""
+    size = batch.rgb.shape[-2:]
+    confidence = batch.prior_confidence
+    if dropout is None:
+        confidence = torch.where(usable_pixels(confidence), confidence, 0.0)
+    else:
+        confidence = dropout.thin(confidence, batch.samples, seed)
+    evidence = encode_evidence(
+        batch.prior_disparity,
+        confidence,
+        (size[0], size[1]),
+        batch.prior_intrinsics,
+        batch.prior_c2w,
+        batch.prior_trust,
+    )
+    if dropout is None:
+        return evidence
+    depth, rotation, position = dropout.keep(batch.samples, seed).to(batch.rgb)[:, :, None, None, None, None]
+    parts = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1], device=batch.rgb.device)[:, None, None]
+    return Evidence(evidence.depth * depth, evidence.cameras * torch.where(parts == 0, rotation, position))
+
+
+def grey(maps: Float[Tensor, "1 H W"]) -> Float[Tensor, "3 H W"]:
+    return ((maps.float() + 1) / 2).clamp(0, 1).expand(3, -1, -1)
+
+
+def validation_batches(source: ClipSource, count: int, num_frames: int, batch: int = 8) -> list[Batch]:
+    """Fixed windows (the first frames of each clip), as they are."""
+    result = []
+    for start in range(0, count, batch):
+        numbers = list(range(start, min(start + batch, count)))
+        clips = [as_float(source(number)) for number in numbers]
+        result.append(stack_clips(clips, [torch.arange(num_frames)] * len(clips), numbers))
+    return result
