@@ -1,5 +1,7 @@
 """The house rules that a machine can hold, on this checkout and on small trees that break each of them."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,22 @@ def test_figures_of_a_known_tree(tmp_path):
     ]
     code = 1 + 451 + (3 + 90 + 2) + 8  # types, big, long, twin
     assert figures["test lines per code line"] == pytest.approx(2 / code, abs=1e-3)
+
+
+def test_the_life_of_a_video_names_what_is_there():
+    text = (ROOT / "docs/life_of_a_video.md").read_text()
+    named = re.findall(r"\| `(geo4d/[\w/]+\.py)`: `(\w+)` \|", text)
+    assert len(named) > 30
+    rows = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    assert len(named) == len([row for row in rows if "| where |" not in row])
+    for file, name in named:
+        tree = ast.parse((ROOT / file).read_text())
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert name in defined, f"docs/life_of_a_video.md: {name} is not in {file}"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md"))])
+def test_files_that_pages_name_are_there(page):
+    path = ROOT / page if page == "CONTRIBUTING.md" else ROOT / "docs" / page
+    for name in re.findall(r"`(geo4d/[\w/]+\.py)`", path.read_text()):
+        assert (ROOT / name).is_file(), f"{page} names {name}, which is not there"

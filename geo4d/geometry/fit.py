@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.geometry.cameras import pixel_grid
 from geo4d.geometry.poses import nearest_rotation, rigid, similarity, so3_exp, transform
 
 
@@ -127,64 +126,6 @@ def fit_scale_shift(
     flat = variance <= torch.finfo(source.dtype).eps * (weight * source**2).sum(-1)
     scale = torch.where(flat, 0.0, covariance / torch.where(flat, 1.0, variance))
     return scale, target_mean - scale * source_mean
-
-
-def fit_focal_shift(
-    points: Float[Tensor, "*b H W 3"],
-    weight: Float[Tensor, "*b H W"] | None = None,
-    *,
-    with_shift: bool = True,
-    num_iterations: int = 12,
-) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]:
-    """Focal length and z shift of a camera-frame point map whose camera sits at an unknown depth.
-
-    A pixel u relative to the image centre obeys focal * x = u * (z + shift), linear in (focal, shift); the fit is
-    reweighted by the reprojection error, so that a share of wrong points does little harm. Square pixels, principal
-    point in the middle.
-
-    Args:
-        points: in camera axes.
-        weight: >= 0; zero drops a pixel.
-        with_shift: False keeps the shift at 0.
-    Returns:
-        focal in pixels of the map, and the shift to add to z, in the unit of ``points``.
-    Raises:
-        ValueError: fewer than three pixels have weight.
-    """
-    size = (points.shape[-3], points.shape[-2])
-    grid = pixel_grid(size, device=points.device, dtype=torch.float64)
-    target = (grid - grid.new_tensor([size[1] / 2, size[0] / 2])).reshape(-1, 2)
-    flat = points.reshape(*points.shape[:-3], -1, 3).to(torch.float64)
-    base = (
-        torch.ones_like(flat[..., 0]) if weight is None else weight.reshape(flat.shape[:-1]).to(torch.float64)
-    )
-    if bool(((base > 0).sum(-1) < 3).any()):
-        raise ValueError("expected at least three valid points, got fewer; check the valid mask")
-    flat = torch.where((base > 0)[..., None], flat, 0.0)
-    xy, z = flat[..., :2], flat[..., 2]
-    # One equation per image axis: focal * xy - shift * target = target * z.
-    row_weight = base
-    focal = shift = torch.zeros_like(z[..., 0])
-    for _ in range(num_iterations):
-        a11 = (row_weight[..., None] * xy * xy).sum((-2, -1))
-        b1 = (row_weight[..., None] * xy * target * z[..., None]).sum((-2, -1))
-        if with_shift:
-            a12 = -(row_weight[..., None] * xy * target).sum((-2, -1))
-            a22 = (row_weight[..., None] * target * target).sum((-2, -1))
-            b2 = -(row_weight[..., None] * target * target * z[..., None]).sum((-2, -1))
-            determinant = (a11 * a22 - a12 * a12).clamp(min=1e-12 * (a11 * a22).clamp(min=1e-300))
-            focal = (b1 * a22 - a12 * b2) / determinant
-            shift = (a11 * b2 - a12 * b1) / determinant
-        else:
-            focal = b1 / a11.clamp(min=1e-300)
-        distance = (
-            (z + shift[..., None]).abs().clamp(min=1e-6 * z.abs().amax(-1, keepdim=True).clamp(min=1e-12))
-        )
-        error = ((focal[..., None, None] * xy) / distance[..., None] - target).norm(dim=-1)
-        floor = 0.02 * (base * error).sum(-1, keepdim=True) / base.sum(-1, keepdim=True) + 1e-6
-        # 1 / distance turns the algebraic residual into pixels; 1 / error makes it a sum of distances.
-        row_weight = base / (distance * distance * error.clamp(min=floor))
-    return focal.to(points.dtype), shift.to(points.dtype)
 
 
 def fit_camera_pose(

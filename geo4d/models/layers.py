@@ -80,9 +80,3 @@ def use_channels_last(module: nn.Module) -> nn.Module:
         if isinstance(child, nn.Conv2d):
             child.weight.data = child.weight.data.contiguous(memory_format=torch.channels_last)
     return module
-
-
-def meta_module(make: type[nn.Module], *arguments: object) -> nn.Module:
-    """A module without storage, for reading names and shapes or for loading with ``assign=True``."""
-    with torch.device("meta"):
-        return make(*arguments)

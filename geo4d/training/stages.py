@@ -26,7 +26,6 @@ from geo4d.training.tasks.tiny.batches import StreamedBatches, WindowSampling
 from geo4d.training.tasks.tiny.tasks import DiffusionConfig
 
 Kind = Literal["codec", "diffusion", "decoder", "calibration"]
-PresetName = Literal["tiny", "smallest", "full"]
 
 SLOW_FPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Frame rates of short clips: few frames must span as much motion as the sixteen of a window at inference."""

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from geo4d.geometry.cameras import camera_rays, centred_intrinsics, unproject
+from geo4d.geometry.cameras import camera_rays, centred_intrinsics
 from geo4d.geometry.fit import (
     fit_camera_pose,
-    fit_focal_shift,
     fit_scale,
     fit_scale_median,
     fit_scale_shift,
@@ -74,29 +73,6 @@ def test_scale_fits(generator: torch.Generator) -> None:
         fit_scale_shift(source, source, torch.zeros_like(source))
     with pytest.raises(ValueError, match="at least one sample"):
         fit_scale_median(torch.zeros(0), torch.zeros(0))
-
-
-@pytest.mark.parametrize("batch", [(), (2,)])
-def test_focal_and_shift_come_back_from_a_point_map(
-    batch: tuple[int, ...], generator: torch.Generator
-) -> None:
-    depth = torch.rand(*batch, 24, 32, generator=generator) * 3 + 1
-    points = unproject(depth, centred_intrinsics(torch.tensor(28.0), (24, 32)).expand(*batch, 3, 3))
-    points[..., 2] -= 0.4
-    outlier = torch.rand(*batch, 24, 32, generator=generator) < 0.05
-    points = torch.where(outlier[..., None], points + 3, points)
-    focal, shift = fit_focal_shift(points)
-    torch.testing.assert_close(focal, torch.full(batch, 28.0), atol=0.1, rtol=0)
-    torch.testing.assert_close(shift, torch.full(batch, 0.4), atol=0.02, rtol=0)
-    unshifted = points + torch.tensor([0.0, 0.0, 0.4])
-    focal, shift = fit_focal_shift(unshifted, with_shift=False)
-    torch.testing.assert_close(focal, torch.full(batch, 28.0), atol=0.1, rtol=0)
-    assert (shift == 0).all()
-
-
-def test_focal_fit_refuses_an_empty_mask() -> None:
-    with pytest.raises(ValueError, match="valid mask"):
-        fit_focal_shift(torch.ones(4, 4, 3), torch.zeros(4, 4))
 
 
 def test_camera_pose_from_points_with_outliers(generator: torch.Generator) -> None:

@@ -119,11 +119,6 @@ def expand(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
     return points / (1 - radius.clamp(max=MAX_RADIUS))
 
 
-def expansion_rate(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b"]:
-    """Largest stretch of ``expand`` at a point: how a small spread inside the ball grows outside."""
-    return (1 - points.norm(dim=-1).clamp(max=MAX_RADIUS)) ** -2
-
-
 def restore_disparity(disparity: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """Disparity up to scale, >= 0, from its normalised map."""
     return ((disparity + 1) / 2).clamp(min=0)

@@ -5,7 +5,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -99,10 +98,3 @@ def check_file(path: Path | None = None) -> CheckedWeights:
             f"{path}: SHA-256 is {digest}, that of the bundled model is {BUNDLED_SHA256}; install geo4d again"
         )
     return CheckedWeights({path: digest}, {"unknown": 1})
-
-
-def copy_matching(model: TinyModel, other: TinyModel) -> None:
-    """Take over all weights of ``other``, of the same sizes."""
-    with torch.no_grad():
-        model.load_state_dict(other.state_dict())
-    model.calibration = other.calibration

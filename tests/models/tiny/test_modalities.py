@@ -6,7 +6,6 @@ from geo4d.geometry.poses import se3_exp, transform
 from geo4d.models.tiny.modalities import (
     MAX_DISPARITY,
     expand,
-    expansion_rate,
     normalise,
     relative_to_first,
     restore_disparity,
@@ -69,12 +68,6 @@ def test_a_batch_is_normalised_window_by_window() -> None:
         torch.testing.assert_close(scales.length[index], scale.length)
 
 
-def test_squash_and_expand_are_inverse_and_the_rate_is_the_derivative() -> None:
+def test_squash_and_expand_are_inverse() -> None:
     points = torch.randn(200, 3, dtype=torch.float64) * 5
     torch.testing.assert_close(expand(squash(points)), points)
-    direction = squash(points) / squash(points).norm(dim=-1, keepdim=True)
-    step = 1e-6
-    moved = expand(squash(points) + step * direction) - points
-    torch.testing.assert_close(
-        moved.norm(dim=-1) / step, expansion_rate(squash(points)), rtol=1e-3, atol=1e-3
-    )
