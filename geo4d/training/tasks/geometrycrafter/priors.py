@@ -143,6 +143,24 @@ class ModelPrior:
         return FramePrior(np.stack(depths).astype(np.float32), np.stack(intrinsics))
 
 
+def find_prior(name: str, device: str | None = None) -> ModelPrior:
+    """The prior of a command line: ``tiny``, the bundled model frame by frame, or the path of a MoGe checkpoint.
+
+    Raises:
+        CheckpointError: no such checkpoint.
+    """
+    from geo4d.models.base import load_predictor
+    from geo4d.models.moge.pipeline import MoGePredictor
+    from geo4d.models.per_frame import PerFramePrior
+
+    if name == "tiny":
+        bundled = load_predictor("tiny", device=device)
+        return ModelPrior(PerFramePrior(bundled), bundled.info.weights_sha256)
+    moge = load_predictor("moge", weights=name, device=device)
+    assert isinstance(moge, MoGePredictor)
+    return ModelPrior(moge.prior, moge.info.weights_sha256)
+
+
 PRIORS_INDEX = "priors.json"
 
 
