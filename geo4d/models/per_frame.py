@@ -46,7 +46,9 @@ class PerFramePrior:
         if found.disparity is None or found.intrinsics is None:
             raise ValueError(f"expected disparity and intrinsics from {self.predictor.info.name}, got none")
         surface = torch.ones_like(found.disparity, dtype=torch.bool) if found.valid is None else found.valid
-        resized = F.interpolate(found.disparity[:, None], size=window.size, mode="bilinear", align_corners=False)
+        resized = F.interpolate(
+            found.disparity[:, None], size=window.size, mode="bilinear", align_corners=False
+        )
         mask = F.interpolate(surface[:, None].float(), size=window.size, mode="nearest")[:, 0] > 0
         disparity = resized[:, 0]
         mask = mask & (disparity > 1e-4)

@@ -43,13 +43,17 @@ def read_trained(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({error!r}); export the weights again") from error
     if version != VERSION or not sound:
-        raise CheckpointError(f"{path}: expected a record of version {VERSION}, got {version!r}; export the weights again")
+        raise CheckpointError(
+            f"{path}: expected a record of version {VERSION}, got {version!r}; export the weights again"
+        )
     return dict(record)
 
 
 def _is_entry(name: Any, digest: Any) -> bool:
     parts = Path(str(name)).parts
-    return isinstance(digest, str) and len(digest) == 64 and ".." not in parts and not Path(name).is_absolute()
+    return (
+        isinstance(digest, str) and len(digest) == 64 and ".." not in parts and not Path(name).is_absolute()
+    )
 
 
 def check_trained(folder: Path, files: Iterable[Path] | None = None) -> CheckedWeights:

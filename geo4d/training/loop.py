@@ -408,4 +408,6 @@ def _kept_on_failure(folder: Path, name: str, step: int, accelerator: Any = None
 
 def _is_writing(error: BaseException) -> bool:
     """Whether torch's error is about the file it writes; others are none of the disk's."""
-    return any(word in str(error) for word in ("PytorchStreamWriter", "file write", "unexpected pos", "iostream"))
+    return any(
+        word in str(error) for word in ("PytorchStreamWriter", "file write", "unexpected pos", "iostream")
+    )

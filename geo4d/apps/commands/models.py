@@ -179,7 +179,9 @@ def _verify(options: ModelsOptions) -> int:
     if (path / TRAINED).is_file():
         record, count = read_trained(path), len(check_trained(path).sha256)
         assert record is not None
-        print(f"{path}: {record['family']}, trained up to stage '{record['stage']}'; {count} files, all hashes right")
+        print(
+            f"{path}: {record['family']}, trained up to stage '{record['stage']}'; {count} files, all hashes right"
+        )
         return 0
     if not (path / INDEX).is_file():
         raise CheckpointError(

@@ -126,7 +126,9 @@ def _run_geometrycrafter(options: TrainOptions) -> int:
     if options.preset == "tiny":
         raise ValueError("expected --preset smallest or full with --family geometrycrafter")
     if options.first_clip is not None:
-        raise ValueError("expected no --first-clip: the clips of geometrycrafter's stages are those of the preset")
+        raise ValueError(
+            "expected no --first-clip: the clips of geometrycrafter's stages are those of the preset"
+        )
     run = StageRun(
         options.output,
         start=options.start,

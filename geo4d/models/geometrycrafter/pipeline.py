@@ -351,7 +351,9 @@ def load(
         prior_model = "tiny"
     if prior_model == "tiny":
         bundled = load_predictor("tiny", device=place)
-        checked = CheckedWeights(checked.sha256, _added(checked.compared, bundled.info.weights_compared or {}))
+        checked = CheckedWeights(
+            checked.sha256, _added(checked.compared, bundled.info.weights_compared or {})
+        )
         prior_model = PerFramePrior(bundled)
     if prior_model is None:
         beside = root / "moge" / FILE

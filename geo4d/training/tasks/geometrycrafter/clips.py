@@ -111,7 +111,9 @@ class PackedOrder:
             start=share * first_step,
         )
         context = "spawn" if self.workers else None
-        loader = DataLoader(stream, batch_size=None, num_workers=self.workers, multiprocessing_context=context)
+        loader = DataLoader(
+            stream, batch_size=None, num_workers=self.workers, multiprocessing_context=context
+        )
         for position, (_, clip) in enumerate(loader, share * first_step):
             sample = position // share * batch + rank * share + position % share
             yield sample, clip, None if self.prior is None else self.prior(clip)

@@ -39,9 +39,7 @@ class NormalisedWindow:
         return self.encoder_input[:, 2:3].expand(-1, 3, -1, -1)
 
 
-def normalise_window(
-    depth: Float[Tensor, "T H W"], intrinsics: Float[Tensor, "T 3 3"]
-) -> NormalisedWindow:
+def normalise_window(depth: Float[Tensor, "T H W"], intrinsics: Float[Tensor, "T 3 3"]) -> NormalisedWindow:
     """Normalise true (or prior) depth with the statistics of its window.
 
     Args:

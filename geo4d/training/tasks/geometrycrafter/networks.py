@@ -39,7 +39,7 @@ class Sizes:
 
 
 def smallest_sizes() -> Sizes:
-    """As narrow as the blocks allow, whose norms have 32 groups: the heads of the point-map decoder take half its width."""
+    """As narrow as the blocks allow: norms have 32 groups, and the heads of the decoder half its width."""
     return Sizes(
         ImageVAEConfig(block_out_channels=(32, 32, 64, 64), layers_per_block=1, sample_size=64),
         ImageEncoderConfig(
@@ -61,7 +61,9 @@ def smallest_sizes() -> Sizes:
 # Fresh --------------------------------------------------------------------------------------------------------------
 
 
-def fresh_point_map_vae(config: PointMapVAEConfig, image_decoder: Mapping[str, Tensor] | None = None) -> PointMapVAE:
+def fresh_point_map_vae(
+    config: PointMapVAEConfig, image_decoder: Mapping[str, Tensor] | None = None
+) -> PointMapVAE:
     """A point-map VAE whose offset is zero, so that its latent starts as that of the disparity picture.
 
     Args:
@@ -202,7 +204,9 @@ def load_image_encoder(root: Path) -> nn.Module:
     config = from_published(ImageEncoderConfig, read_config(folder))
     with torch.device("meta"):
         encoder = build_image_encoder(config)
-    return fill_network(encoder, component_tensors(folder, without="position_ids"), torch.float32, str(folder))
+    return fill_network(
+        encoder, component_tensors(folder, without="position_ids"), torch.float32, str(folder)
+    )
 
 
 def load_point_map_vae(root: Path) -> PointMapVAE:
@@ -241,7 +245,11 @@ def is_idle(name: str) -> bool:
     Cross-attention to one token ignores its queries and keys, and the norm before the queries. They get no gradient;
     training several processes together needs to know.
     """
-    return "attn2.to_q." in name or "attn2.to_k." in name or ("transformer_blocks." in name and ".norm2." in name)
+    return (
+        "attn2.to_q." in name
+        or "attn2.to_k." in name
+        or ("transformer_blocks." in name and ".norm2." in name)
+    )
 
 
 def choose_trained(network: nn.Module, *, temporal_only: bool) -> None:

@@ -45,7 +45,10 @@ class PictureCoding(Task):
     ) -> None:
         super().__init__()
         self.image_vae, self.folder, self.seed = image_vae, folder, seed
-        self._image_encoder, self._encoder_config = [image_encoder], encoder_config  # in a list: no part of the state
+        self._image_encoder, self._encoder_config = (
+            [image_encoder],
+            encoder_config,
+        )  # in a list: no part of the state
         self.validation = validation or []
         self.register_buffer("latent_square", torch.ones(()))
 
@@ -76,7 +79,9 @@ class PictureCoding(Task):
             decoded = self.image_vae.decode(self.image_vae.encode(pictures), window.num_frames).float()
             errors.append(float((decoded - pictures).square().mean()))
             if not panels:
-                rows = torch.cat([pictures[0], decoded[0], pictures[window.num_frames], decoded[window.num_frames]], 2)
+                rows = torch.cat(
+                    [pictures[0], decoded[0], pictures[window.num_frames], decoded[window.num_frames]], 2
+                )
                 panels["pictures"] = (rows + 1) / 2
         scores = {"squared": sum(errors) / len(errors)} if errors else {}
         return scores, panels

@@ -33,7 +33,7 @@ class PointMapCoding(Task):
     """Losses (1) to (7) of the supplement.
 
     Args:
-        temporal_only: the second stage: train the layers of the decoder that mix frames. The encoder does not change then,
+        temporal_only: the second stage: train the layers of the decoder that mix frames. The encoder stays as it is,
             so the identity term is left out.
         validation: windows that check the run.
     """
@@ -110,7 +110,9 @@ class PointMapCoding(Task):
                 }
             )
             if not panels:
-                panels["round_trip"] = depth_panel([truth.maps.log_depth[0], decoded.log_depth[0]], truth.valid[0])
+                panels["round_trip"] = depth_panel(
+                    [truth.maps.log_depth[0], decoded.log_depth[0]], truth.valid[0]
+                )
         return mean_scores(rows), panels
 
     def export(self, folder: Path) -> None:
@@ -121,5 +123,8 @@ def depth_panel(
     log_depths: list[Float[Tensor, "H W"]], valid: Bool[Tensor, "H W"]
 ) -> Float[Tensor, "3 H W2"]:
     """Log depths side by side in grey, each about its own median, near is bright."""
-    parts = [(0.5 - 0.4 * (one - one[valid].median())).clamp(0, 1) if bool(valid.any()) else one for one in log_depths]
+    parts = [
+        (0.5 - 0.4 * (one - one[valid].median())).clamp(0, 1) if bool(valid.any()) else one
+        for one in log_depths
+    ]
     return torch.cat(parts, dim=1).expand(3, -1, -1)

@@ -90,9 +90,7 @@ class StandInPrior:
         return FramePrior(torch.where(believed, found, torch.nan).numpy(), intrinsics)
 
 
-def _blurred(
-    values: Float[Tensor, "T H W"], valid: Tensor, deviation: float
-) -> Float[Tensor, "T H W"]:
+def _blurred(values: Float[Tensor, "T H W"], valid: Tensor, deviation: float) -> Float[Tensor, "T H W"]:
     """Gaussian mean of the valid values around each pixel; the value itself where there is none."""
     reach = max(1, round(2 * deviation))
     offsets = torch.arange(-reach, reach + 1)
@@ -187,7 +185,9 @@ class StoredPriors:
             except ValueError as error:
                 raise InputError(f"{path}: damaged ({error}); delete the folder") from error
             if found != stated:
-                raise InputError(f"expected priors of {stated} in {folder}, got those of {found}; use another folder")
+                raise InputError(
+                    f"expected priors of {stated} in {folder}, got those of {found}; use another folder"
+                )
         else:
             with new_file(path) as temporary:
                 temporary.write_text(json.dumps(stated, indent=1), encoding="utf-8")

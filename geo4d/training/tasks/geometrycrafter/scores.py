@@ -1,4 +1,4 @@
-"""How good depth is on held-out windows: error after one factor for the window, and how it changes from frame to frame."""
+"""How good depth is on held-out windows: error after one factor for the window, and change between frames."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,7 +6,9 @@ from torch import Tensor
 
 
 def window_scores(
-    predicted: Float[Tensor, "T H W"], truth: Float[Tensor, "T H W"], usable: Bool[Tensor, "T H W"] | None = None
+    predicted: Float[Tensor, "T H W"],
+    truth: Float[Tensor, "T H W"],
+    usable: Bool[Tensor, "T H W"] | None = None,
 ) -> dict[str, float]:
     """AbsRel and temporal change of one window.
 

@@ -134,7 +134,7 @@ def full() -> Preset:
 
 
 def smallest() -> Preset:
-    """All stages in minutes on one core, with a picture autoencoder of its own in the role of Stable Video Diffusion's."""
+    """All stages in minutes on one core, with a picture autoencoder of its own in place of the published one."""
     seed = 7
     size = (64, 64)
     loop = LoopConfig(
@@ -235,8 +235,14 @@ def run_stage(preset_name: str, stage_name: str, run: StageRun, loop: LoopConfig
     if loop is not None:
         stage = replace(stage, loop=loop)
     if run.start is None and not (preset.fresh and stage.after is None):
-        wanted = f"the weights of '{stage.after}'" if stage.after else "Stable Video Diffusion's folder (svd/vae with decoder)"
-        raise InputError(f"stage '{stage_name}' of geometrycrafter starts from {wanted}; name the folder with --start")
+        wanted = (
+            f"the weights of '{stage.after}'"
+            if stage.after
+            else "Stable Video Diffusion's folder (svd/vae with decoder)"
+        )
+        raise InputError(
+            f"stage '{stage_name}' of geometrycrafter starts from {wanted}; name the folder with --start"
+        )
     torch.manual_seed(stage.loop.seed)
     prior = run.prior or StandInPrior(seed=preset.seed) if stage.kind == "unet" else None
     if isinstance(prior, StandInPrior) and not preset.fresh:
@@ -254,7 +260,9 @@ def run_stage(preset_name: str, stage_name: str, run: StageRun, loop: LoopConfig
 def generated_source(preset: Preset, stage: Stage, offset: int = 0) -> SyntheticSource:
     """The generator of a stage's clips, at the size of its windows."""
     # Sky everywhere is no window to learn depth from, so rooms come more often, as for the bundled model.
-    return SyntheticSource(preset.seed + offset, stage.cut.size, preset.clip_frames, indoor=2.0, open_rooms=0.25)
+    return SyntheticSource(
+        preset.seed + offset, stage.cut.size, preset.clip_frames, indoor=2.0, open_rooms=0.25
+    )
 
 
 def _clip_order(preset: Preset, stage: Stage, run: StageRun, prior: PriorOfClip | None) -> ClipOrder:
@@ -262,7 +270,9 @@ def _clip_order(preset: Preset, stage: Stage, run: StageRun, prior: PriorOfClip 
         plan = ReplayPlan(preset.seed, 16, 4, stage.first_clip)
         return GeneratedOrder(generated_source(preset, stage), plan, prior)
     if not has_kind(run.shards, stage.clips):
-        raise InputError(f"expected videos among the packed clips of {run.shards}; sets of pictures feed 'maps' only")
+        raise InputError(
+            f"expected videos among the packed clips of {run.shards}; sets of pictures feed 'maps' only"
+        )
     if prior is not None:
         folder = run.prior_cache
         if folder is None and "://" in run.shards:
@@ -283,9 +293,7 @@ def validation_windows(preset: Preset, stage: Stage, count: int, prior: PriorOfC
     return windows
 
 
-def _make_task(
-    preset: Preset, stage: Stage, name: str, run: StageRun, prior: PriorOfClip | None
-) -> Task:
+def _make_task(preset: Preset, stage: Stage, name: str, run: StageRun, prior: PriorOfClip | None) -> Task:
     validation = validation_windows(preset, stage, run.num_validation, prior)
     plan = FolderPlan(run.start, _facts(preset, stage, name, run, prior))
     sizes = preset.sizes

@@ -50,7 +50,9 @@ class Windows:
             ValueError: the windows cannot be cut evenly.
         """
         if len(self.names) % parts:
-            raise ValueError(f"expected a batch that divides into {parts} parts, got {len(self.names)} windows")
+            raise ValueError(
+                f"expected a batch that divides into {parts} parts, got {len(self.names)} windows"
+            )
         share = len(self.names) // parts
         return [
             Windows(**{f.name: getattr(self, f.name)[start : start + share] for f in fields(self)})
@@ -60,7 +62,9 @@ class Windows:
     def describe(self) -> str:
         """For messages: which clips."""
         pairs = zip(self.samples.tolist(), self.names, strict=True)
-        return f"{self.num_frames} frames of " + ", ".join(f"{name} (sample {sample})" for sample, name in pairs)
+        return f"{self.num_frames} frames of " + ", ".join(
+            f"{name} (sample {sample})" for sample, name in pairs
+        )
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,13 @@ def test_normals() -> None:
     for t in range(2):
         for row in range(1, SIZE[0] - 1):
             for column in range(1, SIZE[1] - 1):
-                around = [(row, column), (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)]
+                around = [
+                    (row, column),
+                    (row - 1, column),
+                    (row + 1, column),
+                    (row, column - 1),
+                    (row, column + 1),
+                ]
                 if all(bool(valid[t, r, c]) for r, c in around):
                     n, m = slow_normal(predicted, t, row, column), slow_normal(truth, t, row, column)
                     values.append(1 - sum(p * q for p, q in zip(n, m, strict=True)))
@@ -88,7 +94,9 @@ def test_patches(alpha: int) -> None:
         for row in range(height):
             for column in range(width):
                 if bool(valid[t, row, column]):
-                    patches.setdefault((row * alpha // height, column * alpha // width), []).append((row, column))
+                    patches.setdefault((row * alpha // height, column * alpha // width), []).append(
+                        (row, column)
+                    )
         for members in patches.values():
             a = [math.exp(min(float(predicted.log_depth[t, r, c]), 10.0)) for r, c in members]
             b = [math.exp(min(float(truth.log_depth[t, r, c]), 10.0)) for r, c in members]
@@ -115,7 +123,9 @@ def test_mask_and_identity_and_the_sum() -> None:
     picture, decoded = torch.rand(2, 2, 3, *SIZE, generator=generator, dtype=torch.float64)
     weights = losses.PointMapWeights(normals=0.3, mask=0.5, patches=2.0, identity=4.0, alphas=(2, 3))
     total, parts = losses.point_map_losses(predicted, truth, valid, picture, decoded, weights)
-    squares = [(a - b) ** 2 for a, b in zip(picture.flatten().tolist(), decoded.flatten().tolist(), strict=True)]
+    squares = [
+        (a - b) ** 2 for a, b in zip(picture.flatten().tolist(), decoded.flatten().tolist(), strict=True)
+    ]
     assert float(parts["identity"]) == pytest.approx(slow_mean(squares))
     factors = {"log_depth": 1, "theta": 1, "normals": 0.3, "mask": 0.5, "patches": 2, "identity": 4}
     assert parts.keys() == factors.keys()
@@ -173,7 +183,9 @@ def test_edm_loss_is_the_squared_error_of_the_output_and_zero_at_inferences_own_
     latent, noise, error = torch.randn(3, 3, 2, 4, 2, 2, generator=generator)
     levels = torch.tensor([0.05, 1.0, 30.0])
     sample = losses.add_noise(latent, noise, levels)
-    perfect = (latent - sample.noisy * sample.skip[:, None, None, None, None]) / sample.out[:, None, None, None, None]
+    perfect = (latent - sample.noisy * sample.skip[:, None, None, None, None]) / sample.out[
+        :, None, None, None, None
+    ]
     assert float(losses.edm_loss(perfect, sample, latent)) < 1e-4
     wrong = losses.edm_loss(perfect + error, sample, latent)
     assert float(wrong) == pytest.approx(float(error.square().mean()), rel=1e-3)
