@@ -206,8 +206,8 @@ def check_pulled(folder: Path, files: Iterable[Path] | None = None) -> CheckedWe
 def check_weights(files: Iterable[Path]) -> CheckedWeights:
     """Hash weight files that are about to be loaded, and compare them with what is known of them.
 
-    Files of a pulled or trained model are those of its record. Of files that the user brings, a hash that comes with the package
-    tells that they are published ones; other files have an identity of their own and nothing to compare with.
+    Files of a pulled or trained model are those of its record. Of files that the user brings, a hash that comes with the
+    package tells that they are published ones; other files have an identity of their own and nothing to compare with.
 
     Raises:
         CheckpointError: a file of a pulled model is missing, was changed, or was added.

@@ -36,8 +36,8 @@ class TrainOptions:
     variant: Literal["diff", "determ"] = "diff"
     """Geometrycrafter: the generative or the deterministic network."""
     prior: str | None = None
-    """Geometrycrafter: the per-frame prior of the unet stages: 'tiny' (the bundled model), or a MoGe checkpoint; without it
-    truth with stated faults."""
+    """Geometrycrafter: the per-frame prior of the unet stages, 'tiny' (the bundled model) or a MoGe checkpoint; without
+    it, truth with stated faults."""
     prior_cache: Path | None = None
     """Geometrycrafter: folder that keeps the prior of packed clips; 'priors' beside local shards when not given."""
     decoder_start: Literal["fresh", "image-decoder"] = "fresh"
@@ -67,7 +67,7 @@ class TrainOptions:
     first_clip: int | None = None
     """Number of the first clip: one beyond those already shown, when training goes on from finished weights."""
     validation: int = 64
-    """Windows that check the run while it trains, from the generator; 0 for none. geometrycrafter: at most 8, at smallest."""
+    """Generated windows that check the run while it trains; 0 for none. Geometrycrafter: at most 8, at smallest only."""
     device: Literal["cpu"] | None = None
     """'cpu' keeps an accelerator out."""
 

@@ -20,7 +20,9 @@ def wall_clip(number: int, num_frames: int = 4, size: tuple[int, int] = (64, 96)
     depth[:, :6] = np.inf
     depth[:, 20:24, 10:20] = np.nan
     rgb = np.stack([np.stack([x, y, np.nan_to_num(1 / frame).clip(0, 1)], -1) for frame in depth])
-    intrinsics = np.tile(np.array([[80.0, 0, width / 2], [0, 80.0, height / 2], [0, 0, 1]]), (num_frames, 1, 1))
+    intrinsics = np.tile(
+        np.array([[80.0, 0, width / 2], [0, 80.0, height / 2], [0, 0, 1]]), (num_frames, 1, 1)
+    )
     return Clip(
         name=f"wall-{number}", dataset="walls", rgb=(rgb * 255).astype(np.uint8), depth=depth.astype(np.float32),
         intrinsics=intrinsics, times_s=np.arange(num_frames, dtype=float),

@@ -27,7 +27,9 @@ def stock_unet(config: UNetConfig, channels: int) -> dict[str, torch.Tensor]:
     from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 
     with torch.device("meta"):
-        return UNetSpatioTemporalConditionModel(**{**dataclasses.asdict(config), "in_channels": channels}).state_dict()
+        return UNetSpatioTemporalConditionModel(
+            **{**dataclasses.asdict(config), "in_channels": channels}
+        ).state_dict()
 
 
 def test_full_key_lists_of_depthcrafter_and_both_variants() -> None:
@@ -90,7 +92,9 @@ def test_the_latent_starts_as_the_pictures_and_the_decoder_may_start_from_the_im
         assert torch.equal(vae.encode(maps, image_vae), picture)
     assert torch.equal(vae.decoder.conv_in.weight, image_vae.decoder.conv_in.weight)
     with pytest.raises(CheckpointError, match="does not fit the point-map decoder"):
-        fresh_point_map_vae(sizes.point_map_vae, ImageVAE(sizes.image_vae, with_decoder=True).decoder.state_dict())
+        fresh_point_map_vae(
+            sizes.point_map_vae, ImageVAE(sizes.image_vae, with_decoder=True).decoder.state_dict()
+        )
 
 
 def test_layers_that_mix_frames_are_those_without_which_frames_do_not_see_each_other() -> None:
@@ -115,7 +119,12 @@ def test_every_trained_parameter_gets_a_gradient_and_idle_ones_cannot_matter(tem
     torch.manual_seed(0)
     unet = fresh_unet(smallest_sizes().unet_for("diff"))
     choose_trained(unet, temporal_only=temporal_only)
-    inputs = (torch.randn(2, 3, 12, 8, 8), torch.tensor([0.1, -0.3]), torch.randn(2, 3, 32), torch.zeros(2, 3))
+    inputs = (
+        torch.randn(2, 3, 12, 8, 8),
+        torch.tensor([0.1, -0.3]),
+        torch.randn(2, 3, 32),
+        torch.zeros(2, 3),
+    )
     out = unet(*inputs)
     out.square().mean().backward()
     trained = {name: value for name, value in unet.named_parameters() if value.requires_grad}

@@ -153,7 +153,9 @@ def test_an_interrupted_unet_stage_goes_on_exactly_and_leaves_a_model(start, ord
 
 
 @pytest.mark.slow
-def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_video(tmp_path: Path, capsys) -> None:
+def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_video(
+    tmp_path: Path, capsys
+) -> None:
     pytest.importorskip("numba")
     import numpy as np
     from PIL import Image
@@ -165,7 +167,14 @@ def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_vide
     command = ["train", "all", "--family", "geometrycrafter", "--preset", "smallest", "-o", str(run)]
     command += ["--steps", "2", "--validation", "1", "--device", "cpu"]
     assert main(command) == 0
-    assert {path.name for path in run.iterdir()} == {"pictures", "maps", "maps-video", "unet", "unet-long", "weights"}
+    assert {path.name for path in run.iterdir()} == {
+        "pictures",
+        "maps",
+        "maps-video",
+        "unet",
+        "unet-long",
+        "weights",
+    }
     record = json.loads((run / "weights" / TRAINED).read_text())
     assert record["stages"] == ["pictures", "maps", "maps-video", "unet", "unet-long"]
     assert main(["models", "verify", str(run / "weights")]) == 0
