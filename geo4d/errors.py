@@ -69,6 +69,12 @@ class DoubtfulResult(Geo4DError):
     exit_code = 9
 
 
+class TrainingError(Geo4DError):
+    """Training cannot go on: the loss of a batch is not finite."""
+
+    exit_code = 10
+
+
 _NO_MEMORY = (
     "out of memory",
     "cannot allocate memory",

@@ -59,15 +59,17 @@ class Cover:
     Attributes:
         source: (height, width) before.
         target: (height, width) after.
+        zoom: at least 1; resize by so much more than needed, which narrows the field of view.
     """
 
     source: tuple[int, int]
     target: tuple[int, int]
+    zoom: float = 1.0
 
     @property
     def resized(self) -> tuple[int, int]:
         """(height, width) between the two steps: at least ``target``, proportions kept to a pixel."""
-        scale = max(self.target[0] / self.source[0], self.target[1] / self.source[1])
+        scale = self.zoom * max(self.target[0] / self.source[0], self.target[1] / self.source[1])
         height, width = (max(t, round(s * scale)) for s, t in zip(self.source, self.target, strict=True))
         return height, width
 

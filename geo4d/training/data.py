@@ -257,6 +257,10 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
+    def describe(self) -> str:
+        """For messages: the sample numbers."""
+        return f"samples {', '.join(map(str, self.samples.tolist()))}"
+
     def split(self, parts: int) -> list["Batch"]:
         """Equal parts, in order.
 

@@ -12,16 +12,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from geo4d.errors import MissingExtraError, OutputError
+from geo4d.errors import MissingExtraError, OutputError, TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,10 @@ class Splittable(Protocol):
     def to(self, device: torch.device | str) -> Any: ...
 
     def split(self, parts: int) -> list[Any]: ...
+
+    def describe(self) -> str:
+        """Which clips it holds, for messages."""
+        ...
 
 
 class Task(nn.Module):
@@ -181,6 +186,7 @@ def train(
         device: ``cpu`` keeps accelerators out; None lets accelerate choose.
     Raises:
         OutputError: the folder already holds a run and ``resume`` is not set.
+        TrainingError: the loss of a batch is not finite. The state saved last stays as it is.
         ValueError: the batch does not divide over processes and micro-batches.
         MissingExtraError: accelerate or tensorboard is not installed.
     """
@@ -201,7 +207,9 @@ def train(
             f"expected a batch that divides over {processes} processes with {config.accumulate} micro-batches, "
             f"got {config.batch}"
         )
-    state = folder / "state"
+    state, old = folder / "state", folder / "state.old"
+    if old.exists() and not state.exists():
+        os.replace(old, state)  # the run ended between the two renames of a save
     if state.exists() and not resume:
         raise OutputError(f"{folder} already holds a run; resume it or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -250,6 +258,7 @@ def train(
             with accelerator.no_sync(wrapped) if not last else nullcontext():
                 with autocast():
                     loss, parts = wrapped(piece)
+                _require_finite(loss, parts, piece, progress.step)
                 accelerator.backward(loss / len(pieces))
             for name, value in {"loss": loss, **parts}.items():
                 part = value.detach().float() / len(pieces)
@@ -258,7 +267,7 @@ def train(
         if config.clip_norm:
             norm = accelerator.clip_grad_norm_(list(parameters.values()), config.clip_norm)
         if norm is not None and not math.isfinite(float(norm)):
-            # One poisoned batch must not end a run of hours; it is counted and shown.
+            # The loss was finite; a single overflow on the way back must not end a run of hours. It is counted and shown.
             logger.warning("step %d skipped: gradient norm %s", progress.step, float(norm))
             totals["skipped"] = totals.get("skipped", torch.zeros(())) + 1
         else:
@@ -294,13 +303,24 @@ def train(
                 progress,
             )
         if over or (config.save_every and progress.step % config.save_every == 0):
-            _save(accelerator, folder)
+            _save(accelerator, folder, progress.step)
         if over:
             break
     if writer is not None:
         writer.close()
     accelerator.wait_for_everyone()
     return progress
+
+
+def _require_finite(loss: Tensor, parts: Mapping[str, Tensor], piece: Splittable, step: int) -> None:
+    if math.isfinite(float(loss.detach())):
+        return
+    bad = [name for name, value in parts.items() if not math.isfinite(float(value.detach()))]
+    raise TrainingError(
+        f"the loss of step {step} is {float(loss.detach())} ({', '.join(bad) or 'no part by itself'}) on "
+        f"{piece.describe()}; the state saved last is kept. Look at these clips (geo4d data check), or lower the rate, "
+        "then go on with --resume"
+    )
 
 
 def _write(folder: Path, writer: Any, progress: Progress, values: Mapping[str, float]) -> None:
@@ -332,14 +352,8 @@ def _evaluate(
         task.eval()
         with torch.no_grad(), autocast():
             scores, panels = task.evaluate()
-        partial = folder / "weights.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        task.export(partial)
-        for written in partial.iterdir():
-            (folder / "weights").mkdir(exist_ok=True)
-            os.replace(written, folder / "weights" / written.name)
-        partial.rmdir()
+        with _kept_on_failure(folder, "weights", progress.step):
+            task.export(folder / "weights.partial")
         task.train()
         average.swap(parameters)
         for name, picture in panels.items():
@@ -349,18 +363,51 @@ def _evaluate(
     accelerator.wait_for_everyone()
 
 
-def _save(accelerator: Any, folder: Path) -> None:
+def _save(accelerator: Any, folder: Path, step: int) -> None:
     """Replace the saved state; a crash at any moment leaves a whole one."""
-    state, partial, old = folder / "state", folder / "state.partial", folder / "state.old"
-    if accelerator.is_main_process:
+    with _kept_on_failure(folder, "state", step, accelerator):
+        accelerator.save_state(str(folder / "state.partial"))
+
+
+@contextmanager
+def _kept_on_failure(folder: Path, name: str, step: int, accelerator: Any = None) -> Iterator[None]:
+    """Fill ``<name>.partial`` inside, which then takes the place of ``<name>``; on failure the old one stays.
+
+    Args:
+        accelerator: with it all processes fill together; without, this one alone.
+    Raises:
+        OutputError: it cannot be written.
+    """
+    target, partial, old = (folder / f"{name}{suffix}" for suffix in ("", ".partial", ".old"))
+    main = accelerator is None or accelerator.is_main_process
+    wait = (lambda: None) if accelerator is None else accelerator.wait_for_everyone
+    try:
+        if main:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+        wait()
+        yield
+        wait()
+        if main:
+            shutil.rmtree(old, ignore_errors=True)
+            if target.exists():
+                os.replace(target, old)
+            os.replace(partial, target)
+            shutil.rmtree(old, ignore_errors=True)
+        wait()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch and safetensors tell a full disk by errors of their own.
+        if isinstance(error, RuntimeError) and not _is_writing(error):
+            raise
         shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(old, ignore_errors=True)
-        if state.exists():
-            os.replace(state, old)
-        os.replace(partial, state)
-        shutil.rmtree(old, ignore_errors=True)
-    accelerator.wait_for_everyone()
+        kept = f"the one saved before is kept in {target}" if target.exists() else "there is none from before"
+        raise OutputError(
+            f"cannot write the {name} of step {step} to {folder} ({error}); {kept}. Make room, then go on with --resume"
+        ) from error
+
+
+def _is_writing(error: BaseException) -> bool:
+    """Whether torch's error is about the file it writes; others are none of the disk's."""
+    return any(
+        word in str(error) for word in ("PytorchStreamWriter", "file write", "unexpected pos", "iostream")
+    )

@@ -165,6 +165,7 @@ def _verify(options: ModelsOptions) -> int:
     from geo4d.models.store.looks import describe_keys
     from geo4d.models.store.reading import read_state
     from geo4d.models.store.sources import SOURCES
+    from geo4d.models.trained import TRAINED, check_trained, read_trained
 
     if options.name is None:
         raise CheckpointError("expected a model, a folder or a weight file to verify")
@@ -178,6 +179,13 @@ def _verify(options: ModelsOptions) -> int:
         found = verify_pulled(path)
         parts = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
         print(f"{path}: {sum(found.values())} files have their right hashes ({parts})")
+        return 0
+    if (path / TRAINED).is_file():
+        record, count = read_trained(path), len(check_trained(path).sha256)
+        assert record is not None
+        print(
+            f"{path}: {record['family']}, trained up to stage '{record['stage']}'; {count} files, all hashes right"
+        )
         return 0
     if not (path / INDEX).is_file():
         raise CheckpointError(

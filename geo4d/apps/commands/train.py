@@ -3,9 +3,12 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from geo4d.training.loop import LoopConfig
 
 
 @dataclass(frozen=True)
@@ -13,8 +16,9 @@ class TrainOptions:
     """Train one stage of a model.
 
     The stages of the bundled size are codec, pairs, clips, windows, decoder, calibration (the way the bundled weights
-    were made), and points, multiresolution, rays, disparity (Geo4D's own order). Several processes: start this command
-    with 'torchrun --nproc-per-node N -m geo4d train ...'.
+    were made), and points, multiresolution, rays, disparity (Geo4D's own order). With --family geometrycrafter they are
+    maps, maps-video, unet, unet-long (and pictures before them at --preset smallest), or 'all' for all of them in order.
+    Several processes: start this command with 'torchrun --nproc-per-node N -m geo4d train ...'.
     """
 
     stage: Annotated[str, tyro.conf.Positional]
@@ -22,11 +26,22 @@ class TrainOptions:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of the run: weights, saved state, log, TensorBoard events."""
     preset: Literal["tiny", "smallest", "full"] = "tiny"
-    """Model size and recipe."""
+    """Model size and recipe; geometrycrafter has smallest and full."""
+    family: Literal["geo4d", "geometrycrafter"] = "geo4d"
+    """Which system: geo4d's stages (the bundled model is of this kind), or GeometryCrafter's."""
     start: Path | None = None
     """Weights to start from: the folder 'weights' of the stage before, or a file."""
-    shards: Path | None = None
-    """Packed clips ('geo4d data pack'); without them the generator makes clips as needed."""
+    shards: str | None = None
+    """Packed clips ('geo4d data pack'), folder or URL; without them the generator makes clips as needed."""
+    variant: Literal["diff", "determ"] = "diff"
+    """Geometrycrafter: the generative or the deterministic network."""
+    prior: str | None = None
+    """Geometrycrafter: the per-frame prior of the unet stages, 'tiny' (the bundled model) or a MoGe checkpoint; without
+    it, truth with stated faults."""
+    prior_cache: Path | None = None
+    """Geometrycrafter: folder that keeps the prior of packed clips; 'priors' beside local shards when not given."""
+    decoder_start: Literal["fresh", "image-decoder"] = "fresh"
+    """Geometrycrafter, maps: where the point-map decoder begins."""
     resume: bool = False
     """Go on from the saved state in the output folder."""
     steps: int | None = None
@@ -52,41 +67,86 @@ class TrainOptions:
     first_clip: int | None = None
     """Number of the first clip: one beyond those already shown, when training goes on from finished weights."""
     validation: int = 64
-    """Windows that check the run while it trains; 0 for none."""
+    """Generated windows that check the run while it trains; 0 for none. Geometrycrafter: at most 8, at smallest only."""
     device: Literal["cpu"] | None = None
     """'cpu' keeps an accelerator out."""
 
 
 def run(options: TrainOptions) -> int:
     """Run the stage; the weights end in ``output/weights``."""
-    from geo4d.training.stages import find_stage, override, run_stage
+    from geo4d.training.stages import find_stage, run_stage
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("accelerate").setLevel(logging.WARNING)
+    if options.family == "geometrycrafter":
+        return _run_geometrycrafter(options)
+    if options.stage == "all":
+        raise ValueError("expected one stage; 'all' runs the stages of --family geometrycrafter")
     _, stage = find_stage(options.preset, options.stage)
-    loop = override(
-        stage.loop,
-        num_steps=options.steps,
-        max_minutes=options.minutes,
-        batch=options.batch,
-        accumulate=options.accumulate,
-        learning_rate=options.learning_rate,
-        decay=options.decay,
-        precision=options.precision,
-        checkpointing=options.checkpointing or None,
-        threads=options.threads,
-    )
     run_stage(
         options.preset,
         options.stage,
         options.output,
         start=options.start,
-        shards=options.shards,
-        loop=loop,
+        shards=None if options.shards is None else Path(options.shards),
+        loop=_changed(stage.loop, options),
         num_workers=options.workers,
         num_validation=options.validation,
         first_clip=options.first_clip,
         resume=options.resume,
         device=options.device,
     )
+    return 0
+
+
+def _changes(options: TrainOptions) -> dict[str, Any]:
+    """Fields of the loop that are given on the command line."""
+    return {
+        "max_minutes": options.minutes,
+        "batch": options.batch,
+        "accumulate": options.accumulate,
+        "learning_rate": options.learning_rate,
+        "decay": options.decay,
+        "precision": options.precision,
+        "checkpointing": options.checkpointing or None,
+        "threads": options.threads,
+    }
+
+
+def _changed(loop: "LoopConfig", options: TrainOptions) -> "LoopConfig":
+    from geo4d.training.stages import override
+
+    return override(loop, num_steps=options.steps, **_changes(options))
+
+
+def _run_geometrycrafter(options: TrainOptions) -> int:
+    from geo4d.training.tasks.geometrycrafter.priors import find_prior
+    from geo4d.training.tasks.geometrycrafter.stages import StageRun, find_stage, run_all, run_stage
+
+    if options.preset == "tiny":
+        raise ValueError("expected --preset smallest or full with --family geometrycrafter")
+    if options.first_clip is not None:
+        raise ValueError(
+            "expected no --first-clip: the clips of geometrycrafter's stages are those of the preset"
+        )
+    run = StageRun(
+        options.output,
+        start=options.start,
+        shards=options.shards,
+        variant=options.variant,
+        prior=None if options.prior is None else find_prior(options.prior, options.device),
+        prior_cache=options.prior_cache,
+        decoder_start=options.decoder_start,
+        workers=options.workers if options.shards is not None else 0,
+        num_validation=min(options.validation, 8) if options.preset == "smallest" else 0,
+        resume=options.resume,
+        device=options.device,
+    )
+    if options.stage == "all":
+        weights = run_all(options.preset, run, steps=options.steps, loop_changes=_changes(options))
+        model = "geometrycrafter" if options.variant == "diff" else "geometrycrafter-determ"
+        print(f"weights are in {weights}: geo4d reconstruct VIDEO -o OUT --model {model} --weights {weights}")
+        return 0
+    _, stage = find_stage(options.preset, options.stage)
+    run_stage(options.preset, options.stage, run, _changed(stage.loop, options))
     return 0

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geo4d.models.base import PredictorInfo
+from geo4d.models.base import PredictorInfo, load_predictor
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig, Variant
 from geo4d.models.geometrycrafter.decode import (
     DecodedMaps,
@@ -314,8 +314,9 @@ def load(
         device: None: the accelerator if there is one.
         dtype: type of all networks; None: as published on an accelerator (UNet float16, the rest float32), float32 on
             the CPU.
-        prior_model: any ``Prior``, or the path of a MoGe checkpoint; None: ``moge`` in the weights folder or the store.
-        options: fields of ``GeometryCrafterConfig``.
+        prior_model: any ``Prior``, ``tiny`` (the bundled model, every frame by itself), or the path of a MoGe checkpoint;
+            None: what a trained folder states in its record, else ``moge`` in the weights folder or the store.
+        options: fields of ``GeometryCrafterConfig``; a trained folder may state other defaults.
     Raises:
         ValueError: unknown name or option.
         CheckpointError: weights are missing, foreign or unsafe.
@@ -325,6 +326,8 @@ def load(
     from geo4d.models.moge.config import MoGeOptions
     from geo4d.models.moge.pipeline import MoGePrior
     from geo4d.models.moge.weights import FILE, find_moge, load_moge
+    from geo4d.models.per_frame import PerFramePrior
+    from geo4d.models.trained import read_trained
 
     if name not in VARIANTS:
         raise ValueError(f"expected one of {', '.join(VARIANTS)}, got {name!r}")
@@ -338,10 +341,20 @@ def load(
         types = dict.fromkeys(("unet_dtype", "encoder_dtype", "decoder_dtype", "prior_dtype"), dtype)
     elif torch.device(place).type == "cpu":
         types = {"unet_dtype": "float32"}
-    config = GeometryCrafterConfig(**{**types, **options})
     root = Path(weights) if weights is not None else model_store() / "geometrycrafter"
+    record = read_trained(root) or {}
+    stated = {key: value for key, value in record.get("options", {}).items() if key in known}
+    config = GeometryCrafterConfig(**{**types, **stated, **options})
     sha256, checked = check_system(root, VARIANTS[name])
     system = load_system(root, VARIANTS[name], config, place)
+    if prior_model is None and record.get("prior") == "tiny":
+        prior_model = "tiny"
+    if prior_model == "tiny":
+        bundled = load_predictor("tiny", device=place)
+        checked = CheckedWeights(
+            checked.sha256, _added(checked.compared, bundled.info.weights_compared or {})
+        )
+        prior_model = PerFramePrior(bundled)
     if prior_model is None:
         beside = root / "moge" / FILE
         prior_model = find_moge(beside if beside.is_file() else None)
@@ -351,3 +364,7 @@ def load(
         network = load_moge(prior_file)
         prior_model = MoGePrior(network, MoGeOptions(dtype=config.prior_dtype), place)
     return GeometryCrafterPredictor(name, system, prior_model, sha256, checked.compared)
+
+
+def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}

@@ -64,7 +64,7 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
     def forward(  # type: ignore[override]
         self,
         sample: Float[Tensor, "B T C h w"],
-        timestep: float | Float[Tensor, ""] | Float[Tensor, " 1"],
+        timestep: float | Float[Tensor, ""] | Float[Tensor, " 1"] | Float[Tensor, " B"],
         frame_tokens: Float[Tensor, "B T D"],
         added_time_ids: Float[Tensor, "B 3"],
     ) -> Float[Tensor, "B T c h w"]:
@@ -72,7 +72,7 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
 
         Args:
             sample: noisy latents and conditioning latents, already scaled and concatenated.
-            timestep: ln(noise level) / 4.
+            timestep: ln(noise level) / 4, one for all clips or one each.
             frame_tokens: one image embedding per frame.
             added_time_ids: frames per second, motion bucket, noise augmentation.
         Raises:

@@ -77,6 +77,20 @@ def weight_files(folder: Path) -> list[Path]:
     return chosen
 
 
+def component_tensors(folder: Path, without: str | None = None) -> dict[str, Tensor]:
+    """All tensors of one network, memory mapped.
+
+    Args:
+        without: leave out tensors in whose name this occurs.
+    Raises:
+        CheckpointError: there is no file, or one is damaged.
+    """
+    found: dict[str, Tensor] = {}
+    for file in weight_files(folder):
+        found.update(read_safetensors(file))
+    return {key: t for key, t in found.items() if without is None or without not in key}
+
+
 def system_folders(root: Path, variant: Variant) -> dict[str, Path]:
     """Folders of the networks of a variant, by component.
 
@@ -147,10 +161,7 @@ def load_system(
         image_vae, image_encoder = ImageVAE(image_config), build_image_encoder(clip_config)
 
     def tensors(component: str, without: str | None = None) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for file in weight_files(folders[component]):
-            found.update(read_safetensors(file))
-        return {key: t for key, t in found.items() if without is None or without not in key}
+        return component_tensors(folders[component], without)
 
     fill_network(unet, tensors(f"unet_{variant}"), unet_dtype, f"unet_{variant}")
     fill_network(point_map_vae, tensors("point_map_vae"), torch.float32, "point_map_vae")

@@ -208,17 +208,23 @@ def check_pulled(folder: Path, files: Iterable[Path] | None = None) -> CheckedWe
 def check_weights(files: Iterable[Path]) -> CheckedWeights:
     """Hash weight files that are about to be loaded, and compare them with what is known of them.
 
-    Files of a pulled model are those of its record. Of files that the user brings, a hash that comes with the package
-    tells that they are published ones; other files have an identity of their own and nothing to compare with.
+    Files of a pulled or trained model are those of its record. Of files that the user brings, a hash that comes with the
+    package tells that they are published ones; other files have an identity of their own and nothing to compare with.
 
     Raises:
         CheckpointError: a file of a pulled model is missing, was changed, or was added.
     """
+    from geo4d.models.trained import TRAINED, check_trained
+
     parts = []
     for path in files:
         roots = [folder for folder in list(path.parents)[:3] if (folder / PULLED).is_file()]
         if roots:
             parts.append(check_pulled(roots[0], [path]))
+            continue
+        trained = [folder for folder in list(path.parents)[:3] if (folder / TRAINED).is_file()]
+        if trained:
+            parts.append(check_trained(trained[0], [path]))
             continue
         if not path.is_file():
             raise CheckpointError(f"expected a weight file at {path}, found none")

@@ -1,0 +1,1 @@
+"""GeometryCrafter: the point-map VAE and the diffusion network that is conditioned by a per-frame prior."""

@@ -1,0 +1,107 @@
+"""Stage 0 of the chain without published weights: a picture autoencoder in the role of Stable Video Diffusion's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from geo4d.models.geometrycrafter.config import ImageEncoderConfig
+from geo4d.models.geometrycrafter.vae import ImageVAE
+from geo4d.training.loop import Task
+from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
+from geo4d.training.tasks.geometrycrafter.maps import normalise_window
+from geo4d.training.tasks.geometrycrafter.windows import Windows
+from geo4d.training.tiny import sample_noise
+
+KL_WEIGHT = 1e-5
+MEMORY = 0.99
+"""Of the running mean square of the latents."""
+
+
+class PictureCoding(Task):
+    """Colour and disparity pictures through a small latent, each by itself.
+
+    Half of the pictures of a batch are colour frames, half disparity pictures of the same frames. The loss is the squared
+    error plus half the L1, and a weak pull of the posterior towards the normal distribution. The frame encoder beside it
+    stays as it was drawn: it is there because the networks want a token for each frame.
+
+    Args:
+        image_encoder: written to the folder beside the autoencoder.
+        validation: windows that check the run.
+    """
+
+    latent_square: Tensor
+
+    def __init__(
+        self,
+        image_vae: ImageVAE,
+        image_encoder: nn.Module,
+        encoder_config: ImageEncoderConfig,
+        folder: FolderPlan,
+        validation: list[Windows] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.image_vae, self.folder, self.seed = image_vae, folder, seed
+        self._image_encoder, self._encoder_config = (
+            [image_encoder],
+            encoder_config,
+        )  # in a list: no part of the state
+        self.validation = validation or []
+        self.register_buffer("latent_square", torch.ones(()))
+
+    def forward(self, batch: Windows) -> tuple[Tensor, dict[str, Tensor]]:
+        pictures = _pictures(batch)
+        count = batch.num_frames
+        mean, log_variance = self.image_vae.encode_moments(pictures).float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30, 20)
+        noise, _ = sample_noise(batch.samples, (2 * count, *mean.shape[1:]), self.seed, 0.0)
+        noise = noise.to(mean.device).flatten(0, 1)
+        latent = mean + (0.5 * log_variance).exp() * noise
+        decoded = self.image_vae.decode(latent, count).float()
+        if self.training:
+            with torch.no_grad():
+                self.latent_square.lerp_(mean.detach().square().mean(), 1 - MEMORY)
+        error = decoded - pictures
+        parts = {
+            "squared": error.square().mean(),
+            "absolute": error.abs().mean(),
+            "divergence": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(),
+        }
+        return parts["squared"] + 0.5 * parts["absolute"] + KL_WEIGHT * parts["divergence"], parts
+
+    def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        errors = []
+        panels: dict[str, Tensor] = {}
+        for window in self.validation:
+            pictures = _pictures(window.to(self.latent_square.device))
+            decoded = self.image_vae.decode(self.image_vae.encode(pictures), window.num_frames).float()
+            errors.append(float((decoded - pictures).square().mean()))
+            if not panels:
+                rows = torch.cat(
+                    [pictures[0], decoded[0], pictures[window.num_frames], decoded[window.num_frames]], 2
+                )
+                panels["pictures"] = (rows + 1) / 2
+        scores = {"squared": sum(errors) / len(errors)} if errors else {}
+        return scores, panels
+
+    def export(self, folder: Path) -> None:
+        factor = float(self.latent_square.clamp(min=1e-8) ** -0.5)
+        config = replace(self.image_vae.config, scaling_factor=factor)
+        self.folder.write(
+            folder,
+            {
+                "vae": (self.image_vae, config),
+                "image_encoder": (self._image_encoder[0], self._encoder_config),
+            },
+        )
+
+
+def _pictures(batch: Windows) -> Float[Tensor, "N 3 H W"]:
+    """Colour frames of a window, then its disparity pictures, window after window."""
+    parts = []
+    for rgb, depth, intrinsics in zip(batch.rgb, batch.depth, batch.intrinsics, strict=True):
+        parts += [rgb, normalise_window(depth, intrinsics).picture]
+    return torch.cat(parts)

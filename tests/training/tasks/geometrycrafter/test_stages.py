@@ -1,0 +1,194 @@
+import json
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from geo4d.errors import CheckpointError, InputError, OutputError, TrainingError
+from geo4d.models.geometrycrafter.weights import check_system
+from geo4d.models.trained import TRAINED, check_trained
+from geo4d.training.loop import LoopConfig, train
+from geo4d.training.tasks.geometrycrafter.denoising import Denoising
+from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
+from geo4d.training.tasks.geometrycrafter.losses import PointMapWeights
+from geo4d.training.tasks.geometrycrafter.networks import (
+    FrozenNetworks,
+    load_image_encoder,
+    load_image_vae,
+    load_point_map_vae,
+    load_unet,
+)
+from geo4d.training.tasks.geometrycrafter.point_maps import PointMapCoding
+from geo4d.training.tasks.geometrycrafter.stages import PRESETS, StageRun, find_stage, run_stage
+from geo4d.training.tasks.geometrycrafter.windows import WindowBatches, WindowCut
+
+LOOP = LoopConfig(
+    num_steps=4, batch=2, warmup=2, decay=0.0, precision="no", log_every=1, evaluate_every=0, save_every=2
+)
+WEIGHTS = PointMapWeights(alphas=(2, 4))
+
+
+def maps_task(start: Path, *, temporal_only: bool = False) -> PointMapCoding:
+    plan = FolderPlan(start, {"stage": "maps"})
+    frozen = FrozenNetworks(load_image_vae(start))
+    return PointMapCoding(load_point_map_vae(start), frozen, WEIGHTS, plan, temporal_only=temporal_only)
+
+
+def unet_task(start: Path) -> Denoising:
+    frozen = FrozenNetworks(load_image_vae(start), load_image_encoder(start), load_point_map_vae(start))
+    return Denoising(*load_unet(start, "diff"), frozen, "diff", FolderPlan(start, {"stage": "unet"}))
+
+
+def batches(order, frames: tuple[int, int] = (1, 1), prior: bool = False) -> WindowBatches:
+    return WindowBatches(order(prior), WindowCut((64, 64), frames, seed=2), 2)
+
+
+def losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_the_full_recipe_is_the_published_one() -> None:
+    stages = PRESETS["full"]().stages
+    said = {
+        name: (s.loop.learning_rate, s.loop.batch, s.cut.frames, s.temporal_only, s.cut.size, s.clips)
+        for name, s in stages.items()
+    }
+    assert said == {
+        "maps": (1e-4, 64, (1, 1), False, (320, 640), "all"),
+        "maps-video": (1e-4, 8, (1, 8), True, (320, 640), "video"),
+        "unet": (1e-5, 8, (1, 25), False, (320, 640), "video"),
+        "unet-long": (1e-5, 8, (1, 110), True, (320, 640), "video"),
+    }
+    assert [stages[name].loop.num_steps for name in ("maps", "maps-video")] == [40_000, 20_000]
+    assert (stages["unet"].noise.mean, stages["unet"].noise.deviation) == (0.7, 1.6)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_stage_starts_from_the_one_before(preset: str) -> None:
+    names = list(PRESETS[preset]().stages)
+    assert [stage.after for stage in PRESETS[preset]().stages.values()] == [None, *names[:-1]]
+
+
+def test_names_and_starts_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="out of smallest, full"):
+        find_stage("tiny", "maps")
+    with pytest.raises(ValueError, match="out of maps, maps-video, unet, unet-long"):
+        find_stage("full", "pictures")
+    with pytest.raises(InputError, match="Stable Video Diffusion"):
+        run_stage("full", "maps", StageRun(tmp_path))
+    with pytest.raises(InputError, match="weights of 'maps'"):
+        run_stage("smallest", "maps-video", StageRun(tmp_path))
+
+
+def test_a_nan_stops_the_run_names_the_clips_and_keeps_the_state(start, order, tmp_path: Path) -> None:
+    task = maps_task(start)
+    forward = task.forward
+
+    def poisoned(batch):
+        loss, parts = forward(batch)
+        bad = 5 in batch.samples.tolist()  # step 2
+        return loss * (torch.nan if bad else 1.0), parts
+
+    task.forward = poisoned  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"step 2 is nan .*walls wall-5 \(sample 5\)"):
+        train(task, batches(order), LOOP, tmp_path, device="cpu")
+    progress = train(maps_task(start), batches(order), LOOP, tmp_path, resume=True, device="cpu")
+    assert progress.step == 4
+    train(maps_task(start), batches(order), LOOP, tmp_path / "whole", device="cpu")
+    assert losses(tmp_path) == losses(tmp_path / "whole")
+
+
+def test_a_full_disk_leaves_the_last_good_state(start, order, tmp_path: Path) -> None:
+    loop = replace(LOOP, num_steps=2)
+    train(maps_task(start), batches(order), loop, tmp_path, device="cpu")
+    kept = {path: path.read_bytes() for path in (tmp_path / "state").iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OutputError, match="is kept in"):
+            train(maps_task(start), batches(order), LOOP, tmp_path, resume=True, device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in (tmp_path / "state").iterdir()} == kept
+    assert not list(tmp_path.glob("*.partial"))
+    check_trained(tmp_path / "weights")
+    assert train(maps_task(start), batches(order), LOOP, tmp_path, resume=True, device="cpu").step == 4
+
+
+def test_the_second_stage_changes_layers_that_mix_frames_alone(start, order, tmp_path: Path) -> None:
+    from geo4d.training.tasks.geometrycrafter.networks import is_temporal
+
+    loop = replace(LOOP, num_steps=1, ema_decay=0.0)
+    train(maps_task(start, temporal_only=True), batches(order, (2, 2)), loop, tmp_path, device="cpu")
+    before, after = (load_point_map_vae(f).state_dict() for f in (start, tmp_path / "weights"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(is_temporal(name) and name.startswith("decoder.") for name in changed)
+
+
+def test_an_interrupted_unet_stage_goes_on_exactly_and_leaves_a_model(start, order, tmp_path: Path) -> None:
+    frames = batches(order, (1, 2), prior=True)
+    train(unet_task(start), frames, LOOP, tmp_path / "whole", device="cpu")
+    train(unet_task(start), frames, replace(LOOP, num_steps=2), tmp_path / "cut", device="cpu")
+    train(unet_task(start), frames, LOOP, tmp_path / "cut", resume=True, device="cpu")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    weights = tmp_path / "cut/weights"
+    _, checked = check_system(weights, "diff")
+    assert set(checked.compared) == {"recorded"}
+    file = weights / "unet_diff/diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match="recorded when it was trained"):
+        check_system(weights, "diff")
+    (weights / TRAINED).write_text("{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        check_trained(weights)
+
+
+@pytest.mark.slow
+def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_video(
+    tmp_path: Path, capsys
+) -> None:
+    pytest.importorskip("numba")
+    import numpy as np
+    from PIL import Image
+
+    from geo4d.apps.cli import main
+    from geo4d.results.reader import load_result
+
+    run = tmp_path / "run"
+    command = ["train", "all", "--family", "geometrycrafter", "--preset", "smallest", "-o", str(run)]
+    command += ["--steps", "2", "--validation", "1", "--device", "cpu"]
+    assert main(command) == 0
+    assert {path.name for path in run.iterdir()} == {
+        "pictures",
+        "maps",
+        "maps-video",
+        "unet",
+        "unet-long",
+        "weights",
+    }
+    record = json.loads((run / "weights" / TRAINED).read_text())
+    assert record["stages"] == ["pictures", "maps", "maps-video", "unet", "unet-long"]
+    assert main(["models", "verify", str(run / "weights")]) == 0
+    assert "all hashes right" in capsys.readouterr().out
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    rng = np.random.default_rng(0)
+    for t in range(4):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(frames / f"{t:03d}.png")
+    code = main(
+        ["reconstruct", str(frames), "-o", str(tmp_path / "out"), "--model", "geometrycrafter", "--weights",
+         str(run / "weights"), "--keep-going", "--device", "cpu"]
+    )  # fmt: skip
+    assert code == 0
+    result = load_result(tmp_path / "out")
+    assert result.depth.shape == (4, 64, 64)
+    assert main([*command, "--resume"]) == 0  # nothing is left to do
