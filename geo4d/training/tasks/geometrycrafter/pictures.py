@@ -13,7 +13,7 @@ from geo4d.training.loop import Task
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
 from geo4d.training.tasks.geometrycrafter.maps import normalise_window
 from geo4d.training.tasks.geometrycrafter.windows import Windows
-from geo4d.training.tiny import sample_noise
+from geo4d.training.tasks.tiny.tasks import sample_noise
 
 KL_WEIGHT = 1e-5
 MEMORY = 0.99
