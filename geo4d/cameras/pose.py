@@ -166,6 +166,8 @@ def pose_reconstruction(
         raise ValueError(f"expected {num_frames} frames, got {tracks.num_frames}")
     tracked_K = resize_intrinsics(K, size, tracks.size)
     if trajectory is not None:
+        if len(trajectory) != num_frames:
+            raise ValueError(f"expected a trajectory of {num_frames} poses, got {len(trajectory)}")
         return _along(reconstruction, tracks, tracked_K, K, trajectory)
     if objective == "published":
         return _by_published(reconstruction, tracks, tracked_K)
@@ -186,8 +188,6 @@ def _along(
     trajectory: Float[Tensor, "N 4 4"],
 ) -> Reconstruction:
     """On a known trajectory, whose scale is fitted."""
-    if len(trajectory) != reconstruction.num_frames:
-        raise ValueError(f"expected a trajectory of {reconstruction.num_frames} poses, got {len(trajectory)}")
     log_depth = sample_log_depth(tracks, _finite_depth(reconstruction))
     factor = fit_trajectory_scale(tracks, log_depth, tracked_K, trajectory)
     c2w = trajectory.double().clone()

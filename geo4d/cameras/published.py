@@ -141,8 +141,8 @@ def published_adam(
 
 def published_cameras(
     tracks: Tracks,
-    depth: Float[Tensor, "N H W"],
-    intrinsics: Float[Tensor, "T 3 3"],
+    depth: Float[Tensor, "_ H W"],
+    intrinsics: Float[Tensor, "_ 3 3"],
     *,
     window: int = 12,
     stride: int = 6,
