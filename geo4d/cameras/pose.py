@@ -183,7 +183,7 @@ def _along(
     tracks: Tracks,
     tracked_K: Float[Tensor, "T 3 3"],
     K: Float[Tensor, "T 3 3"],
-    trajectory: Float[Tensor, "T 4 4"],
+    trajectory: Float[Tensor, "N 4 4"],
 ) -> Reconstruction:
     """On a known trajectory, whose scale is fitted."""
     if len(trajectory) != reconstruction.num_frames:

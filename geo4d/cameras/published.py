@@ -141,7 +141,7 @@ def published_adam(
 
 def published_cameras(
     tracks: Tracks,
-    depth: Float[Tensor, "T H W"],
+    depth: Float[Tensor, "N H W"],
     intrinsics: Float[Tensor, "T 3 3"],
     *,
     window: int = 12,

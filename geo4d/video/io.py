@@ -189,7 +189,7 @@ class Video:
             log.warning("%s states its own times; fps=%g is not used", self.name, fps)
         return file_source, file_source.table.times_s
 
-    def describe(self, frames: FrameFiles, notes: Sequence[str]) -> None:
+    def _describe(self, frames: FrameFiles, notes: Sequence[str]) -> None:
         self.damage, self.expected_frames = frames.damage, frames.expected
         self.notes = (*notes, *frames.notes)
         if frames.value_range is not None:

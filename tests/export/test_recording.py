@@ -42,3 +42,11 @@ def test_points_project_onto_their_pixels(tmp_path, shot, pixels_of) -> None:
         expected = np.where(np.isfinite(result.depth[frame]), result.depth[frame], 0)
         np.testing.assert_array_equal(depth.reshape(36, 64), expected)
     assert "OpenCV" in json.loads(rows["/conventions"][0]["TextDocument:text"][0])["camera_axes"]
+
+
+def test_errors_are_those_of_every_format(tmp_path, shot) -> None:
+    with pytest.raises(ValueError, match="no point is left"):
+        save(shot(), tmp_path / "a.rrd", "rrd", ExportConfig(min_confidence=0.99))
+    with pytest.raises(ValueError, match="geo4d pose"):
+        save(dataclasses.replace(shot(), c2w=None), tmp_path / "a.rrd", "rrd")
+    assert list(tmp_path.iterdir()) == []

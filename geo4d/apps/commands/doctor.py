@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 EXTRAS: dict[str, dict[str, str]] = {
     "geometrycrafter": {"diffusers": "diffusers", "transformers": "transformers"},
+    "usd": {"usd-core": "pxr"},
+    "rerun": {"rerun-sdk": "rerun"},
     "synthetic": {"numba": "numba"},
     "learned-tracks": {"kornia": "kornia"},
     "heic": {"pi-heif": "pi_heif"},
