@@ -48,7 +48,7 @@ from torch import Tensor  # noqa: E402
 
 from geo4d.cameras.solve import fit_cameras, solve_with_depth  # noqa: E402
 from geo4d.cameras.types import CameraSolveConfig, MotionCameras  # noqa: E402
-from geo4d.datasets.base import load_reader  # noqa: E402
+from geo4d.datasets.catalogue import load_reader  # noqa: E402
 from geo4d.fusion import AlignConfig, align, iter_dense  # noqa: E402
 from geo4d.fusion.align import objective_on_all_pixels  # noqa: E402
 from geo4d.geometry.fit import fit_similarity  # noqa: E402
