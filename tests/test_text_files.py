@@ -12,7 +12,7 @@ NOT_FILES = (
     "tarfile.open",
     "archive.open",
     "ModelFolder.open",
-    "_TensorFile.open",
+    "TensorFile.open",
     "webbrowser.open",
 )
 """Calls of that name that open no text file."""

@@ -1,14 +1,13 @@
 """Folders of weights that training wrote: what they are, and hashes of their files."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from geo4d.errors import CheckpointError
 from geo4d.formats.files import write_json
 from geo4d.formats.hashes import sha256_of
-from geo4d.models.store.identity import CheckedWeights, compare
 
 TRAINED = "trained.json"
 """Record of a trained model: family, stage, settings, and SHA-256 of every other file of the folder."""
@@ -55,23 +54,3 @@ def _is_entry(name: Any, digest: Any) -> bool:
     return (
         isinstance(digest, str) and len(digest) == 64 and ".." not in parts and not Path(name).is_absolute()
     )
-
-
-def check_trained(folder: Path, files: Iterable[Path] | None = None) -> CheckedWeights:
-    """Compare files of a trained model with their recorded hashes.
-
-    Args:
-        files: which; None: all of the record.
-    Raises:
-        CheckpointError: the record is missing or damaged, a file differs, or is not in the record.
-    """
-    record = read_trained(folder)
-    if record is None:
-        raise CheckpointError(f"expected a record {TRAINED} of trained weights in {folder}, found none")
-    recorded = {folder / name: digest for name, digest in record["sha256"].items()}
-    found = {}
-    for path in recorded if files is None else files:
-        if path not in recorded:
-            raise CheckpointError(f"{path} is not among the files that training wrote; remove it")
-        found[path] = compare(path, recorded[path], None, "the one recorded when it was trained")
-    return CheckedWeights(found, {"recorded": len(found)})

@@ -519,7 +519,7 @@ def test_projected_lidar_keeps_the_nearest():
 def test_a_result_is_truth_where_it_is_reliable(tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from geo4d.results import store
+    from geo4d.results import reader as store
     from tests.results.test_store import write_result
 
     write_result(tmp_path / "result")

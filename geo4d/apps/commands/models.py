@@ -162,10 +162,11 @@ def _verify(options: ModelsOptions) -> int:
     from geo4d.models.store.download import model_store
     from geo4d.models.store.folder import CONFIG, INDEX, ModelFolder
     from geo4d.models.store.hub import PULLED, verify_pulled
+    from geo4d.models.store.identity import check_trained
     from geo4d.models.store.looks import describe_keys
     from geo4d.models.store.reading import read_state
     from geo4d.models.store.sources import SOURCES
-    from geo4d.models.trained import TRAINED, check_trained, read_trained
+    from geo4d.models.trained import TRAINED, read_trained
 
     if options.name is None:
         raise CheckpointError("expected a model, a folder or a weight file to verify")

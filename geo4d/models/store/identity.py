@@ -20,6 +20,7 @@ from geo4d.errors import CheckpointError
 from geo4d.formats.files import write_json
 from geo4d.formats.hashes import sha256_of
 from geo4d.models.store.sources import SOURCES, PinnedFile
+from geo4d.models.trained import TRAINED, read_trained
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +215,6 @@ def check_weights(files: Iterable[Path]) -> CheckedWeights:
     Raises:
         CheckpointError: a file of a pulled model is missing, was changed, or was added.
     """
-    from geo4d.models.trained import TRAINED, check_trained
 
     parts = []
     for path in files:
@@ -240,3 +240,23 @@ def _published() -> set[str]:
     return {
         pinned.sha256 for source in SOURCES.values() for hub in source.hub for pinned in hub.pinned.values()
     }
+
+
+def check_trained(folder: Path, files: Iterable[Path] | None = None) -> CheckedWeights:
+    """Compare files of a trained model with their recorded hashes.
+
+    Args:
+        files: which; None: all of the record.
+    Raises:
+        CheckpointError: the record is missing or damaged, a file differs, or is not in the record.
+    """
+    record = read_trained(folder)
+    if record is None:
+        raise CheckpointError(f"expected a record {TRAINED} of trained weights in {folder}, found none")
+    recorded = {folder / name: digest for name, digest in record["sha256"].items()}
+    found = {}
+    for path in recorded if files is None else files:
+        if path not in recorded:
+            raise CheckpointError(f"{path} is not among the files that training wrote; remove it")
+        found[path] = compare(path, recorded[path], None, "the one recorded when it was trained")
+    return CheckedWeights(found, {"recorded": len(found)})

@@ -11,7 +11,8 @@ pytest.importorskip("transformers")
 
 from geo4d.errors import CheckpointError, InputError, OutputError, TrainingError
 from geo4d.models.geometrycrafter.weights import check_system
-from geo4d.models.trained import TRAINED, check_trained
+from geo4d.models.store.identity import check_trained
+from geo4d.models.trained import TRAINED
 from geo4d.training.loop import LoopConfig, train
 from geo4d.training.tasks.geometrycrafter.denoising import Denoising
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
