@@ -1,5 +1,6 @@
 """Shared fixtures."""
 
+import importlib.util
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, before torch is loaded
@@ -16,7 +17,8 @@ import pytest
 if TYPE_CHECKING:  # tests of files and containers run where there is no torch, see .ci/decoders
     import torch
 
-from tests.support.rooms import make_room  # noqa: F401  # a fixture of many folders
+if importlib.util.find_spec("torch"):  # the tests of decoders and files run without it
+    from tests.support.rooms import make_room  # noqa: F401  # a fixture of many folders
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
