@@ -1,10 +1,10 @@
-"""GeometryCrafter's training at full size: shapes of all gradients on the meta device, and real steps at full width with less depth.
+"""GeometryCrafter at full size: shapes of all gradients on the meta device, and real steps at full width with less depth.
 
     python benchmarks/full_size_geometrycrafter.py [--steps 20] [--output benchmarks/results/NAME.json]
 
-On meta tensors (no numbers, no memory): one forward and backward of both UNets (every layer, 2 frames of 64x128) and of the
-point-map VAE with the image decoder of its identity loss. With real numbers: the UNet with its first two widths (320, 640),
-one block each, on one batch, float32 and AdamW, against the loss of training.
+On meta tensors (no numbers, no memory): one forward and backward of both UNets (every layer, 2 frames of 64x128) and of
+the point-map VAE with the image decoder of its identity loss. With real numbers: the UNet with its first two widths (320,
+640), one block each, on one batch, float32 and AdamW, against the loss of training.
 """
 
 import argparse
@@ -46,7 +46,8 @@ def gradients(network: torch.nn.Module, loss: torch.Tensor) -> dict[str, int]:
 
 def meta_unet(channels: int) -> dict[str, int]:
     with torch.device("meta"):
-        unet = FrameTokenUNet(**asdict(UNetConfig(in_channels=channels)))
+        # .to: the library makes the shares of its temporal layers on the CPU whatever the device is.
+        unet = torch.nn.Module.to(FrameTokenUNet(**asdict(UNetConfig(in_channels=channels))), "meta")
         choose_trained(unet, temporal_only=False)
         inputs = (
             torch.zeros(1, 2, channels, 8, 16),
@@ -59,7 +60,8 @@ def meta_unet(channels: int) -> dict[str, int]:
 
 def meta_vae() -> dict[str, int]:
     with torch.device("meta"):
-        vae, image_vae = PointMapVAE(PointMapVAEConfig()), ImageVAE(ImageVAEConfig(), with_decoder=True)
+        vae = PointMapVAE(PointMapVAEConfig()).to("meta")
+        image_vae = ImageVAE(ImageVAEConfig(), with_decoder=True).to("meta")
         image_vae.requires_grad_(False)
         latent = vae.encode(torch.zeros(2, 4, 64, 128), image_vae)
         decoded = vae.decode(latent, 2)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from geo4d.training.sources import SyntheticSource
 from geo4d.training.tasks.geometrycrafter.priors import FramePrior, PriorOfClip
 
 
+@runtime_checkable
 class ClipOrder(Protocol):
     """(sample number, clip, its prior) of one process, from an optimiser step on."""
 
