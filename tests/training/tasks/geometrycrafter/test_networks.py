@@ -98,7 +98,7 @@ def test_the_latent_starts_as_the_pictures_and_the_decoder_may_start_from_the_im
 
 
 def test_layers_that_mix_frames_are_those_without_which_frames_do_not_see_each_other() -> None:
-    """By behaviour: with the share of every temporal layer at zero, a change of frame 2 leaves frame 0 as it is."""
+    """By behaviour: without what they bring from other frames, a change of frame 2 leaves frame 0 as it is."""
     torch.manual_seed(0)
     vae = fresh_point_map_vae(smallest_sizes().point_map_vae)
     temporal = {name for name, _ in vae.decoder.named_parameters() if is_temporal(name)}
