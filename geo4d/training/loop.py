@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -81,6 +81,7 @@ class LoopConfig:
         return self.learning_rate * warm * (self.final_rate + (1 - self.final_rate) * left)
 
 
+@runtime_checkable
 class Splittable(Protocol):
     """A batch the loop can cut and move."""
 
