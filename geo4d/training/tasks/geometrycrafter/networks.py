@@ -66,6 +66,8 @@ def fresh_point_map_vae(
 ) -> PointMapVAE:
     """A point-map VAE whose offset is zero, so that its latent starts as that of the disparity picture.
 
+    The three heads start about ``USUAL_MAPS``.
+
     Args:
         image_decoder: tensors of the image decoder, to start the trunk of the point-map decoder from; None: fresh.
     Raises:
@@ -74,6 +76,8 @@ def fresh_point_map_vae(
     vae = PointMapVAE(config)
     nn.init.zeros_(vae.encoder.conv_out.weight)
     nn.init.zeros_(vae.encoder.conv_out.bias)  # type: ignore[arg-type]
+    for layer, usual in zip(vae.decoder.time_conv_outs, USUAL_MAPS, strict=True):
+        nn.init.constant_(layer.bias, usual)  # type: ignore[arg-type]
     if image_decoder is not None:
         trunk = trunk_of_image_decoder(image_decoder)
         own = {key: value for key, value in vae.decoder.state_dict().items() if not key.startswith(HEADS)}
@@ -83,6 +87,9 @@ def fresh_point_map_vae(
         vae.decoder.load_state_dict(trunk, strict=False)
     return vae
 
+
+USUAL_MAPS = (0.6, 0.0, 1.0)
+"""Theta (62 degrees along the diagonal), logarithm of the mean depth, mask (a surface): what a fresh decoder starts at."""
 
 HEADS = ("out_blocks.", "time_conv_outs.")
 """Parts of the point-map decoder that the image decoder does not have."""
