@@ -89,7 +89,7 @@ def fresh_point_map_vae(
 
 
 USUAL_MAPS = (0.6, 0.0, 1.0)
-"""Theta (62 degrees along the diagonal), logarithm of the mean depth, mask (a surface): what a fresh decoder starts at."""
+"""Theta (62 degrees along the diagonal), log of the mean depth, mask (a surface): what a fresh decoder starts at."""
 
 HEADS = ("out_blocks.", "time_conv_outs.")
 """Parts of the point-map decoder that the image decoder does not have."""
