@@ -1,5 +1,7 @@
 """Memory that runs out at any stage: smaller pieces and the same result, else one error that names what needs less."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -72,15 +74,16 @@ def test_maps_are_stored_one_after_another(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(
-    ("place", "says"),
+    ("step", "place", "says"),
     [
-        ("_open", "while reading the video"),
-        ("find_scenes", "looking for shots"),
-        ("align", "--start, --stop, --stride"),
+        ("reconstruct", "open_clip", "while reading the video"),
+        ("reconstruct", "find_scenes", "looking for shots"),
+        ("align", "align", "--start, --stop, --stride"),
     ],
 )
-def test_other_stages_name_what_needs_less(monkeypatch, place, says):
-    monkeypatch.setattr(flow, place, Short(getattr(flow, place), 10**9))
+def test_other_stages_name_what_needs_less(monkeypatch, step, place, says):
+    module = import_module(f"geo4d.run.{step}")
+    monkeypatch.setattr(module, place, Short(getattr(module, place), 10**9))
     with pytest.raises(ResourceError, match=says):
         run()
 
