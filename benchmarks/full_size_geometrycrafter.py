@@ -46,7 +46,8 @@ def gradients(network: torch.nn.Module, loss: torch.Tensor) -> dict[str, int]:
 
 def meta_unet(channels: int) -> dict[str, int]:
     with torch.device("meta"):
-        unet = FrameTokenUNet(**asdict(UNetConfig(in_channels=channels)))
+        # .to: the library makes the shares of its temporal layers on the CPU whatever the device is.
+        unet = torch.nn.Module.to(FrameTokenUNet(**asdict(UNetConfig(in_channels=channels))), "meta")
         choose_trained(unet, temporal_only=False)
         inputs = (
             torch.zeros(1, 2, channels, 8, 16),
@@ -59,7 +60,8 @@ def meta_unet(channels: int) -> dict[str, int]:
 
 def meta_vae() -> dict[str, int]:
     with torch.device("meta"):
-        vae, image_vae = PointMapVAE(PointMapVAEConfig()), ImageVAE(ImageVAEConfig(), with_decoder=True)
+        vae = PointMapVAE(PointMapVAEConfig()).to("meta")
+        image_vae = ImageVAE(ImageVAEConfig(), with_decoder=True).to("meta")
         image_vae.requires_grad_(False)
         latent = vae.encode(torch.zeros(2, 4, 64, 128), image_vae)
         decoded = vae.decode(latent, 2)
