@@ -93,9 +93,6 @@ class Spool:
         """Chosen (window, try) pairs as a lazy sequence; frame indices count from ``first_frame``."""
         return SpooledPredictions(self, windows, first_frame)
 
-    def size_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob("*_*.zarr.zip"))
-
 
 class SpooledPredictions(Sequence[Prediction]):
     """Predictions that are read from disk when asked for; the last few are kept."""

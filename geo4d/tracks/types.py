@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+TRACKING_SIZE = 640
+"""Longest side of the pictures that points are tracked in, pixels."""
+
 
 @dataclass(frozen=True)
 class Tracks:

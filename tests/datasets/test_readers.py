@@ -8,10 +8,11 @@ import pytest
 from geo4d.datasets.base import Sequence
 from geo4d.datasets.catalogue import READERS, find_sequences, load_ground_truth, load_reader
 from geo4d.errors import InputError
-from geo4d.formats.cameras import poses_to_quaternions, save_cam, save_kitti_poses, save_tum
+from geo4d.formats.cameras import poses_to_quaternions, save_kitti_poses, save_tum
 from geo4d.formats.colmap import ColmapModel, save_colmap
-from geo4d.formats.images import save_dpt, save_image, save_pfm, save_png16
+from geo4d.formats.images import save_image, save_png16
 from geo4d.formats.nerfstudio import NerfstudioModel, save_nerfstudio
+from tests.support.writers import save_cam, save_dpt, save_pfm
 
 H, W, T = 6, 8, 3
 

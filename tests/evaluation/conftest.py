@@ -7,7 +7,7 @@ import torch
 from geo4d.datasets.base import Sequence
 from geo4d.datasets.pieces import constant_intrinsics
 from geo4d.geometry.cameras import camera_rays
-from geo4d.geometry.poses import se3_exp
+from tests.support.poses import se3_exp
 
 
 @pytest.fixture

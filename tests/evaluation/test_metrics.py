@@ -25,7 +25,8 @@ from geo4d.evaluation.metrics.intrinsics import intrinsics_scores
 from geo4d.evaluation.metrics.points import point_scores, point_sums
 from geo4d.evaluation.metrics.poses import associate, path_degeneracy, pose_auc, pose_scores
 from geo4d.formats.cameras import load_kitti_poses, load_tum, quaternions_to_poses
-from geo4d.geometry.poses import rigid, se3_exp, similarity, so3_exp, transform_cameras
+from geo4d.geometry.poses import rigid, similarity, so3_exp, transform_cameras
+from tests.support.poses import se3_exp
 
 
 def maps(seed=0, frames=3):

@@ -12,13 +12,13 @@ from geo4d.formats.cameras import (
     load_tum,
     poses_to_quaternions,
     quaternions_to_poses,
-    save_cam,
     save_kitti_poses,
     save_tum,
 )
 from geo4d.formats.colmap import ColmapModel, load_colmap, save_colmap
 from geo4d.formats.nerfstudio import NerfstudioModel, load_nerfstudio, save_nerfstudio
-from geo4d.geometry.poses import se3_exp
+from tests.support.poses import se3_exp
+from tests.support.writers import save_cam
 
 
 @pytest.fixture

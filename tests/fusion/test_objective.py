@@ -8,6 +8,7 @@ import torch
 
 from geo4d.fusion.alignment import AlignConfig
 from geo4d.fusion.all_pixels import evaluate_objective
+from geo4d.fusion.elimination import frame_transform
 from geo4d.fusion.objective import SampledObjective
 from geo4d.fusion.pixel_terms import Optics, Weights
 from geo4d.fusion.samples import take_samples
@@ -193,7 +194,7 @@ def test_gradient_of_the_normal_equations(make_wall, typical, focal):
         # The full gradient, before elimination: rebuild it from the reduced one and the pulls.
         back = 0.0
         for part, curvature_pull in zip(objective.parts, objective._pull, strict=True):
-            local = part.frame_transform(view.variables) @ torch.from_numpy(np.append(direction, 0.0))[
+            local = frame_transform(part, view.variables) @ torch.from_numpy(np.append(direction, 0.0))[
                 objective._frame_columns[part.first : part.last]
             ].unsqueeze(-1)
             coupling = torch.from_numpy(objective._coupling.array[part.first : part.last])
