@@ -202,6 +202,7 @@ class Alignment:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames."""
         return self.intrinsics.shape[0]
 
     @property

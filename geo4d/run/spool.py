@@ -60,6 +60,7 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, window: int, attempt: int = 0) -> Path:
+        """File of a window's prediction at one try, or of its evidence (``attempt`` = ``EVIDENCE``)."""
         name = f"evidence_{window:06d}" if attempt == EVIDENCE else f"window_{window:06d}_try{attempt}"
         return self.folder / f"{name}.zarr.zip"
 
