@@ -80,6 +80,7 @@ class Window:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames V."""
         return self.rgb.shape[0]
 
     @property
@@ -173,6 +174,7 @@ class Prediction:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames V."""
         return self.frame_indices.shape[0]
 
     @property
@@ -305,6 +307,7 @@ class Reconstruction:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames T."""
         return self.depth.shape[0]
 
     @property
@@ -314,6 +317,7 @@ class Reconstruction:
 
     @property
     def has_poses(self) -> bool:
+        """Whether there are cameras in a world."""
         return self.c2w is not None
 
     @property

@@ -34,10 +34,12 @@ class KeyframeView:
 
     @property
     def num_cameras(self) -> int:
+        """Number of keyframes."""
         return len(self.keyframes)
 
     @property
     def num_points(self) -> int:
+        """Number of points that keyframes see."""
         return len(self.track_of_point)
 
 

@@ -98,6 +98,7 @@ def point_area(observations: Observations, num_points: int) -> Float[Tensor, " P
 
 
 def mean_per_point(value: Float[Tensor, " O"], observations: Observations) -> Float[Tensor, " P"]:
+    """Mean of a value over the observations of each point, float64; 0 for points without any."""
     count = torch.bincount(observations.point).double()
     total = torch.zeros(len(count), dtype=torch.float64).index_add_(0, observations.point, value.double())
     return total / count.clamp_min(1)

@@ -47,6 +47,7 @@ class ShotProblem:
 
     @property
     def num_frames(self) -> int:
+        """Frames of the shot."""
         return self.stop - self.start
 
     @property

@@ -45,6 +45,7 @@ class Refined:
 
     @property
     def static(self) -> Bool[Tensor, " P"]:
+        """True for points that stand still: their error is below ``INLIER`` times the level."""
         return self.error < INLIER * self.level
 
     def explained(self, level: float) -> float:

@@ -182,10 +182,12 @@ class Hypothesis:
 
     @property
     def focal(self) -> float:
+        """Horizontal focal length of the first frame, pixels."""
         return float(self.state.log_focal[0].exp())
 
     @property
     def cost(self) -> float:
+        """Cost of the tracks alone, as ``BundleResult.cost``."""
         return self.solved().cost
 
     def total(self) -> float:
@@ -193,6 +195,7 @@ class Hypothesis:
         return self.solved().total_cost
 
     def solved(self) -> BundleResult:
+        """The last adjustment; there must have been one."""
         assert self.result is not None
         return self.result
 

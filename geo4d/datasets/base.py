@@ -93,14 +93,17 @@ class Sequence:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames."""
         return len(self.times_s)
 
     @property
     def has_depth(self) -> bool:
+        """Whether there is reference depth."""
         return self.depth is not None
 
     @property
     def has_poses(self) -> bool:
+        """Whether there are reference cameras."""
         return self.c2w is not None
 
 

@@ -45,10 +45,12 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames."""
         return len(self.times_s)
 
     @property
     def size(self) -> tuple[int, int]:
+        """(height, width) of the pictures."""
         return int(self.rgb.shape[1]), int(self.rgb.shape[2])
 
 

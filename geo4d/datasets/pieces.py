@@ -281,6 +281,33 @@ def constant_intrinsics(
     return np.tile(matrix, (num_frames, 1, 1))
 
 
+def centred_field_of_view(num_frames: int, angle: float, size: tuple[int, int]) -> np.ndarray:
+    """[T, 3, 3] float64 of square pixels with the principal point in the middle, pixel centres at +0.5.
+
+    Args:
+        angle: from the left border to the right one, radians.
+        size: (height, width).
+    """
+    height, width = size
+    focal = width / 2 / np.tan(angle / 2)
+    return constant_intrinsics(num_frames, focal, focal, width / 2, height / 2, integer_centres=False)
+
+
+def find_below(root: Path, splits: tuple[str, ...], is_sequence: Callable[[Path], bool]) -> dict[str, Path]:
+    """Name -> folder of the sequences that ``root`` is, or that lie in it or in its ``splits``; sorted."""
+    if is_sequence(root):
+        return {root.name: root}
+    found: dict[str, Path] = {}
+    for base in (root, *(root / split for split in splits)):
+        if base.is_dir():
+            found |= {
+                (path.name if base == root else f"{base.name}/{path.name}"): path
+                for path in sorted(base.iterdir())
+                if is_sequence(path)
+            }
+    return found
+
+
 def associate_nearest(query_s: np.ndarray, stamps_s: np.ndarray, max_difference_s: float) -> np.ndarray:
     """Index of the nearest stamp for each query, -1 where none is near enough."""
     if stamps_s.size == 0:

@@ -205,10 +205,12 @@ class Source:
 
     @property
     def num_clips(self) -> int:
+        """Clips in all shards."""
         return sum(len(clips) for _, clips in self.shards)
 
     @property
     def weight(self) -> float:
+        """Share in the mixture, not normalised: the stated ratio, or the number of frames where none is."""
         return float(self.frames if self.ratio is None else self.ratio)
 
 

@@ -82,15 +82,23 @@ class WithoutModalities:
         )
 
     def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which the model runs, unchanged."""
         return self._predictor.size_for(source_size)
 
     def memory_bytes(self, source_size: tuple[int, int]) -> int:
+        """Peak memory of one window, that of the whole model."""
         return self._predictor.memory_bytes(source_size)
 
     def prepare(self, windows: Iterable[Window]) -> Mapping[str, Tensor]:
+        """What the model makes of all windows beforehand, unchanged."""
         return self._predictor.prepare(windows)
 
     def predict(self, *arguments: Any, **keywords: Any) -> Prediction:
+        """The model's prediction without the modalities that are left out.
+
+        Raises:
+            ValueError: the model does not predict a modality that is to be kept.
+        """
         prediction = self._predictor.predict(*arguments, **keywords)
         absent = [name for name in self._kept if getattr(prediction, name) is None]
         if absent:
@@ -111,6 +119,7 @@ class PlainPointDecoder:
         return getattr(self._vae, name)
 
     def decode_with_uncertainty(self, z: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C2 H W"]:
+        """The picture decoder's output with a raw uncertainty of 0 as the last channel."""
         picture = self._vae.decode(z)
         return torch.cat([picture, torch.zeros_like(picture[:, :1])], dim=1)
 

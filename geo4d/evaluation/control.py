@@ -44,13 +44,16 @@ class ControlPredictor:
         )
 
     def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the model that the control stands beside."""
         return self._model.size_for(source_size)
 
     def memory_bytes(self, source_size: tuple[int, int]) -> int:
+        """Bytes of one window: a hundred a pixel; there is no network."""
         height, width = self.size_for(source_size)
         return self.info.window_length * height * width * 100
 
     def prepare(self, windows: Iterable[Window]) -> Mapping[str, Tensor]:
+        """Nothing: every window stands for itself."""
         return {}
 
     def predict(
@@ -147,12 +150,15 @@ class WatchedPredictor:
         self.depth: dict[int, Float[Tensor, "H W"]] = {}
 
     def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which the model runs."""
         return self._model.size_for(source_size)
 
     def memory_bytes(self, source_size: tuple[int, int]) -> int:
+        """Peak memory of one window, the model's."""
         return self._model.memory_bytes(source_size)
 
     def prepare(self, windows: Iterable[Window]) -> Mapping[str, Tensor]:
+        """What the model makes of all windows beforehand."""
         return self._model.prepare(windows)
 
     def predict(

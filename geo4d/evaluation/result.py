@@ -17,6 +17,7 @@ NOT_AVERAGED = ("num_pixels", "num_frames", "depth_scale", "depth_shift", "point
 
 
 def make_result(plan: Layout, settings: EvaluationSettings, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a benchmark leaves: protocol, settings, machine, versions, every sequence, mean and median over them."""
     from geo4d.results.provenance import machine, versions
 
     samples = [row["confidence_sample"] for row in rows if row.get("confidence_sample")]

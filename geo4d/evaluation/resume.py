@@ -46,6 +46,7 @@ def _common_parts(files: list[Path]) -> tuple[str, ...]:
 
 
 def mark_of(plan: Layout, settings: EvaluationSettings) -> str:
+    """SHA-256 over what decides a sequence's scores (benchmark, protocol, settings); rows of others are not taken."""
     not_decisive = ("jobs", "limit", "sequences")
     facts = {
         "format": RESULT_FORMAT,
@@ -61,6 +62,7 @@ def _row_path(work: Path, name: str) -> Path:
 
 
 def load_row(work: Path | None, name: str, fingerprint: str) -> dict[str, Any] | None:
+    """The kept row of a sequence, or None: none kept, damaged (with a warning), or of another ``fingerprint``."""
     if work is None or not _row_path(work, name).is_file():
         return None
     try:
@@ -72,6 +74,7 @@ def load_row(work: Path | None, name: str, fingerprint: str) -> dict[str, Any] |
 
 
 def save_row(work: Path | None, name: str, fingerprint: str, row: dict[str, Any]) -> None:
+    """Keep the row of a finished sequence below ``work``; without a folder, nothing."""
     if work is None:
         return
     work.mkdir(parents=True, exist_ok=True)

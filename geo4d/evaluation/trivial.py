@@ -20,6 +20,7 @@ def load_template() -> np.ndarray:
 
 
 def score_trivial(sequence: Sequence, protocol: Protocol) -> dict[str, Any]:
+    """Scores of a sequence if every frame had the mean disparity of the training scenes and no camera moved."""
     template = load_template()
     still = Predicted(
         frames=np.arange(sequence.num_frames),
@@ -37,6 +38,7 @@ def score_trivial(sequence: Sequence, protocol: Protocol) -> dict[str, Any]:
 
 
 def summarise_trivial(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and median over the sequences of what ``score_trivial`` gave."""
     result: dict[str, Any] = {}
     for kind in ("template", "static"):
         mean, median, _ = summarise([row["trivial"][kind] for row in rows])

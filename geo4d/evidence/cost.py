@@ -79,6 +79,7 @@ def relative_projections(
 
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "3 HW"]:
+    """Homogeneous pixel centres (x + 0.5, y + 0.5, 1), row by row, with the type and device of ``like``."""
     ys = torch.arange(height, dtype=like.dtype, device=like.device) + 0.5
     xs = torch.arange(width, dtype=like.dtype, device=like.device) + 0.5
     x, y = torch.meshgrid(xs, ys, indexing="xy")

@@ -98,10 +98,12 @@ def chosen_frames(
 
 
 def is_file(path: Path, *suffixes: str) -> bool:
+    """Whether a path names a file with one of these suffixes (lower case, with the dot) rather than a folder."""
     return path.suffix.lower() in suffixes
 
 
 def frame_notes(reconstruction: Reconstruction, frame: int) -> dict[str, Any]:
+    """Number of a frame in the result and in the source, and its time in seconds."""
     return {
         "frame": frame,
         "source_frame": int(reconstruction.source_frames[frame]),
@@ -129,11 +131,17 @@ def write_readme(
 
 
 def poses_of(reconstruction: Reconstruction, frames: Sequence[int]) -> np.ndarray:
+    """[T, 4, 4] camera to world of some frames, float64."""
     assert reconstruction.c2w is not None
     return np.asarray(reconstruction.c2w, np.float64)[list(frames)]
 
 
 def require_rgb(reconstruction: Reconstruction, what: str) -> Any:
+    """The pictures of the source at the size of the maps.
+
+    Raises:
+        ValueError: the source cannot be read.
+    """
     if reconstruction.rgb is None:
         raise ValueError(
             f"{what} includes the images, but the source video of this reconstruction cannot be read"

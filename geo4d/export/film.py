@@ -39,9 +39,11 @@ class TimeLine:
 
     @property
     def numbers(self) -> range:
+        """Frame numbers on the time line."""
         return range(self.first, self.first + self.count)
 
     def words(self) -> str:
+        """The time line as a sentence for files and people."""
         kind = (
             "a constant rate"
             if self.is_regular

@@ -74,6 +74,7 @@ def iter_point_clouds(
 
 
 def dynamic_of(reconstruction: Reconstruction, frame: int) -> np.ndarray | None:
+    """[H, W] probability that a pixel moves, or None where the result has none."""
     return None if reconstruction.dynamic is None else np.asarray(reconstruction.dynamic[frame], np.float32)
 
 

@@ -130,14 +130,3 @@ def load_cam(path: str | Path) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarr
     w2c = np.eye(4)
     w2c[:3] = np.frombuffer(data[76:172], "<f8").reshape(3, 4)
     return intrinsics, invert_poses(w2c[None])[0]
-
-
-def save_cam(path: str | Path, intrinsics: Float[np.ndarray, "3 3"], c2w: Float[np.ndarray, "4 4"]) -> None:
-    """Write a Sintel .cam file."""
-    w2c = invert_poses(np.asarray(c2w, np.float64)[None])[0, :3]
-    with new_file(path) as temporary:
-        temporary.write_bytes(
-            np.float32(202021.25).tobytes()
-            + np.asarray(intrinsics, "<f8").tobytes()
-            + w2c.astype("<f8").tobytes()
-        )

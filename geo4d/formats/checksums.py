@@ -105,6 +105,11 @@ class ChecksummedStore(WrapperStore[LocalStore]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
+        """Bytes of a member, compared with its recorded SHA-256.
+
+        Raises:
+            OutputError: missing, or not what was recorded.
+        """
         whole = await self._store.get(key, prototype)
         place = Path(str(self._store.root)) / key
         array, _, name = key.partition("/")
@@ -129,14 +134,17 @@ class ChecksummedStore(WrapperStore[LocalStore]):
         return whole if byte_range is None else await self._store.get(key, prototype, byte_range)
 
     async def get_partial_values(self, prototype: BufferPrototype, key_ranges: Any) -> list[Buffer | None]:
+        """Several members or parts of them, each checked as by ``get``."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     async def set(self, key: str, value: Buffer) -> None:
+        """Write a member and record its SHA-256."""
         await self._store.set(key, value)
         if self._sums is not None:
             self._sums[self._prefix + key] = await asyncio.to_thread(_digest, value.to_bytes())
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a member that is not there yet."""
         if not await self._store.exists(key):
             await self.set(key, value)
 

@@ -249,30 +249,6 @@ def load_pfm(path: str | Path) -> np.ndarray:
     return image[..., 0] if count == 1 else image
 
 
-def save_pfm(path: str | Path, image: np.ndarray) -> None:
-    """Write [H, W] or [H, W, 3] as little-endian PFM (rows bottom-up in the file, as the format wants)."""
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise ValueError(f"expected [H, W] or [H, W, 3], got {list(image.shape)}")
-    kind = "Pf" if image.ndim == 2 else "PF"
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        file.write(f"{kind}\n{image.shape[1]} {image.shape[0]}\n-1\n".encode())
-        file.write(np.ascontiguousarray(image[::-1], "<f4").tobytes())
-
-
-def load_flo(path: str | Path) -> np.ndarray:
-    """Optical flow of a Middlebury .flo file: float32 [H, W, 2], (x, y) displacement in pixels.
-
-    Raises:
-        InputError: missing, wrong tag, or shorter than its header says.
-    """
-    return _load_tagged(path, channels=2, what=".flo optical flow")
-
-
-def save_flo(path: str | Path, flow: np.ndarray) -> None:
-    """Write [H, W, 2] as Middlebury .flo."""
-    _save_tagged(path, flow, channels=2)
-
-
 def load_dpt(path: str | Path) -> np.ndarray:
     """Depth of a Sintel .dpt file: float32 [H, W].
 
@@ -280,11 +256,6 @@ def load_dpt(path: str | Path) -> np.ndarray:
         InputError: missing, wrong tag, or shorter than its header says.
     """
     return _load_tagged(path, channels=1, what=".dpt depth")[..., 0]
-
-
-def save_dpt(path: str | Path, depth: np.ndarray) -> None:
-    """Write [H, W] as Sintel .dpt."""
-    _save_tagged(path, depth[..., None], channels=1)
 
 
 def _load_tagged(path: str | Path, channels: int, what: str) -> np.ndarray:
@@ -298,15 +269,6 @@ def _load_tagged(path: str | Path, channels: int, what: str) -> np.ndarray:
             raise InputError(f"expected a positive size in {path}, got {width} x {height}")
         values = np.frombuffer(_exactly(file, 4 * width * height * channels, path), "<f4")
     return values.reshape(height, width, channels).astype(np.float32)
-
-
-def _save_tagged(path: str | Path, values: np.ndarray, channels: int) -> None:
-    if values.ndim != 3 or values.shape[2] != channels:
-        raise ValueError(f"expected [H, W, {channels}], got {list(values.shape)}")
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        file.write(np.float32(_MIDDLEBURY_TAG).tobytes())
-        file.write(np.array([values.shape[1], values.shape[0]], "<i4").tobytes())
-        file.write(np.ascontiguousarray(values, "<f4").tobytes())
 
 
 def _exactly(file: Any, num_bytes: int, path: str | Path) -> bytes:

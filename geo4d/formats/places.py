@@ -22,6 +22,7 @@ class Place:
 
     @property
     def remote(self) -> bool:
+        """Whether it is an address (``scheme://``) rather than a folder."""
         return "://" in self.root
 
     def _store(self) -> tuple[Any, str]:
@@ -38,6 +39,7 @@ class Place:
         return store, str(path)
 
     def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
         if not self.remote:
             return (Path(self.root) / name).is_file()
         store, path = self._store()

@@ -37,6 +37,7 @@ class PointCloud:
 
     @property
     def num_points(self) -> int:
+        """Number of points."""
         return self.positions.shape[0]
 
     def select(self, keep: np.ndarray) -> "PointCloud":

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geo4d.errors import GeometryError
 from geo4d.types import Cameras, ScaleKind
 
 NO_POINTS = "no valid points, or none in common with the windows that its frames belong to"
@@ -203,6 +202,7 @@ class Alignment:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames."""
         return self.intrinsics.shape[0]
 
     @property
@@ -220,15 +220,3 @@ class Alignment:
 def find_bad_windows(alignment: Alignment) -> list[int]:
     """Windows whose points disagree with everything around them: worth another sample with another seed."""
     return torch.nonzero(alignment.window_weight < 0.5)[:, 0].tolist()
-
-
-def require_usable(alignment: Alignment) -> None:
-    """
-    Raises:
-        GeometryError: no frame was seen by a good window.
-    """
-    if not bool(alignment.reliable.any()):
-        raise GeometryError(
-            "expected at least one window with usable geometry, got none; look at the frames (all sky? black?) "
-            "or try another seed"
-        )

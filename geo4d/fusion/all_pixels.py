@@ -25,9 +25,11 @@ class ObjectiveValues:
 
     @property
     def total(self) -> float:
+        """Sum of the four weighted terms."""
         return self.points + self.disparity + self.trajectory + self.smoothness
 
     def to_dict(self) -> dict[str, float]:
+        """The terms and their sum by name."""
         return {**vars(self), "total": self.total}
 
 

@@ -4,7 +4,7 @@ A frame is a pure function of the alignment and of the windows that see it, so t
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -236,88 +236,131 @@ def fuse_frame(
     height, width = alignment.size
     num_pixels = height * width
     config = alignment.config
-    intrinsics = alignment.intrinsics[frame].float().to(device)
-    along_ray = alignment.point_frame == "window"
-    rays = camera_rays(intrinsics, (height, width)).reshape(-1, 3).T
-    if not along_ray:
-        # Camera-frame points keep their own z, whatever their rays.
-        rays = torch.zeros_like(rays)
-        rays[2] = 1
-    points, weights, aligned, disparity_weights = [], [], [], []
-    sky_votes = torch.zeros(num_pixels, device=device)
-    precisions = []
-    for window, local, prediction in views:
-        window_weight = float(alignment.window_weight[window])
-        valid = None if prediction.valid is None else prediction.valid[local].to(device)
-        if prediction.point_map is None or not config.use_points:
-            q = torch.zeros(3, num_pixels, device=device)
-            weight = torch.zeros(num_pixels, device=device)
-        else:
-            raw = prediction.point_map[local].to(device).float()
-            if prediction.point_frame == "camera" and prediction.c2w is not None:
-                raw = transform(prediction.c2w[local].to(device).float(), raw)
-            uncertainty = prediction.point_uncertainty
-            weight = point_weight(
-                prediction,
-                raw,
-                None if uncertainty is None else uncertainty[local].to(device),
-                valid,
-                float(alignment.point_unit[window]),
-                config.weight_limit,
-            ).reshape(-1)
-            q = _to_camera(alignment, frame, window, torch.nan_to_num(raw).reshape(-1, 3))
-        scale, _, _ = similarity_parts(alignment.window_similarity[window])
-        if prediction.point_uncertainty is None or not config.use_points:
-            precisions.append(torch.zeros(num_pixels, device=device))
-        else:
-            sigma = float(scale) * prediction.point_uncertainty[local].to(device).float().reshape(-1)
-            precisions.append(torch.where(weight > 0, 1 / sigma.clamp(min=1e-9), 0.0))
-        points.append(q)
-        weights.append(weight * window_weight)
-        kept = float(alignment.disparity_weight[window])
-        if prediction.disparity is None or not config.use_disparity:
-            aligned.append(torch.zeros(num_pixels, device=device))
-            disparity_weights.append(torch.zeros(num_pixels, device=device))
-            far = torch.zeros(num_pixels, dtype=torch.bool, device=device)
-        else:
-            disparity = prediction.disparity[local].to(device).float().reshape(-1)
-            finite = torch.isfinite(disparity)
-            far = finite & (disparity <= config.min_disparity)
-            counts = finite & ~far
-            if config.mask_sky and prediction.sky is not None:
-                counts &= ~prediction.sky[local].to(device).reshape(-1)
-            aligned.append(
-                float(alignment.disparity_scale[window]) * torch.nan_to_num(disparity)
-                + float(alignment.disparity_shift[window])
-            )
-            disparity_weights.append(kept * counts)
-        if prediction.sky is not None:
-            sky = prediction.sky[local].to(device).reshape(-1)
-        else:
-            sky = far & (weight <= 0)
-        sky_votes += window_weight * sky
     if not views:
         empty = torch.full((height, width), torch.nan, device=device)
         return FrameMaps(frame, empty, torch.zeros_like(empty))
-    stacked = [torch.stack(values) for values in (points, weights, aligned, disparity_weights)]
+    rays = camera_rays(alignment.intrinsics[frame].float().to(device), (height, width)).reshape(-1, 3).T
+    if alignment.point_frame != "window":
+        # Camera-frame points keep their own z, whatever their rays.
+        rays = torch.zeros_like(rays)
+        rays[2] = 1
+    said = [_said_by_window(alignment, frame, view, device) for view in views]
+    points, weight, aligned, disparity_weight, precision = (
+        torch.stack([getattr(one, name) for one in said])
+        for name in ("points", "weight", "aligned", "disparity_weight", "precision")
+    )
     depth = torch.empty(num_pixels, device=device)
     distance = torch.empty(num_pixels, device=device)
     for low in range(0, num_pixels, chunk):
         part = slice(low, min(num_pixels, low + chunk))
-        depth[part], distance[part] = fuse_pixels(rays[:, part], *(value[..., part] for value in stacked))
-    _, weight, _, disparity_weight = stacked
-    votes = torch.stack(
-        [(w > 0).float() * float(alignment.window_weight[v[0]]) for w, v in zip(weights, views, strict=True)]
-    )
+        depth[part], distance[part] = fuse_pixels(
+            rays[:, part], points[..., part], weight[:, part], aligned[:, part], disparity_weight[:, part]
+        )
+    sky_votes = torch.zeros(num_pixels, device=device)
+    valid_votes = []
+    for one, (window, _, _) in zip(said, views, strict=True):
+        window_weight = float(alignment.window_weight[window])
+        sky_votes += window_weight * one.sky
+        valid_votes.append((one.weight > 0).float() * window_weight)
+    votes = torch.stack(valid_votes).sum(0)
     seen = weight.sum(0) > 0
     by_disparity = disparity_weight.sum(0) > 0
-    is_sky = (sky_votes > votes.sum(0)) if config.mask_sky else (sky_votes > 0) & ~seen & ~by_disparity
+    is_sky = (sky_votes > votes) if config.mask_sky else (sky_votes > 0) & ~seen & ~by_disparity
     depth = torch.where(seen | by_disparity, depth, torch.nan)
     depth = torch.where(is_sky, torch.inf, depth)
-    precision = torch.stack(precisions)
-    confidence = _confidence(depth, distance, precision, seen, is_sky, sky_votes, votes.sum(0))
+    confidence = _confidence(depth, distance, precision, seen, is_sky, sky_votes, votes)
     signs = _signs(depth, distance, precision, seen).reshape(2, height, width)
     return FrameMaps(frame, depth.reshape(height, width), confidence.reshape(height, width), signs=signs)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one window says of the P pixels of a frame; zeros where it says nothing.
+
+    Attributes:
+        points: in camera axes.
+        weight: of the points.
+        precision: 1 / spread of the points in the unit of the world; 0 where none is reported.
+        aligned: disparity in the unit of the world.
+        disparity_weight: of it.
+        sky: where the window sees none but sky.
+    """
+
+    points: Float[Tensor, "3 P"]
+    weight: Float[Tensor, " P"]
+    precision: Float[Tensor, " P"]
+    aligned: Float[Tensor, " P"]
+    disparity_weight: Float[Tensor, " P"]
+    sky: Bool[Tensor, " P"]
+
+
+def _said_by_window(
+    alignment: Alignment,
+    frame: int,
+    view: tuple[int, int, Prediction],
+    device: torch.device | str | None,
+) -> _Said:
+    window, local, prediction = view
+    points, weight, precision = _points_of_window(alignment, frame, view, device)
+    aligned, disparity_weight, far = _disparity_of_window(alignment, view, device)
+    if prediction.sky is not None:
+        sky = prediction.sky[local].to(device).reshape(-1)
+    else:
+        sky = far & (weight <= 0)
+    weighted = weight * float(alignment.window_weight[window])
+    return _Said(points, weighted, precision, aligned, disparity_weight, sky)
+
+
+def _points_of_window(
+    alignment: Alignment,
+    frame: int,
+    view: tuple[int, int, Prediction],
+    device: torch.device | str | None,
+) -> tuple[Float[Tensor, "3 P"], Float[Tensor, " P"], Float[Tensor, " P"]]:
+    """Points in camera axes, their weights (the window's own left out) and precisions."""
+    window, local, prediction = view
+    num_pixels = alignment.size[0] * alignment.size[1]
+    if prediction.point_map is None or not alignment.config.use_points:
+        nothing = torch.zeros(num_pixels, device=device)
+        return torch.zeros(3, num_pixels, device=device), nothing, nothing
+    raw = prediction.point_map[local].to(device).float()
+    if prediction.point_frame == "camera" and prediction.c2w is not None:
+        raw = transform(prediction.c2w[local].to(device).float(), raw)
+    uncertainty = prediction.point_uncertainty
+    weight = point_weight(
+        prediction,
+        raw,
+        None if uncertainty is None else uncertainty[local].to(device),
+        None if prediction.valid is None else prediction.valid[local].to(device),
+        float(alignment.point_unit[window]),
+        alignment.config.weight_limit,
+    ).reshape(-1)
+    points = _to_camera(alignment, frame, window, torch.nan_to_num(raw).reshape(-1, 3))
+    if uncertainty is None:
+        return points, weight, torch.zeros(num_pixels, device=device)
+    scale, _, _ = similarity_parts(alignment.window_similarity[window])
+    sigma = float(scale) * uncertainty[local].to(device).float().reshape(-1)
+    return points, weight, torch.where(weight > 0, 1 / sigma.clamp(min=1e-9), 0.0)
+
+
+def _disparity_of_window(
+    alignment: Alignment, view: tuple[int, int, Prediction], device: torch.device | str | None
+) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"], Bool[Tensor, " P"]]:
+    """Disparity in the unit of the world, its weight, and where it says sky."""
+    window, local, prediction = view
+    config = alignment.config
+    if prediction.disparity is None or not config.use_disparity:
+        nothing = torch.zeros(alignment.size[0] * alignment.size[1], device=device)
+        return nothing, nothing, nothing.bool()
+    disparity = prediction.disparity[local].to(device).float().reshape(-1)
+    finite = torch.isfinite(disparity)
+    far = finite & (disparity <= config.min_disparity)
+    counts = finite & ~far
+    if config.mask_sky and prediction.sky is not None:
+        counts &= ~prediction.sky[local].to(device).reshape(-1)
+    aligned = float(alignment.disparity_scale[window]) * torch.nan_to_num(disparity)
+    aligned = aligned + float(alignment.disparity_shift[window])
+    return aligned, float(alignment.disparity_weight[window]) * counts, far
 
 
 def _to_camera(alignment: Alignment, frame: int, window: int, raw: Tensor) -> Tensor:

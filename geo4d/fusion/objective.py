@@ -14,12 +14,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.fusion import terms
+from geo4d.fusion.camera_terms import (
+    TrajectoryRows,
+    linearise_focal,
+    linearise_smoothness,
+    linearise_trajectories,
+)
+from geo4d.fusion.elimination import frame_transform, linearise
 from geo4d.fusion.pixel_terms import Optics, PixelTerms, PixelView, Weights
 from geo4d.fusion.samples import Samples
 from geo4d.fusion.variables import Columns, Variables, retract
-from geo4d.geometry.poses import skew
 from geo4d.optimise.band import Blocks, BorderedBandSystem
-from geo4d.optimise.kernels import norm_weight
 from geo4d.optimise.scratch import Scratch
 
 _ROWS_AT_ONCE = 1024
@@ -71,25 +76,12 @@ class SampledObjective:
         observed = weights.window.to(device)[samples.window]
         count = float(observed.sum()) * samples.points.shape[2]
         self.parts = [
-            PixelTerms(
+            PixelTerms.of(
                 samples, optics, weights, count, first, min(first + frames_per_part, samples.num_frames)
             )
             for first in range(0, samples.num_frames, frames_per_part)
         ]
-        track_frames = [trajectory.frames for trajectory in samples.trajectories]
-        self.track = torch.cat(
-            [torch.full_like(f, k) for k, f in enumerate(track_frames)] or [torch.zeros(0, dtype=torch.long)]
-        ).to(device)
-        self.track_frame = torch.cat(track_frames or [torch.zeros(0, dtype=torch.long)]).to(device)
-        self.track_c2w = torch.cat(
-            [t.c2w for t in samples.trajectories] or [torch.zeros(0, 4, 4, dtype=torch.float64)]
-        ).to(device)
-        self.track_weight = weights.trajectory.to(device)[self.track] * torch.cat(
-            [t.weight for t in samples.trajectories] or [torch.zeros(0, dtype=torch.float64)]
-        ).to(device)
-        used = self.track_weight > 0
-        self.track, self.track_frame = self.track[used], self.track_frame[used]
-        self.track_c2w, self.track_weight = self.track_c2w[used], self.track_weight[used]
+        self.rows = TrajectoryRows.of(samples.trajectories, weights.trajectory, device)
         self._coupling: Scratch | None = None
         self._pull: list[Tensor] = []
         self._system: BorderedBandSystem | None = None
@@ -123,10 +115,10 @@ class SampledObjective:
             variables.rotation[:-1], variables.centre[:-1], variables.rotation[1:], variables.centre[1:]
         )
         trajectory = 0.0
-        if len(self.track):
-            ranges = [slice(a, a + _ROWS_AT_ONCE) for a in range(0, len(self.track), _ROWS_AT_ONCE)]
-            distance = torch.cat([self._track_distance(variables, rows) for rows in ranges])
-            trajectory = float((self.track_weight * distance).sum())
+        if len(self.rows):
+            ranges = [slice(a, a + _ROWS_AT_ONCE) for a in range(0, len(self.rows), _ROWS_AT_ONCE)]
+            distance = torch.cat([self.rows.rows(rows).distance(variables) for rows in ranges])
+            trajectory = float((self.rows.weight * distance).sum())
         values = {
             "points": sum(pair[0] for pair in pairs),
             "disparity": sum(pair[1] for pair in pairs),
@@ -173,7 +165,7 @@ class SampledObjective:
             changes = []
             for part, pull in zip(self.parts, self._pull, strict=True):
                 columns = self._frame_columns[part.first : part.last]
-                local = (part.frame_transform(variables) @ full[columns][..., None])[..., 0]
+                local = (frame_transform(part, variables) @ full[columns][..., None])[..., 0]
                 coupling = torch.from_numpy(self._coupling.array[part.first : part.last]).to(pull.device)
                 changes.append((local[:, None].to(coupling) @ coupling)[:, 0] + pull)
                 self._coupling.touched(coupling.numel() * coupling.element_size())
@@ -200,8 +192,8 @@ class SampledObjective:
         parts.append(torch.where(absent, columns.total, pieces).flatten(1))
         self._frame_columns = torch.cat(parts, 1)
         patterns = [self._frame_columns, torch.cat([columns.camera[:-1], columns.camera[1:]], 1)]
-        frame, track = self.track_frame.cpu(), self.track.cpu()
-        patterns.append(torch.cat([columns.camera[frame], columns.trajectory[track]], 1))
+        frame, trajectory = self.rows.frame.cpu(), self.rows.trajectory.cpu()
+        patterns.append(torch.cat([columns.camera[frame], columns.trajectory[trajectory]], 1))
         if self.weights.focal_smoothness:
             patterns.append(torch.stack([columns.focal[:-2], columns.focal[1:-1], columns.focal[2:]], 1))
         return BorderedBandSystem(patterns, columns.num_band, columns.total, self._scratch)
@@ -214,78 +206,18 @@ class SampledObjective:
             self._coupling = Scratch(shape, np.float32, self._scratch)
         self._pull = []
         for part, seen in zip(self.parts, state.parts, strict=True):
-            found = part.linearise(state.variables, seen, width)
+            found = linearise(part, state.variables, seen, width)
             self._coupling.array[part.first : part.last] = found.coupling.cpu().numpy()
             self._coupling.touched(found.coupling.numel() * found.coupling.element_size())
             self._pull.append(found.pull)
             yield Blocks(self._frame_columns[part.first : part.last], found.hessian, found.gradient)
         for first in range(0, samples.num_frames - 1, _ROWS_AT_ONCE):
             last = min(first + _ROWS_AT_ONCE, samples.num_frames - 1)
-            yield self._linearise_smoothness(state.variables, width, first, last)
-        for first in range(0, len(self.track), _ROWS_AT_ONCE):
-            yield self._linearise_trajectory(state.variables, width, slice(first, first + _ROWS_AT_ONCE))
+            yield linearise_smoothness(
+                state.variables, self.weights.smoothness, self.columns, width, first, last
+            )
+        for first in range(0, len(self.rows), _ROWS_AT_ONCE):
+            rows = self.rows.rows(slice(first, first + _ROWS_AT_ONCE))
+            yield linearise_trajectories(rows, state.variables, self.columns, width)
         if self.weights.focal_smoothness:
-            yield self._linearise_focal(state.variables)
-
-    def _moved_track(self, variables: Variables, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        track = self.track[rows]
-        return terms.moved_trajectory(
-            self.track_c2w[rows],
-            variables.trajectory_scale[track],
-            variables.trajectory_rotation[track],
-            variables.trajectory_translation[track],
-        )
-
-    def _track_distance(self, variables: Variables, rows: slice) -> Tensor:
-        """Between the cameras of trajectories and those of the variables."""
-        rotation, centre = self._moved_track(variables, rows)
-        frame = self.track_frame[rows]
-        return terms.camera_distance(rotation, centre, variables.rotation[frame], variables.centre[frame])
-
-    def _linearise_smoothness(self, variables: Variables, width: float, start: int, stop: int) -> Blocks:
-        """Of the frames [start, stop) with the ones after them."""
-        here, there = slice(start, stop), slice(start + 1, stop + 1)
-        columns = torch.cat([self.columns.camera[here], self.columns.camera[there]], 1)
-        first, second = variables.rotation[here], variables.rotation[there]
-        residual, by_first, by_second = terms.linearised_rotation(first, second)
-        zero = torch.zeros_like(first)
-        turn = torch.cat([by_first, zero, by_second, zero], 2)
-        weight = self.weights.smoothness * norm_weight(residual.norm(dim=1), width)
-        hessian, gradient = _normal(turn, residual, weight)
-        residual = variables.centre[there] - variables.centre[here]
-        move = torch.cat([zero, -first, zero, second], 2)
-        weight = self.weights.smoothness * norm_weight(residual.norm(dim=1), 0.1 * width)
-        more_hessian, more_gradient = _normal(move, residual, weight)
-        return Blocks(columns, hessian + more_hessian, gradient + more_gradient)
-
-    def _linearise_trajectory(self, variables: Variables, width: float, rows: slice) -> Blocks:
-        track_frame, track_weight = self.track_frame[rows], self.track_weight[rows]
-        frame, track = track_frame.cpu(), self.track[rows].cpu()
-        columns = torch.cat([self.columns.camera[frame], self.columns.trajectory[track]], 1)
-        rotation, centre = self._moved_track(variables, rows)
-        camera = variables.rotation[track_frame]
-        residual, _, by_camera = terms.linearised_rotation(rotation, camera)
-        zero = torch.zeros_like(rotation)
-        turn = torch.cat([by_camera, zero, -(2**0.5) * camera.mT, zero[..., :1], zero], 2)
-        hessian, gradient = _normal(turn, residual, track_weight * norm_weight(residual.norm(dim=1), width))
-        residual = variables.centre[track_frame] - centre
-        arm = centre - variables.trajectory_translation[self.track[rows]]
-        identity = torch.eye(3, dtype=arm.dtype, device=arm.device).expand_as(zero)
-        move = torch.cat([zero, camera, skew(arm), -arm[..., None], -identity], 2)
-        weight = track_weight * norm_weight(residual.norm(dim=1), 0.1 * width)
-        more_hessian, more_gradient = _normal(move, residual, weight)
-        return Blocks(columns, hessian + more_hessian, gradient + more_gradient)
-
-    def _linearise_focal(self, variables: Variables) -> Blocks:
-        columns = torch.stack([self.columns.focal[:-2], self.columns.focal[1:-1], self.columns.focal[2:]], 1)
-        residual = variables.log_focal.diff(n=2)[:, None]
-        jacobian = torch.tensor([[1.0, -2.0, 1.0]], dtype=torch.float64, device=residual.device)
-        weight = torch.full_like(residual[:, 0], self.weights.focal_smoothness)
-        hessian, gradient = _normal(jacobian.expand(len(residual), 1, 3), residual, weight)
-        return Blocks(columns, hessian, gradient)
-
-
-def _normal(jacobian: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """J^T w J and J^T w r of a batch of residual vectors."""
-    weighted = weight[:, None, None] * jacobian
-    return weighted.mT @ jacobian, (weighted.mT @ residual[..., None])[..., 0]
+            yield linearise_focal(state.variables, self.weights.focal_smoothness, self.columns)

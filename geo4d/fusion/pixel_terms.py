@@ -1,4 +1,4 @@
-"""Points and disparity at the sampled pixels of a range of frames, linearised with the depth of every pixel eliminated.
+"""Points and disparity at the sampled pixels of a range of frames; ``elimination`` linearises them.
 
 Axis names: n frames of the range, o observations of them, P pixels of a frame.
 """
@@ -6,15 +6,13 @@ Axis names: n frames of the range, o observations of them, P pixels of a frame.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from geo4d.fusion import terms
 from geo4d.fusion.pixels import PixelResiduals
 from geo4d.fusion.samples import Samples
 from geo4d.fusion.variables import Variables
-from geo4d.geometry.poses import skew
-from geo4d.optimise.kernels import norm_weight
 
 
 @dataclass(frozen=True)
@@ -76,29 +74,71 @@ class PixelView:
     difference: Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
 class PixelTerms:
-    """Points and disparity at the sampled pixels of a range of frames; the ranges bound the memory of a step."""
+    """Points and disparity at the sampled pixels of a range of frames; the ranges bound the memory of a step.
 
-    def __init__(
-        self, samples: Samples, optics: Optics, weights: Weights, count: float, first: int, last: int
-    ) -> None:
-        """
-        Args:
-            count: what the sums are divided by.
-            first, last: range of frames, [first, last).
-        """
-        self.weights, self.count, self.first, self.last = weights, count, first, last
+    Attributes:
+        weights: of the terms.
+        count: what the sums are divided by.
+        first, last: range of frames, [first, last).
+        slots: most windows that see one frame.
+        frame: counted from ``first``.
+        window: that made each observation.
+        slot: place of the window among those that see its frame.
+        points: of the windows, in their own frame and unit.
+        disparity: of the windows, not aligned.
+        weight: of the points.
+        disparity_valid: 1 where a disparity counts.
+        pixels: of each frame's samples, pixels.
+        principal_point: pixels.
+        aspect: vertical over horizontal focal length.
+        with_disparity: whether any disparity has weight.
+    """
+
+    weights: Weights
+    count: float
+    first: int
+    last: int
+    slots: int
+    frame: Int[Tensor, " o"]
+    window: Int[Tensor, " o"]
+    slot: Int[Tensor, " o"]
+    points: Float[Tensor, "o 3 P"]
+    disparity: Float[Tensor, "o P"]
+    weight: Float[Tensor, "o P"]
+    disparity_valid: Tensor
+    pixels: Float[Tensor, "n 2 P"]
+    principal_point: Float[Tensor, "n 2 1"]
+    aspect: Float[Tensor, " n"]
+    with_disparity: bool
+
+    @classmethod
+    def of(
+        cls, samples: Samples, optics: Optics, weights: Weights, count: float, first: int, last: int
+    ) -> "PixelTerms":
+        """The terms of the frames [first, last); views of the samples, nothing is copied."""
         edges = torch.searchsorted(samples.frame, torch.tensor([first, last], device=samples.frame.device))
         rows = slice(int(edges[0]), int(edges[1]))
-        self.frame = samples.frame[rows] - first
-        self.window, self.slot = samples.window[rows], samples.slot[rows]
-        self.slots = samples.table.shape[1]
-        self.points, self.disparity = samples.points[rows], samples.disparity[rows]
-        self.pixels = samples.pixels[first:last]
-        self.principal_point = optics.principal_point[first:last, :, None].to(self.pixels)
-        self.aspect = optics.aspect[first:last].to(self.pixels)
-        self.weight, self.disparity_valid = samples.weight[rows], samples.disparity_mask[rows]
-        self.with_disparity = bool((weights.disparity > 0).any())
+        pixels = samples.pixels[first:last]
+        return cls(
+            weights=weights,
+            count=count,
+            first=first,
+            last=last,
+            slots=samples.table.shape[1],
+            frame=samples.frame[rows] - first,
+            window=samples.window[rows],
+            slot=samples.slot[rows],
+            points=samples.points[rows],
+            disparity=samples.disparity[rows],
+            weight=samples.weight[rows],
+            disparity_valid=samples.disparity_mask[rows],
+            pixels=pixels,
+            principal_point=optics.principal_point[first:last, :, None].to(pixels),
+            aspect=optics.aspect[first:last].to(pixels),
+            with_disparity=bool((weights.disparity > 0).any()),
+        )
 
     # Products with the samples are made when they are asked for: kept, they would be as large as the samples.
     @property
@@ -107,11 +147,13 @@ class PixelTerms:
         return self.pixels - self.principal_point
 
     @property
-    def point_weight(self) -> Tensor:
+    def point_weight(self) -> Float[Tensor, "o P"]:
+        """Weight of each point with its window's; 0 where the point does not count."""
         return self.weight * self.weights.window.to(self.weight)[self.window][:, None]
 
     @property
-    def disparity_mask(self) -> Tensor:
+    def disparity_mask(self) -> Float[Tensor, "o P"]:
+        """Weight of each disparity; 0 where it does not count."""
         return self.disparity_valid * self.weights.disparity.to(self.weight)[self.window][:, None]
 
     def total(self, values: Tensor) -> Tensor:
@@ -188,153 +230,3 @@ class PixelTerms:
         assert disparity_weight is not None
         weighted = disparity_weight * view.difference.abs()
         return points, float(weighted.sum(dtype=torch.float64)) / self.count
-
-    def linearise(self, variables: Variables, view: PixelView, width: float) -> "Eliminated":
-        """Normal equations of each frame's unknowns, with the depth of every pixel eliminated.
-
-        In camera axes a window point q changes by dq = w x q + sigma q + tau, whatever moved it, so per observation
-        seven numbers (and two of the disparity alignment) carry everything, and the second moments of (1, q, r) give
-        their normal equations. ``adjoint_of_window`` and the camera's own turn then spread them over the unknowns.
-        """
-        num_frames, slots, num_samples = self.last - self.first, self.slots, self.points.shape[2]
-        frame, slot = self.frame, self.slot
-        depth = view.log_depth.exp()
-        rays_o, depth_o = self.spread(view.rays), self.spread(depth)
-        share = self.point_weight * norm_weight(view.distance, width) / self.count
-        reach = depth_o[:, None] * rays_o
-        points = view.points
-        features = torch.cat([torch.ones_like(points[:, :1]), points, reach], 1)
-        moments = ((features * share[:, None]) @ features.mT).double()
-        mass, mean_q, mean_r = moments[:, 0, 0], moments[:, 0, 1:4], moments[:, 0, 4:7]
-        qq, qr, rr = moments[:, 1:4, 1:4], moments[:, 1:4, 4:7], moments[:, 4:7, 4:7]
-        trace_qq = qq.diagonal(dim1=1, dim2=2).sum(1)
-        identity = torch.eye(3, dtype=torch.float64, device=points.device)
-        plane = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64, device=points.device)
-
-        def cross(matrix: Tensor) -> Tensor:
-            """Sum of q x r from the sum of q r^T."""
-            return torch.stack(
-                [
-                    matrix[:, 1, 2] - matrix[:, 2, 1],
-                    matrix[:, 2, 0] - matrix[:, 0, 2],
-                    matrix[:, 0, 1] - matrix[:, 1, 0],
-                ],
-                1,
-            )
-
-        # Local unknowns of an observation: turn (3), log scale, shift (3), disparity scale, disparity shift.
-        local = torch.zeros(len(frame), 9, 9, dtype=torch.float64, device=points.device)
-        local[:, :3, :3] = trace_qq[:, None, None] * identity - qq
-        local[:, :3, 4:7] = skew(mean_q)
-        local[:, 4:7, :3] = skew(mean_q).mT
-        local[:, 3, 3] = trace_qq
-        local[:, 3, 4:7] = local[:, 4:7, 3] = mean_q
-        local[:, 4:7, 4:7] = mass[:, None, None] * identity
-        gradient = torch.zeros(len(frame), 9, dtype=torch.float64, device=points.device)
-        gradient[:, :3] = -cross(qr)
-        gradient[:, 3] = trace_qq - qr.diagonal(dim1=1, dim2=2).sum(1)
-        gradient[:, 4:7] = mean_q - mean_r
-        with_focal = torch.zeros(len(frame), 9, dtype=torch.float64, device=points.device)
-        with_focal[:, :3] = cross(qr * plane)
-        with_focal[:, 3] = (qr.diagonal(dim1=1, dim2=2) * plane).sum(1)
-        with_focal[:, 4:7] = mean_r * plane
-        focal_focal = (rr.diagonal(dim1=1, dim2=2) * plane).sum(1)
-        focal_gradient = (qr.diagonal(dim1=1, dim2=2) * plane).sum(1) - focal_focal
-
-        # Coupling of the local unknowns with the log depth of each pixel.
-        coupling = torch.zeros(
-            num_frames, 9 * slots + 2, num_samples, dtype=points.dtype, device=points.device
-        )
-        piece = torch.empty(len(frame), 9, num_samples, dtype=points.dtype, device=points.device)
-        minus = -share * depth_o
-        qx, qy, qz = points.unbind(1)
-        rx, ry = rays_o[:, 0], rays_o[:, 1]
-        piece[:, 0] = minus * (qy - qz * ry)
-        piece[:, 1] = minus * (qz * rx - qx)
-        piece[:, 2] = minus * (qx * ry - qy * rx)
-        piece[:, 3] = minus * view.nearest * self.spread(view.ray_power)
-        piece[:, 4] = minus * rx
-        piece[:, 5] = minus * ry
-        piece[:, 6] = minus
-        mass_n = self.total(share)
-        depth_squared = depth * depth
-        curvature = mass_n * view.ray_power * depth_squared
-        pull = (mass_n * depth - self.total(share * view.nearest)) * view.ray_power * depth
-        if view.difference is None:
-            piece[:, 7:] = 0
-        else:
-            _, disparity_weight = self.disparity_terms(variables)
-            assert disparity_weight is not None
-            beta = disparity_weight * norm_weight(view.difference.abs(), width) / self.count
-            slope = self.disparity
-            if self.weights.typical_disparity_scale is not None:
-                scale = variables.disparity_scale.to(points)[self.window]
-                slope = slope + view.difference / scale[:, None]
-            inverse = self.spread(1 / depth)
-            beta_slope = beta * slope
-            piece[:, 7] = beta_slope * inverse
-            piece[:, 8] = beta * inverse
-            curvature = curvature + self.total(beta) / depth_squared
-            weighted = beta * view.difference
-            pull = pull - self.total(weighted) / depth
-            local[:, 7, 7] = (beta_slope * slope).sum(1, dtype=torch.float64)
-            local[:, 7, 8] = local[:, 8, 7] = beta_slope.sum(1, dtype=torch.float64)
-            local[:, 8, 8] = beta.sum(1, dtype=torch.float64)
-            gradient[:, 7] = -(weighted * slope).sum(1, dtype=torch.float64)
-            gradient[:, 8] = -weighted.sum(1, dtype=torch.float64)
-        coupling[:, : 9 * slots].view(num_frames, slots, 9, num_samples)[frame, slot] = piece
-        coupling[:, -2] = -(view.ray_power - 1) * depth_squared * mass_n
-        coupling[:, -1] = pull
-        inverse_curvature = 1 / (curvature * (1 + 1e-6) + 1e-12)
-        eliminated = coupling * inverse_curvature[:, None]
-        normal = -(eliminated @ coupling.mT).double()
-        rows = 9 * slot[:, None] + torch.arange(9, device=slot.device)
-        normal[frame[:, None, None], rows[:, :, None], rows[:, None, :]] += local
-        normal[frame[:, None], rows, -2] += with_focal
-        normal[frame[:, None], rows, -1] += gradient
-        normal[:, -2, -2] += self.total(focal_focal)
-        normal[:, -2, -1] += self.total(focal_gradient)
-        # (row -2, column < -2) is filled from the symmetric part.
-        normal[:, -2, :-2] = normal[:, :-2, -2]
-        transform = self.frame_transform(variables)
-        hessian = transform.mT @ normal[:, :-1, :-1] @ transform
-        gradient_of_frame = (transform.mT @ normal[:, :-1, -1:])[..., 0]
-        return Eliminated(hessian, gradient_of_frame, eliminated[:, :-1], pull * inverse_curvature)
-
-    def frame_transform(self, variables: Variables) -> Tensor:
-        """[n, 9 M + 1, 7 + 9 M] from the unknowns of a frame (camera, focal, windows) to the local ones."""
-        frames = slice(self.first, self.last)
-        slots, frame, slot = self.slots, self.frame, self.slot
-        device = variables.centre.device
-        result = torch.zeros(
-            self.last - self.first, 9 * slots + 1, 7 + 9 * slots, dtype=torch.float64, device=device
-        )
-        adjoint = terms.adjoint_of_window(
-            variables.rotation[frames][frame],
-            variables.centre[frames][frame],
-            variables.window_translation[self.window],
-        )
-        piece = torch.eye(9, dtype=torch.float64, device=device).repeat(len(frame), 1, 1)
-        piece[:, :7, :7] = adjoint
-        rows = 9 * slot[:, None] + torch.arange(9, device=device)
-        result[frame[:, None, None], rows[:, :, None], 7 + rows[:, None, :]] = piece
-        camera = torch.zeros(9, 6, dtype=torch.float64, device=device)
-        camera[:3, :3] = camera[4:7, 3:] = -torch.eye(3, dtype=torch.float64, device=device)
-        result[frame[:, None, None], rows[:, :, None], torch.arange(6, device=device)] = camera
-        result[:, -1, 6] = 1
-        return result
-
-
-@dataclass(frozen=True)
-class Eliminated:
-    """Normal equations of a range of frames, and what puts the eliminated log depths back.
-
-    Attributes:
-        hessian, gradient: over a frame's unknowns.
-        coupling, pull: log depth = - pull - coupling^T (``PixelTerms.frame_transform`` x step).
-    """
-
-    hessian: Tensor
-    gradient: Tensor
-    coupling: Tensor
-    pull: Tensor

@@ -74,10 +74,12 @@ class Samples:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames N."""
         return self.pixels.shape[0]
 
     @property
     def num_windows(self) -> int:
+        """Number of windows G."""
         return len(self.window_frames)
 
 

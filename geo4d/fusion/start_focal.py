@@ -85,12 +85,3 @@ def fit_focals(
     return FocalFit(
         torch.where(enough, focal, torch.nan), torch.where(enough, shift, 0.0).nan_to_num(), median
     )
-
-
-def focal_from_ray_map(directions: Float[Tensor, "h w 3"], offset: Float[Tensor, "h w 2"]) -> float:
-    """Median focal length in pixels that ray directions in camera axes imply; NaN where they point nowhere forward."""
-    usable = directions[..., 2] > 1e-3
-    slope = directions[..., :2] / directions[..., 2:].clamp(min=1e-3)
-    far = offset.abs() > 0.25 * offset.abs().amax((0, 1))
-    ratio = offset / torch.where(slope.abs() > 1e-4, slope, torch.nan)
-    return float(torch.where(usable[..., None] & far, ratio, torch.nan).nanmedian())

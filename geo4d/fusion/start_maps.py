@@ -29,6 +29,7 @@ class DisparityFits:
     share: Float[Tensor, " G"]
 
     def cpu(self) -> "DisparityFits":
+        """The same on the CPU."""
         return DisparityFits(self.scale.cpu(), self.shift.cpu(), self.error.cpu(), self.share.cpu())
 
 

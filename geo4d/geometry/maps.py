@@ -61,12 +61,6 @@ def ray_map_to_cameras(ray_map: Float[Tensor, "T H W 6"]) -> Float[Tensor, "T 4 
     return rigid(rotation, centre).to(ray_map.dtype)
 
 
-def point_map_to_depth(point_map: Float[Tensor, "*b H W 3"]) -> Float[Tensor, "*b H W"]:
-    """z-depth of camera-frame points; points that are not in front of the camera become NaN."""
-    depth = point_map[..., 2]
-    return torch.where(depth > 0, depth, torch.nan)
-
-
 def normals(point_map: Float[Tensor, "*b H W 3"]) -> Float[Tensor, "*b H W 3"]:
     """Unit surface normals of camera-frame points, towards the camera; NaN where neighbours are missing.
 

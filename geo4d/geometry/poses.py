@@ -43,32 +43,6 @@ def so3_log(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
     return factor * xyz
 
 
-def _left_jacobian(rotation_vector: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
-    angle_squared = (rotation_vector**2).sum(-1)[..., None, None]
-    small = angle_squared < _SMALL_ANGLE**2
-    safe = torch.where(small, torch.ones_like(angle_squared), angle_squared)
-    angle = safe.sqrt()
-    first = torch.where(small, 0.5 - angle_squared / 24, (1 - torch.cos(angle)) / safe)
-    second = torch.where(small, 1 / 6 - angle_squared / 120, (angle - torch.sin(angle)) / (safe * angle))
-    generator = skew(rotation_vector)
-    identity = torch.eye(3, dtype=rotation_vector.dtype, device=rotation_vector.device)
-    return identity + first * generator + second * generator @ generator
-
-
-def se3_exp(twist: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 4 4"]:
-    """Rigid motion of a twist (translation part first, then rotation vector)."""
-    linear, rotation_vector = twist[..., :3], twist[..., 3:]
-    translation = (_left_jacobian(rotation_vector) @ linear[..., None])[..., 0]
-    return rigid(so3_exp(rotation_vector), translation)
-
-
-def se3_log(motion: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 6"]:
-    """Twist (translation part first) of a rigid motion; inverse of ``se3_exp`` for rotations below pi."""
-    rotation_vector = so3_log(motion[..., :3, :3])
-    linear = torch.linalg.solve(_left_jacobian(rotation_vector), motion[..., :3, 3:])[..., 0]
-    return torch.cat([linear, rotation_vector], dim=-1)
-
-
 def rigid(rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
     """[4, 4] from a rotation (or scaled rotation) and a translation."""
     top = torch.cat([rotation, translation[..., None]], dim=-1)

@@ -14,6 +14,7 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation in float32; the result has the type of the input."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """The norm of [N, C, ...] with sums in float32, in the type of the input."""
         if input.device.type != "cpu":
             return super().forward(input.float()).to(input.dtype)
         if input.dtype == torch.float32 and input.ndim == 4 and not input.is_contiguous():
@@ -38,6 +39,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer normalisation in float32; the result has the type of the input."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """The norm over the last axes with sums in float32, in the type of the input."""
         if input.device.type == "cpu":
             return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
         return super().forward(input.float()).to(input.dtype)

@@ -94,6 +94,7 @@ def require_renaming(place: Path, aside: Path) -> None:
 
 
 def put_mark(folder: Path) -> None:
+    """Mark a folder as one of geo4d's runs; a mark that is there stays."""
     try:
         descriptor = os.open(folder / MARK, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:

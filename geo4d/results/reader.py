@@ -192,14 +192,17 @@ class StoredFrames:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """[T, ...] of the stored array."""
         return tuple(self._array.shape)
 
     @property
     def dtype(self) -> np.dtype:
+        """What an index gives: float32 for all stored floats, else the stored type."""
         return np.dtype(np.float32) if self._array.dtype.kind == "f" else np.dtype(self._array.dtype)
 
     @property
     def ndim(self) -> int:
+        """Number of axes."""
         return len(self.shape)
 
     def __len__(self) -> int:

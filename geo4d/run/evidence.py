@@ -33,11 +33,9 @@ from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.poses import interpolate_rigid, inverse, transform
 from geo4d.run.predict import mask_nonfinite
 from geo4d.run.spool import EVIDENCE, Spool
+from geo4d.tracks.types import TRACKING_SIZE
 from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.io import Video, fit_size
-
-TRACKING_SIZE = 640
-"""Longest side of the pictures that points are tracked in."""
 
 SWEEP_SIZE = 4 / 3
 """Side of the pictures that are swept, as a share of the maps': what is half as large as these is searched."""

@@ -83,6 +83,11 @@ def open_clip(
 def load_model(
     model: str | Predictor, options: Mapping[str, Any] | None, config: RunConfig, device: str
 ) -> Predictor:
+    """A predictor by name with its options, or the one that was given.
+
+    Raises:
+        ValueError: an option is of the wrong type.
+    """
     if not isinstance(model, str):
         return model
     chosen = dict(options or {})

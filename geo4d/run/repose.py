@@ -21,11 +21,9 @@ from geo4d.results.source import open_source
 from geo4d.results.workspace import Workspace
 from geo4d.results.writer import StoreWriter
 from geo4d.tracks.sources import TrackMaker, followed
+from geo4d.tracks.types import TRACKING_SIZE
 from geo4d.types import FrameMaps, Reconstruction
 from geo4d.video.io import fit_size
-
-TRACKING_SIZE = 640
-"""Longest side of the pictures that points are tracked in."""
 
 
 def repose(

@@ -60,6 +60,7 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, window: int, attempt: int = 0) -> Path:
+        """File of a window's prediction at one try, or of its evidence (``attempt`` = ``EVIDENCE``)."""
         name = f"evidence_{window:06d}" if attempt == EVIDENCE else f"window_{window:06d}_try{attempt}"
         return self.folder / f"{name}.zarr.zip"
 
@@ -92,9 +93,6 @@ class Spool:
     def sequence(self, windows: Sequence[tuple[int, int]], first_frame: int = 0) -> "SpooledPredictions":
         """Chosen (window, try) pairs as a lazy sequence; frame indices count from ``first_frame``."""
         return SpooledPredictions(self, windows, first_frame)
-
-    def size_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob("*_*.zarr.zip"))
 
 
 class SpooledPredictions(Sequence[Prediction]):

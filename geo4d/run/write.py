@@ -146,6 +146,7 @@ def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Ten
 
 
 def frame_arrays(alignment: Alignment, clip: Video, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The arrays of a result with one row a frame; intrinsics in pixels of the stored ``size`` (height, width)."""
     intrinsics = resize_intrinsics(alignment.intrinsics, alignment.size, size)
     arrays = {
         "intrinsics": intrinsics.cpu().numpy(),
@@ -162,6 +163,7 @@ def frame_arrays(alignment: Alignment, clip: Video, size: tuple[int, int]) -> di
 def describe_result(
     alignment: Alignment, clip: Video, config: RunConfig, inputs: Mapping[str, Any], output: Path | None
 ) -> dict[str, Any]:
+    """Metadata of a result: source, model, scale, settings, versions."""
     source: dict[str, Any] = {
         "name": clip.name,
         "sha256": inputs["source"]["sha256"],

@@ -91,6 +91,7 @@ class SyntheticClip:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames."""
         return self.rgb.shape[0]
 
     @property

@@ -179,10 +179,12 @@ class Scene:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames."""
         return len(self.times_s)
 
     @property
     def num_primitives(self) -> int:
+        """Number of boxes, balls, cylinders and the like."""
         return len(self.shape)
 
 

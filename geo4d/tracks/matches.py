@@ -110,30 +110,6 @@ def tracks_from_matches(
     return _join(places, pairs, size, same_point)
 
 
-def mix_tracks(first: Tracks, second: Tracks, *, least_length: int = 2) -> Tracks:
-    """Tracks of the same video from two sources, side by side: a point that both found counts twice.
-
-    Args:
-        least_length: shorter tracks of ``second`` are left out.
-    Raises:
-        ValueError: they belong to different videos.
-    """
-    if (first.num_frames, first.size) != (second.num_frames, second.size):
-        raise ValueError(
-            f"expected tracks of {first.num_frames} frames of {first.size}, got {second.num_frames} of {second.size}"
-        )
-    keep = torch.bincount(second.track, minlength=1)[second.track] >= least_length
-    _, row = second.track[keep].unique(return_inverse=True)
-    return Tracks(
-        torch.cat([first.track, row + first.num_tracks]),
-        torch.cat([first.frame, second.frame[keep]]),
-        torch.cat([first.xy, second.xy[keep]]),
-        first.num_frames,
-        first.size,
-        first.starts_shot & second.starts_shot,
-    )
-
-
 def _join(
     places: list[list[np.ndarray]],
     pairs: list[tuple[int, int, int, int, np.ndarray]],

@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+TRACKING_SIZE = 640
+"""Longest side of the pictures that points are tracked in, pixels."""
+
 
 @dataclass(frozen=True)
 class Tracks:
@@ -30,6 +33,7 @@ class Tracks:
 
     @property
     def num_tracks(self) -> int:
+        """One more than the largest number of a track."""
         return int(self.track.max()) + 1 if len(self.track) else 0
 
     def window(self, start: int, stop: int) -> tuple[Float[Tensor, "V N 2"], Bool[Tensor, "V N"]]:

@@ -255,6 +255,7 @@ class Batch:
     samples: Int[Tensor, " B"]
 
     def to(self, device: torch.device | str) -> "Batch":
+        """The same on another device."""
         return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def describe(self) -> str:

@@ -112,6 +112,7 @@ class Geo4DDiffusion(Task):
         return rearrange(latent, "(b t) c h w -> b c t h w", b=pictures.shape[0])
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error of v over the trained modalities; no named parts."""
         device = batch.rgb.device
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             maps, _ = window_maps(batch)
@@ -151,6 +152,7 @@ class Geo4DDiffusion(Task):
         return torch.full((batch.rgb.shape[0],), self.fps, device=batch.rgb.device)
 
     def export(self, folder: Path) -> None:
+        """Write ``unet.safetensors``."""
         from safetensors.torch import save_file
 
         tensors = {name: value.detach().contiguous().cpu() for name, value in self.unet.state_dict().items()}
@@ -168,6 +170,7 @@ class Geo4DPointDecoding(Task):
         self.vae.decoder_adaptor.requires_grad_(True)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Negative log likelihood (Laplace) of the points on surfaces, and named parts of it."""
         device = batch.rgb.device
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             maps, valid = window_maps(batch)
@@ -187,6 +190,7 @@ class Geo4DPointDecoding(Task):
         return loss + reserved, {"likelihood": loss, "reserved": reserved}
 
     def export(self, folder: Path) -> None:
+        """Write ``point_vae.safetensors``."""
         from safetensors.torch import save_file
 
         tensors = {name: value.detach().contiguous().cpu() for name, value in self.vae.state_dict().items()}

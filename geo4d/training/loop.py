@@ -9,20 +9,18 @@ import json
 import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError, OutputError, TrainingError
+from geo4d.training.saving import kept_on_failure, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +83,13 @@ class LoopConfig:
 class Splittable(Protocol):
     """A batch the loop can cut and move."""
 
-    def to(self, device: torch.device | str) -> Any: ...
+    def to(self, device: torch.device | str) -> Any:
+        """The batch on a device."""
+        ...
 
-    def split(self, parts: int) -> list[Any]: ...
+    def split(self, parts: int) -> list[Any]:
+        """Micro-batches of equal size, together the batch."""
+        ...
 
     def describe(self) -> str:
         """Which clips it holds, for messages."""
@@ -98,6 +100,11 @@ class Task(nn.Module):
     """What a stage trains. ``forward(batch)`` gives the loss and named parts of it."""
 
     def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss (scalar) of a batch, and named parts of it (scalars) for the log.
+
+        Raises:
+            TypeError: the subclass does not define it.
+        """
         raise TypeError(f"{type(self).__name__} must define forward(batch)")
 
     def trained(self) -> Mapping[str, nn.Parameter]:
@@ -121,6 +128,7 @@ class MovingAverage:
         self.values = {name: value.detach().float().clone() for name, value in parameters.items()}
 
     def update(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Take the parameters in: kept is min(decay, (1 + n) / (10 + n)) of the average at its n-th update."""
         self.updates += 1
         keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
         with torch.no_grad():
@@ -136,9 +144,11 @@ class MovingAverage:
                 value.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
+        """Number of updates and averaged values."""
         return {"updates": self.updates, "values": self.values}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave, in place."""
         self.updates = int(state["updates"])
         for name, value in self.values.items():
             value.copy_(state["values"][name])
@@ -153,9 +163,11 @@ class Progress:
     cpu_seconds: float = 0.0
 
     def state_dict(self) -> dict[str, Any]:
+        """Steps taken, seconds of wall clock and of CPU."""
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
         self.step = int(state["step"])
         self.seconds, self.cpu_seconds = float(state["seconds"]), float(state["cpu_seconds"])
 
@@ -201,13 +213,67 @@ def train(
         torch.set_num_threads(config.threads)
     # Autocast is ours: accelerate's is fixed for the life of the process, but stages may follow each other in one.
     accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu")
-    autocast = partial(torch.autocast, accelerator.device.type, torch.bfloat16, config.precision == "bf16")
     processes = accelerator.num_processes
     if config.batch % (processes * config.accumulate):
         raise ValueError(
             f"expected a batch that divides over {processes} processes with {config.accumulate} micro-batches, "
             f"got {config.batch}"
         )
+    _open_folder(folder, resume)
+    run = _prepare(task, config, folder, accelerator)
+    if accelerator.is_main_process:
+        run.writer = SummaryWriter(str(folder))
+        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
+    _go(run, batches(run.progress.step, accelerator.process_index, processes))
+    if run.writer is not None:
+        run.writer.close()
+    accelerator.wait_for_everyone()
+    return run.progress
+
+
+@dataclass
+class _Run:
+    """What lives as long as a run.
+
+    Attributes:
+        wrapped: the task as accelerate drives it.
+        parameters: of the task that are trained.
+        writer: of TensorBoard, on the main process.
+    """
+
+    config: LoopConfig
+    folder: Path
+    accelerator: Any
+    wrapped: Any
+    parameters: Mapping[str, nn.Parameter]
+    optimiser: Any
+    average: MovingAverage
+    progress: Progress
+    writer: Any = None
+
+    @property
+    def task(self) -> Task:
+        """The task itself."""
+        task: Task = self.accelerator.unwrap_model(self.wrapped)
+        return task
+
+    def autocast(self) -> Any:
+        """A context in which the forward pass has the precision of the configuration."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.precision == "bf16")
+
+
+@dataclass
+class _Sums:
+    """What was measured since the last line of the log."""
+
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    waited_s: float = 0.0
+
+    def add(self, name: str, value: Tensor) -> None:
+        self.parts[name] = self.parts[name] + value if name in self.parts else value
+
+
+def _open_folder(folder: Path, resume: bool) -> None:
     state, old = folder / "state", folder / "state.old"
     if old.exists() and not state.exists():
         os.replace(old, state)  # the run ended between the two renames of a save
@@ -215,6 +281,9 @@ def train(
         raise OutputError(f"{folder} already holds a run; resume it or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
 
+
+def _prepare(task: Task, config: LoopConfig, folder: Path, accelerator: Any) -> _Run:
+    """Optimiser and averages of a task, at the saved state if there is one."""
     parameters = task.trained()
     if not parameters:
         raise ValueError(f"expected a task with parameters to train, got {type(task).__name__} without")
@@ -229,88 +298,86 @@ def train(
     )
     average = MovingAverage(parameters, config.ema_decay)
     progress = Progress()
-    wrapped, optimiser = accelerator.prepare(task, optimiser)
+    wrapped, prepared = accelerator.prepare(task, optimiser)
     accelerator.register_for_checkpointing(average, progress)
+    state = folder / "state"
     if state.exists():
         accelerator.load_state(str(state))
         logger.info("resumed at step %d", progress.step)
     parameters = accelerator.unwrap_model(wrapped).trained()
     average.values = {name: value.to(parameters[name].device) for name, value in average.values.items()}
+    return _Run(config, folder, accelerator, wrapped, parameters, prepared, average, progress)
 
-    main = accelerator.is_main_process
-    writer = SummaryWriter(str(folder)) if main else None
-    if main:
-        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
-    source = batches(progress.step, accelerator.process_index, processes)
+
+def _go(run: _Run, source: Iterator[Splittable]) -> None:
+    """Steps until they or the minutes are over, with what is due between them."""
+    config, progress = run.config, run.progress
     base_seconds, base_cpu = progress.seconds, progress.cpu_seconds
     started, cpu_started = time.monotonic(), time.process_time()
-    totals: dict[str, Tensor] = {}
-    waited = 0.0
-    wrapped.train()
+    sums = _Sums()
+    run.wrapped.train()
     while progress.step < config.num_steps:
-        before = time.monotonic()
-        batch = next(source).to(accelerator.device)
-        waited += time.monotonic() - before
-        for group in optimiser.param_groups:
-            group["lr"] = config.rate(progress.step)
-        pieces = batch.split(config.accumulate)
-        for index, piece in enumerate(pieces):
-            last = index == len(pieces) - 1
-            with accelerator.no_sync(wrapped) if not last else nullcontext():
-                with autocast():
-                    loss, parts = wrapped(piece)
-                _require_finite(loss, parts, piece, progress.step)
-                accelerator.backward(loss / len(pieces))
-            for name, value in {"loss": loss, **parts}.items():
-                part = value.detach().float() / len(pieces)
-                totals[name] = totals[name] + part if name in totals else part
-        norm = None
-        if config.clip_norm:
-            norm = accelerator.clip_grad_norm_(list(parameters.values()), config.clip_norm)
-        if norm is not None and not math.isfinite(float(norm)):
-            # The loss was finite; a single overflow on the way back must not end a run of hours. It is counted and shown.
-            logger.warning("step %d skipped: gradient norm %s", progress.step, float(norm))
-            totals["skipped"] = totals.get("skipped", torch.zeros(())) + 1
-        else:
-            optimiser.step()
-            average.update(parameters)
-        optimiser.zero_grad()
+        norm = _step(run, source, sums)
         progress.step += 1
         progress.seconds = base_seconds + time.monotonic() - started
         progress.cpu_seconds = base_cpu + time.process_time() - cpu_started
         late = bool(config.max_minutes) and time.monotonic() - started > 60 * config.max_minutes
         over = progress.step >= config.num_steps or late
-
         if progress.step % config.log_every == 0 or over:
-            since = progress.step % config.log_every or config.log_every
-            means = {
-                name: float(accelerator.reduce(value.to(accelerator.device), "mean")) / since
-                for name, value in totals.items()
-            }
-            if norm is not None:
-                means["gradient_norm"] = float(norm)
-            means |= {"rate": config.rate(progress.step - 1), "waited_s": waited / since}
-            totals, waited = {}, 0.0
-            _write(folder, writer, progress, means)
+            _log(run, sums, norm)
+            sums = _Sums()
         if over or (config.evaluate_every and progress.step % config.evaluate_every == 0):
-            _evaluate(
-                accelerator,
-                autocast,
-                accelerator.unwrap_model(wrapped),
-                average,
-                parameters,
-                folder,
-                writer,
-                progress,
-            )
+            _evaluate(run)
         if over or (config.save_every and progress.step % config.save_every == 0):
-            _save(accelerator, folder, progress.step)
+            save_state(run.accelerator, run.folder, progress.step)
         if over:
             break
-    if writer is not None:
-        writer.close()
-    accelerator.wait_for_everyone()
-    return progress
+
+
+def _step(run: _Run, source: Iterator[Splittable], sums: _Sums) -> Tensor | None:
+    """One step of the optimiser; the norm of its gradient where it is bounded."""
+    config, accelerator = run.config, run.accelerator
+    before = time.monotonic()
+    batch = next(source).to(accelerator.device)
+    sums.waited_s += time.monotonic() - before
+    for group in run.optimiser.param_groups:
+        group["lr"] = config.rate(run.progress.step)
+    pieces = batch.split(config.accumulate)
+    for index, piece in enumerate(pieces):
+        last = index == len(pieces) - 1
+        with accelerator.no_sync(run.wrapped) if not last else nullcontext():
+            with run.autocast():
+                loss, parts = run.wrapped(piece)
+            _require_finite(loss, parts, piece, run.progress.step)
+            accelerator.backward(loss / len(pieces))
+        for name, value in {"loss": loss, **parts}.items():
+            sums.add(name, value.detach().float() / len(pieces))
+    norm = None
+    if config.clip_norm:
+        norm = accelerator.clip_grad_norm_(list(run.parameters.values()), config.clip_norm)
+    if norm is not None and not math.isfinite(float(norm)):
+        # The loss was finite; a single overflow on the way back must not end a run of hours. It is counted and shown.
+        logger.warning("step %d skipped: gradient norm %s", run.progress.step, float(norm))
+        sums.add("skipped", torch.ones(()))
+    else:
+        run.optimiser.step()
+        run.average.update(run.parameters)
+    run.optimiser.zero_grad()
+    return norm
+
+
+def _log(run: _Run, sums: _Sums, norm: Tensor | None) -> None:
+    """Means over the steps since the last line."""
+    config, accelerator, step = run.config, run.accelerator, run.progress.step
+    since = step % config.log_every or config.log_every
+    means = {
+        name: float(accelerator.reduce(value.to(accelerator.device), "mean")) / since
+        for name, value in sums.parts.items()
+    }
+    if norm is not None:
+        means["gradient_norm"] = float(norm)
+    means |= {"rate": config.rate(step - 1), "waited_s": sums.waited_s / since}
+    _write(run.folder, run.writer, run.progress, means)
 
 
 def _require_finite(loss: Tensor, parts: Mapping[str, Tensor], piece: Splittable, step: int) -> None:
@@ -337,78 +404,21 @@ def _write(folder: Path, writer: Any, progress: Progress, values: Mapping[str, f
     logger.info("step %d: %s", progress.step, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
 
-def _evaluate(
-    accelerator: Any,
-    autocast: Callable[[], Any],
-    task: Task,
-    average: MovingAverage,
-    parameters: Mapping[str, nn.Parameter],
-    folder: Path,
-    writer: Any,
-    progress: Progress,
-) -> None:
+def _evaluate(run: _Run) -> None:
     """Score and export the averaged weights, on the main process."""
-    if accelerator.is_main_process:
-        average.swap(parameters)
+    if run.accelerator.is_main_process:
+        task, step = run.task, run.progress.step
+        run.average.swap(run.parameters)
         task.eval()
-        with torch.no_grad(), autocast():
+        with torch.no_grad(), run.autocast():
             scores, panels = task.evaluate()
-        with _kept_on_failure(folder, "weights", progress.step):
-            task.export(folder / "weights.partial")
+        with kept_on_failure(run.folder, "weights", step):
+            task.export(run.folder / "weights.partial")
         task.train()
-        average.swap(parameters)
+        run.average.swap(run.parameters)
         for name, picture in panels.items():
-            writer.add_image(name, picture.clamp(0, 1), progress.step)
+            run.writer.add_image(name, picture.clamp(0, 1), step)
         if scores:
-            _write(folder, writer, progress, {f"eval/{name}": value for name, value in scores.items()})
-    accelerator.wait_for_everyone()
-
-
-def _save(accelerator: Any, folder: Path, step: int) -> None:
-    """Replace the saved state; a crash at any moment leaves a whole one."""
-    with _kept_on_failure(folder, "state", step, accelerator):
-        accelerator.save_state(str(folder / "state.partial"))
-
-
-@contextmanager
-def _kept_on_failure(folder: Path, name: str, step: int, accelerator: Any = None) -> Iterator[None]:
-    """Fill ``<name>.partial`` inside, which then takes the place of ``<name>``; on failure the old one stays.
-
-    Args:
-        accelerator: with it all processes fill together; without, this one alone.
-    Raises:
-        OutputError: it cannot be written.
-    """
-    target, partial, old = (folder / f"{name}{suffix}" for suffix in ("", ".partial", ".old"))
-    main = accelerator is None or accelerator.is_main_process
-    wait = (lambda: None) if accelerator is None else accelerator.wait_for_everyone
-    try:
-        if main:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-        wait()
-        yield
-        wait()
-        if main:
-            shutil.rmtree(old, ignore_errors=True)
-            if target.exists():
-                os.replace(target, old)
-            os.replace(partial, target)
-            shutil.rmtree(old, ignore_errors=True)
-        wait()
-    except (OSError, RuntimeError, SafetensorError) as error:
-        # torch and safetensors tell a full disk by errors of their own.
-        if isinstance(error, RuntimeError) and not _is_writing(error):
-            raise
-        shutil.rmtree(partial, ignore_errors=True)
-        kept = f"the one saved before is kept in {target}" if target.exists() else "there is none from before"
-        raise OutputError(
-            f"cannot write the {name} of step {step} to {folder} ({error}); {kept}. Make room, then go on with --resume"
-        ) from error
-
-
-def _is_writing(error: BaseException) -> bool:
-    """Whether torch's error is about the file it writes; others are none of the disk's."""
-    return any(
-        word in str(error) for word in ("PytorchStreamWriter", "file write", "unexpected pos", "iostream")
-    )
+            named = {f"eval/{name}": value for name, value in scores.items()}
+            _write(run.folder, run.writer, run.progress, named)
+    run.accelerator.wait_for_everyone()

@@ -55,6 +55,7 @@ class Animation:
 
     @property
     def num_frames(self) -> int:
+        """Number of pictures."""
         return len(self._parts)
 
     def read(self, index: int) -> np.ndarray | None:

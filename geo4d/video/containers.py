@@ -53,6 +53,7 @@ class FrameTable:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames that can be shown."""
         return len(self.times_s)
 
 
@@ -82,10 +83,12 @@ class VideoFile:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames that can be shown."""
         return self.table.num_frames
 
     @property
     def size(self) -> tuple[int, int]:
+        """(height, width) as shown."""
         return self.table.size
 
     def read(self, index: int) -> np.ndarray:
@@ -141,6 +144,7 @@ class VideoFile:
         return None if damage is None else damage.text
 
     def close(self) -> None:
+        """Let go of the file and of all that was decoded."""
         if self._container is not None:
             self._container.close()
         if self._file is not None:
@@ -402,6 +406,7 @@ def _refuse_reference(url: str, flags: int, options: dict) -> Any:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error of the decoder says, on one line and cut to a readable length."""
     text = str(error).split("; last error log:")
     detail = text[-1].strip() if len(text) > 1 else str(getattr(error, "strerror", None) or error)
     return " ".join(detail.split())[:_ERRORS_SHOWN]

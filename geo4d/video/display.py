@@ -30,7 +30,6 @@ _KNEE = 0.9
 # Codes of the matrix coefficients (H.273) -> the numbers by which swscale knows them.
 _BT709, _BT601, _BT2020 = 1, 5, 9
 _MATRICES = {1: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: _BT2020}
-_UNTAGGED = (0, 2, 3)
 _REFUSED_MATRICES = {8: "YCgCo", 10: "BT.2020 constant luminance", 14: "ICtCp", 15: "IPT-C2"}
 _LIMITED, _FULL = 1, 2
 

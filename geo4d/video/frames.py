@@ -310,6 +310,7 @@ class FrameFiles:
 
     @property
     def num_frames(self) -> int:
+        """Number of pictures in the sequence."""
         return len(self._frames)
 
     def read(self, index: int) -> np.ndarray:
@@ -321,6 +322,7 @@ class FrameFiles:
         return to_colour(self._values(index), self.value_range)
 
     def close(self) -> None:
+        """Let go of the file that is open."""
         self._open = None
 
     def _values(self, index: int) -> np.ndarray:

@@ -197,10 +197,12 @@ class Video:
 
     @property
     def name(self) -> str:
+        """Name of the file or folder; ``array`` for pictures that came from memory."""
         return "array" if self.path is None else self.path.name
 
     @property
     def num_frames(self) -> int:
+        """Number of frames after the choice of range and stride."""
         return len(self.source_frames)
 
     def __len__(self) -> int:
@@ -278,6 +280,7 @@ class Video:
         return digest.hexdigest()
 
     def close(self) -> None:
+        """Let go of the source and of kept pictures."""
         self._source.close()
         self._cache.clear()
         self._cached_bytes = 0

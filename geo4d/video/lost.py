@@ -61,6 +61,7 @@ def gap(times: list[float], demuxer: str) -> str | None:
 
 
 def time_of(frame: Any, before: list[float], rate: Fraction) -> float:
+    """Time of a frame in seconds; one that states none comes 1 / ``rate`` after the last one."""
     if frame.time is not None:
         return float(frame.time)
     return before[-1] + float(1 / rate) if before else 0.0

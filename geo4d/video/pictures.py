@@ -134,6 +134,7 @@ class PictureFile:
 
     @property
     def num_pages(self) -> int:
+        """Number of pictures in the file."""
         return len(self.pages)
 
     def read(self, index: int) -> np.ndarray:

@@ -7,13 +7,10 @@ by two factors.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-
-from geo4d.geometry.cameras import resize_intrinsics
 
 GEO4D_SIZES = ((384, 512), (320, 512), (256, 576), (192, 640))
 """(height, width) that Geo4D was trained at; all landscape."""
@@ -35,30 +32,6 @@ class ResizePlan:
     def stretch(self) -> float:
         """How much the aspect ratio changes: 1 keeps it, 1.1 widens by a tenth."""
         return (self.model[1] / self.model[0]) / (self.source[1] / self.source[0])
-
-    def video_to_model(self, rgb: Float[Tensor, "T H W C"]) -> Float[Tensor, "T h w C"]:
-        """Pictures at the network's size."""
-        return resize_video(rgb, self.model)
-
-    def intrinsics_to_model(self, intrinsics: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-        """Intrinsics of the pictures at the network's size."""
-        return resize_intrinsics(intrinsics, self.source, self.model)
-
-    def intrinsics_to_source(self, intrinsics: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-        """Inverse of :meth:`intrinsics_to_model`."""
-        return resize_intrinsics(intrinsics, self.model, self.source)
-
-    def maps_to_source(
-        self, maps: Float[Tensor, "T h w C"], mode: Literal["bilinear", "nearest"] = "bilinear"
-    ) -> Float[Tensor, "T H W C"]:
-        """Maps at the source's size; values stay in their unit (depth and points do not depend on the pixel grid).
-
-        ``nearest`` keeps NaN and infinity where they are; ``bilinear`` spreads them over their neighbours.
-        """
-        options = {} if mode == "nearest" else {"align_corners": False}
-        name = "nearest-exact" if mode == "nearest" else mode
-        channels_first = maps.permute(0, 3, 1, 2)
-        return F.interpolate(channels_first, size=self.source, mode=name, **options).permute(0, 2, 3, 1)
 
 
 def plan_size(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from geo4d.export import ExportConfig, Reference, save
-from geo4d.geometry.poses import se3_exp
+from geo4d.geometry.poses import rigid, so3_exp
 from geo4d.types import Reconstruction
 
 NUM_FRAMES = 4
@@ -30,7 +30,8 @@ def make(size: tuple[int, int], centre: tuple[float, float], fps: float) -> Reco
     """A tilted wall, seen by a camera that moves and turns; depths around 0.2, as results without a unit have them."""
     height, width = size
     motion = np.array([0.004, -0.003, 0.005, 0.02, -0.03, 0.025])
-    c2w = se3_exp(torch.from_numpy(np.outer(np.arange(NUM_FRAMES), motion))).numpy()
+    steps = torch.from_numpy(np.outer(np.arange(NUM_FRAMES), motion))
+    c2w = rigid(so3_exp(steps[:, 3:]), steps[:, :3]).numpy()
     K = np.array([[60.0, 0, centre[0] * width], [0, 60, centre[1] * height], [0, 0, 1]])
     y, x = np.indices(size) + 0.5
     rays = np.stack([x, y, np.ones(size)], axis=-1) @ np.linalg.inv(K).T

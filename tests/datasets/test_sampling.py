@@ -6,7 +6,8 @@ import torch
 
 from geo4d.datasets.sampling import choose_frames, draw_mixture, mirror_cameras, turn_cameras, vary_colours
 from geo4d.geometry.cameras import centred_intrinsics, project, unproject
-from geo4d.geometry.poses import inverse, se3_exp, transform
+from geo4d.geometry.poses import inverse, transform
+from tests.support.poses import se3_exp
 
 
 def test_frames_are_evenly_spaced_inside_the_clip() -> None:

@@ -6,8 +6,10 @@ import torch
 
 from geo4d.datasets.base import Sequence
 from geo4d.datasets.pieces import constant_intrinsics
+from geo4d.formats.cameras import save_tum
+from geo4d.formats.images import save_image
 from geo4d.geometry.cameras import camera_rays
-from geo4d.geometry.poses import se3_exp
+from tests.support.poses import se3_exp
 
 
 @pytest.fixture
@@ -32,3 +34,23 @@ def plane():
         intrinsics=intrinsics.numpy(),
         c2w=c2w.numpy(),
     )
+
+
+@pytest.fixture
+def dataset(plane, tmp_path):
+    """Two sequences in the simple layout, one of them with a still camera, and predictions for both."""
+    root, predictions = tmp_path / "data", tmp_path / "predictions"
+    for name in ("bent", "still"):
+        clip, guess = root / name, predictions / name
+        (clip / "depth").mkdir(parents=True)
+        (guess / "depth").mkdir(parents=True)
+        c2w = plane.c2w if name == "bent" else np.tile(np.eye(4), (12, 1, 1))
+        for t in range(12):
+            save_image(clip / "rgb" / f"{t:06d}.png", plane.rgb[t])
+            np.savez(clip / "depth" / f"{t:06d}.npz", depth=plane.depth[t])
+            np.savez(guess / "depth" / f"{t:06d}.npz", depth=plane.depth[t] * 0.5)
+        (clip / "intrinsics.txt").write_text("30 30 16 12")
+        (clip / "clip.json").write_text('{"fps": 10}')
+        save_tum(clip / "poses.txt", plane.times_s, c2w)
+        save_tum(guess / "poses.txt", plane.times_s, c2w)
+    return root, predictions

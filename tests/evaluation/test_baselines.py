@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from importlib import import_module
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,17 +10,14 @@ import torch
 
 from geo4d.evaluation import predict
 from geo4d.evaluation.baselines import BASELINES, METRICS, REGIONS, baseline_rows, evidence
-from geo4d.evaluation.control import ControlPredictor, WatchedPredictor
 from geo4d.evaluation.predicted import Predicted
 from geo4d.evaluation.protocols import PROTOCOLS, DepthProtocol
 from geo4d.evaluation.run import evaluate
 from geo4d.evaluation.score import score
 from geo4d.evaluation.settings import EvaluationSettings
 from geo4d.evaluation.tables import baseline_table, confidence_table, result_table
-from geo4d.geometry.cameras import camera_rays, centred_intrinsics
-from geo4d.geometry.poses import transform
-from geo4d.models.base import Predictor, PredictorInfo
-from geo4d.types import Prediction, PriorMaps, Reconstruction, Window
+from geo4d.types import Reconstruction
+from tests.support.controls import slab, stub, window
 
 
 def guess(sequence, maps, **changes):
@@ -103,105 +99,6 @@ def test_pictures_affine_forgives_a_scale_and_shift_per_frame(plane):
     rows = baseline_rows(plane, DepthProtocol(), {"pictures": guess(plane, warped)})
     assert rows["pictures_affine"]["abs_rel"] < 1e-3
     assert rows["pictures"]["abs_rel"] > 0.1
-
-
-# The control -----------------------------------------------------------------------------------------------------
-
-SIZE = (32, 48)
-ANSWER = Prediction(
-    frame_indices=torch.arange(4),
-    times_s=torch.arange(4).double(),
-    window_index=0,
-    disparity=torch.ones(4, *SIZE),
-)
-
-
-def stub(prior="motion"):
-    return SimpleNamespace(
-        info=PredictorInfo("stub", "", "", "ab" * 32, 4, 2, prior=prior),
-        size_for=lambda size: SIZE,
-        memory_bytes=lambda size: 0,
-        prepare=lambda windows: {},
-        predict=lambda window, **_: ANSWER,
-    )
-
-
-def window(seed=0, count=4, start=0):
-    generator = torch.Generator().manual_seed(seed)
-    return Window(
-        rgb=torch.rand(count, *SIZE, 3, generator=generator),
-        frame_indices=torch.arange(start, start + count),
-        times_s=torch.arange(count).double(),
-        index=0,
-        fps=10.0,
-    )
-
-
-def slab():
-    """A wall at depth 4 with a box at depth 2 on the left, seen by sliding past; evidence on a band of columns."""
-    depth = torch.full((4, *SIZE), 4.0)
-    depth[:, :, :16] = 2.0
-    intrinsics = centred_intrinsics(torch.tensor(40.0), SIZE).repeat(4, 1, 1)
-    c2w = torch.eye(4).repeat(4, 1, 1)
-    c2w[:, 0, 3] = 0.3 * torch.arange(4)
-    mask = torch.zeros(4, *SIZE, dtype=torch.bool)
-    mask[:, :, 8:40] = True
-    return PriorMaps(
-        points=camera_rays(intrinsics, SIZE) * depth[..., None],
-        mask=mask,
-        confidence=mask.float(),
-        intrinsics=intrinsics,
-        c2w=c2w,
-        camera_confidence=torch.ones(4),
-    )
-
-
-def test_the_control_is_the_evidence_spread_over_a_constant():
-    prior = slab()
-    control = ControlPredictor(stub())
-    assert isinstance(control, Predictor)
-    answer = control.predict(window(), seed=0, prior=prior)
-    first = answer.point_map[0]
-    assert first[16, 12, 2] == pytest.approx(2, rel=0.1)
-    assert first[16, 32, 2] == pytest.approx(4, rel=0.1)
-    assert first[16, 3, 2] == pytest.approx(2, rel=0.2)  # no evidence, but some is near
-    # Points lie in the window's frame, in the unit of the cameras.
-    own = transform(torch.linalg.inv(answer.ray_c2w[3]), answer.point_map[3])
-    assert own[16, 32, 2] == pytest.approx(4, rel=0.1)
-    assert answer.ray_c2w[3, 0, 3] == pytest.approx(0.9)
-    assert torch.allclose(1 / answer.disparity[3], own[..., 2], rtol=1e-4)
-    # The pictures and the seed say nothing.
-    other = control.predict(window(seed=5), seed=9, prior=prior)
-    assert torch.equal(other.point_map, answer.point_map)
-
-
-def test_the_control_without_evidence_is_flat():
-    control = ControlPredictor(stub())
-    for prior in (None, replace(slab(), mask=torch.zeros(4, *SIZE, dtype=torch.bool))):
-        answer = control.predict(window(), seed=0, prior=prior)
-        depth = 1 / answer.disparity
-        assert float(depth.std()) < 1e-6
-        assert torch.isfinite(answer.point_map).all()
-
-
-def test_evidence_of_all_windows_is_remembered():
-    prior = slab()
-    watched = WatchedPredictor(stub())
-    assert isinstance(watched, Predictor)
-    assert watched.predict(window(), seed=0, prior=prior) is ANSWER
-    narrow = prior.mask.clone()
-    narrow[:, :, 20:] = False
-    watched.predict(window(start=2), seed=0, prior=replace(prior, mask=narrow))
-    assert set(watched.depth) == set(range(6))
-    assert torch.equal(torch.isfinite(watched.depth[0]), prior.mask[0])
-    assert torch.equal(
-        torch.isfinite(watched.depth[2]), prior.mask[2]
-    )  # what one window left out, another had
-    assert torch.equal(torch.isfinite(watched.depth[5]), narrow[3])
-    assert float(watched.depth[0][16, 30]) == 4
-
-
-# The whole way ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from geo4d.errors import InputError
 from geo4d.evaluation.benchmarks import BENCHMARKS
 from geo4d.evaluation.run import evaluate
 from geo4d.evaluation.settings import EvaluationSettings, with_benchmark_options
-from geo4d.formats.cameras import save_cam, save_tum
-from geo4d.formats.images import save_dpt, save_image, save_png16
+from geo4d.formats.cameras import save_tum
+from geo4d.formats.images import save_image, save_png16
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig
 from geo4d.models.geometrycrafter.pipeline import network_size
+from tests.support.writers import save_cam, save_dpt
 
 H, W = 20, 30
 

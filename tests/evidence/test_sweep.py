@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from geo4d.evidence.cost import SweepConfig, _box, _correlate, _patch_statistics, relative_projections
-from geo4d.evidence.smooth import semi_global
-from geo4d.evidence.sweep import _enlarged, _refine, _shrunk, choose_neighbours, plane_sweep
+from geo4d.evidence.cost import SweepConfig, relative_projections
+from geo4d.evidence.sweep import _enlarged, _refine, choose_neighbours, plane_sweep
 
 
 def within(disparity, depth, ratio=1.25):
@@ -58,17 +57,6 @@ def test_small_pictures_are_searched_as_they_are(make_room):
     ]
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
-
-
-def test_a_shrunk_projection_names_the_same_point():
-    generator = torch.Generator().manual_seed(0)
-    projections = torch.rand(1, 2, 3, 4, generator=generator, dtype=torch.float64) + torch.eye(3, 4)
-    grey, smaller = _shrunk(torch.rand(3, 7, 10), projections, 2)
-    assert grey.shape == (3, 4, 5)
-    at = torch.tensor([3.0, 5.0, 1.0, 0.4], dtype=torch.float64)  # pixel 3, 5 at disparity 0.4
-    half = torch.tensor([1.5, 2.5, 1.0, 0.4], dtype=torch.float64)
-    full, small = projections @ at, smaller @ half
-    torch.testing.assert_close(full[..., :2] / full[..., 2:], 2 * small[..., :2] / small[..., 2:])
 
 
 def test_enlarged_maps_keep_to_the_edges_of_the_picture():
@@ -155,51 +143,6 @@ def test_scale_of_the_world_is_the_unit_of_depth(make_room):
     b, confidence_b = plane_sweep(scene.rgb, scene.intrinsics, scaled, disparities=(8.0, 80.0, 16))
     torch.testing.assert_close(a, 10 * b, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(confidence_a, confidence_b, rtol=1e-2, atol=1e-3)
-
-
-def test_box_is_the_mean_over_the_part_inside():
-    maps = torch.rand(2, 7, 9)
-    expected = torch.nn.functional.avg_pool2d(maps[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
-    torch.testing.assert_close(_box(maps, 5), expected)
-
-
-def test_correlation_of_a_picture_with_itself_is_one():
-    config = SweepConfig(texture_floor=1e-6)
-    picture = torch.rand(12, 14)
-    ys, xs = torch.meshgrid(torch.arange(12) + 0.5, torch.arange(14) + 0.5, indexing="ij")
-    base = torch.stack([xs / 7 - 1, ys / 6 - 1, torch.ones_like(xs)]).reshape(3, -1)
-    mean, spread = _patch_statistics(picture, config)
-    score = _correlate(picture, base, torch.zeros(3), torch.ones(2, 1), picture, mean, spread, config)
-    torch.testing.assert_close(score, torch.ones_like(score), atol=2e-3, rtol=0)
-
-
-def test_semi_global_matches_a_plain_scan():
-    config = SweepConfig()
-    cost = torch.rand(1, 5, 4, 6)
-    grey = torch.rand(1, 4, 6)
-
-    def path(cost, grey, dy, dx):  # cost [D,H,W]
-        planes, height, width = cost.shape
-        out = cost.clone()
-        rows = range(height) if dy >= 0 else range(height - 1, -1, -1)
-        columns = range(width) if dx >= 0 else range(width - 1, -1, -1)
-        for y in rows:
-            for x in columns:
-                y0, x0 = y - dy, x - dx
-                if not (0 <= y0 < height and 0 <= x0 < width):
-                    continue
-                before = out[:, y0, x0]
-                edge = 1 + 2 * float((grey[y, x] - grey[y0, x0]).abs()) / config.edge_scale
-                jump = max(config.smooth_large / edge, 1.5 * config.smooth_small)
-                for d in range(planes):
-                    options = [before[d], before.min() + jump]
-                    options += [before[k] + config.smooth_small for k in (d - 1, d + 1) if 0 <= k < planes]
-                    out[d, y, x] = cost[d, y, x] + min(options) - before.min()
-        return out
-
-    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
-    expected = sum(path(cost[0], grey[0], dy, dx) for dy, dx in steps) / 8
-    torch.testing.assert_close(semi_global(cost, grey, config)[0], expected)
 
 
 def test_neighbours_have_parallax_and_lie_on_both_sides(make_room):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from geo4d.geometry.cameras import centred_intrinsics
-from geo4d.geometry.poses import se3_exp
 from geo4d.types import Reconstruction
+from tests.support.poses import se3_exp
 
 SIZE = (18, 25)
 

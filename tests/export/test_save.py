@@ -7,8 +7,8 @@ import torch
 from geo4d.apps.commands.export import parse_frames
 from geo4d.errors import OutputError
 from geo4d.export import ExportConfig, conventions, save
-from geo4d.geometry.poses import se3_exp
 from tests.readers_of_targets import first_camera
+from tests.support.poses import se3_exp
 
 KEEP_ALL = ExportConfig(min_confidence=0, edge_step=0)
 

@@ -7,18 +7,15 @@ from geo4d.errors import InputError
 from geo4d.formats.images import (
     load_dpt,
     load_exr,
-    load_flo,
     load_image,
     load_pfm,
     load_png16,
-    save_dpt,
     save_exr,
-    save_flo,
     save_image,
     save_mask,
-    save_pfm,
     save_png16,
 )
+from tests.support.writers import save_dpt, save_pfm
 
 
 def test_images_round_trip(tmp_path, rng) -> None:
@@ -98,20 +95,17 @@ def test_pfm_round_trip_and_both_byte_orders(tmp_path, rng, shape) -> None:
     np.testing.assert_array_equal(load_pfm(tmp_path / "b.pfm"), image)
 
 
-def test_flo_and_dpt_round_trip(tmp_path, rng) -> None:
-    flow = rng.random((3, 4, 2)).astype(np.float32)
-    save_flo(tmp_path / "f.flo", flow)
-    np.testing.assert_array_equal(load_flo(tmp_path / "f.flo"), flow)
-    save_dpt(tmp_path / "d.dpt", flow[..., 0])
-    np.testing.assert_array_equal(load_dpt(tmp_path / "d.dpt"), flow[..., 0])
-    assert struct.unpack("<fii", (tmp_path / "f.flo").read_bytes()[:12]) == (pytest.approx(202021.25), 4, 3)
+def test_dpt_round_trip(tmp_path, rng) -> None:
+    depth = rng.random((3, 4)).astype(np.float32)
+    save_dpt(tmp_path / "d.dpt", depth)
+    np.testing.assert_array_equal(load_dpt(tmp_path / "d.dpt"), depth)
+    assert struct.unpack("<fii", (tmp_path / "d.dpt").read_bytes()[:12]) == (pytest.approx(202021.25), 4, 3)
 
 
 @pytest.mark.parametrize(
     ("load", "name"),
     [
         (load_pfm, "x.pfm"),
-        (load_flo, "x.flo"),
         (load_dpt, "x.dpt"),
         (load_exr, "x.exr"),
         (load_image, "x.png"),
@@ -130,11 +124,11 @@ def test_declared_size_is_checked_before_allocation(tmp_path) -> None:
     (tmp_path / "huge.pfm").write_bytes(b"Pf\n1000000 1000000\n-1\n" + bytes(16))
     with pytest.raises(InputError, match="truncated"):
         load_pfm(tmp_path / "huge.pfm")
-    (tmp_path / "huge.flo").write_bytes(
+    (tmp_path / "huge.dpt").write_bytes(
         np.float32(202021.25).tobytes() + np.array([2**30, 2**30], "<i4").tobytes()
     )
     with pytest.raises(InputError, match="truncated"):
-        load_flo(tmp_path / "huge.flo")
+        load_dpt(tmp_path / "huge.dpt")
 
 
 def test_published_sample_files(shared_data) -> None:
@@ -147,4 +141,3 @@ def test_published_sample_files(shared_data) -> None:
     disparity = load_pfm(shared_data / "data/flyingthings3d-pfm-sample/disp1.pfm")
     assert disparity.shape == (540, 960)
     assert disparity.min() == pytest.approx(1.13, abs=0.01)
-    assert load_flo(shared_data / "data/flow-format-sample/00001_flow.flo").shape == (50, 50, 2)

@@ -10,7 +10,8 @@ from geo4d.geometry.fit import (
     fit_similarity,
     fit_similarity_robust,
 )
-from geo4d.geometry.poses import inverse, se3_exp, similarity, similarity_parts, transform
+from geo4d.geometry.poses import inverse, similarity, similarity_parts, transform
+from tests.support.poses import se3_exp
 
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 2)])

@@ -8,10 +8,10 @@ from geo4d.geometry.maps import (
     depth_to_disparity,
     disparity_to_depth,
     normals,
-    point_map_to_depth,
     ray_map_to_cameras,
 )
-from geo4d.geometry.poses import relative, se3_exp
+from geo4d.geometry.poses import relative
+from tests.support.poses import se3_exp
 
 K = centred_intrinsics(torch.tensor(30.0), (24, 32))
 
@@ -54,13 +54,6 @@ def test_parallel_rays_give_a_finite_camera() -> None:
     rays = torch.zeros(1, 4, 4, 6)
     rays[..., 2] = 1
     assert torch.isfinite(ray_map_to_cameras(rays)).all()
-
-
-def test_depth_of_point_maps_is_z() -> None:
-    points = torch.tensor([[[0.0, 1.0, 2.0], [0.0, 0.0, -1.0]]])
-    depth = point_map_to_depth(points)
-    assert depth[0, 0] == 2
-    assert depth[0, 1].isnan()
 
 
 def test_normals_of_a_slanted_plane() -> None:

@@ -8,9 +8,8 @@ from geo4d.cameras.solve import fit_cameras
 from geo4d.errors import CheckpointError, MissingExtraError
 from geo4d.geometry.cameras import project
 from geo4d.geometry.poses import relative, transform
-from geo4d.tracks.follow import track_points
 from geo4d.tracks.learned import DiskLightGlueMatcher, LightGlueMatcher
-from geo4d.tracks.matches import Matcher, Matches, mix_tracks, tracks_from_matches
+from geo4d.tracks.matches import Matcher, Matches, tracks_from_matches
 from geo4d.tracks.sift import SiftMatcher
 
 
@@ -84,20 +83,6 @@ def test_sift_follows_a_wide_turn(make_room):
     assert (error < 2).double().mean() > 0.9
     tracks = tracks_from_matches(scene.rgb, matcher)
     assert not tracks.starts_shot[1:].any()
-
-
-def test_two_sources_lie_side_by_side(make_room):
-    scene = make_room(num_frames=5, size=(96, 128), focal=100.0)
-    followed = track_points(scene.rgb)
-    matched = tracks_from_matches(scene.rgb, ExactMatcher(scene))
-    mixed = mix_tracks(followed, matched, least_length=5)
-    whole = torch.bincount(matched.track) >= 5
-    assert mixed.num_tracks == followed.num_tracks + int(whole.sum())
-    assert torch.equal(mixed.xy[: len(followed.xy)], followed.xy)
-    order = mixed.track * 5 + mixed.frame
-    assert (order[1:] > order[:-1]).all()
-    with pytest.raises(ValueError, match="expected tracks of 5 frames"):
-        mix_tracks(followed, track_points(scene.rgb[:3]))
 
 
 def test_masked_regions_hold_no_matches(make_room):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from geo4d.geometry.cameras import centred_intrinsics
-from geo4d.geometry.poses import se3_exp
 from geo4d.training.data import TrainingClip
+from tests.support.poses import se3_exp
 
 
 @dataclass(frozen=True)

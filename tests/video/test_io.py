@@ -14,7 +14,6 @@ from geo4d.video.containers import VideoFile
 from geo4d.video.frames import list_frames
 from geo4d.video.io import Video, fit_size
 from geo4d.video.pictures import PictureFile
-from geo4d.video.sniff import sniff_container
 
 
 def pictures(num_frames, height=48, width=64):
@@ -194,26 +193,6 @@ def test_flipped_bytes_never_pass_silently_nor_crash(tmp_path):
     assert reference.shape[0] == 40
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "empty"),
-        (b"hello, this is a letter\n" * 20, "it is text"),
-        (b"#EXTM3U\n#EXTINF:10,\nhttp://127.0.0.1:9/x.ts\n", "playlist"),
-        (b"ffconcat version 1.0\nfile other.mp4\n", "concatenation script"),
-        (b"\x00" * 1000, "unknown content"),
-        (b"ID3" + b"\x00" * 100, "audio"),
-        (b"\x00\x00\x00\x20ftypisom" + b"\x00" * 100, "holds no index"),
-    ],
-)
-def test_what_is_no_video_is_refused_in_one_line(tmp_path, content, message):
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=message) as caught:
-        Video(path)
-    assert "\n" not in str(caught.value)
-
-
 def test_playlists_open_no_other_file(tmp_path, monkeypatch):
     encode(tmp_path / "other.mp4", pictures(5))
     opened = []
@@ -353,13 +332,6 @@ def test_a_frame_read_at_two_sizes_is_decoded_once(tmp_path, monkeypatch):
             whole, small = video.read([t]), video.read([t], (16, 24))
             assert whole.shape != small.shape
     assert decoded == list(range(6))
-
-
-def test_sniffing_accepts_only_containers():
-    assert sniff_container(b"\x00\x00\x00\x18ftypmp42") == "mp4"
-    assert sniff_container(b"#EXTM3U\n#EXT-X-VERSION:3\n") is None
-    assert sniff_container(b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n") is None
-    assert sniff_container(b"<?xml version='1.0'?><MPD></MPD>") is None
 
 
 def test_index_out_of_range(tmp_path):

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from geo4d.datasets.base import Reader, Sequence, missing
-from geo4d.datasets.pieces import float16_png, known_depth, map_frames, map_size, rgb_frames
+from geo4d.datasets.pieces import find_below, float16_png, known_depth, map_frames, map_size, rgb_frames
 from geo4d.errors import InputError
 from geo4d.formats.images import load_image
 
@@ -35,17 +35,7 @@ def _find(root: Path) -> dict[str, Path]:
     def is_sequence(path: Path) -> bool:
         return path.name.endswith("_left") and (path / "images").is_dir()
 
-    if is_sequence(root):
-        return {root.name: root}
-    found: dict[str, Path] = {}
-    for base in (root, *(root / split for split in SPLITS)):
-        if base.is_dir():
-            found |= {
-                (path.name if base == root else f"{base.name}/{path.name}"): path
-                for path in sorted(base.iterdir())
-                if is_sequence(path)
-            }
-    return found
+    return find_below(root, SPLITS, is_sequence)
 
 
 @lru_cache(maxsize=4)

@@ -18,7 +18,7 @@ import numpy as np
 
 from geo4d.datasets.base import Reader, Sequence, missing
 from geo4d.datasets.pieces import (
-    constant_intrinsics,
+    centred_field_of_view,
     exr_map,
     known_depth,
     load_json,
@@ -64,7 +64,7 @@ def _load(path: Path, name: str) -> Sequence:
         )
     facts = load_json(path)
     try:
-        focal = width / 2 / np.tan(np.deg2rad(float(facts["fltFov"])) / 2)
+        angle = np.deg2rad(float(facts["fltFov"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"expected a number fltFov in {path}, got {facts!r}") from error
     c2w = np.tile(np.eye(4), (len(VIEWS), 1, 1))
@@ -77,9 +77,7 @@ def _load(path: Path, name: str) -> Sequence:
         size=(height, width),
         rgb=rgb_frames(frames),
         depth=depth,
-        intrinsics=constant_intrinsics(
-            len(VIEWS), focal, focal, width / 2, height / 2, integer_centres=False
-        ),
+        intrinsics=centred_field_of_view(len(VIEWS), angle, (height, width)),
         c2w=c2w,
         scale_kind="scale",
         depth_source="rendered",

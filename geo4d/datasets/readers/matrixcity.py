@@ -21,7 +21,7 @@ import numpy as np
 
 from geo4d.datasets.base import Reader, Sequence, missing
 from geo4d.datasets.pieces import (
-    constant_intrinsics,
+    centred_field_of_view,
     exr_map,
     known_depth,
     load_json,
@@ -110,8 +110,6 @@ def _load(folder: Path, name: str) -> Sequence:
     depth = map_frames(
         depth_files, lambda path: known_depth(exr_map(path, "R", "Y", "Z") / 100, sky_from=SKY_VALUE / 100)
     )
-    height, width = map_size(depth)
-    focal = width / 2 / np.tan(angle / 2)
     c2w = np.stack([stored[number] for number in files])
     c2w[:, :3, :3] *= 100
     c2w[:, 3] = [0, 0, 0, 1]
@@ -120,12 +118,10 @@ def _load(folder: Path, name: str) -> Sequence:
         name=name,
         dataset="matrixcity",
         times_s=times_s,
-        size=(height, width),
+        size=map_size(depth),
         rgb=rgb_frames([pair[0] for pair in files.values()]),
         depth=depth,
-        intrinsics=constant_intrinsics(
-            len(files), focal, focal, width / 2, height / 2, integer_centres=False
-        ),
+        intrinsics=centred_field_of_view(len(files), angle, map_size(depth)),
         c2w=opengl_to_opencv(torch.from_numpy(c2w)).numpy(),
         depth_source="rendered",
         pose_source="rendered",

@@ -21,6 +21,7 @@ import numpy as np
 
 from geo4d.datasets.base import Reader, Sequence, missing
 from geo4d.datasets.pieces import (
+    find_below,
     frame_numbers,
     known_depth,
     list_files,
@@ -43,17 +44,7 @@ def _find(root: Path) -> dict[str, Path]:
     def is_sequence(path: Path) -> bool:
         return (path / "rgbs").is_dir() and ((path / "anno.npz").is_file() or (path / "depths").is_dir())
 
-    if is_sequence(root):
-        return {root.name: root}
-    found: dict[str, Path] = {}
-    for base in (root, *(root / split for split in ("train", "val", "test", "sample"))):
-        if base.is_dir():
-            found |= {
-                (path.name if base == root else f"{base.name}/{path.name}"): path
-                for path in sorted(base.iterdir())
-                if is_sequence(path)
-            }
-    return found
+    return find_below(root, ("train", "val", "test", "sample"), is_sequence)
 
 
 def _depth(path: Path) -> np.ndarray:

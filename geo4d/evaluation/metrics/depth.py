@@ -89,6 +89,22 @@ def depth_sums(
     return torch.stack([row.double().sum((-2, -1)) for row in rows], dim=-1)
 
 
+def grouped(
+    sums: Float[Tensor, "T n"], average: Average
+) -> tuple[Float[Tensor, "K n"], Float[Tensor, "G n"]]:
+    """The frames with a valid pixel, and what means are taken over: all of them as one, or each for itself.
+
+    Args:
+        sums: per frame; the first column counts the valid pixels.
+    Raises:
+        DegenerateInput: no valid reference pixel.
+    """
+    filled = sums[sums[:, 0] > 0]
+    if filled.shape[0] == 0:
+        raise DegenerateInput("no valid reference pixel")
+    return filled, filled.sum(0, keepdim=True) if average == "pixel" else filled
+
+
 def depth_scores(sums: Float[Tensor, "T 12"], *, average: Average = "pixel") -> DepthScores:
     """All depth metrics of one sequence from the ``depth_sums`` of its frames.
 
@@ -99,10 +115,7 @@ def depth_scores(sums: Float[Tensor, "T 12"], *, average: Average = "pixel") -> 
         DegenerateInput: no valid reference pixel.
     Source: ``frame`` is the averaging of GeometryCrafter's released evaluation, ``pixel`` that of Geo4D's.
     """
-    filled = sums[sums[:, 0] > 0]
-    if filled.shape[0] == 0:
-        raise DegenerateInput("no valid reference pixel")
-    groups = filled.sum(0, keepdim=True) if average == "pixel" else filled
+    filled, groups = grouped(sums, average)
     shares = (groups[:, 9:] / groups[:, :1]).mean(0).tolist()
     seen = groups[groups[:, 1] > 0]
     names = ("abs_rel", "sq_rel", "rmse", "rmse_log", "silog", "log10", "irmse")

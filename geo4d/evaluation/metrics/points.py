@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geo4d.evaluation.l1 import DegenerateInput
-from geo4d.evaluation.metrics.depth import Average
+from geo4d.evaluation.metrics.depth import Average, grouped
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,7 @@ def point_scores(sums: Float[Tensor, "T 4"], *, average: Average = "frame") -> P
         DegenerateInput: no valid reference pixel.
     Source: Rel^p and delta^p of GeometryCrafter, Table 1.
     """
-    filled = sums[sums[:, 0] > 0]
-    if filled.shape[0] == 0:
-        raise DegenerateInput("no valid reference pixel")
-    groups = filled.sum(0, keepdim=True) if average == "pixel" else filled
+    filled, groups = grouped(sums, average)
     seen = groups[groups[:, 1] > 0]
     return PointScores(
         point_rel=float((seen[:, 2] / seen[:, 1]).mean()) if seen.shape[0] else None,

@@ -48,6 +48,11 @@ def aligned_depth(
 def score_depth(
     predicted: Predicted, row: dict[int, int], sequence: Sequence, protocol: Protocol, warnings: list[str]
 ) -> dict[str, float | None]:
+    """Depth metrics of one sequence after the protocol's alignment; what is odd is appended to ``warnings``.
+
+    Args:
+        row: frame of the sequence -> row of the prediction.
+    """
     settings = protocol.depth
     assert settings is not None
     assert sequence.depth is not None

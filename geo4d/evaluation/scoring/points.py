@@ -15,6 +15,11 @@ from geo4d.geometry.cameras import resize_intrinsics, unproject
 def score_points(
     predicted: Predicted, row: dict[int, int], sequence: Sequence, settings: PointProtocol
 ) -> dict[str, float | None]:
+    """Metrics of camera-frame point maps after the protocol's alignment.
+
+    Args:
+        row: frame of the sequence -> row of the prediction.
+    """
     assert sequence.depth is not None
     assert sequence.intrinsics is not None
 

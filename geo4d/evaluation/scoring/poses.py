@@ -18,6 +18,12 @@ def score_poses(
     degenerate: dict[str, str],
     warnings: list[str],
 ) -> dict[str, float | None]:
+    """Errors of the cameras after a Sim(3); empty where they cannot be scored, which ``degenerate`` then says.
+
+    Args:
+        row: frame of the sequence -> row of the prediction.
+        degenerate, warnings: are appended to.
+    """
     assert protocol.poses is not None
     assert sequence.c2w is not None
     assert predicted.c2w is not None

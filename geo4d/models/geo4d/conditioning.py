@@ -55,6 +55,7 @@ class TowerBlock(nn.Module):
         self.feed_out = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Float[Tensor, "N L D"], *, causal: bool) -> Float[Tensor, "N L D"]:
+        """One layer; with ``causal`` a token sees only those before it."""
         qkv = self.to_qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1))
         x = x + self.to_out(attention(*qkv.unbind(2), causal=causal))
         return x + self.feed_out(F.gelu(self.feed_in(self.norm2(x))))
@@ -74,6 +75,7 @@ class TextTower(nn.Module):
         self.norm_out = LayerNorm(width)
 
     def forward(self, token_ids: Int[Tensor, "N L"]) -> Float[Tensor, "N L D"]:
+        """Features of all L tokens, the last norm included."""
         x = self.token_embedding(token_ids) + self.positional_embedding
         for block in self.blocks:
             x = block(x, causal=True)
@@ -165,6 +167,7 @@ class ResamplerLayer(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "N L D"], queries: Float[Tensor, "N Q D"]
     ) -> Float[Tensor, "N Q D"]:
+        """Queries after they have looked at the tokens and at themselves."""
         tokens, normed = self.norm_tokens(tokens), self.norm_queries(queries)
         q = self.to_q(normed).unflatten(-1, (self.num_heads, -1))
         k, v = self.to_kv(torch.cat([tokens, normed], dim=1)).chunk(2, dim=-1)
@@ -226,6 +229,7 @@ class ContextConstants:
     image: Float[Tensor, "1 Q D"]
 
     def to(self, device: torch.device | str) -> "ContextConstants":
+        """The same on another device."""
         return ContextConstants(self.text.to(device), self.empty_text.to(device), self.image.to(device))
 
 

@@ -118,6 +118,7 @@ class DecodedPoints:
 
     @property
     def valid(self) -> Bool[Tensor, "T H W"]:
+        """True where the point is neither sky nor too far."""
         return ~(self.sky | self.far)
 
 

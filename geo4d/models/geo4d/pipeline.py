@@ -3,29 +3,28 @@
 Shapes: B windows, T frames, H W pixels, h w latent pixels, L context tokens.
 """
 
-import hashlib
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.diffusion.denoiser import denoise_from_v
-from geo4d.diffusion.samplers import gaussian_noise, sample_ddim
+from geo4d.diffusion.samplers import sample_ddim
 from geo4d.diffusion.schedules import make_ddim_table, make_schedule
-from geo4d.errors import CheckpointError, ResourceError, is_out_of_memory
+from geo4d.errors import CheckpointError
 from geo4d.models.base import PredictorInfo, require_multiple
+from geo4d.models.chunks import Chunks
 from geo4d.models.devices import DTYPES, OnDevice, default_device, default_dtype
-from geo4d.models.geo4d import modalities
 from geo4d.models.geo4d.conditioning import ContextConstants, ImageTower, Resampler
 from geo4d.models.geo4d.config import Geo4DConfig
+from geo4d.models.geo4d.noise import WindowNoise, draw_noise
 from geo4d.models.geo4d.options import PRESETS, WINDOW_LENGTH, Geo4DOptions
+from geo4d.models.geo4d.reading import DecodedMaps, read_maps
 from geo4d.models.geo4d.unet import ContextKeys, UNet
 from geo4d.models.geo4d.vae import VAE, sample_moments
 from geo4d.models.geo4d.weights import make_parts
@@ -36,39 +35,6 @@ from geo4d.models.store.sources import GEO4D_LICENCE
 from geo4d.types import Prediction, PriorMaps, Window
 from geo4d.video.resize import plan_size
 from geo4d.video.windows import padded_indices
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class WindowNoise:
-    """All random numbers of one window, standard normal.
-
-    Attributes:
-        posterior: for the colour latent.
-        first: the first latent.
-        steps: what each step adds when eta > 0.
-    """
-
-    posterior: Float[Tensor, "T C h w"]
-    first: Float[Tensor, "C2 T h w"]
-    steps: Float[Tensor, "S C2 T h w"] | None = None
-
-
-@dataclass(frozen=True)
-class DecodedMaps:
-    """Decoded, still normalised maps of one window.
-
-    Attributes:
-        point_map: three coordinates and the raw uncertainty.
-        ray_direction, ray_moment: as decoded; directions are not of unit length.
-        disparity: mean of the decoded channels.
-    """
-
-    point_map: Float[Tensor, "T H W 4"]
-    ray_direction: Float[Tensor, "T H W 3"]
-    ray_moment: Float[Tensor, "T H W 3"]
-    disparity: Float[Tensor, "T H W"]
 
 
 class Geo4DPredictor:
@@ -116,12 +82,11 @@ class Geo4DPredictor:
             module.to(home)
         self._denoiser: Callable[..., Tensor] = torch.compile(unet) if self.options.compile else unet
         self._constant_keys: list[ContextKeys] = []
-        # Largest number of items per call; halved when memory runs out.
-        self._chunks = {
-            "encode": self.options.encode_chunk,
-            "decode": self.options.decode_chunk,
-            "sample": 2**20,
-        }
+        self._chunks = Chunks(
+            {"encode": self.options.encode_chunk, "decode": self.options.decode_chunk, "sample": 2**20},
+            self.device,
+            "use --model-option preset=low-memory, a smaller max_area, or --dtype bfloat16",
+        )
         self.info = PredictorInfo(
             name="geo4d",
             description="Geo4D: points, rays and disparity of 16 frames by a video diffusion network",
@@ -193,7 +158,7 @@ class Geo4DPredictor:
         multiple = self.config.vae.downsampling * 2 ** (len(self.config.unet.channel_mult) - 1)
         size = require_multiple(windows[0], multiple)
         pictures = torch.stack([self._pad(window.rgb.float()) for window in windows])
-        noises = [self.draw_noise(seed, window.index, size) for window in windows]
+        noises = [self._draw_noise(seed, window.index, size) for window in windows]
         fps = torch.tensor([self._fps_number(window) for window in windows])
         colour = torch.cat([self.encode(p, n) for p, n in zip(pictures, noises, strict=True)])
         latents = self.sample(colour, self._conditions(pictures), fps, noises)
@@ -209,22 +174,24 @@ class Geo4DPredictor:
         fps = window.fps if self.options.fps is None else self.options.fps
         return max(int(fps), 1)
 
-    def draw_noise(
-        self, seed: int, window_index: int, size: tuple[int, int], num_frames: int = WINDOW_LENGTH
-    ) -> WindowNoise:
-        """All noise of a window, from seed and index alone, drawn on the CPU: the same on every device."""
-        digest = hashlib.sha256(f"{seed}/{window_index}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        factor = self.config.vae.downsampling
-        height, width = size[0] // factor, size[1] // factor
-        latent = self.config.vae.latent_channels
-        first_shape = (self.config.unet.out_channels, num_frames, height, width)
-        posterior = gaussian_noise((num_frames, latent, height, width), generator, "cpu")
-        first = gaussian_noise(first_shape, generator, "cpu")
-        steps = None
-        if self.options.eta > 0:
-            steps = gaussian_noise((self.options.num_steps + 1, *first_shape), generator, "cpu")
-        return WindowNoise(posterior, first, steps)
+    def _draw_noise(self, seed: int, window_index: int, size: tuple[int, int]) -> WindowNoise:
+        num_steps = self.options.num_steps if self.options.eta > 0 else None
+        return draw_noise(seed, window_index, self.config, size, num_steps=num_steps)
+
+    def read(self, maps: DecodedMaps, window: Window, seed: int) -> Prediction:
+        """Decoded maps to a prediction; see ``reading.read_maps``."""
+        return read_maps(
+            maps,
+            window,
+            seed=seed,
+            sky_tolerance=self.options.sky_tolerance,
+            provenance={
+                "predictor": self.info.name,
+                "weights_sha256": self.info.weights_sha256,
+                "options": asdict(self.options),
+                "dtype": str(self.dtype).removeprefix("torch."),
+            },
+        )
 
     @torch.no_grad()
     def encode(self, rgb: Float[Tensor, "T H W 3"], noise: WindowNoise) -> Float[Tensor, "1 C T h w"]:
@@ -235,7 +202,7 @@ class Geo4DPredictor:
         """
         pictures = rearrange(rgb * 2.0 - 1.0, "t h w c -> t c h w")
         with self._at_work(self.vae):
-            moments = self._in_chunks(
+            moments = self._chunks.run(
                 "encode", lambda x: self.vae.moments(x.to(self.device)).float(), pictures
             )
         draw = noise.posterior if self.options.posterior == "sample" else None
@@ -283,7 +250,7 @@ class Geo4DPredictor:
         frames = rearrange(pictures, "b t h w c -> (b t) c h w")
         with self._at_work(self.image_tower), self._at_work(self.resampler):
             tower = self.image_tower
-            tokens = self._in_chunks("encode", lambda x: tower(x.to(self.device)), frames)
+            tokens = self._chunks.run("encode", lambda x: tower(x.to(self.device)), frames)
             tokens = rearrange(tokens, "(b t) l c -> b t l c", b=pictures.shape[0])
             return self.resampler(tokens).float()
 
@@ -343,7 +310,7 @@ class Geo4DPredictor:
             return sample_ddim(denoise, first[chosen].to(self.device), table, step_noise, on_step)
 
         with self._at_work(self.unet):
-            return self._in_chunks("sample", run, indices)
+            return self._chunks.run("sample", run, indices)
 
     @torch.no_grad()
     def decode(self, latent: Float[Tensor, "1 C2 T h w"]) -> DecodedMaps:
@@ -358,7 +325,7 @@ class Geo4DPredictor:
             def to_host(z: Tensor) -> Tensor:
                 return rearrange(decode(z.to(self.device)).float(), "t c h w -> t h w c").cpu()
 
-            return self._in_chunks("decode", to_host, groups[group])
+            return self._chunks.run("decode", to_host, groups[group])
 
         with self._at_work(point_vae):
             point_map = chunked(point_vae.decode_with_uncertainty, "point_map")
@@ -368,89 +335,8 @@ class Geo4DPredictor:
             disparity = chunked(vae.decode, "disparity").mean(-1)
         return DecodedMaps(point_map, direction, moment, disparity)
 
-    def read(self, maps: DecodedMaps, window: Window, seed: int) -> Prediction:
-        """Decoded maps to a prediction, padding removed.
-
-        NaN or infinity never gets through: the pixels become invalid, a modality without a mask of its own is left
-        out, and ``provenance["not_finite"]`` says what happened, as ``predict.mask_nonfinite`` does.
-        """
-        kept = slice(0, window.num_frames)
-        points = modalities.decode_point_map(maps.point_map[kept], self.options.sky_tolerance)
-        finite = torch.isfinite(maps.point_map[kept]).all(-1)
-        disparity = modalities.decode_disparity(maps.disparity[kept])
-        rays = torch.cat([maps.ray_direction[kept], maps.ray_moment[kept]], dim=-1)
-        bad = {
-            "point_map": modalities.frames_with_nonfinite(maps.point_map[kept]).tolist(),
-            "disparity": modalities.frames_with_nonfinite(disparity).tolist(),
-            "ray_map": modalities.frames_with_nonfinite(rays).tolist(),
-        }
-        bad = {name: frames for name, frames in bad.items() if frames}
-        not_finite = {}
-        if bad:
-            share = float((~(finite & torch.isfinite(disparity))).float().mean())
-            not_finite = {
-                "not_finite": {
-                    "share_of_pixels": share,
-                    "cameras": ["ray_map"] if "ray_map" in bad else [],
-                    "frames": bad,
-                }
-            }
-        if bad:
-            log.warning("window %d: NaN or infinity in %s; left out", window.index, ", ".join(bad))
-        rays_usable = "ray_map" not in bad
-        return Prediction(
-            frame_indices=window.frame_indices,
-            times_s=window.times_s,
-            window_index=window.index,
-            point_map=torch.where(finite[..., None], points.points, 0.0),
-            point_frame="window",
-            point_scale_kind="scale",
-            point_z_offset=None,
-            # The spread is predicted for normalised coordinates; decoding halves lengths.
-            point_uncertainty=torch.where(finite, points.uncertainty / 2.0, 1e3),
-            disparity=None if "disparity" in bad else disparity,
-            disparity_scale_kind="affine",
-            ray_map=coarse_rays(rays) if rays_usable else None,
-            ray_c2w=modalities.rays_to_cameras(rays[..., :3], rays[..., 3:]) if rays_usable else None,
-            valid=points.valid & finite,
-            sky=points.sky & finite,
-            seed=seed,
-            provenance={
-                "predictor": self.info.name,
-                "weights_sha256": self.info.weights_sha256,
-                "options": asdict(self.options),
-                "dtype": str(self.dtype).removeprefix("torch."),
-                **not_finite,
-            },
-        )
-
-    def _in_chunks(self, stage: str, run: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
-        """``run`` over slices of ``items``; out of memory halves the slices, for all later calls too."""
-        while True:
-            chunk = self._chunks[stage]
-            try:
-                return torch.cat([run(part) for part in items.split(chunk)])
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if min(chunk, len(items)) <= 1:
-                    raise ResourceError(
-                        f"out of memory in the {stage} stage with one item at a time; use --model-option "
-                        "preset=low-memory, a smaller max_area, or --dtype bfloat16"
-                    ) from error
-                self._chunks[stage] = min(chunk, len(items)) // 2
-                log.warning("out of memory: %s stage goes on with chunks of %d", stage, self._chunks[stage])
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-
     def _at_work(self, module: torch.nn.Module) -> "OnDevice":
         return OnDevice(module, self.device, self.options.offload)
-
-
-def coarse_rays(rays: Float[Tensor, "T H W 6"], factor: int = 8) -> Float[Tensor, "T h w 6"]:
-    """Ray map on a coarser grid: means over blocks, directions brought back to unit length."""
-    pooled = F.avg_pool2d(rays.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
-    return torch.cat([F.normalize(pooled[..., :3], dim=-1), pooled[..., 3:]], dim=-1)
 
 
 def load(

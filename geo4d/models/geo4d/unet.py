@@ -74,6 +74,7 @@ class EmbeddingMLP(nn.Module):
         self.proj_out = nn.Linear(out_dim, out_dim)
 
     def forward(self, number: Float[Tensor, " n"]) -> Float[Tensor, "n out"]:
+        """Embedding of a timestep or a frame rate."""
         embedding = sinusoidal_embedding(number, self.dim).to(self.proj_in.weight.dtype)
         return self.proj_out(F.silu(self.proj_in(embedding)))
 
@@ -89,6 +90,7 @@ class TemporalConv(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, (3, 1), padding=(1, 0)) for _ in range(4))
 
     def forward(self, x: Float[Tensor, "N C H W"], num_frames: int) -> Float[Tensor, "N C H W"]:
+        """Four convolutions over time beside a skip; N is windows x ``num_frames``."""
         joint = hidden = _joint(x, num_frames)
         for norm, conv in zip(self.norms, self.convs, strict=True):
             hidden = conv(F.silu(norm(hidden), inplace=True))
@@ -111,6 +113,7 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "N C H W"], embedding: Float[Tensor, "N D"], num_frames: int
     ) -> Float[Tensor, "N C2 H W"]:
+        """Two convolutions over space with the embedding added between them, then those over time."""
         hidden = self.conv_in(F.silu(self.norm_in(x), inplace=True))
         hidden = hidden + self.embedding(F.silu(embedding))[:, :, None, None]
         hidden = self.conv_out(F.silu(self.norm_out(hidden), inplace=True))
@@ -126,6 +129,7 @@ class FeedForward(nn.Module):
         self.proj_out = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
+        """The gated layer on every token; without gradients in blocks of ``FEED_FORWARD_ROWS`` tokens."""
         rows = x.flatten(0, -2)
         if torch.is_grad_enabled() or len(rows) <= FEED_FORWARD_ROWS:
             return self._rows(x)
@@ -154,6 +158,7 @@ class SelfAttention(nn.Module):
         return q, k, v
 
     def forward(self, x: Float[Tensor, "N P D"]) -> Float[Tensor, "N P D"]:
+        """Attention among the P pixels of each frame."""
         return self.to_out(attention(*self.heads(x)))
 
 
@@ -161,6 +166,7 @@ class TemporalSelfAttention(SelfAttention):
     """Self-attention of every pixel over its frames."""
 
     def forward(self, x: Float[Tensor, "B T P D"]) -> Float[Tensor, "B T P D"]:
+        """Attention among the T frames at each pixel."""
         b, t, p, d = x.shape
         q, k, v = (y.permute(0, 2, 1, 3, 4).reshape(b * p, t, self.num_heads, -1) for y in self.heads(x))
         out = attention(q, k, v).reshape(b, p, t, d).transpose(1, 2)
@@ -201,6 +207,12 @@ class CrossAttention(nn.Module):
         num_frames: int,
         per_frame: bool,
     ) -> Float[Tensor, "N P D"]:
+        """Pixels look at text and picture tokens.
+
+        Args:
+            keys: keys and values of the text, then of the picture.
+            per_frame: the picture tokens are those of each frame rather than of the window.
+        """
         n, p, _ = x.shape
         batch = n // num_frames
         query = self.to_q(x).unflatten(-1, (self.num_heads, -1))
@@ -235,6 +247,7 @@ class SpatialBlock(nn.Module):
         num_frames: int,
         per_frame: bool,
     ) -> Float[Tensor, "N P D"]:
+        """Self-attention, cross-attention, feed-forward, each beside a skip; arguments as in ``CrossAttention``."""
         x = x + self.self_attention(self.norm_self(x))
         x = x + self.cross_attention(self.norm_cross(x), keys, num_frames, per_frame)
         return x + self.feed(self.norm_feed(x))
@@ -254,6 +267,11 @@ class SpatialTransformer(nn.Module):
     def forward(
         self, x: Float[Tensor, "N C H W"], keys: list[tuple[Tensor, ...]], num_frames: int, per_frame: bool
     ) -> Float[Tensor, "N C H W"]:
+        """All blocks on the pixels of each frame, beside a skip.
+
+        Args:
+            keys: for each block what its cross-attention looks at.
+        """
         n, c, h, w = x.shape
         tokens = self.proj_in(self.norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c))
         for block, block_keys in zip(self.blocks, keys, strict=True):
@@ -274,6 +292,7 @@ class TemporalBlock(nn.Module):
         self.feed = FeedForward(dim)
 
     def forward(self, x: Float[Tensor, "B T P D"]) -> Float[Tensor, "B T P D"]:
+        """Attention over time twice, then feed-forward, each beside a skip."""
         x = x + self.first_attention(self.norm_first(x))
         x = x + self.second_attention(self.norm_second(x))
         return x + self.feed(self.norm_feed(x))
@@ -291,6 +310,7 @@ class TemporalTransformer(nn.Module):
         self.proj_out = nn.Linear(inner, channels)
 
     def forward(self, x: Float[Tensor, "N C H W"], num_frames: int) -> Float[Tensor, "N C H W"]:
+        """All blocks on the frames at each pixel, beside a skip."""
         tokens = self.proj_in(self.norm(_joint(x, num_frames)).permute(0, 2, 3, 1))
         for block in self.blocks:
             tokens = block(tokens)
@@ -305,6 +325,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H2 W2"]:
+        """Twice the height and width."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -335,6 +356,7 @@ class Stage(nn.Module):
         num_frames: int,
         per_frame: bool,
     ) -> Float[Tensor, "N C2 H2 W2"]:
+        """Residual block, transformers over space and time where the stage has them, then its change of size."""
         x = self.residual(x, embedding, num_frames)
         if self.spatial is not None and self.temporal is not None:
             x = self.spatial(x, keys, num_frames, per_frame)
@@ -358,6 +380,7 @@ class MiddleStage(nn.Module):
         num_frames: int,
         per_frame: bool,
     ) -> Float[Tensor, "N C H W"]:
+        """The stage with the smallest maps; sizes stay."""
         x = self.first(x, embedding, keys, num_frames, per_frame)
         return self.second(x, embedding, num_frames)
 

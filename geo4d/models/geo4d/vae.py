@@ -26,6 +26,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H W"]:
+        """Two convolutions beside a skip."""
         hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
         hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
         return self.skip(x) + hidden
@@ -43,6 +44,7 @@ class PixelAttention(nn.Module):
         self.to_out = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        """Attention with one head among all pixels of a picture, beside a skip."""
         n, c, h, w = x.shape
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
         q, k, v = (p(tokens)[:, :, None] for p in (self.to_q, self.to_k, self.to_v))
@@ -60,6 +62,7 @@ class Middle(nn.Module):
         self.second = ResidualBlock(channels, channels)
 
     def forward(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C h w"]:
+        """Residual block, attention, residual block."""
         return self.second(self.attention(self.first(x)))
 
 
@@ -71,6 +74,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H2 W2"]:
+        """Half the height and width; padded at the right and lower border alone, as published."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
@@ -82,6 +86,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H2 W2"]:
+        """Twice the height and width."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -97,6 +102,7 @@ class Level(nn.Module):
         self.resample = nn.Identity() if resample is None else resample
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H2 W2"]:
+        """The residual blocks of one size, then the change of size."""
         for block in self.blocks:
             x = block(x)
         return self.resample(x)
@@ -118,6 +124,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 h w"]:
+        """Moments (means, then log variances) before the last 1 x 1 convolution."""
         x = self.conv_in(x)
         for level in self.levels:
             x = level(x)
@@ -143,12 +150,14 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(before, config.in_channels, 3, padding=1)
 
     def features(self, z: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C2 H W"]:
+        """Features at the size of the picture, before the last norm."""
         hidden = self.middle(self.conv_in(z))
         for level in self.levels:
             hidden = level(hidden)
         return hidden
 
     def picture(self, features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H W"]:
+        """The picture of such features."""
         return self.conv_out(F.silu(self.norm_out(features), inplace=True))
 
 
@@ -164,6 +173,7 @@ class EncoderAdaptor(nn.Module):
         self.conv_out = nn.Conv2d(width, config.in_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        """Maps in the network's normalisation -> input of the picture encoder, as a change of the maps."""
         return x + self.conv_out(F.silu(self.norm_out(self.level(self.conv_in(x))), inplace=True))
 
 
@@ -178,6 +188,7 @@ class DecoderAdaptor(nn.Module):
         self.conv_out = nn.Conv2d(width, config.adaptor_out_channels, 3, padding=1)
 
     def forward(self, features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H W"]:
+        """Raw uncertainty at the size of the picture."""
         return self.conv_out(F.silu(self.norm_out(self.level(features)), inplace=True))
 
 

@@ -53,6 +53,8 @@ def in_parts(
 
 
 class SpatialBlock(nn.Module):
+    """Two convolutions over space beside a skip, without a timestep."""
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(GROUPS, in_channels, eps=1e-6)
@@ -63,12 +65,15 @@ class SpatialBlock(nn.Module):
             self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N c H W"]:
+        """Every frame by itself."""
         hidden = self.conv1(normalise(x, self.norm1))
         hidden = self.conv2(normalise(hidden, self.norm2))
         return hidden + (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x)
 
 
 class TemporalBlock(nn.Module):
+    """Two convolutions over time; the skip is the caller's."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(GROUPS, channels, eps=1e-5)
@@ -102,6 +107,11 @@ class SpaceTimeBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "N C H W"], num_frames: int, at_once: int | None = None
     ) -> Float[Tensor, "N c H W"]:
+        """The block over space, and a learned share of what the block over time adds.
+
+        Args:
+            at_once: frames that the part over space takes together; None takes all.
+        """
         spatial = in_parts(self.spatial_res_block, x, at_once)
         added = self.temporal_res_block(over_time(spatial, num_frames))
         # (1 - a) * spatial + a * (spatial + added), written with one pass over the features.
@@ -126,6 +136,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        """Attention with one head among all pixels of a frame, beside a skip."""
         tokens = normalise(x, self.group_norm, activation=False).flatten(2).transpose(1, 2)
         query, key, value = (project(tokens)[:, None] for project in (self.to_q, self.to_k, self.to_v))
         out = self.to_out[0](F.scaled_dot_product_attention(query, key, value)[:, 0])
@@ -133,6 +144,8 @@ class Attention(nn.Module):
 
 
 class MidBlock(nn.Module):
+    """Blocks over space and time with one attention between the first two."""
+
     def __init__(self, channels: int, num_layers: int) -> None:
         super().__init__()
         self.attentions = nn.ModuleList([Attention(channels)])
@@ -141,6 +154,7 @@ class MidBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "N C H W"], num_frames: int, at_once: int | None = None
     ) -> Float[Tensor, "N C H W"]:
+        """Sizes stay; ``at_once`` as in ``SpaceTimeBlock``."""
         x = self.resnets[0](x, num_frames, at_once)
         # One attention whatever the depth: the published block pairs layers and attentions until one runs out.
         for block, attention in zip(list(self.resnets)[1:], self.attentions, strict=False):
@@ -149,15 +163,20 @@ class MidBlock(nn.Module):
 
 
 class Upsampler(nn.Module):
+    """Twice the height and width by nearest neighbours, then a convolution."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H2 W2"]:
+        """Every frame by itself."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class UpBlock(nn.Module):
+    """Blocks over space and time of one size, then the step to the next larger one."""
+
     def __init__(self, in_channels: int, out_channels: int, num_layers: int, upsample: bool) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
@@ -169,6 +188,7 @@ class UpBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "N C H W"], num_frames: int, at_once: int | None = None
     ) -> Float[Tensor, "N c H2 W2"]:
+        """``at_once`` as in ``SpaceTimeBlock``; sizes stay in a block without an upsampler."""
         for block in self.resnets:
             x = block(x, num_frames, at_once)
         return in_parts(self.upsamplers[0], x, at_once) if hasattr(self, "upsamplers") else x

@@ -35,6 +35,7 @@ class DecodedMaps:
 
     @property
     def valid(self) -> Bool[Tensor, "T H W"]:
+        """True where the decoded mask is positive."""
         return self.mask > 0
 
     @property
@@ -120,6 +121,7 @@ class TangentSums:
 
     @classmethod
     def of(cls, maps: DecodedMaps) -> "TangentSums":
+        """Sums over all pixels of some frames."""
         theta, valid = maps.theta.double(), maps.valid
         return cls(float((theta * valid).sum()), float(valid.sum()), float(theta.sum()), float(theta.numel()))
 

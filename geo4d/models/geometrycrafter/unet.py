@@ -23,6 +23,7 @@ class TimeConv(nn.Conv3d):
     """A (3, 1, 1) convolution run as a 2-D one over (frame, pixel): on a CPU the 3-D kernels of 16-bit types are slow."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """[N, C, T, H, W] -> [N, c, T, H, W], as a convolution of pictures of (frame, pixel)."""
         frames = F.conv2d(input.flatten(3), self.weight[..., 0], self.bias, padding=(1, 0))
         return frames.unflatten(3, tuple(input.shape[3:]))
 

@@ -92,6 +92,11 @@ class PointMapHead(nn.ModuleDict):
     def forward(
         self, features: Float[Tensor, "N C H W"], num_frames: int, at_once: int | None = None
     ) -> Float[Tensor, "N c H W"]:
+        """Channels of the point map from decoder features; the last layer in float32.
+
+        Args:
+            at_once: frames that are worked on together; None takes all.
+        """
         norm = cast(nn.GroupNorm, self["0"])
         parts = features.split(at_once or len(features))
         hidden = torch.cat([self["2"](F.relu(normalise(part, norm, activation=False))) for part in parts])

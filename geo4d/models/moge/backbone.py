@@ -15,6 +15,8 @@ TRAINED_PATCHES = 37
 
 
 class Attention(nn.Module):
+    """Self-attention among all tokens of a picture."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -22,30 +24,39 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Tokens after the attention, without a skip."""
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
         return self.proj(attention(query, key, value))
 
 
 class FeedForward(nn.Module):
+    """Two layers with four times the width between them."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Every token by itself, without a skip."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class LayerScale(nn.Module):
+    """A learned factor of each channel."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((width,), 1e-5))
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Channels times their factors."""
         return x * self.gamma
 
 
 class Block(nn.Module):
+    """One layer of the DINOv2 backbone."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = LayerNorm(width, eps=1e-6)
@@ -56,16 +67,20 @@ class Block(nn.Module):
         self.ls2 = LayerScale(width)
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Attention and feed-forward, each scaled and beside a skip."""
         x = x + self.ls1(self.attn(self.norm1(x)))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 class PatchEmbed(nn.Module):
+    """Tokens of 14 x 14 pixels."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, width, PATCH, stride=PATCH)
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
+        """One token for each patch; sides must be multiples of ``PATCH``."""
         return self.proj(image)
 
 

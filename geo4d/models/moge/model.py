@@ -41,6 +41,8 @@ def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with norms before them, beside a skip."""
+
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
@@ -53,6 +55,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        """Channels and sizes stay."""
         return x + self.layers(x)
 
 

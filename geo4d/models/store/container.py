@@ -14,6 +14,8 @@ from geo4d.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Storage:
+    """One storage of a ``torch.save`` file: what its numbers are, the member that holds them, how many they are."""
+
     dtype: torch.dtype
     key: str
     numel: int
@@ -30,6 +32,11 @@ class TensorFile:
 
     @classmethod
     def open(cls, path: Path) -> "TensorFile":
+        """Map a file and find its members; nothing is unpickled.
+
+        Raises:
+            CheckpointError: not a zip file as ``torch.save`` writes it, or its directory and its members do not agree.
+        """
         try:
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
@@ -76,6 +83,11 @@ class TensorFile:
         return offset
 
     def read(self, name: str) -> bytes:
+        """Bytes of a member.
+
+        Raises:
+            KeyError: no such member.
+        """
         offset, size = self.records[name]
         return bytes(self.buffer[offset : offset + size])
 

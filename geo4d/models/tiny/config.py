@@ -53,6 +53,7 @@ class TinyConfig:
 
     @property
     def latent_channels(self) -> int:
+        """Channels of a latent: disparity, points and rays."""
         return self.disparity_channels + self.point_channels + self.ray_channels
 
     def channels(self, modality: Modality) -> slice:

@@ -40,6 +40,7 @@ class Evidence:
     error: Float[Tensor, "B T"] | None = None
 
     def to(self, device: torch.device | str) -> "Evidence":
+        """The same on another device."""
         error = None if self.error is None else self.error.to(device)
         return Evidence(self.depth.to(device), self.cameras.to(device), error)
 
@@ -187,6 +188,11 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """[N, C, H, W] -> [N, c, H, W].
+
+        Args:
+            embedding: [N, D] of the timestep, which scales and shifts the features; None leaves them.
+        """
         y = self.norm_out(self.conv_in(F.silu(self.norm_in(x))))
         if self.modulate is not None and embedding is not None:
             scale, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -205,6 +211,7 @@ class TemporalConv(nn.Module):
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        """A convolution over the frames at each pixel, beside a skip; [N, C, H, W], N = windows x ``num_frames``."""
         frames, channels, height, width = x.shape
         y = F.silu(self.norm(x)).permute(0, 2, 3, 1)
         y = y.reshape(-1, num_frames, height * width, channels).permute(0, 3, 1, 2)
@@ -231,6 +238,11 @@ class SpaceTimeBlock(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
+        """Attention among all pixels of all frames of a window, then feed-forward, each beside a skip; [N, C, H, W].
+
+        Args:
+            embedding: [N, D] of the place of each frame.
+        """
         frames, channels, height, width = x.shape
         where = self.place(_places(height, width, x)) + self.frame(embedding)[:, :, None, None]
         tokens = x.permute(0, 2, 3, 1).reshape(-1, num_frames * height * width, channels)

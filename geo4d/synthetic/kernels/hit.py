@@ -22,6 +22,7 @@ def terrain_height(waves, x, z):
 @kernel
 @no_type_check
 def hit_terrain(waves, ox, oy, oz, dx, dy, dz, limit):
+    """Ray parameter at the surface y = -sum a sin(fx x + fz z + phase), -1 where it misses within ``limit``."""
     highest = 0.0
     steepest = 0.0
     for k in range(waves.shape[0]):

@@ -8,7 +8,9 @@ from geo4d.synthetic.kernels.compiled import kernel
 
 @kernel
 @no_type_check
-def texel(texels, offsets, texture, u, v, level, channel):
+def neighbours(offsets, u, v, level):
+    """Where the four texels around a point are: start of the level, its size, two columns, two rows, and the shares of
+    the second column and row. ``u`` and ``v`` in periods of the texture."""
     size = 256 >> level
     x = (u - math.floor(u)) * size - 0.5
     y = (v - math.floor(v)) * size - 0.5
@@ -22,6 +24,14 @@ def texel(texels, offsets, texture, u, v, level, channel):
     x0 = x0 & mask
     y0 = y0 & mask
     base = offsets[level]
+    return base, size, x0, x1, y0, y1, fx, fy
+
+
+@kernel
+@no_type_check
+def texel(texels, offsets, texture, u, v, level, channel):
+    """One channel at (u, v), in [0, 1]; ``level`` halves the texture so many times."""
+    base, size, x0, x1, y0, y1, fx, fy = neighbours(offsets, u, v, level)
     row0 = base + y0 * size
     row1 = base + y1 * size
     top = texels[texture, row0 + x0, channel] * (1.0 - fx) + texels[texture, row0 + x1, channel] * fx
@@ -32,19 +42,8 @@ def texel(texels, offsets, texture, u, v, level, channel):
 @kernel
 @no_type_check
 def texel_color(texels, offsets, texture, u, v, level):
-    size = 256 >> level
-    x = (u - math.floor(u)) * size - 0.5
-    y = (v - math.floor(v)) * size - 0.5
-    x0 = math.floor(x)
-    y0 = math.floor(y)
-    fx = x - x0
-    fy = y - y0
-    mask = size - 1
-    x1 = (x0 + 1) & mask
-    y1 = (y0 + 1) & mask
-    x0 = x0 & mask
-    y0 = y0 & mask
-    base = offsets[level]
+    """Three channels at (u, v), each in [0, 1]; ``level`` halves the texture so many times."""
+    base, size, x0, x1, y0, y1, fx, fy = neighbours(offsets, u, v, level)
     a = texels[texture, base + y0 * size + x0]
     b = texels[texture, base + y0 * size + x1]
     c = texels[texture, base + y1 * size + x0]

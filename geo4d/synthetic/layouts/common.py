@@ -9,6 +9,7 @@ from geo4d.synthetic.shapes import BOX, SPHERE
 
 
 def ground(builder: SceneBuilder, height: float = 0.0) -> None:
+    """A floor without end in the plane y = ``height`` (metres, y down), as one object."""
     builder.begin_object()
     scale = 2.0 ** builder.rng.uniform(-3.0, 0.3)
     builder.add(

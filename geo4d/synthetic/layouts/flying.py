@@ -13,6 +13,7 @@ from geo4d.synthetic.textures import random_colors
 
 
 def flying(builder: SceneBuilder, config: SceneConfig, focal: float) -> Plan:
+    """Many things in the air at all distances, some of them moving, sometimes inside a box or above a floor."""
     rng, times = builder.rng, builder.times_s
     if rng.rand() < 0.6:  # inside of a huge box
         builder.begin_object()

@@ -12,6 +12,7 @@ from geo4d.synthetic.shapes import BOX
 
 
 def object_on_ground(builder: SceneBuilder, config: SceneConfig, focal: float) -> Plan:
+    """A subject on a floor with a few things and people around it, outdoors or in a studio."""
     rng = builder.rng
     ground(builder)
     studio = rng.rand() < 0.25

@@ -12,6 +12,7 @@ from geo4d.synthetic.shapes import BOX
 
 
 def room(builder: SceneBuilder, config: SceneConfig, focal: float) -> Plan:
+    """The inside of a furnished room, with a lamp in most."""
     rng = builder.rng
     wide, deep, tall = rng.uniform(1.8, 5.0), rng.uniform(1.8, 6.0), rng.uniform(2.3, 4.0)
     lamp = None

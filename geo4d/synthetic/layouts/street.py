@@ -12,6 +12,7 @@ from geo4d.synthetic.shapes import BOX
 
 
 def street(builder: SceneBuilder, config: SceneConfig, focal: float) -> Plan:
+    """A road between houses, with things and traffic along it."""
     rng = builder.rng
     ground(builder)
     half = rng.uniform(3.5, 11.0)

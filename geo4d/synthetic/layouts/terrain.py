@@ -12,6 +12,11 @@ from geo4d.synthetic.shapes import SPHERE, TERRAIN
 
 
 def terrain_height(waves: np.ndarray, x: np.ndarray | float, z: np.ndarray | float) -> np.ndarray | float:
+    """Height of the waves at (x, z), metres, positive upwards.
+
+    Args:
+        waves: [K, 4] angular frequency along x and along z (1/m), amplitude (m), phase.
+    """
     phase = (
         np.multiply.outer(np.asarray(x), waves[:, 0])
         + np.multiply.outer(np.asarray(z), waves[:, 1])
@@ -21,6 +26,7 @@ def terrain_height(waves: np.ndarray, x: np.ndarray | float, z: np.ndarray | flo
 
 
 def terrain(builder: SceneBuilder, config: SceneConfig, focal: float) -> Plan:
+    """Rolling land of a few waves, with things standing on it."""
     rng = builder.rng
     count = rng.randint(4, 8)
     length = np.exp(rng.uniform(np.log(4.0), np.log(90.0), count))

@@ -11,6 +11,7 @@ from geo4d.video.mp4 import Bytes
 
 
 def check_avi(data: Bytes) -> Damage | None:
+    """Damage of an AVI file, by its chunks and its index; None where they agree."""
     total = len(data)
     position = before = 0
     chunks: Counter[bytes] = Counter()
@@ -56,6 +57,7 @@ def _is_avi_chunk(kind: bytes) -> bool:
 
 
 def check_flv(data: Bytes) -> Damage | None:
+    """Damage of an FLV file, by its tags; None where they follow each other to the end."""
     total = len(data)
     position = before = int.from_bytes(data[5:9], "big") + 4
     duration = last = step = 0.0

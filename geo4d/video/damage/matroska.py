@@ -24,6 +24,7 @@ _AFTER_CLUSTER = {0x1A45DFA3, *_MATROSKA_TOP} - _MATROSKA_CLUSTER
 
 
 def matroska_sizes(data: Bytes) -> list[tuple[int, int]]:
+    """(width, height) of the video tracks of a Matroska or WebM file as its header states them."""
     sizes: list[tuple[int, int]] = []
     places = [(0, len(data))]
     while places:
@@ -66,6 +67,7 @@ def _element(data: Bytes, position: int) -> tuple[int, int, int | None] | None:
 
 
 def check_matroska(data: Bytes) -> Damage | None:
+    """Damage of a Matroska or WebM file, by its elements; None where they fill the file."""
     total = len(data)
     head = _element(data, 0)
     segment = None if head is None or head[2] is None else _element(data, head[2])

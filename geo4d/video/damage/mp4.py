@@ -5,6 +5,7 @@ from geo4d.video.mp4 import Bytes, atoms, bytes_of_fragment, index_fault
 
 
 def check_mp4(data: Bytes) -> Damage | None:
+    """Damage of an MP4 or QuickTime file, by its atoms and index; None where they agree with the file."""
     end = last = 0
     listed: int | None = None
     index: Damage | None = None

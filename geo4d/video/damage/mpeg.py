@@ -7,6 +7,7 @@ from geo4d.video.mp4 import Bytes
 
 
 def check_mpegts(data: Bytes, video_id: int) -> Damage | None:
+    """Damage of an MPEG transport stream, by its packets and the counters of the stream ``video_id``."""
     length, lead = next(
         (
             (length, lead)
@@ -78,6 +79,7 @@ def _is_pes(head: bytes) -> bool:
 
 
 def check_mpeg(data: Bytes) -> Damage | None:
+    """Damage of an MPEG programme stream, by its start codes; zeros behind the end are none."""
     position = before = 0
     total = len(data)
     while position + 4 <= total:

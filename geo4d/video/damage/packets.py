@@ -11,6 +11,7 @@ _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
 def check_ogg(data: Bytes) -> Damage | None:
+    """Damage of an Ogg file, by the check sums and numbers of its pages."""
     position = before = 0
     numbers: dict[bytes, int] = {}
     unfinished: dict[bytes, bool] = {}
@@ -37,6 +38,7 @@ def check_ogg(data: Bytes) -> Damage | None:
 
 
 def check_asf(data: Bytes) -> Damage | None:
+    """Damage of an ASF (WMV) file, by its objects and the marks of its packets."""
     position, total = 0, len(data)
     while position + 24 <= total:
         size = int.from_bytes(data[position + 16 : position + 24], "little")
@@ -59,6 +61,7 @@ def check_asf(data: Bytes) -> Damage | None:
 
 
 def check_mxf(data: Bytes) -> Damage | None:
+    """Damage of an MXF file, by its keys and lengths; zeros behind the end are none."""
     position = before = 0
     while position < len(data):
         if data[position : position + 4] != b"\x06\x0e\x2b\x34":
@@ -74,6 +77,7 @@ def check_mxf(data: Bytes) -> Damage | None:
 
 
 def check_ivf(data: Bytes) -> Damage | None:
+    """Damage of an IVF file, by its frame headers and the number of pictures that it states."""
     declared = int.from_bytes(data[24:28], "little")
     position, count = int.from_bytes(data[6:8], "little"), 0
     while position < len(data):

@@ -5,6 +5,7 @@ from geo4d.video.mp4 import Bytes
 
 
 def check_y4m(data: Bytes) -> Damage | None:
+    """Damage of a Y4M file, by the frames' marks and the size that follows from its header."""
     position = data.find(b"\n") + 1
     words = {word[:1]: word[1:].decode("latin-1") for word in data[:position].split()[1:]}
     length = _y4m_bytes(int(words[b"W"]), int(words[b"H"]), words.get(b"C", "420"))
@@ -31,6 +32,8 @@ def _y4m_bytes(width: int, height: int, colour: str) -> int:
 
 
 def check_gif(data: Bytes) -> Damage | None:
+    """Damage of a GIF file, by its blocks; None where it ends with its trailer."""
+
     def table(flags: int) -> int:
         return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 

@@ -17,8 +17,10 @@ class Damage:
 
 
 def early(bytes_missing: int) -> str:
+    """That the file ends so many bytes too early."""
     return f"the file ends {bytes_missing} byte{'' if bytes_missing == 1 else 's'} early"
 
 
 def broken(position: int) -> str:
+    """That nothing sensible stands at this byte."""
     return f"the structure of the file is broken at byte {position}"

@@ -21,10 +21,16 @@ def _heif() -> Any:
 
 
 def heif_pages(data: bytes) -> tuple[Page, ...]:
+    """Pages of a HEIC or AVIF file, turned as they are shown; needs the extra ``heif``."""
     return tuple(Page((item.size[1], item.size[0])) for item in _open_heif(data))
 
 
 def decode_heif(data: bytes | bytearray, index: int) -> np.ndarray:
+    """[H, W, C] uint8 of one page.
+
+    Raises:
+        InputError: the decoder gave more than 8 bits a channel.
+    """
     image = np.array(_open_heif(data)[index])
     if image.dtype != np.uint8:
         raise InputError(f"expected 8 bits a channel from the HEIC decoder, got {image.dtype}")

@@ -26,6 +26,11 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def jpeg_page(data: bytes) -> Page:
+    """Size and orientation of a JPEG picture, from its headers.
+
+    Raises:
+        ValueError: there is no frame header.
+    """
     size: tuple[int, int] | None = None
     orientation = 1
     for marker, start, end in _jpeg_segments(data):
@@ -39,6 +44,11 @@ def jpeg_page(data: bytes) -> Page:
 
 
 def check_jpeg(data: bytes) -> None:
+    """Look for the end mark behind the scan.
+
+    Raises:
+        InputError: the picture is cut.
+    """
     *_, (marker, scan, _) = _jpeg_segments(data)
     if marker != 0xDA or data.find(b"\xff\xd9", scan) < 0:
         raise InputError("the JPEG picture is cut: its end marker is missing")

@@ -18,6 +18,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def png_page(data: bytes) -> Page:
+    """Size, depth and orientation of a PNG picture, from its chunks."""
     width, height, bits = struct.unpack(">IIB", data[16:25])
     orientation = 1
     for name, payload in _png_chunks(data):
@@ -41,6 +42,11 @@ def _text_orientation(name: bytes, payload: bytes) -> int:
 
 
 def check_png(data: bytes) -> None:
+    """Compare the check sums of all chunks up to the last.
+
+    Raises:
+        InputError: the picture is cut or damaged.
+    """
     position = 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")

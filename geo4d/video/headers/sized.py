@@ -9,6 +9,7 @@ from geo4d.video.headers.tiff import exif_orientation
 
 
 def webp_page(data: bytes) -> Page:
+    """Size and orientation of a WebP picture, of all three codings."""
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
@@ -29,16 +30,27 @@ def webp_page(data: bytes) -> Page:
 
 
 def check_webp(data: bytes) -> None:
+    """Compare the stated length with the file's.
+
+    Raises:
+        InputError: the picture is cut.
+    """
     if int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise InputError("the WebP picture is cut")
 
 
 def bmp_page(data: bytes) -> Page:
+    """Size of a BMP picture."""
     width, height = struct.unpack("<ii", data[18:26])
     return Page((abs(height), abs(width)))
 
 
 def check_bmp(data: bytes) -> None:
+    """Compare the length of uncompressed rows with the file's.
+
+    Raises:
+        InputError: the picture is cut.
+    """
     start, width, height, bits, packing = struct.unpack("<10xI4xii2xHI", data[:34])
     row = (abs(width) * bits + 31) // 32 * 4
     if packing in (0, 3) and start + row * abs(height) > len(data):  # others have no fixed length
@@ -55,11 +67,17 @@ def _pnm_fields(data: bytes) -> tuple[bytes, list[int], int]:
 
 
 def pnm_page(data: bytes) -> Page:
+    """Size of a PNM picture, and whether it has more than 8 bits."""
     _, (width, height, most), _ = _pnm_fields(data)
     return Page((height, width), deep=most > 255)
 
 
 def check_pnm(data: bytes) -> None:
+    """Count the samples, binary or text.
+
+    Raises:
+        InputError: the picture is cut.
+    """
     magic, (width, height, most), start = _pnm_fields(data)
     channels = 3 if magic in (b"P3", b"P6") else 1
     if magic in (b"P5", b"P6"):

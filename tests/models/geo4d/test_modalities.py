@@ -5,8 +5,8 @@ import torch
 
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.maps import cameras_to_ray_map
-from geo4d.geometry.poses import se3_exp
 from geo4d.models.geo4d import modalities
+from tests.support.poses import se3_exp
 
 
 def scene(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,8 @@ from geo4d.models.base import Predictor
 from geo4d.models.geo4d import pipeline
 from geo4d.models.geo4d.config import Geo4DConfig
 from geo4d.models.geo4d.options import Geo4DOptions
-from geo4d.models.geo4d.pipeline import Geo4DPredictor, coarse_rays
+from geo4d.models.geo4d.pipeline import Geo4DPredictor
+from geo4d.models.geo4d.reading import coarse_rays
 from geo4d.models.store.folder import write_model_folder
 from geo4d.run.predict import mask_nonfinite, nonfinite_windows
 from geo4d.types import Prediction, Window

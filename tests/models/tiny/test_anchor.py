@@ -1,12 +1,12 @@
 import torch
 
 from geo4d.geometry.cameras import centred_intrinsics
-from geo4d.geometry.poses import se3_exp
 from geo4d.models.tiny import anchor
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.conditioning import encode_evidence, no_evidence
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, normalise, restore_disparity
 from geo4d.models.tiny.model import anchored
+from tests.support.poses import se3_exp
 
 SIZE = (64, 96)
 

@@ -1,9 +1,9 @@
 import torch
 
 from geo4d.geometry.cameras import centred_intrinsics
-from geo4d.geometry.poses import se3_exp
 from geo4d.models.tiny.conditioning import encode_prior
 from geo4d.types import PriorMaps
+from tests.support.poses import se3_exp
 
 SIZE = (32, 48)
 

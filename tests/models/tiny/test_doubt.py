@@ -3,10 +3,10 @@ from dataclasses import replace
 import torch
 
 from geo4d.geometry.cameras import centred_intrinsics
-from geo4d.geometry.poses import se3_exp
 from geo4d.models.tiny.conditioning import encode_evidence, encode_prior
 from geo4d.models.tiny.doubt import believed, doubted_frames
 from geo4d.types import PriorMaps
+from tests.support.poses import se3_exp
 
 SIZE, FRAMES = (64, 96), 4
 

@@ -2,7 +2,7 @@ import torch
 
 from geo4d.geometry.cameras import centred_intrinsics, unproject
 from geo4d.geometry.maps import ray_map_to_cameras
-from geo4d.geometry.poses import se3_exp, transform
+from geo4d.geometry.poses import transform
 from geo4d.models.tiny.modalities import (
     MAX_DISPARITY,
     expand,
@@ -11,6 +11,7 @@ from geo4d.models.tiny.modalities import (
     restore_disparity,
     squash,
 )
+from tests.support.poses import se3_exp
 
 
 def scene(seed: int = 0, frames: int = 3, size: tuple[int, int] = (32, 48)):

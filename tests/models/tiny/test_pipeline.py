@@ -7,7 +7,7 @@ import torch
 from geo4d.errors import CheckpointError
 from geo4d.geometry.cameras import centred_intrinsics, project
 from geo4d.geometry.maps import cameras_to_ray_map
-from geo4d.geometry.poses import inverse, se3_exp, transform
+from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import Predictor
 from geo4d.models.tiny.calibration import Calibration, SpreadMap
 from geo4d.models.tiny.config import smallest_preset
@@ -23,6 +23,7 @@ from geo4d.models.tiny.pipeline import (
 )
 from geo4d.models.tiny.weights import load_model, read_record, save_model
 from geo4d.types import PriorMaps, Window
+from tests.support.poses import se3_exp
 
 
 def window(frames: int = 4, size: tuple[int, int] = (32, 48), index: int = 0) -> Window:

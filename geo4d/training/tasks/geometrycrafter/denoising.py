@@ -122,6 +122,7 @@ class Denoising(Task):
             unet.enable_gradient_checkpointing()
 
     def forward(self, batch: Windows) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted squared error of the denoised latent; for ``determ`` of the latent in one step."""
         device = batch.rgb.device
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             frozen = self.frozen.on(device)
@@ -198,6 +199,7 @@ class Denoising(Task):
         return mean_scores(rows), panels
 
     def export(self, folder: Path) -> None:
+        """Write the network of this variant into a model folder."""
         self.folder.write(folder, {f"unet_{self.variant}": (self.unet, self.unet_config)})
 
 

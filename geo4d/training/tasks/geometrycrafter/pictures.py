@@ -53,6 +53,7 @@ class PictureCoding(Task):
         self.register_buffer("latent_square", torch.ones(()))
 
     def forward(self, batch: Windows) -> tuple[Tensor, dict[str, Tensor]]:
+        """Error of decoded pictures in [-1, 1] plus the weighted divergence of the latents, and both by name."""
         pictures = _pictures(batch)
         count = batch.num_frames
         mean, log_variance = self.image_vae.encode_moments(pictures).float().chunk(2, dim=1)
@@ -73,6 +74,7 @@ class PictureCoding(Task):
         return parts["squared"] + 0.5 * parts["absolute"] + KL_WEIGHT * parts["divergence"], parts
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Mean squared error on the validation windows, and one of them as a panel."""
         errors = []
         panels: dict[str, Tensor] = {}
         for window in self.validation:
@@ -88,6 +90,7 @@ class PictureCoding(Task):
         return scores, panels
 
     def export(self, folder: Path) -> None:
+        """Write coder and picture encoder; latents are scaled to a mean square of one."""
         factor = float(self.latent_square.clamp(min=1e-8) ** -0.5)
         config = replace(self.image_vae.config, scaling_factor=factor)
         self.folder.write(

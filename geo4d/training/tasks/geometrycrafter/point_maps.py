@@ -63,9 +63,11 @@ class PointMapCoding(Task):
                     module.requires_grad_(True)
 
     def trained(self) -> dict[str, torch.nn.Parameter]:
+        """Parameters of the stage: all, or those over time alone."""
         return {name: value for name, value in self.named_parameters() if name in self._chosen}
 
     def forward(self, batch: Windows) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the decoded point maps, and its named parts."""
         device, frames = batch.rgb.device, batch.num_frames
         for name, value in self.named_parameters():
             if name not in self._chosen:
@@ -117,6 +119,7 @@ class PointMapCoding(Task):
         return mean_scores(rows), panels
 
     def export(self, folder: Path) -> None:
+        """Write the point-map coder into a model folder."""
         self.folder.write(folder, {"point_map_vae": (self.vae, self.vae.config)})
 
 

@@ -120,6 +120,7 @@ class ModelPrior:
 
     @property
     def name(self) -> str:
+        """Name and SHA-256 of the model, as the stored priors state them."""
         return f"{self.model.name} {self.weights_sha256}"
 
     def __call__(self, clip: Clip) -> FramePrior:
@@ -194,6 +195,7 @@ class StoredPriors:
 
     @property
     def name(self) -> str:
+        """Name of the prior that the maps came from."""
         return self.inner.name
 
     def __call__(self, clip: Clip) -> FramePrior:

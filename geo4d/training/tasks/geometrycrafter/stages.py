@@ -48,7 +48,6 @@ from geo4d.training.tasks.geometrycrafter.windows import WindowBatches, WindowCu
 logger = logging.getLogger(__name__)
 
 Kind = Literal["pictures", "maps", "unet"]
-PresetName = Literal["smallest", "full"]
 
 DecoderStart = Literal["fresh", "image-decoder"]
 

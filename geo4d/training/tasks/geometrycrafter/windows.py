@@ -37,9 +37,11 @@ class Windows:
 
     @property
     def num_frames(self) -> int:
+        """Frames T of each window."""
         return self.rgb.shape[1]
 
     def to(self, device: torch.device | str) -> "Windows":
+        """The same on another device."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "names"}
         return replace(self, **moved)
 

@@ -197,6 +197,7 @@ def batch_evidence(batch: Batch, dropout: EvidenceDropout | None = None, seed: i
 
 
 def grey(maps: Float[Tensor, "1 H W"]) -> Float[Tensor, "3 H W"]:
+    """Maps in [-1, 1] as grey pictures in [0, 1]."""
     return ((maps.float() + 1) / 2).clamp(0, 1).expand(3, -1, -1)
 
 

@@ -101,6 +101,7 @@ class TinyDiffusion(Task):
         self.last_timestep = len(model.alphas_cumprod) - 1
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted squared error of v, and its share in each modality."""
         config, device = self.config, batch.rgb.device
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             maps, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
@@ -142,9 +143,11 @@ class TinyDiffusion(Task):
         return loss, parts
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Scores and panels of the validation clips, the decoder's corrections left out."""
         return evaluate_model(self.model, self.validation)
 
     def export(self, folder: Path) -> None:
+        """Write ``model.safetensors``."""
         save_model(self.model, folder / "model.safetensors")
 
 
@@ -166,6 +169,7 @@ class TinyDecoding(Task):
         self.seed = seed
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Negative log likelihoods (Laplace) of what one sampling step decodes to, and each by name."""
         device = batch.rgb.device
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             maps, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
@@ -208,9 +212,11 @@ class TinyDecoding(Task):
         return loss, parts
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Scores and panels of the validation clips with the decoder's corrections."""
         return evaluate_model(self.model, self.validation, decoder=True)
 
     def export(self, folder: Path) -> None:
+        """Write ``model.safetensors``."""
         save_model(self.model, folder / "model.safetensors")
 
 

@@ -1,17 +1,19 @@
-"""Every reader on a few-kilobyte tree in its layout, with known depth and cameras, whole and with pieces missing."""
+"""Recordings of a few kilobytes in the layouts of data sets: known depth, cameras and pictures."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from geo4d.datasets.base import Sequence
-from geo4d.datasets.catalogue import READERS, find_sequences, load_ground_truth, load_reader
+from geo4d.datasets.catalogue import find_sequences, load_ground_truth, load_reader
 from geo4d.errors import InputError
-from geo4d.formats.cameras import poses_to_quaternions, save_cam, save_kitti_poses, save_tum
+from geo4d.formats.cameras import poses_to_quaternions, save_kitti_poses, save_tum
 from geo4d.formats.colmap import ColmapModel, save_colmap
-from geo4d.formats.images import save_dpt, save_image, save_pfm, save_png16
+from geo4d.formats.images import save_image, save_png16
 from geo4d.formats.nerfstudio import NerfstudioModel, save_nerfstudio
+from tests.support.writers import save_cam, save_dpt, save_pfm
 
 H, W, T = 6, 8, 3
 
@@ -31,6 +33,48 @@ def poses(n=T):
     result[:, 2, 0], result[:, 2, 2] = -np.sin(angles), np.cos(angles)
     result[:, :3, 3] = np.arange(n)[:, None] * [0.1, 0.2, 0.3]
     return result
+
+
+def write_monkaa(root):
+    for t in range(T):
+        save_image(root / "frames_cleanpass" / "eating_x2" / "left" / f"{t:04d}.png", rgb(t))
+        disparity = 1050 / depth(t)
+        disparity[0, 0] = 0.5  # sky
+        (root / "disparity" / "eating_x2" / "left").mkdir(parents=True, exist_ok=True)
+        save_pfm(root / "disparity" / "eating_x2" / "left" / f"{t:04d}.pfm", disparity.astype(np.float32))
+    return root
+
+
+def write_euroc(root):
+    folder = root / "V1_01_easy"
+    stamps = 1403715274312143104 + 50_000_000 * np.arange(T)
+    for t, stamp in enumerate(stamps):
+        save_image(folder / "mav0" / "cam0" / "data" / f"{stamp}.png", rgb(t))
+    (folder / "mav0" / "cam0" / "data.csv").write_text(
+        "#timestamp [ns],filename\n"
+        + "\n".join(f"{stamp},{stamp}.png" for stamp in [*stamps, stamps[-1] + 10**9])
+    )
+    (folder / "mav0" / "cam0" / "sensor.yaml").write_text(
+        "%YAML:1.0\nT_BS:\n  cols: 4\n  rows: 4\n  data: [0, -1, 0, 0.1,\n  1, 0, 0, 0.2,\n"
+        "  0, 0, 1, 0.3,\n  0, 0, 0, 1]\n"
+        "intrinsics: [10, 11, 3.5, 2.5] #fu, fv, cu, cv\n"
+    )
+    inverse = poses_to_quaternions(poses()) * [1, -1, -1, -1]  # the quirk: world to camera
+    rows = [
+        f"{stamp}.0 {' '.join(map(str, pose[:3, 3]))} {' '.join(map(str, quaternion))}"
+        for stamp, pose, quaternion in zip(stamps, poses(), inverse, strict=True)
+    ]
+    (folder / "groundtruth").mkdir()
+    (folder / "groundtruth" / "V1_01_easy.txt").write_text("\n".join(["#header", *rows]))
+    return folder
+
+
+def load_only(reader_name, root) -> Sequence:
+    reader = load_reader(reader_name)
+    found = find_sequences(reader, root)
+    assert len(found) == 1
+    name, path = next(iter(found.items()))
+    return reader.load(path, name)
 
 
 def write_synthetic(root):
@@ -247,16 +291,6 @@ def write_ddad(root):
     return root
 
 
-def write_monkaa(root):
-    for t in range(T):
-        save_image(root / "frames_cleanpass" / "eating_x2" / "left" / f"{t:04d}.png", rgb(t))
-        disparity = 1050 / depth(t)
-        disparity[0, 0] = 0.5  # sky
-        (root / "disparity" / "eating_x2" / "left").mkdir(parents=True, exist_ok=True)
-        save_pfm(root / "disparity" / "eating_x2" / "left" / f"{t:04d}.pfm", disparity.astype(np.float32))
-    return root
-
-
 def write_diode(root):
     scan = root / "val" / "outdoor" / "scene_00022" / "scan_00193"
     save_image(scan / "00022_00193_outdoor_000_000.png", rgb(0))
@@ -265,30 +299,6 @@ def write_diode(root):
     mask[0, 0] = 0
     np.save(scan / "00022_00193_outdoor_000_000_depth_mask.npy", mask)
     return root
-
-
-def write_euroc(root):
-    folder = root / "V1_01_easy"
-    stamps = 1403715274312143104 + 50_000_000 * np.arange(T)
-    for t, stamp in enumerate(stamps):
-        save_image(folder / "mav0" / "cam0" / "data" / f"{stamp}.png", rgb(t))
-    (folder / "mav0" / "cam0" / "data.csv").write_text(
-        "#timestamp [ns],filename\n"
-        + "\n".join(f"{stamp},{stamp}.png" for stamp in [*stamps, stamps[-1] + 10**9])
-    )
-    (folder / "mav0" / "cam0" / "sensor.yaml").write_text(
-        "%YAML:1.0\nT_BS:\n  cols: 4\n  rows: 4\n  data: [0, -1, 0, 0.1,\n  1, 0, 0, 0.2,\n"
-        "  0, 0, 1, 0.3,\n  0, 0, 0, 1]\n"
-        "intrinsics: [10, 11, 3.5, 2.5] #fu, fv, cu, cv\n"
-    )
-    inverse = poses_to_quaternions(poses()) * [1, -1, -1, -1]  # the quirk: world to camera
-    rows = [
-        f"{stamp}.0 {' '.join(map(str, pose[:3, 3]))} {' '.join(map(str, quaternion))}"
-        for stamp, pose, quaternion in zip(stamps, poses(), inverse, strict=True)
-    ]
-    (folder / "groundtruth").mkdir()
-    (folder / "groundtruth" / "V1_01_easy.txt").write_text("\n".join(["#header", *rows]))
-    return folder
 
 
 def write_pavilion(root):
@@ -322,50 +332,33 @@ def write_colmap(root):
     return root
 
 
-LAYOUTS = {
-    "folder": (write_synthetic, True, True),
-    "tartanair": (write_tartanair, True, True),
-    "hololens": (write_hololens, True, True),
-    "iclnuim": (write_iclnuim, True, True),
-    "tum": (write_tum, True, True),
-    "bonn": (write_bonn, True, True),
-    "sintel": (write_sintel, True, True),
-    "sintel-clean": (lambda root: write_sintel(root, "clean"), True, True),
-    "kitti": (write_kitti_gathered, True, False),
-    "kitti/raw": (write_kitti_raw, True, False),
-    "kitti/selection": (write_kitti_selection, True, False),
-    "kitti/list": (write_kitti_list, True, False),
-    "kitti-odometry": (write_kitti_odometry, False, True),
-    "7scenes": (write_seven_scenes, True, True),
-    "scannet": (write_scannet, True, True),
-    "gmu-kitchens": (write_gmu, True, False),
-    "ddad": (write_ddad, True, True),
-    "monkaa": (write_monkaa, True, False),
-    "diode": (write_diode, True, False),
-    "euroc": (write_euroc, False, True),
-    "pavilion": (write_pavilion, False, True),
-    "nerfstudio": (write_nerfstudio, True, True),
-    "colmap": (write_colmap, False, True),
-}
-WITHOUT_INTRINSICS = ("kitti", "7scenes")  # 7-Scenes: those of 640 x 480 only
+def check_written(
+    name: str,
+    root: Path,
+    *,
+    has_depth: bool = True,
+    has_poses: bool = True,
+    count: int = T,
+    num_posed: int = T,
+    offset: float = 0.0,
+    least_known: float = 0.7,
+    intrinsics: str = "own",
+    same_pictures: bool = True,
+) -> Sequence:
+    """What a reader gives of a tree is what was written into it: ``depth``, ``poses``, ``rgb``.
 
-
-def load_only(reader_name, root) -> Sequence:
-    reader = load_reader(reader_name)
-    found = find_sequences(reader, root)
-    assert len(found) == 1
-    name, path = next(iter(found.items()))
-    return reader.load(path, name)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_reader_gives_what_was_written(layout, tmp_path):
-    write, has_depth, has_poses = LAYOUTS[layout]
-    write(tmp_path)
-    sequence = load_only(layout.split("/")[0], tmp_path)
-    count = 1 if layout == "diode" else T
+    Args:
+        count: frames.
+        num_posed: of them with a camera.
+        offset: of the camera from the one that the poses are of, along its own x.
+        least_known: share of the pixels that must have depth.
+        intrinsics: ``own`` are those of the tree, ``none`` must be absent, ``other`` are the data set's.
+    Returns:
+        the sequence.
+    """
+    sequence = load_only(name, root)
     assert sequence.num_frames == count
-    assert sequence.dataset == layout.split("/")[0]
+    assert sequence.dataset == name
     assert (sequence.depth is not None) == has_depth
     assert (sequence.c2w is not None) == has_poses
     assert all(path.is_file() for path in sequence.files)
@@ -374,172 +367,32 @@ def test_reader_gives_what_was_written(layout, tmp_path):
         for t in range(count):
             found = sequence.depth[t]
             known = np.isfinite(found)
-            assert known.mean() > (
-                0.1 if layout == "diode" else 0.7
-            )  # edges are a large part of 6 x 8 pixels
+            assert known.mean() > least_known
             np.testing.assert_allclose(found[known], depth(t)[known], rtol=4e-3)
     if has_poses:
         known = np.isfinite(sequence.c2w).all(axis=(1, 2))
-        assert known.sum() == (2 if layout == "scannet" else count)
+        assert known.sum() == num_posed
         expected = poses()
-        if layout == "kitti-odometry":
-            expected[:, :3, 3] += expected[:, :3, 0] * 0.5  # camera 2 sits 5 / 10 to the right
+        expected[:, :3, 3] += expected[:, :3, 0] * offset
         np.testing.assert_allclose(sequence.c2w[known], expected[known], atol=1e-6)
-    if layout in WITHOUT_INTRINSICS:
+    if intrinsics == "none":
         assert sequence.intrinsics is None
-    elif layout in (
-        "folder",
-        "hololens",
-        "sintel",
-        "kitti/raw",
-        "ddad",
-        "pavilion",
-        "nerfstudio",
-        "colmap",
-        "euroc",
-    ):
+    elif intrinsics == "own":
         np.testing.assert_allclose(sequence.intrinsics[0], [[10, 0, 4], [0, 11, 3], [0, 0, 1]], atol=1e-9)
-    if layout not in ("scannet", "gmu-kitchens"):
+    if same_pictures:
         np.testing.assert_allclose(sequence.rgb[count - 1], rgb(count - 1) / 255, atol=0.02)
+    return sequence
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layout_is_recognised(layout, tmp_path):
-    LAYOUTS[layout][0](tmp_path)
-    expected = layout.split("/")[0]
-    assert load_ground_truth(tmp_path, expected).dataset == expected
-    assert load_ground_truth(tmp_path).dataset == expected
+def check_recognised(name: str, root: Path) -> None:
+    """The layout is found by its name and among all."""
+    assert load_ground_truth(root, name).dataset == name
+    assert load_ground_truth(root).dataset == name
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_wrong_folder_says_what_is_expected_and_where_to_get_it(name, tmp_path):
-    reader = load_reader(name)
-    for root in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(InputError) as error:
-            find_sequences(reader, root)
-        assert reader.url in str(error.value)
-        assert reader.layout in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("layout", "victim"),
-    [
-        ("folder", "depth/000001.npz"),
-        ("tartanair", "depth_left/000006_left_depth.npy"),
-        ("hololens", "depth/00005.png"),
-        ("sintel", "training/depth/alley_2/frame_0002.dpt"),
-        ("kitti", "depth_selection/val_selection_cropped/image_gathered/drive_02/0000000006.png"),
-        ("scannet", "scans_test/scene0707_00/depth/1.png"),
-        ("gmu-kitchens", "gmu_scene_001/Depths/depth_2.png"),
-        ("ddad", "000150/point_cloud/LIDAR/1.npz"),
-        ("diode", "val/outdoor/scene_00022/scan_00193/00022_00193_outdoor_000_000_depth_mask.npy"),
-        ("colmap", "images/1.png"),
-    ],
-)
-def test_partial_folder_is_refused_by_name(layout, victim, tmp_path):
-    folder = LAYOUTS[layout][0](tmp_path)
-    target = folder / victim
-    target.unlink()
+def check_partial(name: str, root: Path, victim: Path) -> None:
+    """Without one of its files the tree is refused, with where to get it."""
+    victim.unlink()
     with pytest.raises(InputError) as error:
-        load_only(layout, tmp_path)
-    assert load_reader(layout).url in str(error.value)
-
-
-def test_truncated_maps_are_refused(tmp_path):
-    clip = write_synthetic(tmp_path)
-    file = clip / "depth" / "000001.npz"
-    file.write_bytes(file.read_bytes()[:60])
-    sequence = load_only("folder", tmp_path)
-    with pytest.raises(InputError, match="000001"):
-        sequence.depth[1]
-    sintel = write_sintel(tmp_path / "s")
-    file = sintel / "training" / "depth" / "alley_2" / "frame_0002.dpt"
-    file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(InputError, match="truncated"):
-        load_only("sintel", sintel).depth[1]
-
-
-def test_maps_of_another_size_are_refused(tmp_path):
-    clip = write_synthetic(tmp_path)
-    np.savez(clip / "depth" / "000001.npz", depth=np.ones((3, 3), np.float32))
-    with pytest.raises(InputError, match="000001"):
-        load_only("folder", tmp_path).depth[1]
-
-
-def test_times_that_go_back_are_refused(tmp_path):
-    clip = write_synthetic(tmp_path)
-    save_tum(clip / "poses.txt", np.array([0.0, 0.2, 0.1]), poses())
-    with pytest.raises(InputError, match="increasing times"):
-        load_only("folder", tmp_path)
-
-
-def test_original_euroc_truth_is_of_the_body(tmp_path):
-    folder = write_euroc(tmp_path)
-    camera_to_body = np.array([[0, -1, 0, 0.1], [1, 0, 0, 0.2], [0, 0, 1, 0.3], [0, 0, 0, 1.0]])
-    body = poses() @ np.linalg.inv(camera_to_body)
-    quaternion = poses_to_quaternions(body)
-    stamps = 1403715274312143104 + 50_000_000 * np.arange(T)
-    original = folder / "mav0" / "state_groundtruth_estimate0"
-    original.mkdir()
-    rows = [
-        ",".join(map(str, [stamp, *pose[:3, 3], *q]))
-        for stamp, pose, q in zip(stamps, body, quaternion, strict=True)
-    ]
-    (original / "data.csv").write_text("#timestamp\n" + "\n".join(rows))
-    np.testing.assert_allclose(load_only("euroc", tmp_path).c2w, poses(), atol=1e-6)
-
-
-def test_monkaa_sky_is_infinitely_far(tmp_path):
-    write_monkaa(tmp_path)
-    assert np.isposinf(load_only("monkaa", tmp_path).depth[0][0, 0])
-
-
-def test_diode_edges_are_masked():
-    from geo4d.datasets.readers.diode import edge_mask
-
-    step = np.full((40, 40), 2.0, np.float32)
-    step[:, 20:] = 10
-    mask = edge_mask(step, np.ones_like(step, bool))
-    assert mask[:, 18:22].any(axis=1).all()
-    assert not mask[:, :14].any()
-    assert not mask[:, 26:].any()
-    assert not edge_mask(step, np.zeros_like(step, bool)).any()
-
-
-def test_projected_lidar_keeps_the_nearest():
-    from geo4d.datasets.readers.ddad import project_depth
-
-    matrix = np.array([[10.0, 0, 4], [0, 10, 3], [0, 0, 1]])
-    points = np.array([[0.0, 0, 5], [0, 0, 2], [0, 0, 9], [0, 0, -3], [100, 0, 1]])
-    found = project_depth(points, matrix, (H, W))
-    assert found[3, 4] == 2
-    assert np.isfinite(found).sum() == 1
-
-
-def test_a_result_is_truth_where_it_is_reliable(tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from geo4d.results import reader
-    from tests.results.test_store import write_result
-
-    write_result(tmp_path / "result")
-    plain = load_only("result", tmp_path / "result")
-    np.testing.assert_allclose(plain.rgb[2], 20 / 255, atol=1e-3)
-    assert np.isposinf(plain.depth[0][0, 1])
-    whole = reader.load_result(tmp_path / "result")
-    known = replace(whole, reliable=np.array([True, False, True]))
-    monkeypatch.setattr(reader, "load_result", lambda path: known)
-    sequence = load_only("result", tmp_path / "result")
-    assert sequence.scale_kind == whole.scale_kind
-    np.testing.assert_array_equal(sequence.depth[2], whole.depth[2])
-    assert np.isnan(sequence.depth[1]).all()
-    assert np.isnan(sequence.c2w[1]).all()
-    np.testing.assert_allclose(sequence.c2w[2], whole.c2w[2])
-    np.testing.assert_array_equal(sequence.intrinsics, whole.intrinsics)
-    assert "1 frames" in sequence.notes[0]
-    monkeypatch.setattr(reader, "load_result", lambda path: replace(known, scene=np.array([0, 0, 1])))
-    with pytest.raises(InputError, match="scenes"):
-        load_only("result", tmp_path / "result")
-    monkeypatch.setattr(reader, "load_result", lambda path: replace(known, rgb=None))
-    with pytest.raises(InputError, match="no pictures"):
-        load_only("result", tmp_path / "result")
+        load_only(name, root)
+    assert load_reader(name).url in str(error.value)

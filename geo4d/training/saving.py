@@ -1,0 +1,62 @@
+"""What a training run keeps on disk: the new one takes the old one's place only when it is whole."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from geo4d.errors import OutputError
+
+
+def save_state(accelerator: Any, folder: Path, step: int) -> None:
+    """Replace the saved state; a crash at any moment leaves a whole one."""
+    with kept_on_failure(folder, "state", step, accelerator):
+        accelerator.save_state(str(folder / "state.partial"))
+
+
+@contextmanager
+def kept_on_failure(folder: Path, name: str, step: int, accelerator: Any = None) -> Iterator[None]:
+    """Fill ``<name>.partial`` inside, which then takes the place of ``<name>``; on failure the old one stays.
+
+    Args:
+        accelerator: with it all processes fill together; without, this one alone.
+    Raises:
+        OutputError: it cannot be written.
+    """
+    target, partial, old = (folder / f"{name}{suffix}" for suffix in ("", ".partial", ".old"))
+    main = accelerator is None or accelerator.is_main_process
+    wait = (lambda: None) if accelerator is None else accelerator.wait_for_everyone
+    try:
+        if main:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+        wait()
+        yield
+        wait()
+        if main:
+            shutil.rmtree(old, ignore_errors=True)
+            if target.exists():
+                os.replace(target, old)
+            os.replace(partial, target)
+            shutil.rmtree(old, ignore_errors=True)
+        wait()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch and safetensors tell a full disk by errors of their own.
+        if isinstance(error, RuntimeError) and not _is_writing(error):
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = f"the one saved before is kept in {target}" if target.exists() else "there is none from before"
+        raise OutputError(
+            f"cannot write the {name} of step {step} to {folder} ({error}); {kept}. Make room, then go on with --resume"
+        ) from error
+
+
+def _is_writing(error: BaseException) -> bool:
+    """Whether torch's error is about the file it writes; others are none of the disk's."""
+    return any(
+        word in str(error) for word in ("PytorchStreamWriter", "file write", "unexpected pos", "iostream")
+    )

@@ -1,0 +1,11 @@
+from tests.support.recordings import check_recognised, check_written, write_bonn
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    write_bonn(tmp_path)
+    check_written("bonn", tmp_path, intrinsics="other")
+
+
+def test_the_layout_is_recognised(tmp_path):
+    write_bonn(tmp_path)
+    check_recognised("bonn", tmp_path)

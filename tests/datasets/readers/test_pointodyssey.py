@@ -1,0 +1,28 @@
+from tests.support.planes import (
+    check_lost,
+    check_plane,
+    check_recognised,
+    check_truncated,
+    write_pointodyssey,
+)
+
+
+def test_what_is_read_is_the_plane(tmp_path):
+    check_plane(
+        "pointodyssey", tmp_path, write_pointodyssey(tmp_path), marks_sky=True, tolerance=4e-3, step_s=1 / 30
+    )
+
+
+def test_the_layout_is_told_from_all_others(tmp_path):
+    write_pointodyssey(tmp_path)
+    check_recognised("pointodyssey", tmp_path)
+
+
+def test_half_a_download_says_what_is_missing(tmp_path):
+    write_pointodyssey(tmp_path)
+    check_lost("pointodyssey", tmp_path, "train/ani/anno.npz", "anno.npz")
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    write_pointodyssey(tmp_path)
+    check_truncated("pointodyssey", tmp_path, "**/anno.npz")
