@@ -77,16 +77,8 @@ def asf(marks: bytes = b"\x82\x82\x82", length: int = 20) -> bytes:
     header = b"\x30\x26\xb2\x75" + bytes(12) + struct.pack("<Q", 30) + bytes(6)
     packets = b"".join(bytes([mark]) + bytes(length - 1) for mark in marks)
     size = 50 + len(packets)
-    return (
-        header
-        + b"\x36\x26\xb2\x75"
-        + bytes(12)
-        + struct.pack("<Q", size)
-        + bytes(16)
-        + struct.pack("<Q", len(marks))
-        + bytes(2)
-        + packets
-    )
+    data = b"\x36\x26\xb2\x75" + bytes(12) + struct.pack("<Q", size) + bytes(16)
+    return header + data + struct.pack("<Q", len(marks)) + bytes(2) + packets
 
 
 def test_asf_objects_and_the_marks_of_its_packets() -> None:
