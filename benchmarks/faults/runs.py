@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.faults import clips
+from benchmarks.faults.exports import target_name
 from benchmarks.faults.harness import (
     REPOSITORY,
     Outcome,
@@ -27,6 +28,7 @@ from benchmarks.faults.harness import (
     reconstruct,
     reliability,
     stub_words,
+    tree_sha256,
 )
 
 _CHILD = """
@@ -206,16 +208,8 @@ def _full_while_exporting(folder: Path, clip: Path, disk: Path, tally: Tally) ->
 
     source = folder / "source"
     reconstruct(clip, source)
-    names = {
-        "npz": "e.npz",
-        "tum": "e.txt",
-        "kitti": "k.txt",
-        "preview": "e.mp4",
-        "glb": "e.glb",
-        "ply": "e.ply",
-    }
     for format_name in FORMATS:
-        for name in {names.get(format_name, "folder"), "folder"}:
+        for name in {target_name(format_name), "folder"}:
             for left in (0, 12_288):
                 before = {path.name for path in disk.iterdir()} | {"filling"}
                 _fill(disk, left)
@@ -227,6 +221,24 @@ def _full_while_exporting(folder: Path, clip: Path, disk: Path, tally: Tally) ->
                 good = ended.code == 0 or (said and after == before)
                 tally.case(f"export {format_name} to {name}, {left} left", good and ended.told, ended.last)
                 shutil.rmtree(disk / "above", ignore_errors=True)
+        _full_while_replacing(source, format_name, disk / "above" / target_name(format_name), disk, tally)
+        shutil.rmtree(disk / "above", ignore_errors=True)
+
+
+def _full_while_replacing(source: Path, format_name: str, target: Path, disk: Path, tally: Tally) -> None:
+    """What stood there before an export that fails stays as it was."""
+    words = ("export", source, "--format", format_name, "-o", target, "--overwrite")
+    ended = command(*words)
+    if ended.code != 0:
+        tally.case(f"export {format_name} with room", False, ended.last)
+        return
+    before = tree_sha256(target)
+    _fill(disk, 0)
+    ended = command(*words, "--frames", "0:2")
+    (disk / "filling").unlink()
+    same = tree_sha256(target) == before
+    told = ended.code == 4 and ended.told and str(target) in ended.err
+    tally.case(f"export {format_name} onto an older one", told and same, f"unchanged: {same}; {ended.last}")
 
 
 @reliability(
