@@ -369,7 +369,12 @@ def test_bars_have_no_confidence_and_give_no_points(tmp_path):
     whole = geo4d.reconstruct(
         source, model=TruthPredictor(world, length=8, stride=4), output_size="source", split_shots=False
     )
-    for found in (confidence[:, :11], confidence[:, -11:], whole.confidence[:][:, :12], whole.confidence[:][:, -12:]):
+    for found in (
+        confidence[:, :11],
+        confidence[:, -11:],
+        whole.confidence[:][:, :12],
+        whole.confidence[:][:, -12:],
+    ):
         assert (np.asarray(found) == 0).all()  # of the first, but for the row that is enlarged into both
     assert (confidence[:, 14:34] > 0.05).mean() > 0.9
     save(result, tmp_path / "points.ply", "ply")
