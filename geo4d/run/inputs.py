@@ -25,7 +25,7 @@ DECIDE_NO_WINDOW = ("times", "tries", "fusion", "output_size", "keep_windows", "
 """Settings that may change when a run is resumed: they come after the windows."""
 
 
-def find_scenes(
+def list_shots(
     clip: Video, config: RunConfig, progress: Progress, looks: FrameLooks | None = None
 ) -> list[tuple[int, int]]:
     """[start, end) of every shot.

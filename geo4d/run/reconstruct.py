@@ -23,8 +23,8 @@ from geo4d.results.reader import load_result
 from geo4d.results.workspace import Workspace, check_output
 from geo4d.results.writer import StoreWriter
 from geo4d.run.align import align_windows
-from geo4d.run.evidence import WindowPrior, find_motion, place_cameras
-from geo4d.run.inputs import find_scenes, known_intrinsics, known_matrix, list_inputs, load_model, open_clip
+from geo4d.run.evidence import WindowEvidence, find_motion, place_cameras
+from geo4d.run.inputs import known_intrinsics, known_matrix, list_inputs, list_shots, load_model, open_clip
 from geo4d.run.plan import RunPlan, plan_run, require_space
 from geo4d.run.predict import Progress, WindowSource, predict_windows, prepare
 from geo4d.run.spool import Spool
@@ -90,7 +90,7 @@ def reconstruct(
             predictor = load_model(model, model_options, config, device)
         with clock("plan"), memory_errors("looking for shots", _SMALLER):
             looks = FrameLooks() if "loops" in config.wide_windows else None
-            scenes = find_scenes(clip, config, progress, looks)
+            scenes = list_shots(clip, config, progress, looks)
             plan = plan_run(clip, predictor, config, scenes=scenes, device=device, looks=looks)
             inputs = list_inputs(clip, predictor, plan, config)
         if on_plan is not None:
@@ -104,7 +104,7 @@ def reconstruct(
             spool = Spool(work.windows, config.precision)
             source = WindowSource(clip, plan, predictor, config.seed, known_intrinsics(clip, plan, config))
             motion = moving = None
-            if config.motion and predictor.info.prior == "motion":
+            if config.motion and predictor.info.evidence == "motion":
                 with clock("motion"), memory_errors("tracking points", f"{_FEWER}, or --no-motion"):
                     motion = find_motion(
                         clip,
@@ -114,8 +114,8 @@ def reconstruct(
                         zoom=config.focal == "per_frame",
                     )
                     moving = find_moving(clip, motion, work.windows, progress)
-                prior = WindowPrior(motion, clip, plan.model_size, plan.windows, spool, moving)
-                source = replace(source, prior=prior)
+                evidence = WindowEvidence(motion, clip, plan.model_size, plan.windows, spool, moving)
+                source = replace(source, evidence=evidence)
             with clock("predict"), memory_errors("predicting windows", _SMALLER):
                 source = prepare(source, work.windows)
                 predict_windows(source, spool, progress)

@@ -92,7 +92,7 @@ def test_some_steps_lie_on_their_side_with_everything_in_them(source) -> None:
         points = (unproject(b.depth.clamp(max=50), b.intrinsics) for b in (upright, batch))
         worlds = [transform(b.c2w, p) for b, p in zip((upright, batch), points, strict=True)]
         torch.testing.assert_close(worlds[1], worlds[0].rot90(turns[step], (2, 3)), rtol=1e-3, atol=1e-3)
-        assert torch.equal(batch.prior_disparity, upright.prior_disparity.rot90(turns[step], (-2, -1)))
+        assert torch.equal(batch.evidence_disparity, upright.evidence_disparity.rot90(turns[step], (-2, -1)))
     assert take(turned(7, 0, 1), 1)[0].rgb.shape == take(turned(0, 0, 1), 8)[7].rgb.shape
 
 

@@ -7,7 +7,7 @@ from geo4d.errors import CheckpointError
 from geo4d.models.base import Predictor
 from geo4d.models.moge.pipeline import MoGePrior, load
 from geo4d.models.moge.weights import find_moge, load_moge
-from geo4d.types import Prior, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prior, Window
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_predictor_and_prior(checkpoint):
     assert predictor.prepare([window]) == {}
     assert predictor.size_for((1500, 2048)) == (750, 1024)
     assert predictor.memory_bytes((448, 768)) > 0
-    with pytest.raises(ValueError, match="no prior"):
-        predictor.predict(window, seed=0, prior=PriorMaps(maps.points, maps.mask))
+    with pytest.raises(ValueError, match="no evidence"):
+        predictor.predict(window, seed=0, evidence=EvidenceMaps(maps.points, maps.mask))
 
 
 def test_dtype_reaches_the_network(checkpoint):

@@ -22,7 +22,7 @@ from geo4d.models.tiny.pipeline import (
     load,
 )
 from geo4d.models.tiny.weights import load_model, read_record, save_model
-from geo4d.types import PriorMaps, Window
+from geo4d.types import EvidenceMaps, Window
 from tests.support.poses import se3_exp
 
 
@@ -71,12 +71,12 @@ def test_the_answer_is_a_function_of_window_seed_and_index(predictor: TinyPredic
 def test_evidence_is_used_unless_switched_off(predictor: TinyPredictor) -> None:
     asked = window()
     points = 1 + torch.rand(4, 30, 50, 3)
-    prior = PriorMaps(points=points, mask=torch.ones(4, 30, 50, dtype=torch.bool))
+    evidence = EvidenceMaps(points=points, mask=torch.ones(4, 30, 50, dtype=torch.bool))
     without = predictor.predict(asked, seed=1)
-    with_prior = predictor.predict(asked, seed=1, prior=prior)
-    assert not torch.equal(without.point_map, with_prior.point_map)
-    deaf = TinyPredictor(predictor.model, "", dataclasses.replace(predictor.config, use_prior=False))
-    assert torch.equal(deaf.predict(asked, seed=1, prior=prior).point_map, without.point_map)
+    with_evidence = predictor.predict(asked, seed=1, evidence=evidence)
+    assert not torch.equal(without.point_map, with_evidence.point_map)
+    deaf = TinyPredictor(predictor.model, "", dataclasses.replace(predictor.config, use_evidence=False))
+    assert torch.equal(deaf.predict(asked, seed=1, evidence=evidence).point_map, without.point_map)
 
 
 def test_sky_is_far_in_the_answer_too(predictor: TinyPredictor) -> None:
@@ -218,16 +218,22 @@ def test_depth_takes_its_unit_from_the_point_map() -> None:
 
 def test_given_intrinsics_win_over_those_from_motion_and_untrusted_ones_do_not_count() -> None:
     asked = window()
-    prior = PriorMaps(
+    evidence = EvidenceMaps(
         points=torch.ones(4, 16, 24, 3),
         mask=torch.ones(4, 16, 24, dtype=torch.bool),
         intrinsics=centred_intrinsics(torch.full((4,), 30.0), (16, 24)),
         camera_confidence=torch.ones(4),
     )
-    found = known_intrinsics(asked, prior)
+    found = known_intrinsics(asked, evidence)
     assert found is not None
     torch.testing.assert_close(found[0], centred_intrinsics(torch.tensor(60.0), (32, 48)))
     given = centred_intrinsics(torch.full((4,), 77.0), (32, 48))
-    assert torch.equal(known_intrinsics(dataclasses.replace(asked, intrinsics=given), prior), given)
-    assert known_intrinsics(asked, dataclasses.replace(prior, camera_confidence=torch.zeros(4))) is None
+    assert torch.equal(known_intrinsics(dataclasses.replace(asked, intrinsics=given), evidence), given)
+    assert known_intrinsics(asked, dataclasses.replace(evidence, camera_confidence=torch.zeros(4))) is None
     assert known_intrinsics(asked, None) is None
+
+
+def test_an_option_is_known_by_its_old_name_too(caplog) -> None:
+    assert load(use_prior=False).info.evidence is None
+    assert "use_prior is now called use_evidence" in caplog.text
+    assert load().info.evidence == "motion"
