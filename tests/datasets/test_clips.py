@@ -102,3 +102,54 @@ def test_extras_do_not_decide_what_a_clip_is() -> None:
     clip = next(cut_clips(sequence(), still=True))
     assert clip.still
     assert replace(clip, extras={"a": b"1"}).num_frames == clip.num_frames
+
+
+def make_sequence(frames=7, size=(12, 20), rgb_size=None, **changes):
+    y, x = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5, indexing="ij")
+    depth = np.stack([1 + 0.05 * x + 0.02 * y + t for t in range(frames)]).astype(np.float32)
+    height, width = rgb_size or size
+    rgb = np.repeat(np.linspace(0, 1, width, dtype=np.float32)[None, :, None], 3, -1)
+    fields = {
+        "name": "s",
+        "dataset": "test",
+        "times_s": np.arange(frames) / 10,
+        "size": size,
+        "rgb": np.broadcast_to(rgb, (frames, height, width, 3)),
+        "depth": depth,
+        "intrinsics": constant_intrinsics(frames, 15, 15, 10, 6, integer_centres=False),
+        **changes,
+    }
+    return Sequence(**fields)
+
+
+def test_clips_cover_a_sequence_without_overlap():
+    clips = list(cut_clips(make_sequence(frames=7), length=3))
+    assert [clip.num_frames for clip in clips] == [3, 3, 1]
+    assert [clip.name for clip in clips] == ["s@0", "s@3", "s@6"]
+    np.testing.assert_allclose(np.concatenate([clip.times_s for clip in clips]), np.arange(7) / 10)
+
+
+@pytest.mark.parametrize("target", [(8, 16), (24, 24), (12, 20), (30, 20)])
+def test_a_point_stays_where_it_is_when_pictures_are_resized_and_cut(target):
+    sequence = make_sequence(frames=1)
+    clip = next(cut_clips(sequence, size=target))
+    assert clip.size == target
+    matrix, before = clip.intrinsics[0], sequence.intrinsics[0]
+    for row, column in ((0, 0), (target[0] - 1, target[1] - 1), (target[0] // 2, 3)):
+        ray = np.linalg.inv(matrix) @ [column + 0.5, row + 0.5, 1]
+        x, y, _ = before @ ray  # the same ray in the picture before
+        # Depth is the nearest pixel's: within half a pixel of the plane at the ray.
+        assert clip.depth[0, row, column] == pytest.approx(1 + 0.05 * x + 0.02 * y, abs=0.036)
+        inside = 1 < x < 19
+        if inside:
+            assert clip.rgb[0, row, column, 0] / 255 == pytest.approx((x - 0.5) / 19, abs=0.03)
+
+
+def test_colour_of_another_size_and_what_is_missing():
+    clip = next(cut_clips(make_sequence(rgb_size=(24, 40)), size=(6, 10)))
+    assert clip.rgb.shape == (7, 6, 10, 3)
+    with pytest.raises(InputError, match="proportions"):
+        next(cut_clips(make_sequence(rgb_size=(24, 20))))
+    with pytest.raises(InputError, match="intrinsics"):
+        next(cut_clips(make_sequence(intrinsics=None)))
+    assert Cover((436, 1024), (320, 640)).resized == (320, 752)

@@ -1,5 +1,6 @@
 """The bundled model as a predictor: pictures and evidence from motion in, all three modalities with spreads out."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass

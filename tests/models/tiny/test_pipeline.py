@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -10,8 +9,6 @@ from geo4d.geometry.maps import cameras_to_ray_map
 from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import Predictor
 from geo4d.models.tiny.calibration import Calibration, SpreadMap
-from geo4d.models.tiny.config import smallest_preset
-from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.pipeline import (
     LEAST_DISPARITY,
     TinyPipelineConfig,
@@ -21,7 +18,7 @@ from geo4d.models.tiny.pipeline import (
     known_intrinsics,
     load,
 )
-from geo4d.models.tiny.weights import load_model, read_record, save_model
+from geo4d.models.tiny.weights import load_model
 from geo4d.types import EvidenceMaps, Window
 from tests.support.poses import se3_exp
 
@@ -29,18 +26,6 @@ from tests.support.poses import se3_exp
 def window(frames: int = 4, size: tuple[int, int] = (32, 48), index: int = 0) -> Window:
     rgb = torch.rand((frames, *size, 3), generator=torch.Generator().manual_seed(3))
     return Window(rgb, torch.arange(frames), torch.arange(frames) / 10.0, index, 10.0)
-
-
-@pytest.fixture(scope="module")
-def predictor() -> TinyPredictor:
-    torch.manual_seed(0)
-    model = TinyModel(smallest_preset())
-    for parameter in model.parameters():
-        parameter.data.add_(0.05 * torch.randn_like(parameter))
-    model.codec.disparity_basis.normal_(0, 0.1)
-    model.codec.point_basis.normal_(0, 0.1)
-    model.codec.latent_mean[model.config.channels("rays")] = torch.tensor([0.0, 0, 1, 0, 0, 0])
-    return TinyPredictor(model, "0" * 64, TinyPipelineConfig(num_pixels=32 * 48))
 
 
 def test_it_is_a_predictor_and_its_answer_is_whole(predictor: TinyPredictor) -> None:
@@ -132,20 +117,6 @@ def test_focal_length_comes_back_from_exact_rays() -> None:
     small = centred_intrinsics(torch.full((3,), 70.0 / 8), (8, 12))
     rays = cameras_to_ray_map(small, c2w, (8, 12))
     torch.testing.assert_close(intrinsics_from_rays(rays, c2w, (64, 96)), K, rtol=1e-3, atol=1e-2)
-
-
-def test_weights_survive_the_file(tmp_path) -> None:
-    model = TinyModel(smallest_preset())
-    path = tmp_path / "model.safetensors"
-    save_model(model, path, {"steps": 3})
-    loaded = load_model(path)
-    assert read_record(path) == {"steps": 3}
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-4)
-    predictor = load(weights=tmp_path, dtype="float32", num_steps=2)
-    assert predictor.config.num_steps == 2
-    assert len(predictor.info.weights_sha256) == 64
-    json.dumps(dataclasses.asdict(predictor.info))
 
 
 def test_foreign_files_and_options_are_refused(tmp_path) -> None:
