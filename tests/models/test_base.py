@@ -3,6 +3,7 @@ import torch
 
 from geo4d.models.base import PREDICTORS, choose_device, load_predictor, require_multiple
 from geo4d.types import Window
+from tests.support.controls import stub
 
 
 def window(height: int, width: int) -> Window:
@@ -48,8 +49,15 @@ def test_name_and_options_reach_the_family(monkeypatch) -> None:
     from geo4d.models.geometrycrafter import pipeline
 
     asked: dict[str, object] = {}
-    monkeypatch.setattr(pipeline, "load", lambda name, **options: asked.update(name=name, **options))
-    load_predictor("geometrycrafter-determ", weights="w", device="cpu", dtype="bfloat16", decode_chunk=3)
+    model = stub()
+
+    def load(name: str, **options):
+        asked.update(name=name, **options)
+        return model
+
+    monkeypatch.setattr(pipeline, "load", load)
+    options = {"weights": "w", "device": "cpu", "dtype": "bfloat16", "decode_chunk": 3}
+    assert load_predictor("geometrycrafter-determ", **options) is model
     assert asked == {
         "name": "geometrycrafter-determ",
         "weights": "w",

@@ -30,11 +30,12 @@ def test_furniture_stands_where_it_is_put(thing, seed: int) -> None:
 def test_a_table_has_its_height_and_things_on_it_not_in_it(seed: int) -> None:
     scene = builder(seed)
     table(scene, PLACE, 0.3, 0.8)
-    first = scene.object_first[1] if len(scene.object_first) > 1 else len(scene.shape)
-    tops = places(scene)[0, :first, 1]
-    assert tops.min() == pytest.approx(-0.8, abs=0.15)
-    for things in places(scene)[0, first:]:
-        assert things[1] < -0.75
+    where, half = places(scene)[0], np.stack(scene.size)
+    assert where[0, 1] == pytest.approx(-0.8)
+    legs = slice(1, 5)
+    np.testing.assert_allclose(where[legs, 1] + half[legs, 1], 0, atol=1e-9)  # on the floor
+    np.testing.assert_allclose(where[legs, 1] - half[legs, 1], -0.8, atol=1e-9)  # up to the top
+    np.testing.assert_allclose(where[5:, 1] + half[5:, 1], -0.82, atol=1e-9)  # things stand on it
 
 
 @pytest.mark.parametrize("seed", range(8))
