@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.shape import find_against, find_circles, iter_imports, measure, read_directions, read_sources
+from benchmarks.shape import (
+    find_against,
+    find_circles,
+    find_untested,
+    iter_imports,
+    measure,
+    read_directions,
+    read_sources,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = """
@@ -127,6 +135,22 @@ def test_figures_of_a_known_tree(tmp_path):
     ]
     code = 1 + 451 + (3 + 90 + 2) + 8  # types, big, long, twin
     assert figures["test lines per code line"] == pytest.approx(2 / code, abs=1e-3)
+
+
+def test_a_file_in_which_nothing_can_run_needs_no_test(tmp_path):
+    root = make_tree(
+        tmp_path,
+        {
+            "geometry/data.py": "X = 1\n\n\nclass A:\n    x: int\n",
+            "geometry/protocol.py": 'class A:\n    def f(self):\n        """Said."""\n        ...\n',
+            "geometry/method.py": "class A:\n    def f(self):\n        return 1\n",
+            "geometry/function.py": "def f():\n    pass\n",
+        },
+    )
+    assert find_untested(root, read_sources(root)) == [
+        "geo4d/geometry/function.py",
+        "geo4d/geometry/method.py",
+    ]
 
 
 def test_the_life_of_a_video_names_what_is_there():
