@@ -92,7 +92,7 @@ def run_one(path: str, mode: str, windows_from: str | None, threads: int) -> dic
     wall, cpu = time.perf_counter(), cpu_seconds()
     predictions = ScenarioPredictions(scenario)
     alignment = align(predictions, num_frames=scenario.num_frames, config=config)
-    result = dense_reconstruction(alignment, predictions, with_dynamic=False)
+    result = dense_reconstruction(alignment, predictions, with_moving=False)
     cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
     peak = resident_mb(peak=True)
     depth = np.asarray(result.depth)

@@ -43,7 +43,7 @@ def main() -> int:
         for name, change in VARIANTS.items():
             config = replace(AlignConfig.corrected(), principal_point=scenario.principal_point, **change)
             alignment = align(predictions, num_frames=scenario.num_frames, config=config)
-            result = dense_reconstruction(alignment, predictions, with_dynamic=False)
+            result = dense_reconstruction(alignment, predictions, with_moving=False)
             assert alignment.c2w is not None
             seen = np.nonzero(alignment.reliable.numpy())[0]
             depth = np.asarray(result.depth)

@@ -157,7 +157,7 @@ def run(
         made = predictions.seconds
         start = cpu_seconds()
         errors, weight = 0.0, 0
-        for maps in iter_dense(alignment, predictions, with_dynamic=False):
+        for maps in iter_dense(alignment, predictions, with_moving=False):
             truth = source.frame(maps.frame_index)[0]
             known = torch.isfinite(truth) & torch.isfinite(maps.depth)
             ratio = maps.depth[known] / truth[known]

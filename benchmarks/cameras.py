@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [p for p in (str(HERE), str(HERE.parent)) if p not in sys.path]
 
 from geo4d.datasets.catalogue import load_reader  # noqa: E402
-from geo4d.evidence.frames import fit_motion, iter_prior  # noqa: E402
+from geo4d.evidence.frames import fit_motion, iter_evidence  # noqa: E402
 from geo4d.evidence.masks import grow, mask_iou, motion_masks  # noqa: E402
 from geo4d.geometry.fit import fit_similarity  # noqa: E402
 from geo4d.geometry.poses import rotation_angle, transform  # noqa: E402
@@ -76,7 +76,7 @@ def ours(rgb: torch.Tensor, truth: torch.Tensor, K: torch.Tensor, depth: np.ndar
         height = round(SWEEP_WIDTH * rgb.shape[1] / rgb.shape[2])
         small = [cv2.resize(f.numpy(), (SWEEP_WIDTH, height), interpolation=cv2.INTER_AREA) for f in rgb]
         begin = time.process_time()
-        maps = list(iter_prior(motion, [torch.from_numpy(f) for f in small]))
+        maps = list(iter_evidence(motion, [torch.from_numpy(f) for f in small]))
         result["sweep_cpu_s_per_frame"] = (time.process_time() - begin) / len(maps)
         reference = np.stack(
             [cv2.resize(d, (SWEEP_WIDTH, height), interpolation=cv2.INTER_NEAREST) for d in depth]

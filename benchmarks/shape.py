@@ -18,8 +18,8 @@ How each figure is counted:
 - duplicated lines: lines are stripped; blank lines, comments, docstrings and imports are left out; a run of six that has
   stood anywhere before makes its six lines duplicates. The share is of all lines that were left in;
 - test lines per code line: lines of ``tests`` over lines of ``geo4d``, both without blank lines;
-- a module has its test file when ``geo4d/a/b.py`` has ``tests/a/test_b.py`` or ``tests/a/test_b_*.py``; files with no
-  function or class need none.
+- a module has its test file when ``geo4d/a/b.py`` has ``tests/a/test_b.py`` or ``tests/a/test_b_*.py``; files in which
+  nothing can run need none: constants, dataclasses without methods, protocols whose methods are ``...``.
 """
 
 from __future__ import annotations
@@ -219,12 +219,21 @@ def find_duplicates(sources: list[Source]) -> tuple[list[str], int]:
     return found, total
 
 
+def _is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function has nothing but a docstring and ``...``."""
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    return all(
+        isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and part.value.value is ...
+        for part in body
+    )
+
+
 def find_untested(root: Path, sources: list[Source]) -> list[str]:
-    """Files of the package that hold functions or classes and have no test file of their name."""
+    """Files of the package that hold functions or methods with a body and have no test file of their name."""
     found = []
     for source in sources:
         if source.path.stem.startswith("__") or not any(
-            isinstance(node, (*Functions, ast.ClassDef)) for node in source.tree.body
+            isinstance(node, Functions) and not _is_stub(node) for node in ast.walk(source.tree)
         ):
             continue
         folder = root / "tests" / source.path.parent.relative_to(PACKAGE)

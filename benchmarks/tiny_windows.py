@@ -28,14 +28,14 @@ from geo4d.geometry.fit import fit_scale_shift
 from geo4d.models.store.identity import file_sha256
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.calibration import Calibration
-from geo4d.models.tiny.conditioning import encode_prior
+from geo4d.models.tiny.conditioning import encode_window
 from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype
 from geo4d.models.tiny.weights import BUNDLED, load_model
-from geo4d.run.evidence import SWEEP_SIZE
+from geo4d.run.first_pass import sweep_size
 from geo4d.synthetic.render import SyntheticClip
 from geo4d.training.scores import camera_scores, depth_scores, spreads_and_errors
 from geo4d.training.sources import SyntheticSource
-from geo4d.types import PriorMaps, Window
+from geo4d.types import EvidenceMaps, Window
 from geo4d.video.resize import resize_video
 
 Scenes = Literal["heldout", "validation", "turned", "upright"]
@@ -74,15 +74,17 @@ def load_sequence(scenes: Scenes, number: int, cache: Path) -> dict[str, Any]:
     path = cache / f"{scenes}_{number:02d}.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
-    from geo4d.evidence.frames import fit_motion, iter_prior, prior_for_window
+    from geo4d.evidence.frames import evidence_for_window, fit_motion, iter_evidence
 
     clip = make_clip(scenes, number)
     rgb = clip.rgb.float() / 255
     size = (96, 160) if rgb.shape[1] < rgb.shape[2] else (160, 96)
     small = resize_video(rgb, size).contiguous()
-    swept = (round(SWEEP_SIZE * size[0]), round(SWEEP_SIZE * size[1]))
+    swept = sweep_size(size)
     motion = fit_motion(iter(rgb))
-    maps = [found.resized(size) for found in iter_prior(motion, iter(resize_video(rgb, swept).contiguous()))]
+    maps = [
+        found.resized(size) for found in iter_evidence(motion, iter(resize_video(rgb, swept).contiguous()))
+    ]
     item: dict[str, Any] = {
         "rgb": small.half(), "depth": torch.nn.functional.interpolate(clip.depth[:, None], size, mode="nearest")[:, 0],
         "intrinsics": resize_intrinsics(clip.intrinsics, clip.size, size),
@@ -90,8 +92,8 @@ def load_sequence(scenes: Scenes, number: int, cache: Path) -> dict[str, Any]:
         "dynamic": float(clip.dynamic.float().mean()),
     }  # fmt: skip
     for start in ALL_STARTS:
-        prior = prior_for_window(motion, maps[start : start + LENGTH])
-        for name, value in vars(prior).items():
+        evidence = evidence_for_window(motion, maps[start : start + LENGTH])
+        for name, value in vars(evidence).items():
             if isinstance(value, Tensor):
                 item[f"{start}/{name}"] = (
                     value.half() if value.dtype == torch.float32 and value.ndim == 4 else value
@@ -101,7 +103,7 @@ def load_sequence(scenes: Scenes, number: int, cache: Path) -> dict[str, Any]:
     return item
 
 
-def windows(item: dict[str, Any]) -> list[tuple[Window, PriorMaps, Tensor, Tensor]]:
+def windows(item: dict[str, Any]) -> list[tuple[Window, EvidenceMaps, Tensor, Tensor]]:
     """(window, evidence, true depth, true cameras) of both windows."""
     result = []
     for index, start in enumerate(STARTS):
@@ -109,22 +111,22 @@ def windows(item: dict[str, Any]) -> list[tuple[Window, PriorMaps, Tensor, Tenso
         frames = torch.arange(start, start + LENGTH)
         window = Window(item["rgb"][part].float(), frames, frames / 12.0, index, 12.0)
         fields = {key.split("/")[1]: value for key, value in item.items() if key.startswith(f"{start}/")}
-        prior = PriorMaps(**{k: v.float() if v.is_floating_point() else v for k, v in fields.items()})
-        assert prior.confidence is not None
-        prior = replace(prior, mask=usable_pixels(prior.confidence))
-        result.append((window, prior, item["depth"][part], item["c2w"][part]))
+        evidence = EvidenceMaps(**{k: v.float() if v.is_floating_point() else v for k, v in fields.items()})
+        assert evidence.confidence is not None
+        evidence = replace(evidence, mask=usable_pixels(evidence.confidence))
+        result.append((window, evidence, item["depth"][part], item["c2w"][part]))
     return result
 
 
-def only_rotation(prior: PriorMaps) -> PriorMaps:
-    return replace(prior, mask=torch.zeros_like(prior.mask))
+def only_rotation(evidence: EvidenceMaps) -> EvidenceMaps:
+    return replace(evidence, mask=torch.zeros_like(evidence.mask))
 
 
-def merged_disparity(prediction: Any, prior: PriorMaps) -> Tensor:
+def merged_disparity(prediction: Any, evidence: EvidenceMaps) -> Tensor:
     """The sweep as one more prediction: fitted to the network's disparity, then weighted by both spreads."""
     disparity, spread = prediction.disparity, prediction.disparity_uncertainty.clamp(min=1e-4)
-    confidence = torch.where(prior.mask, prior.confidence, 0.0)
-    sweep = torch.where(prior.mask, 1 / prior.points[..., 2].clamp(min=1e-6), 0.0)
+    confidence = torch.where(evidence.mask, evidence.confidence, 0.0)
+    sweep = torch.where(evidence.mask, 1 / evidence.points[..., 2].clamp(min=1e-6), 0.0)
     if float((confidence > 0).float().mean()) < 0.02:
         return disparity
     scale, shift = fit_scale_shift(sweep.flatten(), disparity.flatten(), confidence.flatten())
@@ -156,10 +158,11 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
     return summary
 
 
-def anchored_afterwards(prediction: Any, prior: PriorMaps) -> Tensor:
+def anchored_afterwards(prediction: Any, evidence: EvidenceMaps, window: Window) -> Tensor:
     """The network without evidence, its answer pulled onto the sweep."""
-    evidence = encode_prior(prior, (prediction.disparity.shape[1], prediction.disparity.shape[2]))
-    change = log_correction(prediction.disparity[None, :, None], evidence, rgb)[0, :, 0]
+    encoded = encode_window(evidence, (prediction.disparity.shape[1], prediction.disparity.shape[2]))
+    rgb = window.rgb.permute(0, 3, 1, 2)[None] * 2 - 1
+    change = log_correction(prediction.disparity[None, :, None], encoded, rgb)[0, :, 0]
     return prediction.disparity * change.exp()
 
 
@@ -172,21 +175,21 @@ def evidence_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dic
     rows: dict[str, list[dict[str, float]]] = {}
     groups: list[str] = []
     for item in items:
-        for window, prior, depth, c2w in windows(item):
+        for window, evidence, depth, c2w in windows(item):
             groups.append(str(item["camera"]))
             alone = predictor.predict(window, seed=0)
-            condition = loose.predict(window, seed=0, prior=prior)
-            full = predictor.predict(window, seed=0, prior=prior)
-            trusting = credulous.predict(window, seed=0, prior=prior)
-            rotation = predictor.predict(window, seed=0, prior=only_rotation(prior))
+            condition = loose.predict(window, seed=0, evidence=evidence)
+            full = predictor.predict(window, seed=0, evidence=evidence)
+            trusting = credulous.predict(window, seed=0, evidence=evidence)
+            rotation = predictor.predict(window, seed=0, evidence=only_rotation(evidence))
             flat = torch.nn.functional.interpolate(template, depth.shape[-2:], mode="bilinear")
             entries = {
                 "template, static camera": (flat[0].expand(LENGTH, -1, -1), None),
                 "network alone": (alone.disparity, alone.ray_map),
-                "extra prediction": (merged_disparity(alone, prior), None),
-                "anchor alone": (anchored_afterwards(alone, prior), None),
+                "extra prediction": (merged_disparity(alone, evidence), None),
+                "anchor alone": (anchored_afterwards(alone, evidence, window), None),
                 "condition": (condition.disparity, condition.ray_map),
-                "condition and extra prediction": (merged_disparity(condition, prior), condition.ray_map),
+                "condition and extra prediction": (merged_disparity(condition, evidence), condition.ray_map),
                 "condition and anchor": (trusting.disparity, trusting.ray_map),
                 "condition, anchor and doubt (default)": (full.disparity, full.ray_map),
                 "rotation only": (rotation.disparity, rotation.ray_map),
@@ -209,8 +212,8 @@ def steps_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[s
         other = TinyPredictor(predictor.model, "", config, dtype=predictor.dtype)
         rows = []
         for item in items:
-            window, prior, depth, c2w = windows(item)[0]
-            answer = other.predict(window, seed=0, prior=prior)
+            window, evidence, depth, c2w = windows(item)[0]
+            answer = other.predict(window, seed=0, evidence=evidence)
             rows.append(score_one(answer.disparity, answer.ray_map, depth, c2w))
         table[f"{num_steps} steps"] = summarise(rows)
     return table
@@ -231,8 +234,8 @@ def spread_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[
     spreads: dict[str, list[Tensor]] = {"disparity": [], "points": []}
     errors: dict[str, list[Tensor]] = {"disparity": [], "points": []}
     for item in items:
-        window, prior, depth, _ = windows(item)[0]
-        answer = predictor.predict(window, seed=0, prior=prior)
+        window, evidence, depth, _ = windows(item)[0]
+        answer = predictor.predict(window, seed=0, evidence=evidence)
         for name, (spread, error) in spreads_and_errors(answer, depth).items():
             spreads[name].append(spread)
             errors[name].append(error)
@@ -257,10 +260,10 @@ def decoder_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict
     rows: dict[str, list[dict[str, float]]] = {}
     model = predictor.model
     for item in items:
-        window, prior, depth, c2w = windows(item)[0]
+        window, evidence, depth, c2w = windows(item)[0]
         size = (depth.shape[-2], depth.shape[-1])
         rgb = window.rgb.permute(0, 3, 1, 2)[None] * 2 - 1
-        evidence = encode_prior(prior, size)
+        encoded = encode_window(evidence, size)
         maps, _ = normalise(depth[None], item["intrinsics"][:LENGTH][None], c2w[None])
         noise = torch.randn(
             (1, LENGTH, model.config.latent_channels, size[0] // 8, size[1] // 8),
@@ -269,8 +272,8 @@ def decoder_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict
         positions = window.frame_indices[None].float()
         enabled = predictor.dtype != "float32"
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled):
-            latent = model.sample(rgb, evidence, positions, noise, 1)
-            plain, learned = model.decode(latent, rgb, evidence)
+            latent = model.sample(rgb, encoded, positions, noise, 1)
+            plain, learned = model.decode(latent, rgb, encoded)
         surface = torch.isfinite(depth)[None]
         for share in (0.0, 0.25, 0.5, 1.0):
             disparity = torch.lerp(plain.disparity, learned.disparity.float(), share)

@@ -16,7 +16,7 @@ from geo4d.geometry.cameras import camera_rays, centred_intrinsics
 from geo4d.geometry.maps import cameras_to_ray_map
 from geo4d.geometry.poses import inverse, rigid, so3_exp, transform
 from geo4d.models.base import PredictorInfo
-from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prediction, Window
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class TruthPredictor:
         spoilt: window numbers that come out wrong with ``spoilt_seed`` and right with any other seed.
         nan_windows: window numbers whose values are NaN.
         sees_motion: False places all frames of a window at its first camera, as a network does that learnt no motion.
-        prior: ask the run for evidence from motion.
+        evidence: ask the run for evidence from motion.
         gives_poses: False leaves only points in each frame's own camera.
         carries: hand a state from window to window, and depend on it.
     """
@@ -97,7 +97,7 @@ class TruthPredictor:
     spoilt_seed: int = 0
     nan_windows: tuple[int, ...] = ()
     sees_motion: bool = True
-    prior: Literal["motion"] | None = None
+    evidence: Literal["motion"] | None = None
     gives_poses: bool = True
     carries: bool = False
 
@@ -110,7 +110,7 @@ class TruthPredictor:
             weights_sha256="0" * 64,
             window_length=self.length,
             window_stride=self.stride,
-            prior=self.prior,
+            evidence=self.evidence,
             takes_gaps=not self.carries,
             gives_poses=self.gives_poses,
             config={"noise": self.noise},
@@ -130,7 +130,7 @@ class TruthPredictor:
         window: Window,
         *,
         seed: int,
-        prior: PriorMaps | None = None,
+        evidence: EvidenceMaps | None = None,
         context: Mapping[str, Tensor] | None = None,
         previous: Prediction | None = None,
     ) -> Prediction:

@@ -24,19 +24,19 @@ from geo4d.evaluation.benchmarks import SAMPLES
 from geo4d.evaluation.control import usable_evidence
 from geo4d.evaluation.sequences import load_sequence
 from geo4d.models.tiny import pipeline
-from geo4d.types import PriorMaps, Window
+from geo4d.types import EvidenceMaps, Window
 
 SHARES = {"network": 1.0, "evidence": 0.0, "vouched": None}
 
 
-def windows_of(rgb: np.ndarray, settings: dict[str, Any]) -> list[tuple[Window, PriorMaps | None, int]]:
+def windows_of(rgb: np.ndarray, settings: dict[str, Any]) -> list[tuple[Window, EvidenceMaps | None, int]]:
     """What the predictor is asked in a default run."""
-    asked: list[tuple[Window, PriorMaps | None, int]] = []
+    asked: list[tuple[Window, EvidenceMaps | None, int]] = []
     plain = pipeline.TinyPredictor.predict
 
-    def recording(self: Any, window: Window, *, seed: int, prior: Any = None, **rest: Any) -> Any:
-        asked.append((window, prior, seed))
-        return plain(self, window, seed=seed, prior=prior, **rest)
+    def recording(self: Any, window: Window, *, seed: int, evidence: Any = None, **rest: Any) -> Any:
+        asked.append((window, evidence, seed))
+        return plain(self, window, seed=seed, evidence=evidence, **rest)
 
     with mock.patch.object(pipeline.TinyPredictor, "predict", recording):
         geo4d.reconstruct(rgb, output_size="model", **settings)
@@ -45,7 +45,7 @@ def windows_of(rgb: np.ndarray, settings: dict[str, Any]) -> list[tuple[Window, 
 
 def score(
     window: Window,
-    prior: PriorMaps,
+    evidence: EvidenceMaps,
     depth: torch.Tensor,
     moving: torch.Tensor | None,
     disparity: torch.Tensor,
@@ -60,7 +60,7 @@ def score(
     found = 1 / disparity.clamp(min=pipeline.LEAST_DISPARITY)
     ratio = found * (truth / found)[known].median() / truth
     right = torch.maximum(ratio, 1 / ratio) < 1.25
-    used = at_size(usable_evidence(prior)[0]) > 0.5
+    used = at_size(usable_evidence(evidence)[0]) > 0.5
     movers = torch.zeros_like(known) if moving is None else at_size(moving[window.frame_indices]) > 0.5
     parts = (known, known & used, known & ~used, known & movers)
     return [float(right[part].float().mean()) if bool(part.any()) else float("nan") for part in parts]
@@ -73,8 +73,8 @@ def measure(
     rows = []
     model = pipeline.load()
     plain = pipeline.vouched_share
-    for window, prior, seed in windows_of(rgb, settings):
-        if prior is None:
+    for window, evidence, seed in windows_of(rgb, settings):
+        if evidence is None:
             continue
         row: dict[str, Any] = {"clip": name, "window": window.index}
         for label, fixed in SHARES.items():
@@ -84,8 +84,8 @@ def measure(
                 return torch.tensor([row["share"] if fixed is None else fixed])
 
             with mock.patch.object(pipeline, "vouched_share", share):
-                found = model.predict(window, seed=seed, prior=prior).disparity
-            row[label] = score(window, prior, depth, moving, found)
+                found = model.predict(window, seed=seed, evidence=evidence).disparity
+            row[label] = score(window, evidence, depth, moving, found)
         print(
             name,
             window.index,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geo4d.models.base import load_predictor
     from geo4d.run.reconstruct import load, reconstruct
-    from geo4d.types import Cameras, Prediction, PriorMaps, Reconstruction, Window
+    from geo4d.types import Cameras, EvidenceMaps, Prediction, Reconstruction, Window
     from geo4d.video.io import Video
 
 __version__ = "0.1.0"
@@ -21,15 +21,15 @@ _HOMES = {
     "Video": "geo4d.video.io",
     "Window": "geo4d.types",
     "Prediction": "geo4d.types",
-    "PriorMaps": "geo4d.types",
+    "EvidenceMaps": "geo4d.types",
     "Cameras": "geo4d.types",
     "Reconstruction": "geo4d.types",
 }
 
 __all__ = [
     "Cameras",
+    "EvidenceMaps",
     "Prediction",
-    "PriorMaps",
     "Reconstruction",
     "Video",
     "Window",

@@ -90,7 +90,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class PriorMaps:
+class EvidenceMaps:
     """Evidence about a window that reaches a predictor (or the fusion) beside the pictures.
 
     Attributes:
@@ -120,7 +120,7 @@ class Prior(Protocol):
 
     name: str
 
-    def __call__(self, window: Window) -> PriorMaps: ...
+    def __call__(self, window: Window) -> EvidenceMaps: ...
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def test_maps_are_stored_one_after_another(monkeypatch, caplog):
     ("step", "place", "says"),
     [
         ("reconstruct", "open_clip", "while reading the video"),
-        ("reconstruct", "find_scenes", "looking for shots"),
+        ("reconstruct", "list_shots", "looking for shots"),
         ("align", "align", "--start, --stop, --stride"),
     ],
 )

@@ -28,7 +28,7 @@ from geo4d.models.moge.config import MoGeConfig, MoGeOptions
 from geo4d.models.moge.model import MoGe
 from geo4d.models.moge.pipeline import MoGePredictor, MoGePrior
 from geo4d.run.reconstruct import reconstruct
-from geo4d.types import Prediction, PriorMaps, Reconstruction, Window
+from geo4d.types import EvidenceMaps, Prediction, Reconstruction, Window
 
 SHAPES = (0.3, 0.42, 0.5208, 0.5625, 0.75, 1.0, 1.333, 1.778, 1.85, 1.8965, 2.39, 2.8, 4.0)
 """Width over height. Phones, film formats, and the edges of what is asked for."""
@@ -145,12 +145,12 @@ class Wall:
 
     name = "wall"
 
-    def __call__(self, window: Window) -> PriorMaps:
+    def __call__(self, window: Window) -> EvidenceMaps:
         intrinsics = centred_intrinsics(torch.tensor(float(window.size[0])), window.size)
         rays = camera_rays(intrinsics, window.size)
         depth = 3 / (1 - 0.2 * rays[..., 0]).clamp(min=0.2)
         points = (rays * depth[..., None]).expand(window.num_frames, *window.size, 3).clone()
-        return PriorMaps(points=points, mask=torch.ones(points.shape[:3], dtype=torch.bool))
+        return EvidenceMaps(points=points, mask=torch.ones(points.shape[:3], dtype=torch.bool))
 
 
 def seeded(number: int) -> torch.Generator:

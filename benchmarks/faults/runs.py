@@ -39,7 +39,7 @@ torch.set_num_threads(1)
 import geo4d.run.reconstruct
 clip, output, motion = sys.argv[1], sys.argv[2], sys.argv[3] == "motion"
 started = time.process_time()
-model = TruthPredictor(BoxWorld((24, 40)), prior="motion" if motion else None)
+model = TruthPredictor(BoxWorld((24, 40)), evidence="motion" if motion else None)
 result = geo4d.reconstruct(clip, output, model=model, output_size="model", motion=motion)
 print(json.dumps({
     "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -258,7 +258,7 @@ def r10(folder: Path, size: Size) -> Outcome:
     want = arrays_sha256(folder / "whole")
     tally = Tally()
     places = {
-        "reading": (flow, "open_clip"), "shots": (flow, "find_scenes"), "predict": (TruthPredictor, "predict"),
+        "reading": (flow, "open_clip"), "shots": (flow, "list_shots"), "predict": (TruthPredictor, "predict"),
         "align": (align, "align"), "write": (write, "resize_maps"),
     }  # fmt: skip
     for name, (owner, attribute) in places.items():

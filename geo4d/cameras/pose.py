@@ -158,7 +158,7 @@ def pose_reconstruction(
         rgb = reconstruction.rgb
         frames = (torch.from_numpy(np.float32(rgb[t])) for t in range(num_frames))
     if masks is None and reconstruction.dynamic is not None:
-        masks = _dynamic_masks(reconstruction)
+        masks = _moving_masks(reconstruction)
     scene = (
         np.zeros(num_frames, np.int64) if reconstruction.scene is None else np.asarray(reconstruction.scene)
     )
@@ -258,7 +258,7 @@ def _with_cameras(
     )
 
 
-def _dynamic_masks(reconstruction: Reconstruction) -> Iterator[Bool[Tensor, "H W"]]:
+def _moving_masks(reconstruction: Reconstruction) -> Iterator[Bool[Tensor, "H W"]]:
     assert reconstruction.dynamic is not None
     for t in range(reconstruction.num_frames):
         yield torch.from_numpy(np.nan_to_num(np.float32(reconstruction.dynamic[t])) > 0.5)

@@ -12,8 +12,8 @@ from geo4d.geometry.maps import cameras_to_ray_map
 from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import Predictor, PredictorInfo
 from geo4d.models.tiny.anchor import log_correction
-from geo4d.models.tiny.conditioning import encode_prior, no_evidence
-from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.models.tiny.conditioning import encode_window, no_evidence
+from geo4d.types import EvidenceMaps, Prediction, Window
 
 FOV_DEG = 60.0
 """Horizontal field of view where nothing is known."""
@@ -35,7 +35,7 @@ class ControlPredictor:
             description="constant depth and evidence from motion, no network",
             licence="as the package",
             weights_sha256="0" * 64,
-            prior="motion",
+            evidence="motion",
             needs_prepare=False,
             takes_gaps=True,
             gives_poses=True,
@@ -61,29 +61,29 @@ class ControlPredictor:
         window: Window,
         *,
         seed: int,
-        prior: PriorMaps | None = None,
+        evidence: EvidenceMaps | None = None,
         context: Mapping[str, Tensor] | None = None,
         previous: Prediction | None = None,
     ) -> Prediction:
         """Depth 1 everywhere, changed by what the evidence says; the same for every seed."""
         count, size = window.num_frames, window.size
         flat = torch.ones(1, count, 1, *size)
-        evidence = no_evidence(1, count, size, flat) if prior is None else encode_prior(prior, size)
+        encoded = no_evidence(1, count, size, flat) if evidence is None else encode_window(evidence, size)
         blank = flat.expand(-1, -1, 3, -1, -1)  # no picture guides the spreading
-        depth = torch.exp(-log_correction(flat, evidence, blank))[0, :, 0]
+        depth = torch.exp(-log_correction(flat, encoded, blank))[0, :, 0]
         spread = torch.full_like(depth, SPREAD)
         intrinsics = centred_intrinsics(
             focal_from_fov(torch.deg2rad(torch.tensor(FOV_DEG)), size[1]), size
         ).repeat(count, 1, 1)
         to_window = torch.eye(4).repeat(count, 1, 1)
-        if prior is not None:
-            depth, sure = in_unit_of(depth, prior)
+        if evidence is not None:
+            depth, sure = in_unit_of(depth, evidence)
             spread = SPREAD + (SPREAD_AT_EVIDENCE - SPREAD) * sure
-            if prior.intrinsics is not None:
-                own = (prior.points.shape[1], prior.points.shape[2])
-                intrinsics = resize_intrinsics(prior.intrinsics.float(), own, size)
-            if prior.c2w is not None and _trusted(prior):
-                c2w = prior.c2w.double()
+            if evidence.intrinsics is not None:
+                own = (evidence.points.shape[1], evidence.points.shape[2])
+                intrinsics = resize_intrinsics(evidence.intrinsics.float(), own, size)
+            if evidence.c2w is not None and _trusted(evidence):
+                c2w = evidence.c2w.double()
                 to_window = (inverse(c2w[:1]) @ c2w).float()
         points = transform(to_window[:, None], camera_rays(intrinsics, size) * depth[..., None])
         return Prediction(
@@ -108,14 +108,14 @@ class ControlPredictor:
 
 
 def in_unit_of(
-    depth: Float[Tensor, "V H W"], prior: PriorMaps
+    depth: Float[Tensor, "V H W"], evidence: EvidenceMaps
 ) -> tuple[Float[Tensor, "V H W"], Float[Tensor, "V H W"]]:
     """Depth brought to the unit of the evidence by one factor, and how sure the evidence is at its size, in [0, 1].
 
     Without evidence about depth the unit is that of a shot: a median depth of 1.
     """
-    used, measured = usable_evidence(prior)
-    confidence = torch.ones_like(measured) if prior.confidence is None else prior.confidence.float()
+    used, measured = usable_evidence(evidence)
+    confidence = torch.ones_like(measured) if evidence.confidence is None else evidence.confidence.float()
     resized = [
         torch.nn.functional.interpolate(values[:, None], depth.shape[1:], mode="nearest-exact")[:, 0]
         for values in (used.float(), measured, torch.where(used, confidence, 0.0))
@@ -125,17 +125,17 @@ def in_unit_of(
     return depth * factor, resized[2]
 
 
-def usable_evidence(prior: PriorMaps) -> tuple[Bool[Tensor, "V H W"], Float[Tensor, "V H W"]]:
+def usable_evidence(evidence: EvidenceMaps) -> tuple[Bool[Tensor, "V H W"], Float[Tensor, "V H W"]]:
     """Where the evidence of a window says something about depth, and that depth (1 elsewhere)."""
-    depth = prior.points[..., 2].float()
-    used = prior.mask & torch.isfinite(depth) & (depth > 0)
-    if prior.confidence is not None:
-        used = used & (prior.confidence > 0)
+    depth = evidence.points[..., 2].float()
+    used = evidence.mask & torch.isfinite(depth) & (depth > 0)
+    if evidence.confidence is not None:
+        used = used & (evidence.confidence > 0)
     return used, torch.where(used, depth, 1.0)
 
 
-def _trusted(prior: PriorMaps) -> bool:
-    return prior.camera_confidence is None or bool((prior.camera_confidence > 0).all())
+def _trusted(evidence: EvidenceMaps) -> bool:
+    return evidence.camera_confidence is None or bool((evidence.camera_confidence > 0).all())
 
 
 class WatchedPredictor:
@@ -166,16 +166,16 @@ class WatchedPredictor:
         window: Window,
         *,
         seed: int,
-        prior: PriorMaps | None = None,
+        evidence: EvidenceMaps | None = None,
         context: Mapping[str, Tensor] | None = None,
         previous: Prediction | None = None,
     ) -> Prediction:
         """The model's own answer."""
-        if prior is not None:
-            used, depth = usable_evidence(prior)
+        if evidence is not None:
+            used, depth = usable_evidence(evidence)
             for frame, seen, values in zip(window.frame_indices.tolist(), used, depth, strict=True):
                 found = torch.where(seen, values, torch.nan)
                 # Windows that share a frame may use more or less of the same map.
                 before = self.depth.get(frame, found)
                 self.depth[frame] = torch.where(torch.isnan(found), before, found)
-        return self._model.predict(window, seed=seed, prior=prior, context=context, previous=previous)
+        return self._model.predict(window, seed=seed, evidence=evidence, context=context, previous=previous)

@@ -100,7 +100,7 @@ def _runs_to_beat(
     rows: dict[str, Predicted | None] = {"whole": whole}
     if watched is None:
         return rows
-    if watched.info.prior != "motion" or not settings.model_settings.get("motion", True):
+    if watched.info.evidence != "motion" or not settings.model_settings.get("motion", True):
         return {**rows, "pictures": whole}  # the model sees nothing but pictures: it is this row
     without = replace(settings, model_settings={**settings.model_settings, "motion": False})
     for name, model, changed in (

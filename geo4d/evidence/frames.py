@@ -1,7 +1,8 @@
 """Evidence from motion: cameras of the video from its tracks, then plane-sweep depth with confidence, frame by frame.
 
-Two passes over the frames, both with bounded memory: ``fit_motion`` sees them once for the cameras, ``iter_prior`` once
-more for the depth. Every frame is swept once, however many windows want it; ``MotionPrior`` hands windows their maps.
+Two passes over the frames, both with bounded memory: ``fit_motion`` sees them once for the cameras, ``iter_evidence``
+once more for the depth. Every frame is swept once, however many windows want it; ``MotionEvidence`` hands windows their
+maps.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from geo4d.evidence.sweep import sweep_disparity, to_grey
 from geo4d.geometry.cameras import camera_rays, resize_intrinsics
 from geo4d.optimise.threads import one_thread
 from geo4d.tracks.follow import TrackBuilder, TrackConfig
-from geo4d.types import PriorMaps, Window
+from geo4d.types import EvidenceMaps, Window
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class MotionConfig:
 
 
 @dataclass(frozen=True)
-class FramePrior:
+class FrameEvidence:
     """Evidence about one frame.
 
     Attributes:
@@ -80,12 +81,12 @@ class FramePrior:
         rays = camera_rays(self.intrinsics, (self.disparity.shape[0], self.disparity.shape[1]))
         return rays / self.disparity[..., None]
 
-    def resized(self, size: tuple[int, int]) -> FramePrior:
+    def resized(self, size: tuple[int, int]) -> FrameEvidence:
         """The same at another (height, width); every pixel takes the values of the nearest one, so that edges stay."""
         maps = torch.stack([self.disparity, self.confidence, self.spread])[None]
         disparity, confidence, spread = F.interpolate(maps, size, mode="nearest-exact")[0]
         own = (self.disparity.shape[0], self.disparity.shape[1])
-        return FramePrior(
+        return FrameEvidence(
             self.frame_index, disparity, confidence, spread, resize_intrinsics(self.intrinsics, own, size)
         )
 
@@ -124,18 +125,18 @@ def fit_motion(
 
 
 def first_frame_needed(frame: int, config: MotionConfig | None = None) -> int:
-    """The frame from which ``iter_prior`` must be fed so that ``frame`` and all later ones come out as in a full run."""
+    """The frame from which ``iter_evidence`` must be fed so that ``frame`` and all after it come out as in a full run."""
     config = config or MotionConfig()
     return max(0, frame // config.chunk * config.chunk - config.look_around)
 
 
-def iter_prior(
+def iter_evidence(
     motion: MotionCameras,
     frames: Iterable[Float[Tensor, "H W 3"]],
     *,
     first_frame: int = 0,
     config: MotionConfig | None = None,
-) -> Iterator[FramePrior]:
+) -> Iterator[FrameEvidence]:
     """Sweep every frame once, in order.
 
     Args:
@@ -172,7 +173,7 @@ def iter_prior(
 
 def _sweep_chunk(
     motion: MotionCameras, buffer: OrderedDict[int, Tensor], start: int, stop: int, config: MotionConfig
-) -> Iterator[FramePrior]:
+) -> Iterator[FrameEvidence]:
     """Frames [start, stop), shot by shot."""
     at = start
     while at < stop:
@@ -188,7 +189,7 @@ def _sweep_chunk(
         if ranges is None or len(indices) < 2:
             for i in range(at, until):
                 flat = torch.ones(size, dtype=video.dtype, device=video.device)
-                yield FramePrior(i, flat, torch.zeros_like(flat), flat * torch.inf, K[i - low])
+                yield FrameEvidence(i, flat, torch.zeros_like(flat), flat * torch.inf, K[i - low])
         else:
             steps = torch.linspace(0, 1, config.num_planes)
             planes = ranges[:, :1] + steps * (ranges[:, 1:] - ranges[:, :1])
@@ -205,7 +206,7 @@ def _sweep_chunk(
             trust = motion.confidence[at:until].to(found.confidence)
             for k, i in enumerate(range(at, until)):
                 confidence = found.confidence[k] * trust[k]
-                yield FramePrior(i, found.disparity[k], confidence, found.spread[k], K[i - low])
+                yield FrameEvidence(i, found.disparity[k], confidence, found.spread[k], K[i - low])
         at = until
 
 
@@ -237,9 +238,9 @@ def usable_pixels(
     return sure | (many[..., None, None, None] & (confidence >= config.low_confidence))
 
 
-def prior_for_window(
-    motion: MotionCameras, maps: Iterable[FramePrior], *, config: MotionConfig | None = None
-) -> PriorMaps:
+def evidence_for_window(
+    motion: MotionCameras, maps: Iterable[FrameEvidence], *, config: MotionConfig | None = None
+) -> EvidenceMaps:
     """Join the evidence of some frames into what a predictor takes.
 
     Args:
@@ -250,7 +251,7 @@ def prior_for_window(
     chosen = list(maps)
     indices = torch.tensor([m.frame_index for m in chosen])
     confidence = torch.stack([m.confidence for m in chosen])
-    return PriorMaps(
+    return EvidenceMaps(
         points=torch.stack([m.points() for m in chosen]),
         mask=usable_pixels(confidence, config),
         scale_kind="scale",
@@ -262,7 +263,7 @@ def prior_for_window(
     )
 
 
-class MotionPrior:
+class MotionEvidence:
     """The evidence from motion as a ``Prior``: call it with the windows of a run, in order.
 
     Sweeps as far as the window reaches, and keeps only frames that later windows may still ask for.
@@ -273,24 +274,24 @@ class MotionPrior:
     def __init__(
         self,
         motion: MotionCameras,
-        maps: Iterator[FramePrior],
+        maps: Iterator[FrameEvidence],
         *,
         keep: int = 64,
         config: MotionConfig | None = None,
     ) -> None:
         """Args:
         motion: cameras of the video.
-        maps: from ``iter_prior``.
+        maps: from ``iter_evidence``.
         keep: frames kept behind the newest one; at least the window span.
         config: see ``MotionConfig``.
         """
         self.motion, self.config = motion, config or MotionConfig()
         self._maps, self._keep = maps, keep
-        self._ready: OrderedDict[int, FramePrior] = OrderedDict()
+        self._ready: OrderedDict[int, FrameEvidence] = OrderedDict()
 
-    def __call__(self, window: Window) -> PriorMaps:
+    def __call__(self, window: Window) -> EvidenceMaps:
         """Evidence about the window's frames; raises as ``frames`` does."""
-        return prior_for_window(
+        return evidence_for_window(
             self.motion,
             self.frames(window.frame_indices.tolist()),
             config=self.config,
@@ -302,7 +303,7 @@ class MotionPrior:
             return True
         return frame in self._ready or 0 < frame - next(reversed(self._ready)) <= leap
 
-    def frames(self, wanted: Sequence[int]) -> list[FramePrior]:
+    def frames(self, wanted: Sequence[int]) -> list[FrameEvidence]:
         """Evidence about some frames, in their order.
 
         Raises:

@@ -54,7 +54,7 @@ def iter_point_clouds(
         confidence = np.asarray(reconstruction.confidence[frame], np.float32)
         keep = kept_mask(depth, confidence, min_confidence=config.min_confidence, edge_step=config.edge_step)
         if share is not None:
-            share.add(depth, confidence, keep, dynamic_of(reconstruction, frame))
+            share.add(depth, confidence, keep, moving_of(reconstruction, frame))
         positions = points[frame][keep]
         if not reconstruction.has_poses and config.up not in (
             None,
@@ -73,7 +73,7 @@ def iter_point_clouds(
         yield voxels(cloud) if voxels else cloud
 
 
-def dynamic_of(reconstruction: Reconstruction, frame: int) -> np.ndarray | None:
+def moving_of(reconstruction: Reconstruction, frame: int) -> np.ndarray | None:
     """[H, W] probability that a pixel moves, or None where the result has none."""
     return None if reconstruction.dynamic is None else np.asarray(reconstruction.dynamic[frame], np.float32)
 
@@ -128,7 +128,7 @@ def thinned(clouds: Iterator[PointCloud], num_frames: int, config: ExportConfig)
 
 def is_static(reconstruction: Reconstruction, frame: int) -> np.ndarray:
     """bool [H, W]: True where nothing is known to move."""
-    dynamic = dynamic_of(reconstruction, frame)
+    dynamic = moving_of(reconstruction, frame)
     return np.ones(reconstruction.size, bool) if dynamic is None else ~(dynamic >= MOVING)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.fusion.alignment import Alignment
-from geo4d.fusion.dynamic import flow_probability, free_space_probability, rigid_flow, seen_through
+from geo4d.fusion.moving import flow_probability, free_space_probability, rigid_flow, seen_through
 from geo4d.fusion.pixels import PixelResiduals
 from geo4d.fusion.samples import point_weight
 from geo4d.geometry.cameras import camera_rays
@@ -21,7 +21,7 @@ from geo4d.types import FrameMaps, Prediction
 CONFIDENCE_HALF = 0.1
 """Relative depth error at which the confidence is one half."""
 
-DYNAMIC_STEPS = (-8, -3, 3, 8)
+MOVING_STEPS = (-8, -3, 3, 8)
 """Neighbours, in frames, that the dynamic probability looks at: near enough to overlap, far enough to show motion."""
 
 
@@ -150,7 +150,7 @@ def iter_dense(
     predictions: Sequence[Prediction],
     *,
     frames: Iterable[int] | None = None,
-    with_dynamic: bool = True,
+    with_moving: bool = True,
     flow: Callable[[int, int], Float[Tensor, "H W 2"] | None] | None = None,
     device: torch.device | str | None = None,
 ) -> Iterator[FrameMaps]:
@@ -162,13 +162,13 @@ def iter_dense(
     Args:
         predictions: the sequence that the alignment was made from.
         frames: which, in increasing order; by default all.
-        with_dynamic: False leaves the dynamic probability out (None); it is also None without poses.
+        with_moving: False leaves the dynamic probability out (None); it is also None without poses.
         flow: (frame, other frame) -> displacement of every pixel in pixels of the maps, or None where unknown.
     Raises:
         ValueError: the predictions are not those of the alignment.
     """
     wanted = list(range(alignment.num_frames) if frames is None else frames)
-    if not with_dynamic or alignment.c2w is None:
+    if not with_moving or alignment.c2w is None:
         yield from iter_depth(alignment, predictions, frames=wanted, device=device)
         return
     neighbours = {frame: _neighbours(alignment, frame) for frame in wanted}
@@ -176,17 +176,17 @@ def iter_dense(
     source = iter_depth(alignment, predictions, frames=needed, device=device)
     held: dict[int, FrameMaps] = {}
     for frame in wanted:
-        held = {n: maps for n, maps in held.items() if n >= frame + min(DYNAMIC_STEPS)}
+        held = {n: maps for n, maps in held.items() if n >= frame + min(MOVING_STEPS)}
         while not held or max(held) < max([frame, *neighbours[frame]]):
             maps = next(source)
             held[maps.frame_index] = maps
         others = [held[number] for number in neighbours[frame]]
-        yield replace(held[frame], dynamic=_dynamic(alignment, held[frame], others, flow))
+        yield replace(held[frame], dynamic=_moving(alignment, held[frame], others, flow))
 
 
 def _neighbours(alignment: Alignment, frame: int) -> list[int]:
     """Frames that the dynamic probability of a frame looks at: in the same scene, seen by good windows."""
-    near = [frame + step for step in DYNAMIC_STEPS]
+    near = [frame + step for step in MOVING_STEPS]
     return [
         other
         for other in near
@@ -196,7 +196,7 @@ def _neighbours(alignment: Alignment, frame: int) -> list[int]:
     ]
 
 
-def _dynamic(
+def _moving(
     alignment: Alignment,
     maps: FrameMaps,
     others: Sequence[FrameMaps],

@@ -26,7 +26,7 @@ def fuse(
     known_intrinsics: Float[Tensor, "T 3 3"] | None = None,
     known_c2w: Float[Tensor, "T 4 4"] | None = None,
     motion: CameraEvidence | None = None,
-    with_dynamic: bool = True,
+    with_moving: bool = True,
     device: torch.device | str | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Reconstruction:
@@ -35,7 +35,7 @@ def fuse(
     Args:
         times_s: of the processed sequence; None takes those of the predictions, and frame numbers where no window
             tells.
-        with_dynamic: also give a dynamic probability.
+        with_moving: also give a dynamic probability.
         The others are those of ``align``.
     Raises:
         ValueError: as ``align``.
@@ -55,7 +55,7 @@ def fuse(
         alignment,
         predictions,
         times_s=times_s,
-        with_dynamic=with_dynamic,
+        with_moving=with_moving,
         device=device,
         progress=progress,
         given_world=known_c2w is not None,
@@ -67,7 +67,7 @@ def dense_reconstruction(
     predictions: Sequence[Prediction],
     *,
     times_s: Float[np.ndarray, " T"] | None = None,
-    with_dynamic: bool = True,
+    with_moving: bool = True,
     device: torch.device | str | None = None,
     progress: Callable[[str, float], None] | None = None,
     provenance: dict[str, Any] | None = None,
@@ -81,8 +81,8 @@ def dense_reconstruction(
     num_frames, (height, width) = alignment.num_frames, alignment.size
     depth = np.empty((num_frames, height, width), np.float32)
     confidence = np.empty_like(depth)
-    dynamic = np.empty_like(depth) if with_dynamic and alignment.c2w is not None else None
-    dense = iter_dense(alignment, predictions, with_dynamic=with_dynamic, device=device)
+    dynamic = np.empty_like(depth) if with_moving and alignment.c2w is not None else None
+    dense = iter_dense(alignment, predictions, with_moving=with_moving, device=device)
     for maps in iter_steady(alignment, dense):
         frame = maps.frame_index
         depth[frame] = maps.depth.cpu().numpy()

@@ -16,7 +16,7 @@ from torch.nn.functional import grid_sample
 
 from geo4d.fusion.alignment import Alignment
 from geo4d.fusion.confidence import CURVE
-from geo4d.fusion.dynamic import rigid_flow
+from geo4d.fusion.moving import rigid_flow
 from geo4d.geometry.cameras import pixel_grid
 from geo4d.types import FrameMaps
 

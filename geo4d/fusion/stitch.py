@@ -22,7 +22,7 @@ from geo4d.fusion.alignment import (
     Alignment,
     CameraEvidence,
 )
-from geo4d.fusion.dynamic import rigid_flow
+from geo4d.fusion.moving import rigid_flow
 from geo4d.fusion.register import overlapping_pairs
 from geo4d.fusion.samples import Samples, take_samples
 from geo4d.fusion.start_focal import fit_focals

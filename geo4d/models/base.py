@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prediction, Window
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PredictorInfo:
             ``recorded`` (when they were pulled or converted), ``unknown`` (there is nothing to compare with).
         window_length: frames per window.
         window_stride: frames between window starts.
-        prior: which evidence ``predict`` wants as ``prior``: ``motion`` (cameras from tracks and plane sweep) or none.
+        evidence: which evidence ``predict`` wants: ``motion`` (cameras from tracks and plane sweep) or none.
         needs_prepare: True if ``prepare`` must see the whole video before the first window.
         takes_gaps: True if the frames of a window need not be consecutive: dilated, keyframe and loop windows.
         gives_poses: True if predictions carry enough to place the cameras in one world.
@@ -46,7 +46,7 @@ class PredictorInfo:
     weights_sha256: str
     window_length: int
     window_stride: int
-    prior: Literal["motion"] | None = None
+    evidence: Literal["motion"] | None = None
     needs_prepare: bool = False
     takes_gaps: bool = False
     gives_poses: bool = True
@@ -83,7 +83,7 @@ class Predictor(Protocol):
         window: Window,
         *,
         seed: int,
-        prior: PriorMaps | None = None,
+        evidence: EvidenceMaps | None = None,
         context: Mapping[str, Tensor] | None = None,
         previous: Prediction | None = None,
     ) -> Prediction:
@@ -92,7 +92,7 @@ class Predictor(Protocol):
         Args:
             window: frames at the size that ``size_for`` gave for the video.
             seed: with ``window.index`` it determines all noise.
-            prior: evidence about the window's frames, at any size.
+            evidence: about the window's frames, at any size.
             context: what ``prepare`` returned.
             previous: the prediction of the window before, for predictors that carry state.
         Raises:

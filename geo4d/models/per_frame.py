@@ -8,7 +8,7 @@ from torch import Tensor
 
 from geo4d.geometry.cameras import resize_intrinsics, unproject
 from geo4d.models.base import Predictor
-from geo4d.types import PriorMaps, Window
+from geo4d.types import EvidenceMaps, Window
 
 
 class PerFramePrior:
@@ -22,11 +22,11 @@ class PerFramePrior:
         self.predictor = predictor
         self.name = f"{predictor.info.name} per frame"
 
-    def __call__(self, window: Window) -> PriorMaps:
+    def __call__(self, window: Window) -> EvidenceMaps:
         """Points in each frame's own camera, at the size of the frames; the sky is not in the mask."""
         parts = [self._frame(window, t) for t in range(window.num_frames)]
         points, mask, intrinsics = (torch.cat(values) for values in zip(*parts, strict=True))
-        return PriorMaps(points=points, mask=mask, scale_kind="scale", intrinsics=intrinsics)
+        return EvidenceMaps(points=points, mask=mask, scale_kind="scale", intrinsics=intrinsics)
 
     def _frame(self, window: Window, t: int) -> tuple[Tensor, Tensor, Tensor]:
         size = self.predictor.size_for(window.size)

@@ -1,6 +1,6 @@
 """Evidence from motion for a run: cameras from tracks once per clip, then plane-sweep depth for each window.
 
-The predictor gets it as its ``prior``; the fusion gets the cameras as one more trajectory.
+The predictor gets it as its ``evidence``; the fusion gets the cameras as one more trajectory.
 """
 
 import json
@@ -17,13 +17,13 @@ from torch import Tensor
 from geo4d.cameras.pose import RELIABLE, pose_frames
 from geo4d.cameras.types import CameraSolveConfig, MotionCameras, ShotMotion
 from geo4d.evidence.frames import (
-    FramePrior,
+    FrameEvidence,
     MotionConfig,
-    MotionPrior,
+    MotionEvidence,
+    evidence_for_window,
     first_frame_needed,
     fit_motion,
-    iter_prior,
-    prior_for_window,
+    iter_evidence,
 )
 from geo4d.evidence.moving import MovingMaps
 from geo4d.formats.arrays import holds_arrays, load_arrays, save_arrays
@@ -35,7 +35,7 @@ from geo4d.run.first_pass import sweep_size
 from geo4d.run.predict import mask_nonfinite
 from geo4d.run.spool import EVIDENCE, Spool
 from geo4d.tracks.types import TRACKING_SIZE
-from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prediction, Window
 from geo4d.video.io import Video, fit_size
 from geo4d.video.kept import KeptPictures
 
@@ -94,7 +94,7 @@ def find_motion(
     return MotionCameras(size=(height, width), shots=shots, **tensors)
 
 
-class WindowPrior:
+class WindowEvidence:
     """Evidence about any window of a clip; cheapest when windows come in the order of their last frames."""
 
     def __init__(
@@ -117,11 +117,11 @@ class WindowPrior:
         longest = max((run[-1] - run[0] + 1 for window in windows for run in stretches(window)), default=1)
         self._keep = max(64, 2 * longest)
         self._moving = moving
-        self._prior: MotionPrior | None = None
+        self._evidence: MotionEvidence | None = None
 
-    def __call__(self, window: Window) -> PriorMaps:
+    def __call__(self, window: Window) -> EvidenceMaps:
         runs = stretches(window.frame_indices.tolist())
-        maps = prior_for_window(self._motion, [found for run in runs for found in self._frames(run)])
+        maps = evidence_for_window(self._motion, [found for run in runs for found in self._frames(run)])
         if len(window.frame_indices) > 1 and int(window.frame_indices.diff().max()) > 1:
             return maps  # the same depth and cameras as in the plain windows: nothing new for the fusion
         if self._spool is not None and not self._spool.path(window.index, EVIDENCE).is_file():
@@ -130,16 +130,16 @@ class WindowPrior:
                 self._spool.write(mask_nonfinite(prediction), EVIDENCE)
         return maps
 
-    def _frames(self, run: Sequence[int]) -> list[FramePrior]:
+    def _frames(self, run: Sequence[int]) -> list[FrameEvidence]:
         """Evidence about frames that lie near each other; sweeps from where it stands, or anew from before them."""
-        if self._prior is None or not self._prior.reaches(run[0], LEAP):
+        if self._evidence is None or not self._evidence.reaches(run[0], LEAP):
             first = first_frame_needed(run[0])
             frames = (self._clip.read([t], self._sweep_size)[0] for t in range(first, self._clip.num_frames))
-            swept = iter_prior(self._motion, frames, first_frame=first)
-            self._prior = MotionPrior(self._motion, swept, keep=self._keep)
-        return [self._still(found.resized(self._size)) for found in self._prior.frames(run)]
+            swept = iter_evidence(self._motion, frames, first_frame=first)
+            self._evidence = MotionEvidence(self._motion, swept, keep=self._keep)
+        return [self._still(found.resized(self._size)) for found in self._evidence.frames(run)]
 
-    def _still(self, found: FramePrior) -> FramePrior:
+    def _still(self, found: FrameEvidence) -> FrameEvidence:
         probability = None if self._moving is None else self._moving.at(found.frame_index, self._size)
         if probability is None:
             return found
@@ -158,7 +158,7 @@ def stretches(frames: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def evidence_prediction(window: Window, maps: PriorMaps, motion: MotionCameras) -> Prediction | None:
+def evidence_prediction(window: Window, maps: EvidenceMaps, motion: MotionCameras) -> Prediction | None:
     """What motion says about a window as one more prediction for the fusion; None where it says nothing about depth.
 
     The spread of a depth is what the errors of its match, of the cameras and of the focal length are worth at the

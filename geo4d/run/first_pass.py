@@ -24,7 +24,7 @@ def first_look(config: RunConfig) -> FirstLook | None:
     return FirstLook(looks=looks) if looks or config.split_shots else None
 
 
-def find_scenes(
+def list_shots(
     clip: Video,
     config: RunConfig,
     progress: Callable[[str, int, int], None],

@@ -123,7 +123,7 @@ def plan_run(
     else:
         map_size = wanted
     spool = sum(window_bytes(len(window), model_size, config.precision) for window in windows)
-    if info.prior == "motion" and config.motion:
+    if info.evidence == "motion" and config.motion:
         spool *= 2  # the evidence waits there, too
         spool += KeptPictures.num_bytes(kept_sizes(video.size, model_size), video.num_frames)
     work = info.work

@@ -18,7 +18,7 @@ from geo4d.models.base import Predictor
 from geo4d.optimise.scratch import give_back_memory
 from geo4d.run.plan import RunPlan
 from geo4d.run.spool import Spool
-from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prediction, Window
 from geo4d.video.io import Video
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class WindowSource:
         predictor: the model.
         seed: of the run.
         intrinsics: known ones, in pixels of the model's pictures, or None.
-        prior: makes the evidence about a window, or None.
+        evidence: makes the evidence about a window, or None.
         context: what ``predictor.prepare`` returned.
     """
 
@@ -49,7 +49,7 @@ class WindowSource:
     predictor: Predictor
     seed: int
     intrinsics: Float[Tensor, "T 3 3"] | None = None
-    prior: Callable[[Window], PriorMaps] | None = None
+    evidence: Callable[[Window], EvidenceMaps] | None = None
     context: Mapping[str, Tensor] | None = None
 
     def window(self, index: int) -> Window:
@@ -70,13 +70,13 @@ class WindowSource:
             pixel_aspect=self.plan.pixel_aspect,
         )
 
-    def inputs(self, index: int) -> tuple[Window, PriorMaps | None]:
+    def inputs(self, index: int) -> tuple[Window, EvidenceMaps | None]:
         """Frames of a window and the evidence about them."""
         window = self.window(index)
-        return window, None if self.prior is None else self.prior(window)
+        return window, None if self.evidence is None else self.evidence(window)
 
     def predict(
-        self, window: Window, prior: PriorMaps | None, attempt: int, previous: Prediction | None
+        self, window: Window, evidence: EvidenceMaps | None, attempt: int, previous: Prediction | None
     ) -> Prediction:
         """One window, with its non-finite values masked and reported.
 
@@ -88,7 +88,7 @@ class WindowSource:
             return self.predictor.predict(
                 window,
                 seed=self.seed + attempt * NEXT_TRY,
-                prior=prior,
+                evidence=evidence,
                 context=self.context,
                 previous=previous,
             )
@@ -153,27 +153,27 @@ def predict_windows(source: WindowSource, spool: Spool, progress: Progress) -> N
     previous: Prediction | None = None
     missing = iter([index for index in range(total) if not spool.path(index).is_file()])
     with ThreadPoolExecutor(1) as beside:
-        ahead: dict[int, Future[tuple[Window, PriorMaps | None]]] = {}
+        ahead: dict[int, Future[tuple[Window, EvidenceMaps | None]]] = {}
 
         def prepare_next() -> None:
             index = next(missing, None)
             if index is not None:
                 ahead[index] = beside.submit(source.inputs, index)
 
-        if source.prior is not None:
+        if source.evidence is not None:
             prepare_next()
         for index in range(total):
             prediction = spool.read(index)
             if prediction is None:
-                if source.prior is None:
-                    window, prior = source.inputs(index)
+                if source.evidence is None:
+                    window, evidence = source.inputs(index)
                 else:
                     inputs = ahead.pop(index, None) or beside.submit(
                         source.inputs, index
                     )  # its file was damaged
-                    window, prior = inputs.result()
+                    window, evidence = inputs.result()
                     prepare_next()
-                spool.write(source.predict(window, prior, 0, _before(source.plan, index, previous)))
+                spool.write(source.predict(window, evidence, 0, _before(source.plan, index, previous)))
                 prediction = spool.read(index)  # as it came back from disk: a resumed run sees the same
                 if prediction is None:
                     raise AssertionError(f"window {index} was written but cannot be read")
@@ -204,8 +204,8 @@ def _before(plan: RunPlan, index: int, previous: Prediction | None) -> Predictio
     """The prediction that the next one may go on from: with something to carry, and of the same shot."""
     if previous is None or previous.carry is None:
         return None
-    shares_scene = any(a <= plan.windows[index - 1][0] and plan.windows[index][0] < b for a, b in plan.scenes)
-    return previous if shares_scene else None
+    shares_shot = any(a <= plan.windows[index - 1][0] and plan.windows[index][0] < b for a, b in plan.scenes)
+    return previous if shares_shot else None
 
 
 def mask_nonfinite(prediction: Prediction) -> Prediction:

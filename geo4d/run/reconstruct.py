@@ -23,8 +23,8 @@ from geo4d.results.reader import load_result
 from geo4d.results.workspace import Workspace, check_output
 from geo4d.results.writer import StoreWriter
 from geo4d.run.align import align_windows
-from geo4d.run.evidence import WindowPrior, find_motion, place_cameras
-from geo4d.run.first_pass import find_scenes, first_look, kept_sizes
+from geo4d.run.evidence import WindowEvidence, find_motion, place_cameras
+from geo4d.run.first_pass import first_look, kept_sizes, list_shots
 from geo4d.run.inputs import known_intrinsics, known_matrix, list_inputs, load_model, open_clip
 from geo4d.run.plan import RunPlan, plan_run, require_space
 from geo4d.run.predict import Progress, WindowSource, predict_windows, prepare
@@ -91,7 +91,7 @@ def reconstruct(
             device = choose_device(config.device)
             predictor = load_model(model, model_options, config, device)
         with clock("plan"), memory_errors("looking for shots", _SMALLER):
-            scenes = find_scenes(clip, config, progress, look)
+            scenes = list_shots(clip, config, progress, look)
             looks = None if look is None else look.looks
             plan = plan_run(clip, predictor, config, scenes=scenes, device=device, looks=looks)
             inputs = list_inputs(clip, predictor, plan, config)
@@ -107,7 +107,7 @@ def reconstruct(
             source = WindowSource(clip, plan, predictor, config.seed, known_intrinsics(clip, plan, config))
             pictures = KeptPictures(work.windows, kept_sizes(clip.size, plan.model_size), clip.num_frames)
             motion = moving = None
-            if config.motion and predictor.info.prior == "motion":
+            if config.motion and predictor.info.evidence == "motion":
                 with clock("motion"), memory_errors("tracking points", f"{_FEWER}, or --no-motion"):
                     motion = find_motion(
                         clip,
@@ -118,8 +118,8 @@ def reconstruct(
                         zoom=config.focal == "per_frame",
                     )
                     moving = find_moving(clip, motion, work.windows, progress)
-                prior = WindowPrior(motion, clip, plan.model_size, plan.windows, spool, moving)
-                source = replace(source, prior=prior)
+                evidence = WindowEvidence(motion, clip, plan.model_size, plan.windows, spool, moving)
+                source = replace(source, evidence=evidence)
             with clock("predict"), memory_errors("predicting windows", _SMALLER):
                 source = prepare(source, work.windows)
                 predict_windows(source, spool, progress)

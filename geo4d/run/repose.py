@@ -84,7 +84,7 @@ def repose(
         radius = mask_radius * float(np.hypot(*size))
         masks = (grow(m, radius) for m in read_masks(mask, [int(f) for f in frames], size, mask_format))
     elif before.dynamic is not None:
-        masks = _resized_dynamic(before, size)
+        masks = _resized_moving(before, size)
     after = pose_reconstruction(
         before,
         frames=pictures,
@@ -127,7 +127,7 @@ def _pictures(source: dict, result: Path, frames: list) -> Iterator[Tensor] | No
     return read()
 
 
-def _resized_dynamic(reconstruction: Reconstruction, size: tuple[int, int]) -> Iterator[Tensor]:
+def _resized_moving(reconstruction: Reconstruction, size: tuple[int, int]) -> Iterator[Tensor]:
     assert reconstruction.dynamic is not None
     for t in range(reconstruction.num_frames):
         probability = np.nan_to_num(np.asarray(reconstruction.dynamic[t], np.float32))

@@ -54,7 +54,7 @@ def write_maps(
 ) -> Bool[Tensor, " T"]:
     """Dense maps of every frame, at the size of the store; a few frames are enlarged and stored beside each other.
 
-    What moves is told by flow where the cameras come from tracks, else by the aligned depths (``fusion/dynamic.py``).
+    What moves is told by flow where the cameras come from tracks, else by the aligned depths (``fusion/moving.py``).
     Where the picture shows nothing (``video/visible.py``), no confidence is left.
 
     Returns:
@@ -96,7 +96,7 @@ def write_maps(
     # One torch thread in each: frames, not parts of them, are shared out.
     with one_thread(), ThreadPoolExecutor(workers) as pool:
         by_depth = moving is None or not moving.everywhere
-        dense = iter_dense(alignment, predictions, with_dynamic=by_depth)
+        dense = iter_dense(alignment, predictions, with_moving=by_depth)
         for maps in iter_steady(alignment, dense, None if moving is None else moving_at):
             by_flow = moving_at(maps.frame_index)
             if by_flow is not None:

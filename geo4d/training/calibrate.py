@@ -13,26 +13,26 @@ from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, defaul
 from geo4d.training.data import ClipSource, TrainingClip
 from geo4d.training.scores import spreads_and_errors
 from geo4d.training.sources import as_float
-from geo4d.types import PriorMaps, Window
+from geo4d.types import EvidenceMaps, Window
 
 
-def clip_window(clip: TrainingClip, index: int = 0) -> tuple[Window, PriorMaps]:
+def clip_window(clip: TrainingClip, index: int = 0) -> tuple[Window, EvidenceMaps]:
     """A clip as the predictor gets it at inference: one window and the evidence about it."""
     clip = as_float(clip)
     num_frames, height, width = clip.depth.shape
     frames = torch.arange(num_frames)
-    small = (clip.prior_disparity.shape[1], clip.prior_disparity.shape[2])
-    depth = 1 / clip.prior_disparity.clamp(min=1e-6)
-    confidence = torch.where(clip.prior_disparity > 0, clip.prior_confidence, 0.0)
-    prior = PriorMaps(
+    small = (clip.evidence_disparity.shape[1], clip.evidence_disparity.shape[2])
+    depth = 1 / clip.evidence_disparity.clamp(min=1e-6)
+    confidence = torch.where(clip.evidence_disparity > 0, clip.evidence_confidence, 0.0)
+    evidence = EvidenceMaps(
         points=torch.stack([torch.zeros_like(depth), torch.zeros_like(depth), depth], -1),
         mask=usable_pixels(confidence) & (confidence > 0),
         confidence=confidence,
-        intrinsics=resize_intrinsics(clip.prior_intrinsics, (height, width), small),
-        c2w=clip.prior_c2w,
-        camera_confidence=clip.prior_trust,
+        intrinsics=resize_intrinsics(clip.evidence_intrinsics, (height, width), small),
+        c2w=clip.evidence_c2w,
+        camera_confidence=clip.evidence_trust,
     )
-    return Window(clip.rgb.float() / 255, frames, frames / 12.0, index, 12.0), prior
+    return Window(clip.rgb.float() / 255, frames, frames / 12.0, index, 12.0), evidence
 
 
 def fit_calibration(model: TinyModel, source: ClipSource, numbers: Iterable[int]) -> Calibration:
@@ -48,10 +48,10 @@ def fit_calibration(model: TinyModel, source: ClipSource, numbers: Iterable[int]
         errors: dict[str, list[Tensor]] = {"disparity": [], "points": []}
         for number in numbers:
             clip = source(number)
-            window, prior = clip_window(clip)
+            window, evidence = clip_window(clip)
             config = TinyPipelineConfig(num_pixels=window.size[0] * window.size[1])
             predictor = TinyPredictor(model, "", config, dtype=default_dtype("cpu"))
-            answer = predictor.predict(window, seed=number, prior=prior)
+            answer = predictor.predict(window, seed=number, evidence=evidence)
             for name, (spread, error) in spreads_and_errors(answer, clip.depth.float()).items():
                 spreads[name].append(spread)
                 errors[name].append(error)

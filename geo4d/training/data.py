@@ -26,22 +26,22 @@ class TrainingClip:
         depth: z-depth, +inf in the sky.
         intrinsics: pixels of ``rgb``.
         c2w: camera to world.
-        prior_disparity: of the plane sweep, 1 / unit of ``prior_c2w``.
-        prior_confidence: in [0, 1].
-        prior_intrinsics: pixels of ``rgb``.
-        prior_c2w: camera to world as motion estimation would give it.
-        prior_trust: confidence in the cameras, in [0, 1].
+        evidence_disparity: of the plane sweep, 1 / unit of ``evidence_c2w``.
+        evidence_confidence: in [0, 1].
+        evidence_intrinsics: pixels of ``rgb``.
+        evidence_c2w: camera to world as motion estimation would give it.
+        evidence_trust: confidence in the cameras, in [0, 1].
     """
 
     rgb: UInt8[Tensor, "T H W 3"]
     depth: Float[Tensor, "T H W"]
     intrinsics: Float[Tensor, "T 3 3"]
     c2w: Float[Tensor, "T 4 4"]
-    prior_disparity: Float[Tensor, "T h w"]
-    prior_confidence: Float[Tensor, "T h w"]
-    prior_intrinsics: Float[Tensor, "T 3 3"]
-    prior_c2w: Float[Tensor, "T 4 4"]
-    prior_trust: Float[Tensor, " T"]
+    evidence_disparity: Float[Tensor, "T h w"]
+    evidence_confidence: Float[Tensor, "T h w"]
+    evidence_intrinsics: Float[Tensor, "T 3 3"]
+    evidence_c2w: Float[Tensor, "T 4 4"]
+    evidence_trust: Float[Tensor, " T"]
 
     def select(self, frames: Tensor) -> "TrainingClip":
         """Some of the frames."""
@@ -247,11 +247,11 @@ class Batch:
     intrinsics: Float[Tensor, "B T 3 3"]
     c2w: Float[Tensor, "B T 4 4"]
     frames: Float[Tensor, "B T"]
-    prior_disparity: Float[Tensor, "B T h w"]
-    prior_confidence: Float[Tensor, "B T h w"]
-    prior_intrinsics: Float[Tensor, "B T 3 3"]
-    prior_c2w: Float[Tensor, "B T 4 4"]
-    prior_trust: Float[Tensor, "B T"]
+    evidence_disparity: Float[Tensor, "B T h w"]
+    evidence_confidence: Float[Tensor, "B T h w"]
+    evidence_intrinsics: Float[Tensor, "B T 3 3"]
+    evidence_c2w: Float[Tensor, "B T 4 4"]
+    evidence_trust: Float[Tensor, "B T"]
     samples: Int[Tensor, " B"]
 
     def to(self, device: torch.device | str) -> "Batch":

@@ -1,5 +1,6 @@
 """Packed clips as a source of training clips: evidence that was packed with them, or simulated when they are read."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -53,7 +54,7 @@ def pack_clips(
 
 
 def _to_clip(clip: TrainingClip, name: str, dataset: str) -> Clip:
-    evidence = {key: value for key, value in vars(clip).items() if key.startswith("prior_")}
+    evidence = {key: value for key, value in vars(clip).items() if key.startswith("evidence_")}
     return Clip(
         name=name,
         dataset=dataset,
@@ -88,22 +89,24 @@ def training_clip(clip: Clip, evidence: EvidenceConfig, rng: np.random.Generator
     rgb, depth = torch.from_numpy(clip.rgb), torch.from_numpy(clip.depth)
     intrinsics, c2w = torch.from_numpy(clip.intrinsics).float(), torch.from_numpy(clip.c2w).float()
     if EVIDENCE in clip.extras:
-        priors = load(clip.extras[EVIDENCE])
-        wanted = {field.name for field in fields(TrainingClip) if field.name.startswith("prior_")}
-        if set(priors) != wanted:
+        stored = load(clip.extras[EVIDENCE])
+        # Shards that were packed before name the same arrays prior_*.
+        known = {re.sub("^prior_", "evidence_", name): value for name, value in stored.items()}
+        wanted = {field.name for field in fields(TrainingClip) if field.name.startswith("evidence_")}
+        if set(known) != wanted:
             raise InputError(
-                f"expected {', '.join(sorted(wanted))} in {EVIDENCE} of {clip.name}, got {sorted(priors)}"
+                f"expected {', '.join(sorted(wanted))} in {EVIDENCE} of {clip.name}, got {sorted(stored)}"
             )
     else:
         found = simulate_evidence(rgb.float() / 255, depth, intrinsics, c2w, evidence, rng)
-        priors = {
-            "prior_disparity": found.disparity.clamp(max=6e4).half(),
-            "prior_confidence": found.confidence.half(),
-            "prior_intrinsics": found.intrinsics,
-            "prior_c2w": found.c2w,
-            "prior_trust": found.trust,
+        known = {
+            "evidence_disparity": found.disparity.clamp(max=6e4).half(),
+            "evidence_confidence": found.confidence.half(),
+            "evidence_intrinsics": found.intrinsics,
+            "evidence_c2w": found.c2w,
+            "evidence_trust": found.trust,
         }
-    return TrainingClip(rgb=rgb, depth=depth.half(), intrinsics=intrinsics, c2w=c2w, **priors)
+    return TrainingClip(rgb=rgb, depth=depth.half(), intrinsics=intrinsics, c2w=c2w, **known)
 
 
 class ShardSource:

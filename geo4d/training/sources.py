@@ -57,11 +57,11 @@ class SyntheticSource:
             depth=clip.depth.half(),
             intrinsics=clip.intrinsics,
             c2w=clip.c2w,
-            prior_disparity=evidence.disparity.clamp(max=6e4).half(),
-            prior_confidence=evidence.confidence.half(),
-            prior_intrinsics=evidence.intrinsics,
-            prior_c2w=evidence.c2w,
-            prior_trust=evidence.trust,
+            evidence_disparity=evidence.disparity.clamp(max=6e4).half(),
+            evidence_confidence=evidence.confidence.half(),
+            evidence_intrinsics=evidence.intrinsics,
+            evidence_c2w=evidence.c2w,
+            evidence_trust=evidence.trust,
         )
 
     def clip(self, index: int) -> "SyntheticClip":

@@ -224,7 +224,7 @@ class Viewer:
         clouds = iter_point_clouds(self.reconstruction, frames, _EVERY_CONFIDENCE)
         for frame, cloud in zip(frames, clouds, strict=True):
             if static_only and self.reconstruction.dynamic is not None:
-                cloud = cloud.select(~_dynamic_of_cloud(self.reconstruction, frame))
+                cloud = cloud.select(~_moving_of_cloud(self.reconstruction, frame))
             yield cloud
 
     def _confident(self, cloud: PointCloud) -> PointCloud:
@@ -276,7 +276,7 @@ class Viewer:
             frame = self.frames[number]
             (cloud,) = iter_point_clouds(self.reconstruction, [frame], _EVERY_CONFIDENCE)
             if self.static_box.value and self._static is not None and self.reconstruction.dynamic is not None:
-                cloud = cloud.select(_dynamic_of_cloud(self.reconstruction, frame))
+                cloud = cloud.select(_moving_of_cloud(self.reconstruction, frame))
             step = max(1, -(-cloud.num_points // self.config.max_points))
             cloud = cloud.select(np.arange(0, cloud.num_points, step))
             self._points = self._add_points("/frame", self._confident(cloud))
@@ -351,7 +351,7 @@ def _check_address(host: str, port: int) -> None:
         ) from error
 
 
-def _dynamic_of_cloud(reconstruction: Reconstruction, frame: int) -> np.ndarray:
+def _moving_of_cloud(reconstruction: Reconstruction, frame: int) -> np.ndarray:
     """For every point of this frame that there is before the confidence slider: does it move?"""
     assert reconstruction.dynamic is not None
     keep = kept_mask(

@@ -1,4 +1,3 @@
-import re
 import subprocess
 import sys
 from importlib import import_module
@@ -6,7 +5,6 @@ from importlib import import_module
 import pytest
 
 from geo4d.apps import cli
-from geo4d.apps.commands import doctor
 from geo4d.errors import Geo4DError, GeometryError, InputError, MissingExtraError, OutputError
 
 
@@ -93,44 +91,3 @@ def test_bad_output_from_the_outside(tmp_path, capsys):
         assert cli.main(["reconstruct", "x.mp4", "-o", str(output)]) == 4
     assert (tmp_path / "a file").read_text() == "precious"
     assert capsys.readouterr().err.count("error: ") == 2
-
-
-def test_doctor_knows_the_extras_of_the_project(repository):
-    import tomllib
-
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    for name, packages in doctor.EXTRAS.items():
-        assert sorted(re.split(r"[<>=]", package)[0] for package in extras[name]) == sorted(packages)
-    assert set(extras) - set(doctor.EXTRAS) <= {"test", "dev"}
-
-
-def test_doctor_reports(capsys):
-    lines, _ = doctor.examine()
-    text = "\n".join(lines)
-    for word in ("torch", "FFmpeg", "memory", "extra", "model"):
-        assert word in text
-
-
-def test_doctor_names_a_library_outside_its_range(monkeypatch):
-    import importlib.metadata as metadata
-
-    assert doctor._satisfies("19.0.2", "<20")
-    assert not doctor._satisfies("20.0", "<20")
-    assert doctor._satisfies("2.13.0+cpu", ">=2.10")
-    assert not doctor._satisfies("2.9.1", ">=2.10")
-    assert doctor._satisfies("17.1", ">=17.1.0")
-    monkeypatch.setattr(
-        metadata, "requires", lambda name: ["av<20,>=17.1", "einops>=0.8", "h5py>=99; extra == 'eval'"]
-    )
-    assert doctor._incompatible() == []
-    real = metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "20.0.1" if name == "av" else real(name))
-    assert doctor._incompatible() == ["av 20.0.1 is outside <20,>=17.1: pip install 'av<20,>=17.1'"]
-
-
-def test_doctor_is_not_healthy_with_a_decoder_that_does_not_work(monkeypatch):
-    monkeypatch.setattr("geo4d.video.decoder.decoder_problem", lambda: "PyAV 99 does not work")
-    lines, healthy = doctor.examine()
-    assert not healthy
-    assert "decoder   PyAV 99 does not work" in lines

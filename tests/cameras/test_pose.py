@@ -4,21 +4,9 @@ import torch
 
 from geo4d.cameras.pose import fit_trajectory_scale, pose_frames, pose_reconstruction
 from geo4d.cameras.with_depth import sample_log_depth
-from geo4d.geometry.fit import fit_similarity
-from geo4d.geometry.poses import transform
 from geo4d.tracks.follow import track_points
 from geo4d.types import Reconstruction
-
-
-def rigid_error(c2w, truth):
-    centres, true_centres = c2w[:, :3, 3].double(), truth[:, :3, 3]
-    aligned = transform(fit_similarity(centres, true_centres, with_scale=False), centres)
-    return float((aligned - true_centres).square().sum(1).mean().sqrt())
-
-
-@pytest.fixture(scope="module")
-def room(make_room):
-    return make_room(num_frames=9, size=(120, 160), focal=130.0, travel=0.8, turn=0.2)
+from tests.support.posed import rigid_error
 
 
 def reconstruction_of(scene, **changes):
@@ -46,24 +34,6 @@ def test_depth_of_another_size_and_with_holes(room):
     depth[:, :20] = torch.nan
     motion = pose_frames(room.rgb, depth, room.intrinsics[0])
     assert rigid_error(motion.c2w, room.c2w) < 0.02
-
-
-def test_scales_per_frame_are_found(room):
-    factor = torch.exp(0.3 * torch.randn(9, generator=torch.Generator().manual_seed(0)))
-    motion = pose_frames(
-        room.rgb, room.depth / factor[:, None, None], room.intrinsics[0], per_frame_scale=True
-    )
-    ratio = motion.depth_scale / factor
-    assert float(ratio.log().std()) < 0.02
-    scaled = motion.c2w.clone()
-    scaled[:, :3, 3] /= ratio.median()
-    assert rigid_error(scaled, room.c2w) < 0.02
-
-
-def test_noisy_depth_still_gives_the_path(room):
-    noise = torch.exp(0.1 * torch.randn(room.depth.shape, generator=torch.Generator().manual_seed(0)))
-    motion = pose_frames(room.rgb, room.depth * noise, room.intrinsics[0])
-    assert rigid_error(motion.c2w, room.c2w) < 0.05
 
 
 def test_worlds_end_at_scene_changes(room):
@@ -108,20 +78,3 @@ def test_what_is_missing_is_said(room):
         pose_reconstruction(reconstruction_of(room), trajectory=room.c2w[:3])
     with pytest.raises(ValueError, match="depth maps"):
         pose_frames(room.rgb, room.depth[:4], room.intrinsics[0])
-
-
-def test_depth_edges_are_not_trusted(room):
-    tracks = track_points(room.rgb[:3])
-    depth = room.depth[:3].clone()
-    depth[:, :, 80:] *= 2
-    known = torch.isfinite(sample_log_depth(tracks, depth))
-    at_edge = (tracks.xy[:, 0] - 80).abs() < 0.5
-    away = (tracks.xy[:, 0] - 80).abs() > 3
-    assert not known[at_edge].any()
-    assert known[away].double().mean() > 0.9
-
-
-def test_no_depth_at_all_gives_a_statement(room):
-    motion = pose_frames(room.rgb, torch.full_like(room.depth, torch.nan), room.intrinsics[0])
-    assert motion.shots[0].kind == "unknown"
-    assert motion.confidence.max() == 0

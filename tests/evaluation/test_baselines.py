@@ -112,8 +112,8 @@ def pretended(plane, monkeypatch):
         with_evidence = settings.get("motion", True)
         runs.append((name, with_evidence))
         if with_evidence and name == "stub":
-            prior = slab()
-            model.predict(window(count=4), seed=0, prior=prior)
+            given = slab()
+            model.predict(window(count=4), seed=0, evidence=given)
         maps = plane.depth * (1 if with_evidence else 1 + 0.2 * np.sin(np.arange(32)))
         return Reconstruction(
             depth=maps.astype(np.float32),

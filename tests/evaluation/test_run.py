@@ -2,12 +2,10 @@
 
 import pytest
 
-from geo4d.errors import InputError
 from geo4d.evaluation import run
 from geo4d.evaluation.layouts import Layout
 from geo4d.evaluation.protocols import PROTOCOLS
-from geo4d.evaluation.run import evaluate
-from tests.support.evaluated import evaluate_folder, settings
+from tests.support.evaluated import settings
 
 
 @pytest.mark.slow
@@ -21,21 +19,3 @@ def test_processes_give_the_same_numbers(dataset):
     for name in names:
         assert alone[name]["abs_rel"] == shared[name]["abs_rel"]
         assert alone[name]["files"] == shared[name]["files"]
-
-
-def test_selection_limits_and_unknown_names(dataset):
-    root, predictions = dataset
-    assert [row["name"] for row in evaluate_folder(root, predictions, sequences=("still",))["sequences"]] == [
-        "still"
-    ]
-    assert evaluate_folder(root, predictions, limit=1)["num_sequences"] == 1
-    with pytest.raises(ValueError, match="bent, still"):
-        evaluate_folder(root, predictions, sequences=("benched",))
-    with pytest.raises(ValueError, match="synthetic"):
-        evaluate("sintell", root, settings(predictions))
-    with pytest.raises(ValueError, match="--root"):
-        evaluate("sintel", None, settings(predictions))
-    with pytest.raises(InputError, match="tartanair-office-sample"):
-        evaluate("samples", root, settings(predictions))
-    with pytest.raises(InputError, match=r"sintel\.is\.tue\.mpg\.de"):
-        evaluate("sintel", root, settings(predictions))

@@ -3,11 +3,11 @@ import torch
 
 from geo4d.evidence.frames import (
     MotionConfig,
-    MotionPrior,
+    MotionEvidence,
+    evidence_for_window,
     first_frame_needed,
     fit_motion,
-    iter_prior,
-    prior_for_window,
+    iter_evidence,
     usable_pixels,
 )
 from geo4d.types import Prior, Window
@@ -19,7 +19,7 @@ def room_motion(make_room):
     config = MotionConfig(num_planes=24, look_around=5, chunk=4)
     motion = fit_motion(scene.rgb, config=config, known_intrinsics=scene.intrinsics[0])
     small = scene.rgb[:, ::2, ::2]
-    return scene, config, motion, small, list(iter_prior(motion, small, config=config))
+    return scene, config, motion, small, list(iter_evidence(motion, small, config=config))
 
 
 def test_every_frame_is_swept_once_and_right(room_motion):
@@ -39,7 +39,7 @@ def test_a_resumed_run_gives_the_same_numbers(room_motion):
     _, config, motion, small, maps = room_motion
     first = first_frame_needed(11, config)
     assert 0 < first < 8
-    again = {m.frame_index: m for m in iter_prior(motion, small[first:], first_frame=first, config=config)}
+    again = {m.frame_index: m for m in iter_evidence(motion, small[first:], first_frame=first, config=config)}
     for frame in (11, 12, 13):
         assert torch.equal(again[frame].disparity, maps[frame].disparity)
         assert torch.equal(again[frame].confidence, maps[frame].confidence)
@@ -63,8 +63,8 @@ def test_maps_of_another_size_show_the_same_points(room_motion):
 
 def test_windows_get_their_maps_in_order(room_motion):
     _, config, motion, _, maps = room_motion
-    prior = MotionPrior(motion, iter(maps), keep=6, config=config)
-    assert isinstance(prior, Prior)
+    evidence = MotionEvidence(motion, iter(maps), keep=6, config=config)
+    assert isinstance(evidence, Prior)
 
     def window(frames):
         return Window(
@@ -76,35 +76,35 @@ def test_windows_get_their_maps_in_order(room_motion):
         )
 
     for frames in ([0, 1, 2, 3], [2, 3, 4, 5], [6, 8, 10]):
-        found = prior(window(frames))
-        expected = prior_for_window(motion, [maps[f] for f in frames])
+        found = evidence(window(frames))
+        expected = evidence_for_window(motion, [maps[f] for f in frames])
         assert torch.equal(found.points, expected.points)
         assert torch.equal(found.mask, usable_pixels(found.confidence))
         assert torch.isfinite(found.points).all()
         torch.testing.assert_close(found.points[..., 2], 1 / torch.stack([maps[f].disparity for f in frames]))
     with pytest.raises(ValueError, match="in order"):
-        prior(window([0, 1]))
+        evidence(window([0, 1]))
     with pytest.raises(ValueError, match="in order"):
-        prior(window([13, 14]))
+        evidence(window([13, 14]))
 
 
 def test_without_parallax_the_mask_is_empty(make_room):
     scene = make_room(num_frames=6, size=(72, 96), travel=0.0, turn=0.2)
     motion = fit_motion(scene.rgb)
-    maps = list(iter_prior(motion, scene.rgb))
-    prior = prior_for_window(motion, maps)
+    maps = list(iter_evidence(motion, scene.rgb))
+    evidence = evidence_for_window(motion, maps)
     assert motion.shots[0].kind == "rotation"
-    assert not prior.mask.any()
-    assert torch.isfinite(prior.points).all()
-    assert prior.camera_confidence.min() > 0.5
+    assert not evidence.mask.any()
+    assert torch.isfinite(evidence.points).all()
+    assert evidence.camera_confidence.min() > 0.5
 
 
 def test_a_black_video_passes_through():
     video = torch.zeros(5, 40, 56, 3)
     motion = fit_motion(video)
-    prior = prior_for_window(motion, iter_prior(motion, video))
-    assert not prior.mask.any()
-    assert prior.camera_confidence.max() == 0
+    evidence = evidence_for_window(motion, iter_evidence(motion, video))
+    assert not evidence.mask.any()
+    assert evidence.camera_confidence.max() == 0
     assert all("placeholder" in s.statement for s in motion.shots)
 
 

@@ -85,7 +85,7 @@ def test_confidence_falls_with_the_error(make_wall):
         p.point_map[:, noisy] += 0.15 * torch.randn(p.point_map[:, noisy].shape, generator=generator)
         p.point_uncertainty[:, noisy] = 0.15
     alignment = align(wall.predictions, num_frames=16)
-    for maps in iter_dense(alignment, wall.predictions, frames=[6, 9], with_dynamic=False):
+    for maps in iter_dense(alignment, wall.predictions, frames=[6, 9], with_moving=False):
         assert float(maps.confidence[noisy].mean()) < 0.7 * float(maps.confidence[~noisy].mean())
 
 
@@ -100,7 +100,7 @@ def test_sky_is_at_infinity_where_windows_agree_on_it(make_wall):
         disparity[:, :6] = -0.02
         changed.append(replace(p, valid=valid, sky=sky, disparity=disparity))
     alignment = align(changed, num_frames=16)
-    for maps in iter_dense(alignment, changed, frames=[8], with_dynamic=False):
+    for maps in iter_dense(alignment, changed, frames=[8], with_moving=False):
         assert torch.isposinf(maps.depth[:6]).all()
         assert torch.isfinite(maps.depth[6:]).all()
         agreeing = sum(8 in p.frame_indices.tolist() for p in changed)

@@ -1,7 +1,6 @@
 """What a run may remove and replace: its own, and nothing else; and what it refuses before any work."""
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from geo4d.errors import OutputError
-from geo4d.formats.files import write_json
 from geo4d.results.manifest import own_files
 from geo4d.results.places import run_folder
 from geo4d.results.reader import load_result
@@ -270,12 +268,3 @@ def test_the_lock_is_removed_where_open_files_cannot_be(tmp_path, monkeypatch) -
     monkeypatch.setattr(Path, "unlink", windows)
     run_once(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_json_is_written_beside_and_renamed(tmp_path) -> None:
-    (tmp_path / "precious").write_text("mine")
-    (tmp_path / "settings.json").symlink_to(tmp_path / "precious")
-    write_json(tmp_path / "settings.json", {"name": "日本"})
-    assert (tmp_path / "precious").read_text() == "mine"
-    assert json.loads((tmp_path / "settings.json").read_bytes()) == {"name": "日本"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "settings.json"]

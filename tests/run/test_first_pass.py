@@ -7,7 +7,7 @@ import torch
 import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.config import RunConfig
-from geo4d.run.first_pass import find_scenes, first_look, kept_sizes, sweep_size
+from geo4d.run.first_pass import first_look, kept_sizes, list_shots, sweep_size
 from geo4d.video.containers import VideoFile
 from geo4d.video.frames import FrameFiles
 from geo4d.video.io import Video
@@ -84,7 +84,7 @@ def test_a_run_that_looks_at_no_shots_looks_at_nothing(world_clip, decoded):
     assert first_look(config) is None
     with Video(path, look=None) as clip:
         before = decoded[0]
-        assert find_scenes(clip, config, lambda *step: None) == [(0, FRAMES)]
+        assert list_shots(clip, config, lambda *step: None) == [(0, FRAMES)]
         assert decoded[0] == before
     assert first_look(RunConfig(split_shots=False, wide_windows=("loops",))).looks is not None
 
@@ -95,7 +95,7 @@ def test_shots_are_found_in_what_opening_has_not_shown(world_clip):
     for source in (path, np.concatenate([frames, 255 - frames[:, ::-1] // 3])):
         look = first_look(RunConfig())
         with Video(source, look=look) as clip:
-            scenes = find_scenes(clip, RunConfig(), lambda *step: steps.append(step), look)
+            scenes = list_shots(clip, RunConfig(), lambda *step: steps.append(step), look)
             assert scenes[-1][1] == clip.num_frames
             assert steps[-1] == ("find shots", clip.num_frames, clip.num_frames)
     assert scenes == [(0, FRAMES), (FRAMES, 2 * FRAMES)]

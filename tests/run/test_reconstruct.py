@@ -111,7 +111,7 @@ def test_wide_windows_go_through_the_whole_flow():
     plans = []
     result = geo4d.reconstruct(
         clip(60),
-        model=predictor(prior="motion"),
+        model=predictor(evidence="motion"),
         output_size="model",
         wide_windows=("dilated", "loops"),
         on_plan=plans.append,
@@ -320,7 +320,7 @@ def test_model_without_poses_gets_them_from_tracks():
 
 def test_evidence_from_motion_takes_part(tmp_path):
     frames = clip(17, (96, 160))
-    rough = {"sees_motion": False, "prior": "motion"}
+    rough = {"sees_motion": False, "evidence": "motion"}
     alone = geo4d.reconstruct(frames, model=predictor(**rough), output_size="model", motion=False)
     helped = geo4d.reconstruct(
         frames, tmp_path / "out", model=predictor(**rough), output_size="model", keep_windows=True

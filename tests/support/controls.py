@@ -6,7 +6,7 @@ import torch
 
 from geo4d.geometry.cameras import camera_rays, centred_intrinsics
 from geo4d.models.base import PredictorInfo
-from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prediction, Window
 
 SIZE = (32, 48)
 
@@ -19,9 +19,9 @@ ANSWER = Prediction(
 )
 
 
-def stub(prior="motion"):
+def stub(evidence="motion"):
     return SimpleNamespace(
-        info=PredictorInfo("stub", "", "", "ab" * 32, 4, 2, prior=prior),
+        info=PredictorInfo("stub", "", "", "ab" * 32, 4, 2, evidence=evidence),
         size_for=lambda size: SIZE,
         memory_bytes=lambda size: 0,
         prepare=lambda windows: {},
@@ -49,7 +49,7 @@ def slab():
     c2w[:, 0, 3] = 0.3 * torch.arange(4)
     mask = torch.zeros(4, *SIZE, dtype=torch.bool)
     mask[:, :, 8:40] = True
-    return PriorMaps(
+    return EvidenceMaps(
         points=camera_rays(intrinsics, SIZE) * depth[..., None],
         mask=mask,
         confidence=mask.float(),

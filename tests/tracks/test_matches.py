@@ -6,20 +6,11 @@ import torch
 
 from geo4d.cameras.solve import fit_cameras
 from geo4d.errors import CheckpointError, MissingExtraError
-from geo4d.geometry.cameras import project
-from geo4d.geometry.poses import relative, transform
+from geo4d.geometry.poses import relative
 from geo4d.tracks.learned import DiskLightGlueMatcher, LightGlueMatcher
 from geo4d.tracks.matches import Matcher, Matches, tracks_from_matches
 from geo4d.tracks.sift import SiftMatcher
-
-
-def where_they_go(scene, frame, other, xy):
-    """Exact places in another frame of points of a still scene."""
-    depth = scene.depth[frame, xy[:, 1].long(), xy[:, 0].long()].double()
-    K = scene.intrinsics[frame].double()
-    rays = torch.cat([xy.double(), torch.ones(len(xy), 1, dtype=torch.float64)], 1) @ torch.linalg.inv(K).T
-    moved = transform(relative(scene.c2w[other], scene.c2w[frame]), rays * depth[:, None])
-    return project(moved, scene.intrinsics[other].double())[0]
+from tests.support.matched import where_they_go
 
 
 class ExactMatcher:
@@ -71,27 +62,6 @@ def test_no_track_is_in_two_places_of_a_frame(make_room):
     assert not same.any()
     without = tracks_from_matches(scene.rgb, ExactMatcher(scene, wrong=12), min_confidence=0.5)
     assert without.num_tracks <= tracks.num_tracks
-
-
-def test_sift_follows_a_wide_turn(make_room):
-    scene = make_room(num_frames=5, size=(180, 240), focal=200.0, travel=0.3, turn=0.6)
-    matcher = SiftMatcher()
-    assert isinstance(matcher, Matcher)
-    found = matcher(scene.rgb[0], scene.rgb[2])
-    assert len(found.first) > 30
-    error = (found.second - where_they_go(scene, 0, 2, found.first)).norm(dim=1)
-    assert (error < 2).double().mean() > 0.9
-    tracks = tracks_from_matches(scene.rgb, matcher)
-    assert not tracks.starts_shot[1:].any()
-
-
-def test_masked_regions_hold_no_matches(make_room):
-    scene = make_room(num_frames=4, size=(96, 128), focal=100.0)
-    mask = torch.zeros(4, 96, 128, dtype=torch.bool)
-    mask[:, :, :64] = True
-    tracks = tracks_from_matches(scene.rgb, SiftMatcher(), masks=mask)
-    assert tracks.num_tracks > 10
-    assert (tracks.xy[:, 0] >= 64).all()
 
 
 def test_a_cut_and_blank_frames_share_nothing(make_room):

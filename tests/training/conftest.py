@@ -28,8 +28,8 @@ class PlaneSource:
         small = (1 / depth)[:, ::2, ::2]
         return TrainingClip(
             rgb=(rgb * 255).byte(), depth=depth.half(), intrinsics=intrinsics, c2w=c2w,
-            prior_disparity=small.half(), prior_confidence=(small > 0).half() * 0.8,
-            prior_intrinsics=intrinsics, prior_c2w=c2w, prior_trust=torch.full((self.num_frames,), 0.8),
+            evidence_disparity=small.half(), evidence_confidence=(small > 0).half() * 0.8,
+            evidence_intrinsics=intrinsics, evidence_c2w=c2w, evidence_trust=torch.full((self.num_frames,), 0.8),
         )  # fmt: skip
 
 

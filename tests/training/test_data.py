@@ -1,18 +1,12 @@
-import itertools
 from collections import Counter
 
 import pytest
 import torch
 
-from geo4d.geometry.cameras import unproject
-from geo4d.geometry.poses import transform
 from geo4d.training.data import ClipStream, EveryNth, ReplayPlan, first_uses, stack_clips
 from geo4d.training.sources import as_float
-from geo4d.training.tasks.tiny.batches import EvidenceDropout, StreamedBatches, WindowSampling, batch_evidence
-
-
-def take(iterator, count):
-    return list(itertools.islice(iterator, count))
+from geo4d.training.tasks.tiny.batches import StreamedBatches, WindowSampling
+from tests.support.batches import take
 
 
 def test_every_clip_is_shown_exactly_so_often_and_soon_forgotten() -> None:
@@ -79,23 +73,6 @@ def test_a_resumed_stream_goes_on_with_the_same_batches(source) -> None:
         assert torch.equal(first.samples, second.samples)
 
 
-def test_some_steps_lie_on_their_side_with_everything_in_them(source) -> None:
-    plain = StreamedBatches(source, ReplayPlan(0, 4, 2), WindowSampling(2, (1, 2)), batch=4)
-    sampling = WindowSampling(2, (1, 2), turned=0.5)
-    turned = StreamedBatches(source, ReplayPlan(0, 4, 2), sampling, batch=4)
-    turns = [sampling.quarter_turns(step) for step in range(12)]
-    assert {0, 1} <= set(turns)
-    for step, (upright, batch) in enumerate(
-        zip(take(plain(0, 0, 1), 12), take(turned(0, 0, 1), 12), strict=True)
-    ):
-        assert torch.equal(batch.rgb, upright.rgb.rot90(turns[step], (-2, -1)))
-        points = (unproject(b.depth.clamp(max=50), b.intrinsics) for b in (upright, batch))
-        worlds = [transform(b.c2w, p) for b, p in zip((upright, batch), points, strict=True)]
-        torch.testing.assert_close(worlds[1], worlds[0].rot90(turns[step], (2, 3)), rtol=1e-3, atol=1e-3)
-        assert torch.equal(batch.prior_disparity, upright.prior_disparity.rot90(turns[step], (-2, -1)))
-    assert take(turned(7, 0, 1), 1)[0].rgb.shape == take(turned(0, 0, 1), 8)[7].rgb.shape
-
-
 def test_batches_split_evenly_or_not_at_all(source) -> None:
     clips = [as_float(source(i)) for i in range(4)]
     batch = stack_clips(clips, [torch.tensor([2, 0])] * 4, [7, 8, 9, 10])
@@ -105,33 +82,3 @@ def test_batches_split_evenly_or_not_at_all(source) -> None:
     assert parts[1].samples.tolist() == [9, 10]
     with pytest.raises(ValueError, match="3 parts"):
         batch.split(3)
-
-
-def test_hidden_evidence_is_hidden_as_often_as_asked_and_repeats() -> None:
-    dropout = EvidenceDropout(everything=0.3, rotation_only=0.2, cameras_only=0.1, depth_only=0.1)
-    samples = torch.arange(4000)
-    kept = dropout.keep(samples, 1)
-    assert torch.equal(kept, dropout.keep(samples, 1))
-    share = {}
-    for combination in kept.T.int().tolist():
-        share[tuple(combination)] = share.get(tuple(combination), 0) + 1 / 4000
-    expected = {(0, 0, 0): 0.3, (0, 1, 0): 0.2, (0, 1, 1): 0.1, (1, 0, 0): 0.1, (1, 1, 1): 0.3}
-    assert share == pytest.approx(expected, abs=0.03)
-    confidence = torch.rand(50, 2, 4, 4)
-    thin = dropout.thin(confidence, torch.arange(50), 0)
-    assert (thin[confidence > 0.25] == confidence[confidence > 0.25]).all()
-    assert (thin[confidence < 0.05] == 0).all()
-
-
-def test_hidden_parts_are_zero_and_the_rest_is_untouched(source) -> None:
-    clips = [as_float(source(i)) for i in range(3)]
-    batch = stack_clips(clips, [torch.arange(4)] * 3, [0, 1, 2])
-    whole = batch_evidence(batch, EvidenceDropout(0, 0, 0, 0, (0.0, 0.0)))
-    assert whole.depth[:, :, 2].max() > 0
-    nothing = batch_evidence(batch, EvidenceDropout(1, 0, 0, 0))
-    assert nothing.depth.abs().max() == 0
-    assert nothing.cameras.abs().max() == 0
-    rotation = batch_evidence(batch, EvidenceDropout(0, 1, 0, 0))
-    assert rotation.depth.abs().max() == 0
-    assert rotation.cameras[:, :, 3:6].abs().max() == 0
-    assert torch.equal(rotation.cameras[:, :, :3], whole.cameras[:, :, :3])

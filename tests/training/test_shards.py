@@ -58,8 +58,8 @@ def test_evidence_is_simulated_where_none_was_packed(source, tmp_path) -> None:
     first, again = packed(0), packed(1)
     for name, value in vars(first).items():
         assert torch.equal(value, getattr(again, name)), name  # the same clip again: the same evidence
-    assert first.prior_disparity.shape[0] == 4
-    assert torch.isfinite(first.prior_disparity.float()).all()
+    assert first.evidence_disparity.shape[0] == 4
+    assert torch.isfinite(first.evidence_disparity.float()).all()
     assert torch.equal(first.rgb, source(3).rgb)
 
 
@@ -72,5 +72,5 @@ def test_clips_that_todays_stages_would_misread_are_refused(source, tmp_path) ->
     with pytest.raises(InputError, match="pose"):
         packed_source(tmp_path / "b", replace(clip, c2w=None))(0)
     wrong = replace(clip, extras={EVIDENCE: save({"a": torch.zeros(1)})})
-    with pytest.raises(InputError, match="prior_trust"):
+    with pytest.raises(InputError, match="evidence_trust"):
         packed_source(tmp_path / "c", wrong)(0)

@@ -9,7 +9,6 @@ import pytest
 
 from geo4d.errors import InputError
 from geo4d.video.containers import VideoFile, _text_options
-from geo4d.video.decoder import PYAV_TESTED, decoder_problem
 from tests.video.clips import encode, pictures
 
 
@@ -30,21 +29,6 @@ def test_metadata_that_are_not_utf8_are_no_obstacle(tmp_path):
 def test_the_argument_that_pyav_19_dropped_is_given_to_older_ones_only():
     assert _text_options("17.1.0") == _text_options("18.1.0") == {"metadata_errors": "replace"}
     assert _text_options("19.0.2") == _text_options("20.1") == {}
-
-
-def test_this_pyav_decodes_and_another_is_named(monkeypatch):
-    assert decoder_problem() is None
-    monkeypatch.setattr(av, "__version__", "99.0.0")
-    low, high = PYAV_TESTED
-    assert f"PyAV 99.0.0 is not among the tested versions ({low} <= version < {high})" in decoder_problem()
-    monkeypatch.setattr(av, "__version__", f"{low}.0")
-
-    def changed(*args, **kwargs):
-        raise TypeError("open() got an unexpected keyword argument 'options'")
-
-    monkeypatch.setattr(av, "open", changed)
-    assert "does not work" in decoder_problem()
-    assert "unexpected keyword argument" in decoder_problem()
 
 
 def test_a_variable_rate_mp4_keeps_its_times(tmp_path):

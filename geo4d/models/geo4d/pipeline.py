@@ -32,7 +32,7 @@ from geo4d.models.layers import hold_weights, use_channels_last
 from geo4d.models.store.download import model_store
 from geo4d.models.store.folder import ModelFolder
 from geo4d.models.store.sources import GEO4D_LICENCE
-from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prediction, Window
 from geo4d.video.resize import plan_size
 from geo4d.video.windows import padded_indices
 
@@ -134,11 +134,11 @@ class Geo4DPredictor:
         window: Window,
         *,
         seed: int,
-        prior: PriorMaps | None = None,
+        evidence: EvidenceMaps | None = None,
         context: Mapping[str, Tensor] | None = None,
         previous: Prediction | None = None,
     ) -> Prediction:
-        """Predict one window; see ``models.base.Predictor``. Prior, context and previous are not used."""
+        """Predict one window; see ``models.base.Predictor``. Evidence, context and previous are not used."""
         return self.predict_batch([window], seed=seed)[0]
 
     @torch.no_grad()

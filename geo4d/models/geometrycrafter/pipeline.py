@@ -24,7 +24,7 @@ from geo4d.models.geometrycrafter.windows import Conditioning, draw_noise, frame
 from geo4d.models.store.download import model_store
 from geo4d.models.store.identity import CheckedWeights, check_weights
 from geo4d.models.store.sources import SOURCES
-from geo4d.types import Prediction, Prior, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prediction, Prior, Window
 from geo4d.video.io import fit_size
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class GeometryCrafterPredictor:
         window: Window,
         *,
         seed: int,
-        prior: PriorMaps | None = None,
+        evidence: EvidenceMaps | None = None,
         context: Mapping[str, Tensor] | None = None,
         previous: Prediction | None = None,
     ) -> Prediction:
@@ -163,7 +163,7 @@ class GeometryCrafterPredictor:
 
         Args:
             seed: of the noise, which is the same for all windows of a video (a frame's noise depends on its number).
-            prior: points and mask to use instead of the per-frame prior's; normalised over this window alone.
+            evidence: points and mask to use instead of the per-frame prior's; normalised over this window alone.
             context: from ``prepare``; None: the prior is normalised over this window alone, so the scale of windows
                 can differ.
             previous: the window before; its shared frames must be the first ones of this window.
@@ -174,8 +174,8 @@ class GeometryCrafterPredictor:
         done = _shared_frames(window, previous)
         shared = min(done, self.config.overlap)
         carry = _carried(previous, done, self.system.latent_shape(size)) if done else {}
-        if prior is not None:
-            points, mask = prior.points.float().cpu(), prior.mask.cpu()
+        if evidence is not None:
+            points, mask = evidence.points.float().cpu(), evidence.mask.cpu()
             statistics = merge_statistics(frame_records(points, mask))
         else:
             # Frames encoded before need no prior again, unless this window is all that the statistics see.

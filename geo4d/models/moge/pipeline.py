@@ -16,7 +16,7 @@ from geo4d.models.moge.model import MoGe
 from geo4d.models.moge.weights import find_moge, load_moge
 from geo4d.models.store.identity import check_weights
 from geo4d.models.store.sources import SOURCES
-from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prediction, Window
 from geo4d.video.io import fit_size
 
 
@@ -34,9 +34,9 @@ class MoGePrior:
         found = infer_moge(self.network, window.rgb, self.options)
         return MoGeMaps(*(value.cpu() for value in vars(found).values()))
 
-    def __call__(self, window: Window) -> PriorMaps:
+    def __call__(self, window: Window) -> EvidenceMaps:
         found = self.maps(window)
-        return PriorMaps(
+        return EvidenceMaps(
             points=found.points, mask=found.mask, scale_kind="scale", intrinsics=found.intrinsics
         )
 
@@ -83,17 +83,17 @@ class MoGePredictor:
         window: Window,
         *,
         seed: int,
-        prior: PriorMaps | None = None,
+        evidence: EvidenceMaps | None = None,
         context: Mapping[str, Tensor] | None = None,
         previous: Prediction | None = None,
     ) -> Prediction:
         """Camera-frame points of every frame. There is no noise: ``seed`` changes nothing; evidence is not used.
 
         Raises:
-            ValueError: ``prior`` is given.
+            ValueError: ``evidence`` is given.
         """
-        if prior is not None:
-            raise ValueError("expected no prior: MoGe does not take evidence")
+        if evidence is not None:
+            raise ValueError("expected no evidence: MoGe does not take any")
         found = self.prior.maps(window)
         return Prediction(
             frame_indices=window.frame_indices,

@@ -17,7 +17,7 @@ from geo4d.geometry.maps import cameras_to_ray_map
 from geo4d.models.tiny.config import BLOCK
 from geo4d.models.tiny.modalities import relative_to_first
 from geo4d.models.tiny.network import Evidence
-from geo4d.types import PriorMaps
+from geo4d.types import EvidenceMaps
 
 MIN_SHARE = 0.02
 """Share of confident pixels in a window below which the depth evidence is not used at all."""
@@ -35,30 +35,34 @@ def no_evidence(batch: int, num_frames: int, size: tuple[int, int], like: Tensor
     )
 
 
-def encode_prior(prior: PriorMaps, size: tuple[int, int]) -> Evidence:
+def encode_window(evidence: EvidenceMaps, size: tuple[int, int]) -> Evidence:
     """Evidence of one window (batch of one) for pictures of ``size``.
 
     Args:
-        prior: at any size.
+        evidence: at any size.
         size: (height, width) of the network's pictures, multiples of 16.
     """
-    depth = prior.points[..., 2]
-    confidence = torch.ones_like(depth) if prior.confidence is None else prior.confidence
-    confidence = torch.where(prior.mask & (depth > 0), confidence, 0.0)
+    depth = evidence.points[..., 2]
+    confidence = torch.ones_like(depth) if evidence.confidence is None else evidence.confidence
+    confidence = torch.where(evidence.mask & (depth > 0), confidence, 0.0)
     disparity = torch.where(confidence > 0, 1 / depth.clamp(min=1e-9), 0.0)
     c2w = intrinsics = trust = None
-    if prior.c2w is not None and prior.intrinsics is not None:
-        c2w = prior.c2w[None].float()
-        intrinsics = resize_intrinsics(prior.intrinsics.float(), (depth.shape[1], depth.shape[2]), size)[None]
+    if evidence.c2w is not None and evidence.intrinsics is not None:
+        c2w = evidence.c2w[None].float()
+        intrinsics = resize_intrinsics(evidence.intrinsics.float(), (depth.shape[1], depth.shape[2]), size)[
+            None
+        ]
         trust = (
-            torch.ones_like(depth[:, 0, 0]) if prior.camera_confidence is None else prior.camera_confidence
+            torch.ones_like(depth[:, 0, 0])
+            if evidence.camera_confidence is None
+            else evidence.camera_confidence
         )
         trust = trust[None].float()
     encoded = encode_evidence(disparity[None].float(), confidence[None].float(), size, intrinsics, c2w, trust)
-    if prior.log_depth_spread is None:
+    if evidence.log_depth_spread is None:
         return encoded
     used = confidence > 0
-    error = torch.where(used, prior.log_depth_spread * confidence, 0.0).flatten(1).sum(1)
+    error = torch.where(used, evidence.log_depth_spread * confidence, 0.0).flatten(1).sum(1)
     return replace(encoded, error=(error / confidence.flatten(1).sum(1).clamp(min=1e-9))[None].float())
 
 

@@ -1,5 +1,6 @@
 """The bundled model as a predictor: pictures and evidence from motion in, all three modalities with spreads out."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from geo4d.geometry.maps import ray_map_to_cameras
 from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import PredictorInfo, require_multiple
 from geo4d.models.devices import cpu_computes_bfloat16, default_device
-from geo4d.models.tiny.conditioning import encode_prior, no_evidence
+from geo4d.models.tiny.conditioning import encode_window, no_evidence
 from geo4d.models.tiny.config import BLOCK, SIZE_MULTIPLE
 from geo4d.models.tiny.decoder import DecodedMaps
 from geo4d.models.tiny.doubt import believed
@@ -26,7 +27,9 @@ from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.vouched import mixed_with_evidence, vouched_share
 from geo4d.models.tiny.weights import BUNDLED, check_file, load_model
-from geo4d.types import Prediction, PriorMaps, Window
+from geo4d.types import EvidenceMaps, Prediction, Window
+
+log = logging.getLogger(__name__)
 
 LEAST_DISPARITY = 0.01
 """Share of a window's top disparity that stands in for everything farther."""
@@ -43,7 +46,7 @@ class TinyPipelineConfig:
         num_pixels: the network runs at the multiple-of-16 size nearest to this area in the source's aspect ratio.
         window_length: frames per window.
         window_stride: frames between window starts.
-        use_prior: let evidence from motion in.
+        use_evidence: let evidence from motion in.
         anchor: pull the maps onto confident evidence (``anchor.py``).
         doubt: leave out evidence that contradicts the pictures (``doubt.py``), and believe the network's layout as far
             as evidence that it did not see vouches for it (``vouched.py``); one network pass more.
@@ -57,7 +60,7 @@ class TinyPipelineConfig:
     num_pixels: int = 96 * 160
     window_length: int = 16
     window_stride: int = 8
-    use_prior: bool = True
+    use_evidence: bool = True
     anchor: bool = True
     doubt: bool = True
     correction: float = 0.25
@@ -102,7 +105,7 @@ class TinyPredictor:
             weights_compared=weights_compared,
             window_length=self.config.window_length,
             window_stride=self.config.window_stride,
-            prior="motion" if self.config.use_prior else None,
+            evidence="motion" if self.config.use_evidence else None,
             takes_gaps=True,
             scale_kind="scale",
             smaller=f"fewer pixels: --model-option num_pixels={self.config.num_pixels // 2}",
@@ -134,7 +137,7 @@ class TinyPredictor:
         window: Window,
         *,
         seed: int,
-        prior: PriorMaps | None = None,
+        evidence: EvidenceMaps | None = None,
         context: Mapping[str, Tensor] | None = None,
         previous: Prediction | None = None,
     ) -> Prediction:
@@ -143,18 +146,18 @@ class TinyPredictor:
         Args:
             window: frames whose sides are multiples of 16.
             seed: with ``window.index`` it determines the noise.
-            prior: evidence from motion about the window's frames; None lets the model rely on the pictures.
+            evidence: from motion, about the window's frames; None lets the model rely on the pictures.
             context, previous: not used.
         Raises:
             ValueError: a side of the frames is no multiple of 16.
         """
         size = require_multiple(window, SIZE_MULTIPLE)
         rgb = window.rgb.permute(0, 3, 1, 2).clamp(0, 1).to(self.device)[None] * 2 - 1
-        if prior is not None and self.config.use_prior:
-            evidence = encode_prior(prior, size)
+        if evidence is not None and self.config.use_evidence:
+            encoded = encode_window(evidence, size)
         else:
-            evidence = no_evidence(1, window.num_frames, size, rgb)
-        evidence = evidence.to(self.device)
+            encoded = no_evidence(1, window.num_frames, size, rgb)
+        encoded = encoded.to(self.device)
         frames = (window.frame_indices - window.frame_indices[0])[None].float().to(self.device)
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((seed, window.index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -169,18 +172,16 @@ class TinyPredictor:
         share = torch.ones(1, device=self.device)
         with torch.no_grad():
             with autocast:
-                if self.config.doubt and bool((evidence.depth[:, :, 2] > 0).any()):
-                    evidence, share = self._judged(rgb, evidence, frames, noise.to(self.device))
-                latent = self.model.sample(
-                    rgb, evidence, frames, noise.to(self.device), self.config.num_steps
-                )
+                if self.config.doubt and bool((encoded.depth[:, :, 2] > 0).any()):
+                    encoded, share = self._judged(rgb, encoded, frames, noise.to(self.device))
+                latent = self.model.sample(rgb, encoded, frames, noise.to(self.device), self.config.num_steps)
             with autocast:
-                linear, decoded = self.model.decode(latent, rgb, evidence, anchor=self.config.anchor)
+                linear, decoded = self.model.decode(latent, rgb, encoded, anchor=self.config.anchor)
             disparity, sky = self._disparity(linear, decoded, share)
             if float(share) < 1 and self.config.anchor:
                 raised = disparity.clamp(min=LEAST_DISPARITY)
-                disparity = torch.where(sky, 0.0, mixed_with_evidence(raised, share, evidence, rgb))
-        known = known_intrinsics(window, prior)
+                disparity = torch.where(sky, 0.0, mixed_with_evidence(raised, share, encoded, rgb))
+        known = known_intrinsics(window, evidence)
         return self._prediction(window, linear, decoded, disparity[0, :, 0], sky[0, :, 0], seed, known)
 
     def _judged(
@@ -262,16 +263,16 @@ class TinyPredictor:
         )
 
 
-def known_intrinsics(window: Window, prior: PriorMaps | None) -> Float[Tensor, "V 3 3"] | None:
+def known_intrinsics(window: Window, evidence: EvidenceMaps | None) -> Float[Tensor, "V 3 3"] | None:
     """Intrinsics given with the window, else those of trusted cameras from motion, in pixels of the window's frames."""
     if window.intrinsics is not None:
         return window.intrinsics.float()
-    if prior is None or prior.intrinsics is None or prior.camera_confidence is None:
+    if evidence is None or evidence.intrinsics is None or evidence.camera_confidence is None:
         return None
-    if not bool((prior.camera_confidence > 0).all()):
+    if not bool((evidence.camera_confidence > 0).all()):
         return None
-    height, width = prior.points.shape[1:3]
-    return resize_intrinsics(prior.intrinsics.float(), (height, width), window.size)
+    height, width = evidence.points.shape[1:3]
+    return resize_intrinsics(evidence.intrinsics.float(), (height, width), window.size)
 
 
 def depth_from_disparity(
@@ -336,6 +337,9 @@ def load(
         CheckpointError: the weights are missing or not ours.
         ValueError: an unknown option.
     """
+    if "use_prior" in options:
+        log.warning("the option use_prior is now called use_evidence; the old name still works")
+        options["use_evidence"] = options.pop("use_prior")
     known = set(TinyPipelineConfig.__dataclass_fields__)
     if unknown := set(options) - known:
         raise ValueError(f"expected options out of {sorted(known)}, got {sorted(unknown)}")

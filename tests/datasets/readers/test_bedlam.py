@@ -1,7 +1,8 @@
 import pytest
 
 from geo4d.errors import InputError
-from tests.support.planes import check_lost, check_plane, check_recognised, load_all, write_bedlam
+from tests.support.plane_layouts import write_bedlam
+from tests.support.planes import check_lost, check_plane, check_recognised, load_all
 
 
 def test_what_is_read_is_the_plane(tmp_path):

@@ -1,10 +1,5 @@
-from tests.support.planes import (
-    check_lost,
-    check_plane,
-    check_recognised,
-    check_truncated,
-    write_dynamic_replica,
-)
+from tests.support.plane_layouts import write_dynamic_replica
+from tests.support.planes import check_lost, check_plane, check_recognised, check_truncated
 
 
 def test_what_is_read_is_the_plane(tmp_path):

@@ -1,5 +1,6 @@
 import numpy as np
 
+from tests.support.plane_layouts import save_hdf5, write_hypersim
 from tests.support.planes import (
     H,
     W,
@@ -8,9 +9,7 @@ from tests.support.planes import (
     check_recognised,
     check_truncated,
     load_all,
-    save_hdf5,
     turned,
-    write_hypersim,
 )
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from tests.support.planes import H, W, check_lost, check_plane, check_recognised, write_irs
+from tests.support.plane_layouts import write_irs
+from tests.support.planes import H, W, check_lost, check_plane, check_recognised
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,8 @@ import pytest
 
 from geo4d.errors import InputError
 from geo4d.formats.images import save_image
-from tests.support.planes import load_all, save_map, world_points
+from tests.support.plane_layouts import save_map
+from tests.support.planes import load_all, world_points
 
 
 def test_four_corners_of_a_ken_burns_capture(tmp_path):

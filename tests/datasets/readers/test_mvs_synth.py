@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from geo4d.errors import InputError
-from tests.support.planes import (
-    check_lost,
-    check_plane,
-    check_recognised,
-    check_truncated,
-    load_all,
-    write_mvs_synth,
-)
+from tests.support.plane_layouts import write_mvs_synth
+from tests.support.planes import check_lost, check_plane, check_recognised, check_truncated, load_all
 
 
 def test_what_is_read_is_the_plane(tmp_path):

@@ -1,4 +1,5 @@
-from tests.support.planes import check_lost, check_plane, check_recognised, check_truncated, write_spring
+from tests.support.plane_layouts import write_spring
+from tests.support.planes import check_lost, check_plane, check_recognised, check_truncated
 
 
 def test_what_is_read_is_the_plane(tmp_path):

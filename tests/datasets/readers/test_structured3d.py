@@ -1,4 +1,5 @@
-from tests.support.planes import check_lost, check_plane, check_recognised, write_structured3d
+from tests.support.plane_layouts import write_structured3d
+from tests.support.planes import check_lost, check_plane, check_recognised
 
 
 def test_what_is_read_is_the_plane(tmp_path):

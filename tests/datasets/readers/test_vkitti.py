@@ -1,4 +1,5 @@
-from tests.support.planes import check_lost, check_plane, check_recognised, write_vkitti, write_vkitti2
+from tests.support.plane_layouts import write_vkitti, write_vkitti2
+from tests.support.planes import check_lost, check_plane, check_recognised
 
 
 def test_what_is_read_is_the_plane(tmp_path):

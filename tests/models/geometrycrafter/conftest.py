@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from geo4d.types import PriorMaps, Window
+from geo4d.types import EvidenceMaps, Window
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -61,7 +61,7 @@ class RoomPrior:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, window: Window) -> PriorMaps:
+    def __call__(self, window: Window) -> EvidenceMaps:
         self.calls += 1
         height, width = window.size
         y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
@@ -69,7 +69,7 @@ class RoomPrior:
         points = torch.stack([0.6 * x * z, 0.4 * y * z, z], dim=-1)
         mask = torch.ones(points.shape[:3], dtype=torch.bool)
         mask[:, : height // 4, : width // 4] = False
-        return PriorMaps(points=points, mask=mask)
+        return EvidenceMaps(points=points, mask=mask)
 
 
 @pytest.fixture

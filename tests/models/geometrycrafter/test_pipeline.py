@@ -8,7 +8,7 @@ from geo4d.models.base import Predictor, load_predictor
 from geo4d.models.geometrycrafter.pipeline import GeometryCrafterPredictor, load, network_size
 from geo4d.models.geometrycrafter.prior_maps import frame_records, merge_statistics
 from geo4d.models.geometrycrafter.windows import draw_noise
-from geo4d.types import PriorMaps
+from geo4d.types import EvidenceMaps
 
 SIZE = (64, 64)
 
@@ -88,11 +88,11 @@ def test_evidence_takes_the_place_of_the_prior(make_predictor, make_window, room
     window = make_window(range(2), SIZE)
     predictor = make_predictor(force_fixed_focal=False)
     own = predictor.predict(window, seed=0)
-    same = predictor.predict(window, seed=0, prior=room_prior(window))
+    same = predictor.predict(window, seed=0, evidence=room_prior(window))
     assert torch.equal(own.point_map, same.point_map)
     maps = room_prior(window)
-    other = PriorMaps(points=maps.points * torch.tensor([1.0, 1.0, 0.5]), mask=maps.mask)
-    assert not torch.equal(own.point_map, predictor.predict(window, seed=0, prior=other).point_map)
+    other = EvidenceMaps(points=maps.points * torch.tensor([1.0, 1.0, 0.5]), mask=maps.mask)
+    assert not torch.equal(own.point_map, predictor.predict(window, seed=0, evidence=other).point_map)
 
 
 @pytest.mark.parametrize("hazard", ["empty mask", "negative depth", "one empty frame"])
@@ -105,7 +105,7 @@ def test_hazards_of_the_prior_give_finite_results(hazard, make_predictor, make_w
         maps.mask[1] = False
     else:
         maps.points[:, 10:20, 10:20, 2] = -1.0
-    found = make_predictor("diff").predict(window, seed=0, prior=maps)
+    found = make_predictor("diff").predict(window, seed=0, evidence=maps)
     assert torch.isfinite(found.point_map).all()
     assert torch.isfinite(found.intrinsics).all()
     assert torch.isfinite(found.carry["latents"]).all()

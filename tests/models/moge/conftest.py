@@ -42,3 +42,11 @@ def small_moge(golden, repository: Path) -> MoGe:
     network = MoGe(MoGeConfig.from_published(golden("pinned")["config"]))
     filled: MoGe = importlib.import_module("parity_geometrycrafter").fill_moge_by_rule(network)
     return filled
+
+
+@pytest.fixture
+def checkpoint(tmp_path, golden, small_moge):
+    """A file as the authors publish it."""
+    file = tmp_path / "model.pt"
+    torch.save({"model_config": golden("pinned")["config"], "model": small_moge.state_dict()}, file)
+    return file

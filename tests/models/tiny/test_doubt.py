@@ -3,9 +3,9 @@ from dataclasses import replace
 import torch
 
 from geo4d.geometry.cameras import centred_intrinsics
-from geo4d.models.tiny.conditioning import encode_evidence, encode_prior
+from geo4d.models.tiny.conditioning import encode_evidence, encode_window
 from geo4d.models.tiny.doubt import believed, doubted_frames
-from geo4d.types import PriorMaps
+from geo4d.types import EvidenceMaps
 from tests.support.poses import se3_exp
 
 SIZE, FRAMES = (64, 96), 4
@@ -77,13 +77,13 @@ def test_evidence_is_believed_by_its_own_error_and_not_by_that_of_the_witness() 
 def test_the_error_of_the_evidence_reaches_the_judgement_through_the_prior() -> None:
     disparity = witness()[0, :, 0]
     points = torch.stack([torch.zeros_like(disparity), torch.zeros_like(disparity), 1 / disparity], -1)
-    maps = PriorMaps(
+    maps = EvidenceMaps(
         points=points,
         mask=torch.ones(FRAMES, *SIZE, dtype=torch.bool),
         confidence=torch.full((FRAMES, *SIZE), 0.5),
         log_depth_spread=torch.full((FRAMES, *SIZE), 0.07),
     )
-    encoded = encode_prior(maps, SIZE)
+    encoded = encode_window(maps, SIZE)
     assert encoded.error is not None
     torch.testing.assert_close(encoded.error, torch.full((1, FRAMES), 0.07))
-    assert encode_prior(replace(maps, log_depth_spread=None), SIZE).error is None
+    assert encode_window(replace(maps, log_depth_spread=None), SIZE).error is None

@@ -5,29 +5,7 @@ from geo4d.models.tiny.conditioning import no_evidence
 from geo4d.models.tiny.config import TinyConfig, smallest_preset
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.network import Evidence, TinyUNet
-
-
-def run(net: TinyUNet, rgb, latent, frames, evidence=None, timestep=999):
-    size = (rgb.shape[-2], rgb.shape[-1])
-    evidence = evidence or no_evidence(rgb.shape[0], rgb.shape[1], size, rgb)
-    step = torch.full((rgb.shape[0],), timestep)
-    return net(latent, step, net.encode_condition(rgb, evidence), frames)
-
-
-@pytest.fixture
-def net() -> TinyUNet:
-    torch.manual_seed(0)
-    net = TinyUNet(smallest_preset()).eval()
-    for parameter in net.parameters():  # away from the start at zero, so that every path carries signal
-        parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return net
-
-
-def inputs(batch: int = 2, frames: int = 3, size: tuple[int, int] = (32, 48)):
-    channels = smallest_preset().latent_channels
-    rgb = torch.rand(batch, frames, 3, *size) * 2 - 1
-    latent = torch.randn(batch, frames, channels, size[0] // 8, size[1] // 8)
-    return rgb, latent, torch.arange(frames).float().expand(batch, -1)
+from tests.support.tiny_networks import inputs, run
 
 
 def test_a_fresh_network_answers_zero() -> None:
@@ -65,36 +43,6 @@ def test_any_number_of_frames_and_any_multiple_of_16(
 ) -> None:
     rgb, latent, positions = inputs(1, frames, size)
     assert run(net, rgb, latent, positions).shape == latent.shape
-
-
-def test_one_step_from_noise_is_minus_v() -> None:
-    torch.manual_seed(1)
-    model = TinyModel(smallest_preset())
-    model.network.latent_out.weight.data.normal_(0, 0.1)
-    rgb, noise, frames = inputs(1)
-    evidence = no_evidence(1, 3, (32, 48), rgb)
-    v = run(model.network, rgb, noise, frames)
-    torch.testing.assert_close(model.sample(rgb, evidence, frames, noise, 1), -v, rtol=1e-4, atol=1e-5)
-
-
-def test_several_steps_end_on_a_clean_latent() -> None:
-    """A network that always knows the answer must end on it, whatever the number of steps."""
-    from geo4d.diffusion.schedules import make_schedule
-    from geo4d.models.tiny.model import SCHEDULE
-
-    model = TinyModel(smallest_preset())
-    rgb, noise, frames = inputs(1)
-    truth = torch.randn_like(noise)
-    power = make_schedule(SCHEDULE).alphas_cumprod.float()
-
-    def knowing(latent, timestep, condition, positions):
-        signal, spread = power[timestep].sqrt(), (1 - power[timestep]).sqrt()
-        return (signal * latent - truth) / spread
-
-    model.network.forward = knowing  # type: ignore[method-assign]
-    for steps in (1, 2, 5, 25):
-        found = model.sample(rgb, no_evidence(1, 3, (32, 48), rgb), frames, noise, steps)
-        torch.testing.assert_close(found, truth, rtol=1e-3, atol=1e-3)
 
 
 def test_sizes_are_checked() -> None:

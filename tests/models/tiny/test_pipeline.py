@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -10,8 +9,6 @@ from geo4d.geometry.maps import cameras_to_ray_map
 from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import Predictor
 from geo4d.models.tiny.calibration import Calibration, SpreadMap
-from geo4d.models.tiny.config import smallest_preset
-from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.pipeline import (
     LEAST_DISPARITY,
     TinyPipelineConfig,
@@ -21,26 +18,14 @@ from geo4d.models.tiny.pipeline import (
     known_intrinsics,
     load,
 )
-from geo4d.models.tiny.weights import load_model, read_record, save_model
-from geo4d.types import PriorMaps, Window
+from geo4d.models.tiny.weights import load_model
+from geo4d.types import EvidenceMaps, Window
 from tests.support.poses import se3_exp
 
 
 def window(frames: int = 4, size: tuple[int, int] = (32, 48), index: int = 0) -> Window:
     rgb = torch.rand((frames, *size, 3), generator=torch.Generator().manual_seed(3))
     return Window(rgb, torch.arange(frames), torch.arange(frames) / 10.0, index, 10.0)
-
-
-@pytest.fixture(scope="module")
-def predictor() -> TinyPredictor:
-    torch.manual_seed(0)
-    model = TinyModel(smallest_preset())
-    for parameter in model.parameters():
-        parameter.data.add_(0.05 * torch.randn_like(parameter))
-    model.codec.disparity_basis.normal_(0, 0.1)
-    model.codec.point_basis.normal_(0, 0.1)
-    model.codec.latent_mean[model.config.channels("rays")] = torch.tensor([0.0, 0, 1, 0, 0, 0])
-    return TinyPredictor(model, "0" * 64, TinyPipelineConfig(num_pixels=32 * 48))
 
 
 def test_it_is_a_predictor_and_its_answer_is_whole(predictor: TinyPredictor) -> None:
@@ -71,12 +56,12 @@ def test_the_answer_is_a_function_of_window_seed_and_index(predictor: TinyPredic
 def test_evidence_is_used_unless_switched_off(predictor: TinyPredictor) -> None:
     asked = window()
     points = 1 + torch.rand(4, 30, 50, 3)
-    prior = PriorMaps(points=points, mask=torch.ones(4, 30, 50, dtype=torch.bool))
+    evidence = EvidenceMaps(points=points, mask=torch.ones(4, 30, 50, dtype=torch.bool))
     without = predictor.predict(asked, seed=1)
-    with_prior = predictor.predict(asked, seed=1, prior=prior)
-    assert not torch.equal(without.point_map, with_prior.point_map)
-    deaf = TinyPredictor(predictor.model, "", dataclasses.replace(predictor.config, use_prior=False))
-    assert torch.equal(deaf.predict(asked, seed=1, prior=prior).point_map, without.point_map)
+    with_evidence = predictor.predict(asked, seed=1, evidence=evidence)
+    assert not torch.equal(without.point_map, with_evidence.point_map)
+    deaf = TinyPredictor(predictor.model, "", dataclasses.replace(predictor.config, use_evidence=False))
+    assert torch.equal(deaf.predict(asked, seed=1, evidence=evidence).point_map, without.point_map)
 
 
 def test_sky_is_far_in_the_answer_too(predictor: TinyPredictor) -> None:
@@ -132,20 +117,6 @@ def test_focal_length_comes_back_from_exact_rays() -> None:
     small = centred_intrinsics(torch.full((3,), 70.0 / 8), (8, 12))
     rays = cameras_to_ray_map(small, c2w, (8, 12))
     torch.testing.assert_close(intrinsics_from_rays(rays, c2w, (64, 96)), K, rtol=1e-3, atol=1e-2)
-
-
-def test_weights_survive_the_file(tmp_path) -> None:
-    model = TinyModel(smallest_preset())
-    path = tmp_path / "model.safetensors"
-    save_model(model, path, {"steps": 3})
-    loaded = load_model(path)
-    assert read_record(path) == {"steps": 3}
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-4)
-    predictor = load(weights=tmp_path, dtype="float32", num_steps=2)
-    assert predictor.config.num_steps == 2
-    assert len(predictor.info.weights_sha256) == 64
-    json.dumps(dataclasses.asdict(predictor.info))
 
 
 def test_foreign_files_and_options_are_refused(tmp_path) -> None:
@@ -218,16 +189,22 @@ def test_depth_takes_its_unit_from_the_point_map() -> None:
 
 def test_given_intrinsics_win_over_those_from_motion_and_untrusted_ones_do_not_count() -> None:
     asked = window()
-    prior = PriorMaps(
+    evidence = EvidenceMaps(
         points=torch.ones(4, 16, 24, 3),
         mask=torch.ones(4, 16, 24, dtype=torch.bool),
         intrinsics=centred_intrinsics(torch.full((4,), 30.0), (16, 24)),
         camera_confidence=torch.ones(4),
     )
-    found = known_intrinsics(asked, prior)
+    found = known_intrinsics(asked, evidence)
     assert found is not None
     torch.testing.assert_close(found[0], centred_intrinsics(torch.tensor(60.0), (32, 48)))
     given = centred_intrinsics(torch.full((4,), 77.0), (32, 48))
-    assert torch.equal(known_intrinsics(dataclasses.replace(asked, intrinsics=given), prior), given)
-    assert known_intrinsics(asked, dataclasses.replace(prior, camera_confidence=torch.zeros(4))) is None
+    assert torch.equal(known_intrinsics(dataclasses.replace(asked, intrinsics=given), evidence), given)
+    assert known_intrinsics(asked, dataclasses.replace(evidence, camera_confidence=torch.zeros(4))) is None
     assert known_intrinsics(asked, None) is None
+
+
+def test_an_option_is_known_by_its_old_name_too(caplog) -> None:
+    assert load(use_prior=False).info.evidence is None
+    assert "use_prior is now called use_evidence" in caplog.text
+    assert load().info.evidence == "motion"

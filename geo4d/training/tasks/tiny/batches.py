@@ -60,17 +60,17 @@ def mirror_clip(clip: TrainingClip) -> TrainingClip:
     """The clip seen in a mirror, evidence included."""
     width = clip.rgb.shape[2]
     intrinsics, c2w = mirror_cameras(clip.intrinsics, clip.c2w, width)
-    prior_intrinsics, prior_c2w = mirror_cameras(clip.prior_intrinsics, clip.prior_c2w, width)
+    evidence_intrinsics, evidence_c2w = mirror_cameras(clip.evidence_intrinsics, clip.evidence_c2w, width)
     return TrainingClip(
         rgb=clip.rgb.flip(2),
         depth=clip.depth.flip(2),
         intrinsics=intrinsics,
         c2w=c2w,
-        prior_disparity=clip.prior_disparity.flip(2),
-        prior_confidence=clip.prior_confidence.flip(2),
-        prior_intrinsics=prior_intrinsics,
-        prior_c2w=prior_c2w,
-        prior_trust=clip.prior_trust,
+        evidence_disparity=clip.evidence_disparity.flip(2),
+        evidence_confidence=clip.evidence_confidence.flip(2),
+        evidence_intrinsics=evidence_intrinsics,
+        evidence_c2w=evidence_c2w,
+        evidence_trust=clip.evidence_trust,
     )
 
 
@@ -80,17 +80,19 @@ def turn_batch(batch: Batch, turns: int) -> Batch:
         return batch
     size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
     intrinsics, c2w = turn_cameras(batch.intrinsics, batch.c2w, size, turns)
-    prior_intrinsics, prior_c2w = turn_cameras(batch.prior_intrinsics, batch.prior_c2w, size, turns)
+    evidence_intrinsics, evidence_c2w = turn_cameras(
+        batch.evidence_intrinsics, batch.evidence_c2w, size, turns
+    )
     return replace(
         batch,
         rgb=batch.rgb.rot90(turns, (-2, -1)),
         depth=batch.depth.rot90(turns, (-2, -1)),
         intrinsics=intrinsics,
         c2w=c2w,
-        prior_disparity=batch.prior_disparity.rot90(turns, (-2, -1)),
-        prior_confidence=batch.prior_confidence.rot90(turns, (-2, -1)),
-        prior_intrinsics=prior_intrinsics,
-        prior_c2w=prior_c2w,
+        evidence_disparity=batch.evidence_disparity.rot90(turns, (-2, -1)),
+        evidence_confidence=batch.evidence_confidence.rot90(turns, (-2, -1)),
+        evidence_intrinsics=evidence_intrinsics,
+        evidence_c2w=evidence_c2w,
     )
 
 
@@ -176,18 +178,18 @@ class EvidenceDropout:
 def batch_evidence(batch: Batch, dropout: EvidenceDropout | None = None, seed: int = 0) -> Evidence:
     """Evidence channels of a training batch; without ``dropout`` as it is at inference."""
     size = batch.rgb.shape[-2:]
-    confidence = batch.prior_confidence
+    confidence = batch.evidence_confidence
     if dropout is None:
         confidence = torch.where(usable_pixels(confidence), confidence, 0.0)
     else:
         confidence = dropout.thin(confidence, batch.samples, seed)
     evidence = encode_evidence(
-        batch.prior_disparity,
+        batch.evidence_disparity,
         confidence,
         (size[0], size[1]),
-        batch.prior_intrinsics,
-        batch.prior_c2w,
-        batch.prior_trust,
+        batch.evidence_intrinsics,
+        batch.evidence_c2w,
+        batch.evidence_trust,
     )
     if dropout is None:
         return evidence

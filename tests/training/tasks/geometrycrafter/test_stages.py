@@ -6,52 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
-
-from geo4d.errors import CheckpointError, InputError, OutputError, TrainingError
-from geo4d.models.geometrycrafter.weights import check_system
+from geo4d.errors import InputError, OutputError, TrainingError
 from geo4d.models.store.identity import check_trained
 from geo4d.models.trained import TRAINED
-from geo4d.training.loop import LoopConfig, train
-from geo4d.training.tasks.geometrycrafter.denoising import Denoising
-from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
-from geo4d.training.tasks.geometrycrafter.losses import PointMapWeights
-from geo4d.training.tasks.geometrycrafter.networks import (
-    FrozenNetworks,
-    load_image_encoder,
-    load_image_vae,
-    load_point_map_vae,
-    load_unet,
-)
-from geo4d.training.tasks.geometrycrafter.point_maps import PointMapCoding
+from geo4d.training.loop import train
 from geo4d.training.tasks.geometrycrafter.stages import PRESETS, StageRun, find_stage, run_stage
-from geo4d.training.tasks.geometrycrafter.windows import WindowBatches, WindowCut
+from tests.support.trained import LOOP, batches, losses, maps_task
 
-LOOP = LoopConfig(
-    num_steps=4, batch=2, warmup=2, decay=0.0, precision="no", log_every=1, evaluate_every=0, save_every=2
-)
-WEIGHTS = PointMapWeights(alphas=(2, 4))
+pytest.importorskip("diffusers")
 
 
-def maps_task(start: Path, *, temporal_only: bool = False) -> PointMapCoding:
-    plan = FolderPlan(start, {"stage": "maps"})
-    frozen = FrozenNetworks(load_image_vae(start))
-    return PointMapCoding(load_point_map_vae(start), frozen, WEIGHTS, plan, temporal_only=temporal_only)
-
-
-def unet_task(start: Path) -> Denoising:
-    frozen = FrozenNetworks(load_image_vae(start), load_image_encoder(start), load_point_map_vae(start))
-    return Denoising(*load_unet(start, "diff"), frozen, "diff", FolderPlan(start, {"stage": "unet"}))
-
-
-def batches(order, frames: tuple[int, int] = (1, 1), prior: bool = False) -> WindowBatches:
-    return WindowBatches(order(prior), WindowCut((64, 64), frames, seed=2), 2)
-
-
-def losses(folder: Path) -> list[float]:
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if "loss" in row]
+pytest.importorskip("transformers")
 
 
 def test_the_full_recipe_is_the_published_one() -> None:
@@ -121,37 +86,6 @@ def test_a_full_disk_leaves_the_last_good_state(start, order, tmp_path: Path) ->
     assert not list(tmp_path.glob("*.partial"))
     check_trained(tmp_path / "weights")
     assert train(maps_task(start), batches(order), LOOP, tmp_path, resume=True, device="cpu").step == 4
-
-
-def test_the_second_stage_changes_layers_that_mix_frames_alone(start, order, tmp_path: Path) -> None:
-    from geo4d.training.tasks.geometrycrafter.networks import is_temporal
-
-    loop = replace(LOOP, num_steps=1, ema_decay=0.0)
-    train(maps_task(start, temporal_only=True), batches(order, (2, 2)), loop, tmp_path, device="cpu")
-    before, after = (load_point_map_vae(f).state_dict() for f in (start, tmp_path / "weights"))
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed
-    assert all(is_temporal(name) and name.startswith("decoder.") for name in changed)
-
-
-def test_an_interrupted_unet_stage_goes_on_exactly_and_leaves_a_model(start, order, tmp_path: Path) -> None:
-    frames = batches(order, (1, 2), prior=True)
-    train(unet_task(start), frames, LOOP, tmp_path / "whole", device="cpu")
-    train(unet_task(start), frames, replace(LOOP, num_steps=2), tmp_path / "cut", device="cpu")
-    train(unet_task(start), frames, LOOP, tmp_path / "cut", resume=True, device="cpu")
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    weights = tmp_path / "cut/weights"
-    _, checked = check_system(weights, "diff")
-    assert set(checked.compared) == {"recorded"}
-    file = weights / "unet_diff/diffusion_pytorch_model.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(CheckpointError, match="recorded when it was trained"):
-        check_system(weights, "diff")
-    (weights / TRAINED).write_text("{")
-    with pytest.raises(CheckpointError, match="damaged"):
-        check_trained(weights)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 import torch
 
-from geo4d.fusion.dynamic import flow_probability, free_space_probability, rigid_flow, seen_through
+from geo4d.fusion.moving import flow_probability, free_space_probability, rigid_flow, seen_through
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.poses import rigid, so3_exp
 

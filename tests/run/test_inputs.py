@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+
+from geo4d.config import RunConfig
+from geo4d.run.inputs import known_matrix, list_shots, load_model, open_clip
+from geo4d.video.io import Video
+from tests.support.controls import stub
+
+
+def clip(num_frames: int = 8, size: tuple[int, int] = (48, 64), cut: int | None = None) -> Video:
+    dark, light = np.zeros((*size, 3), np.uint8), np.full((*size, 3), 230, np.uint8)
+    dark[:, ::4], light[::6] = 60, 90
+    pictures = [dark, light]
+    rows = [pictures[int(cut is not None and t >= cut)] for t in range(num_frames)]
+    return Video(np.stack(rows))
+
+
+def nobody(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def test_shots_are_looked_for_only_when_asked() -> None:
+    film = clip(40, cut=25)
+    assert list_shots(film, RunConfig(), nobody) == [(0, 25), (25, 40)]
+    assert list_shots(film, RunConfig(split_shots=False), nobody) == [(0, 40)]
+    assert list_shots(clip(1), RunConfig(), nobody) == [(0, 1)]
+
+
+def test_looking_tells_how_far_it_is() -> None:
+    seen = []
+    list_shots(clip(5), RunConfig(), lambda *progress: seen.append(progress))
+    assert seen == [("find shots", t + 1, 5) for t in range(5)]
+
+
+def test_no_camera_is_known_unless_it_was_given() -> None:
+    assert known_matrix((24, 32), clip(), RunConfig()) is None
+
+
+def test_intrinsics_are_of_the_source_and_scale_with_the_picture() -> None:
+    config = RunConfig(intrinsics=(50.0, 60.0, 30.0, 20.0))
+    matrix = known_matrix((24, 64), clip(), config)  # half as high, as wide as the source
+    torch.testing.assert_close(matrix, torch.tensor([[50.0, 0, 30], [0, 30, 10], [0, 0, 1]]))
+
+
+def test_a_field_of_view_is_the_width_of_the_source() -> None:
+    matrix = known_matrix((48, 64), clip(), RunConfig(fov_deg=90.0))
+    torch.testing.assert_close(
+        matrix, torch.tensor([[32.0, 0, 32], [0, 32, 24], [0, 0, 1]]), atol=1e-4, rtol=1e-5
+    )
+
+
+def test_a_model_that_was_given_is_taken_as_it_is() -> None:
+    model = stub()
+    assert load_model(model, {"ignored": 1}, RunConfig(), "cpu") is model
+
+
+def test_options_of_the_wrong_type_are_named() -> None:
+    with pytest.raises(ValueError, match=r"expected model options of the right types, got .*num_pixels"):
+        load_model("tiny", {"num_pixels": "many"}, RunConfig(), "cpu")
+    with pytest.raises(ValueError, match="expected options out of"):
+        load_model("tiny", {"nonsense": 1}, RunConfig(), "cpu")
+
+
+def test_arrays_have_no_data_set_and_times_that_were_given() -> None:
+    pictures = np.zeros((3, 16, 16, 3), np.uint8)
+    film, config = open_clip(pictures, RunConfig(), [0.0, 0.5, 2.0])
+    assert film.times_s.tolist() == [0, 0.5, 2]
+    assert config == RunConfig()
+
+
+def test_a_recording_brings_times_and_camera_and_the_user_wins(tmp_path) -> None:
+    from geo4d.formats.images import save_image
+
+    folder = tmp_path / "rgbd_dataset_freiburg3_x"
+    lines = []
+    for t in range(3):
+        save_image(folder / "rgb" / f"{t}.png", np.zeros((480, 640, 3), np.uint8))
+        lines.append(f"{100 + t / 10:.1f} rgb/{t}.png")
+    (folder / "rgb.txt").write_text("\n".join(lines))
+    film, config = open_clip(folder, RunConfig())
+    np.testing.assert_allclose(film.times_s, [100, 100.1, 100.2])
+    assert config.intrinsics == pytest.approx((535.4, 539.2, 320.6, 248.1))
+    assert any("TUM RGB-D" in note for note in film.notes)
+    given = RunConfig(intrinsics=(1.0, 2.0, 3.0, 4.0), fps=5.0)
+    film, config = open_clip(folder, given)
+    assert config.intrinsics == (1, 2, 3, 4)
+    np.testing.assert_allclose(np.diff(film.times_s), 0.2)

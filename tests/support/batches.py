@@ -1,0 +1,7 @@
+"""What several tests share."""
+
+import itertools
+
+
+def take(iterator, count):
+    return list(itertools.islice(iterator, count))
