@@ -97,7 +97,7 @@ def refine_published(
     cameras: PublishedCameras,
     windows: Sequence[WindowTracks],
     *,
-    depth_weight: float = 1.0,
+    depth_weight: float = 0.0,
     num_steps: int = 50,
 ) -> tuple[PublishedCameras, SolveReport]:
     """Cameras and points of the tracks together.
@@ -105,13 +105,16 @@ def refine_published(
     Args:
         cameras: of the stage before.
         windows: the tracks that it used.
-        depth_weight: of the squared error of a depth ratio against that of a place; the authors' code has 0.
+        depth_weight: of the squared error of a depth ratio against that of a place. 0 as in the authors' code: then
+            depth is only where points start. Beside an edge it is off by a large ratio, which squares do not forgive.
         num_steps: of the engine, at most.
     Returns:
         cameras with the same fields of view, and how the solve went; its costs are those of the sum.
     Raises:
-        ValueError: no track that is seen in two frames has a depth where it was queried.
+        ValueError: a negative weight, or no track that is seen in two frames has a depth where it was queried.
     """
+    if not depth_weight >= 0:
+        raise ValueError(f"expected a depth weight >= 0, got {depth_weight}")
     pieces, points, count = [], [], 0
     for window in windows:
         world, usable = query_points(cameras, window)
