@@ -1,6 +1,7 @@
 """Cameras from the tracks of every source that is installed, on recorded sequences with truth and on videos without.
 
-    python benchmarks/trackers.py OUT.json --samples ROOT [--clips CLIP ...] [--ways NAME ...] [--frames 48]
+    python benchmarks/trackers.py OUT.json --samples ROOT [--only SAMPLE ...] [--clips CLIP ...] [--frames 48]
+        [--ways NAME ...]
 
 ROOT holds the four sample folders named in ``fingerprints.SAMPLES``. Focal lengths are unknown to the solver. With truth:
 RMSE of the camera centres after a similarity (ATE, metres), largest error of the rotations relative to the first camera
@@ -80,6 +81,7 @@ def main() -> None:
     )
     parser.add_argument("output", type=Path)
     parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", choices=list(SAMPLES), default=list(SAMPLES))
     parser.add_argument("--clips", type=Path, nargs="*", default=[])
     parser.add_argument("--ways", nargs="+", default=[n for n, way in SOURCES.items() if not way.weights])
     parser.add_argument("--frames", type=int, default=48, help="of each clip")
@@ -90,21 +92,24 @@ def main() -> None:
             ways[name] = track_maker(name)
         except MissingExtraError as error:
             print(f"left out: {error}")
-    cases: dict[str, Any] = {}
-    for reader_name, folder in SAMPLES.items():
-        frames, c2w, K = sample(options.samples, reader_name, folder)
-        for name, make in ways.items():
-            motion, told = solve(frames, make)
-            cases[f"{folder}/{name}"] = told | against_truth(motion, c2w, K)
-            print(folder, name, cases[f"{folder}/{name}"], flush=True)
+    report = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "cases": {}}
+
+    def add(name: str, told: dict[str, Any]) -> None:
+        report["cases"][name] = told
+        options.output.write_text(json.dumps(report, indent=1) + "\n")
+        print(name, told, flush=True)
+
     for clip in options.clips:
         with Video(clip, stop=options.frames) as video:
             frames = list(video.frames(fit_size(video.size, TRACKING_SIZE)))
         for name, make in ways.items():
-            cases[f"{clip.name}/{name}"] = solve(frames, make)[1]
-            print(clip.name, name, cases[f"{clip.name}/{name}"], flush=True)
-    report = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "cases": cases}
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
+            add(f"{clip.name}/{name}", solve(frames, make)[1])
+    for reader_name in options.only:
+        folder = SAMPLES[reader_name]
+        frames, c2w, K = sample(options.samples, reader_name, folder)
+        for name, make in ways.items():
+            motion, told = solve(frames, make)
+            add(f"{folder}/{name}", told | against_truth(motion, c2w, K))
 
 
 if __name__ == "__main__":

@@ -124,6 +124,7 @@ def pose_reconstruction(
     per_frame_scale: bool = False,
     tracker: TrackMaker = followed,
     objective: Objective = "depth",
+    depth_weight: float = 0.0,
     config: CameraSolveConfig | None = None,
 ) -> Reconstruction:
     """The same depth with new cameras.
@@ -138,6 +139,8 @@ def pose_reconstruction(
         tracker: makes the tracks; see ``tracks.sources``.
         objective: ``depth``: points are unknowns, depth is measured (``solve_with_depth``). ``published``: that of
             GeometryCrafter's authors, without points or depth term; all depth maps are held in memory.
+            ``published-refined``: then also their stage in which points are unknowns.
+        depth_weight: of the depths in that stage, >= 0; see ``published_refine.refine_published``.
         config: see ``CameraSolveConfig``.
     Returns:
         with ``c2w``, ``intrinsics``, ``reliable`` and ``scene`` replaced, and what the tracks said in ``diagnostics``.
@@ -171,7 +174,7 @@ def pose_reconstruction(
             raise ValueError(f"expected a trajectory of {num_frames} poses, got {len(trajectory)}")
         return _along(reconstruction, tracks, tracked_K, K, trajectory)
     if objective != "depth":
-        return _by_published(reconstruction, tracks, tracked_K, objective)
+        return _by_published(reconstruction, tracks, tracked_K, objective, depth_weight)
     config = config or CameraSolveConfig()
     if given:
         config = replace(config, depth_focal_spread=0.0)
@@ -207,6 +210,7 @@ def _by_published(
     tracks: Tracks,
     tracked_K: Float[Tensor, "T 3 3"],
     objective: Objective,
+    depth_weight: float,
 ) -> Reconstruction:
     """By the published objective, refined or not; the first camera becomes the identity."""
     depth = torch.stack(list(_finite_depth(reconstruction)))
@@ -214,7 +218,7 @@ def _by_published(
     found, curve = published_cameras(windows, tracked_K, tracks.size)
     pose: dict[str, object] = {"objective": objective, "loss": [round(float(curve[k]), 8) for k in (0, -1)]}
     if objective == "published-refined":
-        found, report = refine_published(found, windows)
+        found, report = refine_published(found, windows, depth_weight=depth_weight)
         pose["refined_loss"] = [round(cost, 8) for cost in (report.cost_start, report.cost_end)]
     c2w = found.c2w().double()
     height, width = reconstruction.size

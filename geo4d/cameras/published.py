@@ -194,7 +194,12 @@ def published_cameras(
         num_steps: of Adam.
     Returns:
         cameras, and the loss before every step.
+    Raises:
+        ValueError: windows reach beyond the frames that have intrinsics.
     """
+    last = max(window.start + len(window.ndc) for window in windows)
+    if last > len(intrinsics):
+        raise ValueError(f"expected intrinsics of {last} frames, got {len(intrinsics)}")
     height, width = size
     half = intrinsics.new_tensor([width / 2, height / 2])
     focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], 1)

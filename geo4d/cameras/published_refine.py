@@ -97,7 +97,7 @@ def refine_published(
     cameras: PublishedCameras,
     windows: Sequence[WindowTracks],
     *,
-    depth_weight: float = 1.0,
+    depth_weight: float = 0.0,
     num_steps: int = 50,
 ) -> tuple[PublishedCameras, SolveReport]:
     """Cameras and points of the tracks together.
@@ -105,39 +105,18 @@ def refine_published(
     Args:
         cameras: of the stage before.
         windows: the tracks that it used.
-        depth_weight: of the squared error of a depth ratio against that of a place; the authors' code has 0.
+        depth_weight: of the squared error of a depth ratio against that of a place. 0 as in the authors' code: then
+            depth is only where points start. Beside an edge it is off by a large ratio, which squares do not forgive.
         num_steps: of the engine, at most.
     Returns:
         cameras with the same fields of view, and how the solve went; its costs are those of the sum.
     Raises:
-        ValueError: no track that is seen in two frames has a depth where it was queried.
+        ValueError: a negative weight, or no track that is seen in two frames has a depth where it was queried.
     """
-    pieces, points, count = [], [], 0
-    for window in windows:
-        world, usable = query_points(cameras, window)
-        visible = window.visible & usable
-        visible &= (visible.sum(0) >= 2)[None]
-        keep = visible.any(0)
-        if not bool(keep.any()):
-            continue
-        frame, column = visible[:, keep].nonzero(as_tuple=True)
-        depth = window.depth[:, keep][frame, column].double()
-        weight = torch.full((len(frame),), 1 / len(frame), dtype=torch.float64)
-        pieces.append(
-            Observations(
-                window.start + frame,
-                count + column,
-                window.ndc[:, keep][frame, column].double(),
-                weight,
-                depth.clamp_min(LEAST_DEPTH).log(),
-                depth_weight * (depth > 0).double(),
-            )
-        )
-        points.append(world[keep])
-        count += int(keep.sum())
-    if not pieces:
-        raise ValueError("expected tracks that are seen twice, with depth where they were queried, got none")
-    observations = _joined(pieces)
+    if not depth_weight >= 0:
+        raise ValueError(f"expected a depth weight >= 0, got {depth_weight}")
+    observations, points = _observed(cameras, windows, depth_weight)
+    count = len(points)
     tangent = torch.tan(cameras.fov.double() / 2)
 
     def terms(chosen: Observations) -> list[PointTerm]:
@@ -146,7 +125,7 @@ def refine_published(
     w2c = cameras.w2c().double()
     held = torch.zeros(len(w2c), dtype=torch.bool)
     held[0] = True
-    homogeneous = torch.cat([torch.cat(points).double(), torch.ones(count, 1, dtype=torch.float64)], 1)
+    homogeneous = torch.cat([points.double(), torch.ones(count, 1, dtype=torch.float64)], 1)
     state = BundleState(
         w2c, torch.zeros(len(w2c), dtype=torch.float64), homogeneous / homogeneous.norm(dim=1, keepdim=True)
     )
@@ -160,6 +139,34 @@ def refine_published(
     return PublishedCameras(quaternion, found[:, :3, 3], cameras.fov), report
 
 
-def _joined(pieces: Sequence[Observations]) -> Observations:
+def _observed(
+    cameras: PublishedCameras, windows: Sequence[WindowTracks], depth_weight: float
+) -> tuple[Observations, Float[Tensor, "P 3"]]:
+    """What all windows saw, each as a mean over its sights, and where the points start."""
+    pieces, points, count = [], [], 0
+    for window in windows:
+        world, usable = query_points(cameras, window)
+        visible = window.visible & usable
+        visible &= (visible.sum(0) >= 2)[None]
+        keep = visible.any(0)
+        if not bool(keep.any()):
+            continue
+        frame, column = visible[:, keep].nonzero(as_tuple=True)
+        depth = window.depth[:, keep][frame, column].double()
+        pieces.append(
+            Observations(
+                window.start + frame,
+                count + column,
+                window.ndc[:, keep][frame, column].double(),
+                torch.full((len(frame),), 1 / len(frame), dtype=torch.float64),
+                depth.clamp_min(LEAST_DEPTH).log(),
+                depth_weight * (depth > 0).double(),
+            )
+        )
+        points.append(world[keep])
+        count += int(keep.sum())
+    if not pieces:
+        raise ValueError("expected tracks that are seen twice, with depth where they were queried, got none")
     names = ("camera", "point", "uv", "weight", "log_depth", "depth_weight")
-    return Observations(**{name: torch.cat([getattr(piece, name) for piece in pieces]) for name in names})
+    joined = {name: torch.cat([getattr(piece, name) for piece in pieces]) for name in names}
+    return Observations(**joined), torch.cat(points)

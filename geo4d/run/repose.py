@@ -38,6 +38,7 @@ def repose(
     per_frame_scale: bool = False,
     tracker: TrackMaker = followed,
     objective: Objective = "depth",
+    depth_weight: float = 0.0,
     overwrite: bool = False,
 ) -> Reconstruction:
     """Solve the cameras of a result anew and write it as a new result.
@@ -53,7 +54,7 @@ def repose(
         trajectory: TUM file of camera to world, one line per frame of the result, in any unit.
         per_frame_scale: let every frame's depth change by a factor of its own.
         tracker: makes the tracks; see ``tracks.sources``.
-        objective: see ``pose_reconstruction``.
+        objective, depth_weight: see ``pose_reconstruction``.
         overwrite: replace an existing output.
     Raises:
         InputError: the mask or the trajectory does not fit the result, or the source of the result has changed since.
@@ -94,6 +95,7 @@ def repose(
         per_frame_scale=per_frame_scale,
         tracker=tracker,
         objective=objective,
+        depth_weight=depth_weight,
     )
     return _write(after, manifest, Path(output), overwrite, keeps_world=path is not None)
 

@@ -330,8 +330,7 @@ class VideoFile:
         interlaced = 0
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._packets = []
-        if self._watcher is not None:
-            self._watcher.forget()
+        self._unsee()
         try:
             for frame, picture in self._pictures or ():
                 shape = (frame.width, frame.height, turn_of(frame))
@@ -391,8 +390,8 @@ class VideoFile:
         if (np.diff(ordered) < 0).any():
             log.warning("%s: presentation times go backwards; frames are used in the stored order", self.path)
         self._interlaced = interlaced > 0
-        if self._interlaced and self._watcher is not None:
-            self._watcher.forget()  # it saw the pictures before they are deinterlaced
+        if self._interlaced:
+            self._unsee()  # these pictures were seen before they are deinterlaced
         notes = self._notes(interlaced, len(times), transfer)
         return FrameTable(ordered, np.asarray(keyframes), expected, damage, size, float(rate), notes)
 
@@ -407,8 +406,12 @@ class VideoFile:
         except MemoryError:
             raise
         except (av.error.FFmpegError, OSError, ValueError):
-            self._watcher.forget()
+            self._unsee()
             self._watcher = None
+
+    def _unsee(self) -> None:
+        if self._watcher is not None:
+            self._watcher.forget()
 
     def _missing(self, readable: int, expected: int | None) -> str | None:
         """What is wrong with the structure of the file, where it costs pictures."""

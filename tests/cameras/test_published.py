@@ -78,6 +78,8 @@ def test_cameras_of_depth_maps_come_near_the_truth(make_room):
     assert float((centres - expected).norm(dim=1).max()) < 0.03  # a path of 0.3
     with pytest.raises(ValueError, match="expected 8 depth maps"):
         windows_of(tracks, scene.depth[:3])
+    with pytest.raises(ValueError, match="expected intrinsics of 8 frames, got 3"):
+        published_cameras(windows, scene.intrinsics[:3], tracks.size)
 
 
 def simulated_like(scene):

@@ -98,3 +98,5 @@ def test_without_tracks_there_is_nothing_to_refine(scene):
     unseen = [type(w)(**{**vars(w), "visible": torch.zeros_like(w.visible)}) for w in windows]
     with pytest.raises(ValueError, match="expected tracks that are seen twice"):
         refine_published(true_cameras(scene), unseen)
+    with pytest.raises(ValueError, match="depth weight >= 0, got -1"):
+        refine_published(true_cameras(scene), windows, depth_weight=-1)

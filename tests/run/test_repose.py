@@ -125,6 +125,8 @@ def test_the_published_objective_and_its_refining_stage(result, tmp_path):
         str(tmp_path / "after"),
         "--objective",
         "published-refined",
+        "--depth-weight",
+        "0.5",
         "--keep-going",
     ]
     assert main(command) == 0

@@ -50,6 +50,8 @@ class PoseOptions:
     objective: Literal["depth", "published", "published-refined"] = "depth"
     """What is minimised: errors of points and measured depth, or the objective of GeometryCrafter's authors (their
     optimiser, 1,000 steps; holds all depth maps in memory), also followed by their refining stage."""
+    depth_weight: float = 0.0
+    """Weight of depths in the refining stage of 'published-refined', beside that of places in the pictures."""
     overwrite: bool = False
     """Replace an existing output."""
     keep_going: bool = False
@@ -75,6 +77,7 @@ def run(options: PoseOptions) -> int:
         per_frame_scale=options.per_frame_scale,
         tracker=track_maker(options.tracks, options.track_weights, picture_size=picture_size),
         objective=options.objective,
+        depth_weight=options.depth_weight,
         overwrite=options.overwrite,
     )
     pose = after.diagnostics["pose"]
