@@ -28,7 +28,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.faults import files, inputs, runs  # noqa: E402, F401  (they enter their tests)
+from benchmarks.faults import exports, files, inputs, runs  # noqa: E402, F401  (they enter their tests)
 from benchmarks.faults.harness import FULL, QUICK, TESTS, Outcome, Size, forked, prepare  # noqa: E402
 
 WORDS = {True: "pass", False: "FAIL", None: "none"}

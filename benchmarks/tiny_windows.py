@@ -29,13 +29,14 @@ from geo4d.models.store.identity import file_sha256
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.conditioning import encode_window
-from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype, resize_pictures
+from geo4d.models.tiny.pipeline import TinyPipelineConfig, TinyPredictor, default_dtype
 from geo4d.models.tiny.weights import BUNDLED, load_model
-from geo4d.run.evidence import SWEEP_SIZE
+from geo4d.run.first_pass import sweep_size
 from geo4d.synthetic.render import SyntheticClip
 from geo4d.training.scores import camera_scores, depth_scores, spreads_and_errors
 from geo4d.training.sources import SyntheticSource
 from geo4d.types import EvidenceMaps, Window
+from geo4d.video.resize import resize_video
 
 Scenes = Literal["heldout", "validation", "turned", "upright"]
 STARTS = (0,)
@@ -78,12 +79,11 @@ def load_sequence(scenes: Scenes, number: int, cache: Path) -> dict[str, Any]:
     clip = make_clip(scenes, number)
     rgb = clip.rgb.float() / 255
     size = (96, 160) if rgb.shape[1] < rgb.shape[2] else (160, 96)
-    small = resize_pictures(rgb, size).permute(0, 2, 3, 1).contiguous()
-    swept = (round(SWEEP_SIZE * size[0]), round(SWEEP_SIZE * size[1]))
+    small = resize_video(rgb, size).contiguous()
+    swept = sweep_size(size)
     motion = fit_motion(iter(rgb))
     maps = [
-        found.resized(size)
-        for found in iter_evidence(motion, iter(resize_pictures(rgb, swept).permute(0, 2, 3, 1).contiguous()))
+        found.resized(size) for found in iter_evidence(motion, iter(resize_video(rgb, swept).contiguous()))
     ]
     item: dict[str, Any] = {
         "rgb": small.half(), "depth": torch.nn.functional.interpolate(clip.depth[:, None], size, mode="nearest")[:, 0],

@@ -271,3 +271,14 @@ def arrays_sha256(result: Path) -> str:
     for name in sorted(group.array_keys()):
         digest.update(name.encode() + np.ascontiguousarray(group[name][...]).tobytes())
     return digest.hexdigest()
+
+
+def tree_sha256(path: Path) -> str:
+    """SHA-256 over the names and contents of a file, or of all files of a folder."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for one in [path] if path.is_file() else sorted(path.rglob("*")):
+        if one.is_file():
+            digest.update(f"{one.relative_to(path)}\0".encode() + one.read_bytes())
+    return digest.hexdigest()

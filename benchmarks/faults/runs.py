@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.faults import clips
+from benchmarks.faults.exports import target_name
 from benchmarks.faults.harness import (
     REPOSITORY,
     Outcome,
@@ -27,6 +28,7 @@ from benchmarks.faults.harness import (
     reconstruct,
     reliability,
     stub_words,
+    tree_sha256,
 )
 
 _CHILD = """
@@ -206,16 +208,8 @@ def _full_while_exporting(folder: Path, clip: Path, disk: Path, tally: Tally) ->
 
     source = folder / "source"
     reconstruct(clip, source)
-    names = {
-        "npz": "e.npz",
-        "tum": "e.txt",
-        "kitti": "k.txt",
-        "preview": "e.mp4",
-        "glb": "e.glb",
-        "ply": "e.ply",
-    }
     for format_name in FORMATS:
-        for name in {names.get(format_name, "folder"), "folder"}:
+        for name in {target_name(format_name), "folder"}:
             for left in (0, 12_288):
                 before = {path.name for path in disk.iterdir()} | {"filling"}
                 _fill(disk, left)
@@ -227,6 +221,24 @@ def _full_while_exporting(folder: Path, clip: Path, disk: Path, tally: Tally) ->
                 good = ended.code == 0 or (said and after == before)
                 tally.case(f"export {format_name} to {name}, {left} left", good and ended.told, ended.last)
                 shutil.rmtree(disk / "above", ignore_errors=True)
+        _full_while_replacing(source, format_name, disk / "above" / target_name(format_name), disk, tally)
+        shutil.rmtree(disk / "above", ignore_errors=True)
+
+
+def _full_while_replacing(source: Path, format_name: str, target: Path, disk: Path, tally: Tally) -> None:
+    """What stood there before an export that fails stays as it was."""
+    words = ("export", source, "--format", format_name, "-o", target, "--overwrite")
+    ended = command(*words)
+    if ended.code != 0:
+        tally.case(f"export {format_name} with room", False, ended.last)
+        return
+    before = tree_sha256(target)
+    _fill(disk, 0)
+    ended = command(*words, "--frames", "0:2")
+    (disk / "filling").unlink()
+    same = tree_sha256(target) == before
+    told = ended.code == 4 and ended.told and str(target) in ended.err
+    tally.case(f"export {format_name} onto an older one", told and same, f"unchanged: {same}; {ended.last}")
 
 
 @reliability(
@@ -272,6 +284,14 @@ def r10(folder: Path, size: Size) -> Outcome:
             recovered = ended.code == 0 and arrays_sha256(output) == want
             told = ended.code == 7 and ("use " in ended.err) and ended.told
             tally.case(f"{name}, {times} times", recovered or told, ended.last)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n0", "tests/models/geo4d/test_pipeline.py", "-k", "out_of_memory"],
+        cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
+    )  # fmt: skip
+    good = done.returncode == 0 and "2 passed" in done.stdout
+    tally.case(
+        "encoder, UNet and decoder of the Geo4D network", good, done.stdout[-240:] + done.stderr[-240:]
+    )
     codes = {}
     for mib in (50, 150, 300, 500, 800, 1200, 2000):
         ended = command(
@@ -391,7 +411,7 @@ def r14(folder: Path, size: Size) -> Outcome:
     from geo4d.apps import cli
 
     clip = clips.write(folder / "clip.mp4", 32)
-    slow = ("--model-option", "pause_s=0.05")
+    slow = ("--model-option", "pause_s=0.3")
     tally = Tally()
 
     def start(output: Path, *words: str) -> tuple[int, Path]:
@@ -413,7 +433,11 @@ def r14(folder: Path, size: Size) -> Outcome:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         output = folder / number.name
         child, text = start(output)
-        time.sleep(1.0)
+        began = time.monotonic()  # in the middle of the run, however fast the machine is
+        while not list(folder.glob(f".{output.name}.geo4d-run/windows/window_*")):
+            if time.monotonic() - began > 120:
+                break
+            time.sleep(0.01)
         os.kill(child, number)
         code = end(child)
         tally.case(

@@ -20,13 +20,12 @@ from torch import Tensor
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.terms import (
     BundleState,
-    MeasuredDepth,
     PointTerm,
     Prior,
-    Reprojection,
     reprojection_error,
     robust_cost,
     seen_by,
+    usual_terms,
 )
 from geo4d.geometry.poses import so3_exp
 from geo4d.optimise.band import BandFactor, factor_band, solve_bordered
@@ -225,15 +224,17 @@ class BundleProblem:
         config: BundleConfig,
         num_cameras: int,
         num_points: int,
+        terms: Callable[[Observations], list[PointTerm]] | None = None,
     ) -> None:
+        """Args:
+        terms: made of the observations that count; None takes reprojection and, where it is measured, depth.
+        """
         keep = (observations.weight > 0).nonzero()[:, 0]
         keep = keep[observations.camera[keep].argsort(stable=True)]
         self.observations = observations.select(keep)
         self.per_camera = torch.bincount(self.observations.camera, minlength=num_cameras).tolist()
         self.num_cameras, self.num_points = num_cameras, num_points
-        self.terms: list[PointTerm] = [Reprojection(self.observations)]
-        if observations.log_depth is not None and observations.depth_weight is not None:
-            self.terms.append(MeasuredDepth(self.observations))
+        self.terms = (terms or usual_terms)(self.observations)
         self.priors = _priors(config, num_cameras)
         self.layout = Layout.of(config)
         self.free = torch.ones(num_cameras, self.layout.size, dtype=torch.bool)

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geo4d.cameras.published import published_cameras
+from geo4d.cameras.published import published_cameras, windows_of
+from geo4d.cameras.published_refine import refine_published
 from geo4d.cameras.solve import solve_with_depth
 from geo4d.cameras.types import CameraSolveConfig, MotionCameras
 from geo4d.cameras.with_depth import sample_log_depth
@@ -21,7 +22,7 @@ from geo4d.tracks.sources import TrackMaker, followed
 from geo4d.tracks.types import Tracks
 from geo4d.types import LazyFrames, Reconstruction
 
-Objective = Literal["depth", "published"]
+Objective = Literal["depth", "published", "published-refined"]
 
 RELIABLE = 0.2
 """Least confidence of a pose that counts as reliable."""
@@ -123,6 +124,7 @@ def pose_reconstruction(
     per_frame_scale: bool = False,
     tracker: TrackMaker = followed,
     objective: Objective = "depth",
+    depth_weight: float = 0.0,
     config: CameraSolveConfig | None = None,
 ) -> Reconstruction:
     """The same depth with new cameras.
@@ -137,6 +139,8 @@ def pose_reconstruction(
         tracker: makes the tracks; see ``tracks.sources``.
         objective: ``depth``: points are unknowns, depth is measured (``solve_with_depth``). ``published``: that of
             GeometryCrafter's authors, without points or depth term; all depth maps are held in memory.
+            ``published-refined``: then also their stage in which points are unknowns.
+        depth_weight: of the depths in that stage, >= 0; see ``published_refine.refine_published``.
         config: see ``CameraSolveConfig``.
     Returns:
         with ``c2w``, ``intrinsics``, ``reliable`` and ``scene`` replaced, and what the tracks said in ``diagnostics``.
@@ -169,8 +173,8 @@ def pose_reconstruction(
         if len(trajectory) != num_frames:
             raise ValueError(f"expected a trajectory of {num_frames} poses, got {len(trajectory)}")
         return _along(reconstruction, tracks, tracked_K, K, trajectory)
-    if objective == "published":
-        return _by_published(reconstruction, tracks, tracked_K)
+    if objective != "depth":
+        return _by_published(reconstruction, tracks, tracked_K, objective, depth_weight)
     config = config or CameraSolveConfig()
     if given:
         config = replace(config, depth_focal_spread=0.0)
@@ -202,18 +206,26 @@ def _along(
 
 
 def _by_published(
-    reconstruction: Reconstruction, tracks: Tracks, tracked_K: Float[Tensor, "T 3 3"]
+    reconstruction: Reconstruction,
+    tracks: Tracks,
+    tracked_K: Float[Tensor, "T 3 3"],
+    objective: Objective,
+    depth_weight: float,
 ) -> Reconstruction:
-    """By the published objective; the first camera becomes the identity."""
+    """By the published objective, refined or not; the first camera becomes the identity."""
     depth = torch.stack(list(_finite_depth(reconstruction)))
-    found, curve = published_cameras(tracks, depth, tracked_K)
+    windows = windows_of(tracks, depth)
+    found, curve = published_cameras(windows, tracked_K, tracks.size)
+    pose: dict[str, object] = {"objective": objective, "loss": [round(float(curve[k]), 8) for k in (0, -1)]}
+    if objective == "published-refined":
+        found, report = refine_published(found, windows, depth_weight=depth_weight)
+        pose["refined_loss"] = [round(cost, 8) for cost in (report.cost_start, report.cost_end)]
     c2w = found.c2w().double()
     height, width = reconstruction.size
     K = torch.eye(3, dtype=torch.float64).repeat(len(c2w), 1, 1)
     focal = torch.tensor([width, height]) / 2 / torch.tan(found.fov.double() / 2)
     K[:, [0, 1], [0, 1]] = focal
     K[:, :2, 2] = torch.tensor([width / 2, height / 2], dtype=torch.float64)
-    pose = {"objective": "published", "loss": [round(float(curve[k]), 8) for k in (0, -1)]}
     return replace(
         reconstruction,
         c2w=(inverse(c2w[:1]) @ c2w).numpy(),

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geo4d.geometry.poses import inverse, quaternion_to_matrix, rigid
 from geo4d.tracks.types import Tracks
 
-_LEAST_DEPTH = 0.1
+LEAST_DEPTH = 0.1
+"""Depth below which a point does not count: a number of the published code, in the unit of the depth maps."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,18 @@ class WindowTracks:
         ndc: positions in [-1, 1] from edge to edge.
         visible: False where the track was not seen or left the picture.
         depth: the frame's depth at the nearest pixel.
+        query: the frame of the window that each point was looked for in; None takes the first that sees it.
     """
 
     start: int
     ndc: Float[Tensor, "V N 2"]
     visible: Bool[Tensor, "V N"]
     depth: Float[Tensor, "V N"]
+    query: Int[Tensor, " N"] | None = None
+
+    def query_rows(self) -> Int[Tensor, " N"]:
+        """The frame of the window where each point starts."""
+        return self.visible.byte().argmax(0) if self.query is None else self.query
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def published_loss(cameras: PublishedCameras, window: WindowTracks) -> Float[Ten
     world = (points - t[:, None]) @ R
     there = torch.einsum("jab,inb->ijna", R, world) + t[None, :, None]
     depth = there[..., 2]
-    ahead = depth > _LEAST_DEPTH
+    ahead = depth > LEAST_DEPTH
     projected = there[..., :2] / torch.where(ahead, depth, 1.0)[..., None] / tangent[None]
     used = window.visible[:, None] & window.visible[None] & ahead
     squared = (projected - window.ndc[None]).square().sum(-1)
@@ -139,33 +146,21 @@ def published_adam(
     return done, torch.stack(curve) if curve else torch.zeros(0)
 
 
-def published_cameras(
-    tracks: Tracks,
-    depth: Float[Tensor, "_ H W"],
-    intrinsics: Float[Tensor, "_ 3 3"],
-    *,
-    window: int = 12,
-    stride: int = 6,
-    num_steps: int = 1000,
-) -> tuple[PublishedCameras, Float[Tensor, " S"]]:
-    """Cameras of depth maps by the published objective and optimiser, on any tracks.
+def windows_of(
+    tracks: Tracks, depth: Float[Tensor, "_ H W"], *, window: int = 12, stride: int = 6
+) -> list[WindowTracks]:
+    """The tracks of every window, as the objective takes them.
 
     Args:
         tracks: of the whole video; its shots are not told apart, as in the published code.
         depth: z-depth, NaN where unknown: tracks are not used there.
-        intrinsics: pixels of the tracked pictures; the start of the field of view, principal point in the middle.
         window, stride: frames whose pairs are compared, and from one window to the next.
-        num_steps: of Adam.
-    Returns:
-        cameras, and the loss before every step.
     Raises:
-        ValueError: depth or intrinsics of the wrong length, or no window with tracks.
+        ValueError: depth of the wrong length, or no window with tracks.
     """
     num_frames = tracks.num_frames
-    if len(depth) != num_frames or len(intrinsics) != num_frames:
-        raise ValueError(
-            f"expected {num_frames} depth maps and intrinsics, got {len(depth)} and {len(intrinsics)}"
-        )
+    if len(depth) != num_frames:
+        raise ValueError(f"expected {num_frames} depth maps, got {len(depth)}")
     height, width = tracks.size
     scale = torch.tensor([depth.shape[2] / width, depth.shape[1] / height])
     known = torch.isfinite(depth) & (depth > 0)
@@ -179,6 +174,33 @@ def published_cameras(
         windows.append(replace(made, visible=made.visible & (made.depth > 0)))
     if not windows:
         raise ValueError("expected tracks that share frames, got none")
+    return windows
+
+
+def published_cameras(
+    windows: Sequence[WindowTracks],
+    intrinsics: Float[Tensor, "_ 3 3"],
+    size: tuple[int, int],
+    *,
+    num_steps: int = 1000,
+) -> tuple[PublishedCameras, Float[Tensor, " S"]]:
+    """Cameras by the published objective and optimiser, from the tracks of windows.
+
+    Args:
+        windows: see ``windows_of``.
+        intrinsics: of every frame, pixels of pictures of ``size``; the start of the field of view, principal point in the
+            middle.
+        size: (height, width).
+        num_steps: of Adam.
+    Returns:
+        cameras, and the loss before every step.
+    Raises:
+        ValueError: windows reach beyond the frames that have intrinsics.
+    """
+    last = max(window.start + len(window.ndc) for window in windows)
+    if last > len(intrinsics):
+        raise ValueError(f"expected intrinsics of {last} frames, got {len(intrinsics)}")
+    height, width = size
     half = intrinsics.new_tensor([width / 2, height / 2])
     focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], 1)
     return published_adam(published_start((2 * torch.atan(half / focal)).float()), windows, num_steps)

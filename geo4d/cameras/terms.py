@@ -188,6 +188,14 @@ class MeasuredDepth:
         return Rows((error * root)[None], by_place, by_w=(-slope / seen.w.clamp_min(MIN_DEPTH))[None])
 
 
+def usual_terms(observations: Observations) -> list[PointTerm]:
+    """Reprojection and, where it is measured, depth."""
+    terms: list[PointTerm] = [Reprojection(observations)]
+    if observations.log_depth is not None and observations.depth_weight is not None:
+        terms.append(MeasuredDepth(observations))
+    return terms
+
+
 @dataclass(frozen=True)
 class Prior:
     """A square pull on some numbers, and on the differences of neighbours: sum of ``weight`` (x - ``centre``)^2.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geo4d.errors import CheckpointError, MissingExtraError
 from geo4d.tracks.licences import show_licence
+from geo4d.tracks.weights import load_folder
 
 _IMAGE_MEAN = torch.tensor([0.485, 0.456, 0.406])
 
@@ -80,16 +80,7 @@ class Sam2Finder:
             MissingExtraError: transformers is not installed or too old.
             CheckpointError: the folder is missing or holds something else.
         """
-        try:
-            from transformers import Sam2VideoModel
-        except ImportError as error:
-            raise MissingExtraError("transformers", "geometrycrafter", "SAM 2 masks") from error
-        if not Path(weights).is_dir():
-            raise CheckpointError(f"expected a SAM 2 folder at {weights}, found nothing")
-        try:
-            self._model: Any = Sam2VideoModel.from_pretrained(weights, local_files_only=True).eval()
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{weights} does not hold a SAM 2 video model: {error}") from error
+        self._model = load_folder("Sam2VideoModel", weights, "a SAM 2 video model")
         self._max_objects, self._least_area = max_objects, least_area
 
     @torch.inference_mode()

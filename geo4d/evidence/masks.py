@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -150,19 +150,32 @@ def mask_iou(predicted: Bool[Tensor, "*b H W"], reference: Bool[Tensor, "*b H W"
     return float((predicted & reference).sum() / union) if union > 0 else 1.0
 
 
+MaskFormat = Literal["bright", "xmem"]
+"""``bright``: bright where things move. ``xmem``: numbers of objects, 0 for the background, as XMem and DAVIS save them:
+one PNG file per frame, with a palette whose first colour is black, or without one."""
+
+
 def read_masks(
-    path: str | Path, frame_numbers: Sequence[int], size: tuple[int, int]
+    path: str | Path,
+    frame_numbers: Sequence[int],
+    size: tuple[int, int],
+    mask_format: MaskFormat = "bright",
 ) -> Iterator[Bool[Tensor, "H W"]]:
-    """Masks from a video or a folder of pictures: True where bright.
+    """Masks from a video or a folder of pictures: True where things move.
 
     Args:
         frame_numbers: the frames wanted, numbered in the source video. A mask source with exactly as many frames as are
             wanted is taken as already cut to them.
         size: (height, width) of the result.
     Raises:
-        InputError: too few masks.
+        InputError: too few masks, or files that cannot hold numbers of objects.
     """
-    with Video(path) as video:
+    if mask_format == "xmem" and not any(Path(path).glob("*.png")):
+        raise InputError(
+            f"expected a folder of PNG files with object numbers at {path}, as XMem saves them, found none; other "
+            "pictures and videos blur the numbers: for masks that are bright where things move leave out --mask-format"
+        )
+    with Video(path, pictures="*.png" if mask_format == "xmem" else None) as video:
         numbers = list(frame_numbers)
         if video.num_frames == len(numbers):
             numbers = list(range(len(numbers)))
@@ -172,7 +185,10 @@ def read_masks(
                 f"got {video.num_frames}"
             )
         for number in numbers:
-            grey = video.read([number])[0].mean(-1).numpy()
+            picture = video.read([number])[0]
+            # Every colour of the palette but the first stands for an object, however dark it is.
+            marked = picture.mean(-1) if mask_format == "bright" else (picture > 0).any(-1).float()
+            grey = marked.numpy()
             yield torch.from_numpy(cv2.resize(grey, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) > 0.5)
 
 

@@ -3,9 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from geo4d.export.config import ExportConfig, Up
-from geo4d.types import Reconstruction
+
+if TYPE_CHECKING:
+    from geo4d.types import Reconstruction
+
+Writer: TypeAlias = Callable[["Reconstruction", Path, ExportConfig], list[Path]]
+"""(reconstruction, path, config) -> files and folders written."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Format:
         bytes_per_point: the same for every sampled point (``ExportConfig.points_per_frame``).
     """
 
-    write: Callable[[Reconstruction, Path, ExportConfig], list[Path]]
+    write: Writer
     holds: str
     suffixes: tuple[str, ...] = ()
     file_name: str | None = None

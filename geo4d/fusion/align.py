@@ -73,6 +73,7 @@ def align(
             known_intrinsics=known_intrinsics,
             known_c2w=known_c2w,
             motion=motion,
+            scratch=scratch,
             progress=progress,
         )
     with one_thread():
@@ -89,6 +90,7 @@ def align(
             mask_sky=config.mask_sky,
             seed=config.seed,
             device=device,
+            scratch=scratch,
             progress=progress,
         )
         give_back_memory()  # of the predictions, and of the pieces that the samples were put together from
@@ -199,6 +201,7 @@ def _partition(samples: Samples, registration: Registration) -> _Partition:
     empty = (valid_points < MIN_VALID_SAMPLES).cpu()
     component = _attach(registration.component, empty, middle)
     # Windows whose every frame belongs to another group share nothing that could place them there: they are no scene.
+    samples.touched(len(samples.frame))
     alone = ~torch.isin(component, _scene_of_frames(samples, component, empty))
     while bool(alone.any()):
         empty = empty | alone

@@ -93,6 +93,7 @@ def window_residual(samples: Samples, view: View) -> Float[Tensor, " G"]:
         values = distance[rows][samples.weight[rows] > 0]
         if values.numel():
             result[window] = float(values.median())
+        samples.touched(len(rows))
     return result / view.variables.window_scale.cpu()
 
 
@@ -113,7 +114,9 @@ def _usable_pixels(samples: Samples, view: View) -> Tensor:
     confident = (samples.weight > 0.5 * min(1.0, float(samples.weight.max()) or 1.0)).float()
     depth = view.variables.log_depth
     seen_well = torch.zeros_like(depth).index_add_(0, samples.frame, confident) > 0
-    return seen_well[samples.frame] & (samples.disparity_mask > 0)
+    usable = seen_well[samples.frame] & (samples.disparity_mask > 0)
+    samples.touched(len(samples.frame))
+    return usable
 
 
 def _usable_disparities(

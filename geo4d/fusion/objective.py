@@ -43,6 +43,7 @@ class View:
         """What follows from the variables, a range of frames at a time."""
         for part in self.objective.parts:
             yield part.view(self.variables, 1.0, num_polish=0)
+            self.objective.samples.touched(part.num_observations)
 
     @property
     def distance(self) -> Float[Tensor, "O P"]:
@@ -100,6 +101,7 @@ class SampledObjective:
             seen = part.view(variables, width, num_polish=num_polish)
             log_depth[part.first : part.last] = seen.log_depth
             pairs.append(part.values(variables, seen))
+            self.samples.touched(part.num_observations)
         return View(replace(variables, log_depth=log_depth), self), pairs
 
     def values(self, view: View, pairs: Sequence[tuple[float, float]] | None = None) -> dict[str, float]:

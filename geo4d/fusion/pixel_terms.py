@@ -140,6 +140,10 @@ class PixelTerms:
             with_disparity=bool((weights.disparity > 0).any()),
         )
 
+    @property
+    def num_observations(self) -> int:
+        return len(self.frame)
+
     # Products with the samples are made when they are asked for: kept, they would be as large as the samples.
     @property
     def offset(self) -> Tensor:

@@ -126,6 +126,7 @@ def register_windows(
         worlds.append(world)
         costs.append(median)
         enough.append((weight > 0).sum(1) >= min_points)
+        samples.touched(2 * rows.numel())
     device = samples.points.device
     cost = torch.cat(costs) if costs else torch.zeros(0, dtype=torch.float64, device=device)
     world = torch.cat(worlds) if worlds else torch.zeros(0, 4, 4, dtype=torch.float64, device=device)

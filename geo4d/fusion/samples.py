@@ -6,12 +6,15 @@ about a frame lies together and windows may have any length, stride and number.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from geo4d.fusion.observations import Observations
 from geo4d.geometry.poses import transform
+from geo4d.optimise.scratch import Scratch
 from geo4d.types import Prediction
 
 
@@ -52,6 +55,7 @@ class Samples:
         metric: [G] True where the points are in metres.
         trajectories: cameras from ray maps or from the predictor itself.
         size: (height, width) of the maps.
+        stores: files that the maps of many observations lie in; say ``touched`` now and then while working through them.
     """
 
     pixels: Float[Tensor, "N 2 P"]
@@ -71,6 +75,7 @@ class Samples:
     metric: Bool[Tensor, " G"]
     trajectories: tuple[Trajectory, ...]
     size: tuple[int, int]
+    stores: tuple[Scratch, ...] = ()
 
     @property
     def num_frames(self) -> int:
@@ -81,6 +86,16 @@ class Samples:
     def num_windows(self) -> int:
         """Number of windows G."""
         return len(self.window_frames)
+
+    def observations_of(self, window: int, frames: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Observations of some frames of a window, which it must see."""
+        seen_by = self.table[frames.to(self.table.device)]
+        return seen_by[(seen_by >= 0) & (self.window[seen_by] == window)]
+
+    def touched(self, num_observations: int) -> None:
+        """Say that the maps of about so many observations were read."""
+        for store in self.stores:
+            store.touched(num_observations * store.array[0].nbytes)
 
 
 def sample_grid(
@@ -150,6 +165,7 @@ def take_samples(
     mask_sky: bool = True,
     seed: int = 0,
     device: torch.device | str | None = None,
+    scratch: Path | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Samples:
     """Read every prediction once, one after another, and keep the sampled pixels.
@@ -162,12 +178,14 @@ def take_samples(
         min_disparity: disparities up to this (in the window's normalised unit) do not count.
         use_points, use_disparity, use_trajectory: leave a modality out (ablation).
         mask_sky: leave pixels that the predictor calls sky out of the disparity.
+        scratch: folder for the maps of long videos; None takes the system's temporary one.
     Raises:
+        OutputError: there is no room for them.
         ValueError: no predictions, frames outside the sequence, or maps of another size.
     """
     if len(predictions) == 0:
         raise ValueError("expected at least one prediction, got none")
-    parts: list[dict[str, Tensor]] = []
+    observations = Observations(scratch, device)
     window_frames, trajectories = [], []
     units, offsets, focals, metric = [], [], [], []
     pixel_index = torch.empty(0, 0, dtype=torch.long)
@@ -189,10 +207,7 @@ def take_samples(
         part, unit = _sample_window(
             prediction, pixel_index[frames], weight_limit, min_disparity, use_points, use_disparity, mask_sky
         )
-        part["frame"] = frames
-        part["window"] = torch.full_like(frames, index)
-        part["local"] = torch.arange(len(frames))
-        parts.append({name: value.to(device) if device else value for name, value in part.items()})
+        observations.add(part)
         window_frames.append(frames)
         units.append(unit)
         offsets.append(torch.nan if prediction.point_z_offset is None else prediction.point_z_offset / unit)
@@ -210,11 +225,12 @@ def take_samples(
         if progress is not None:
             progress("reading windows", (index + 1) / len(predictions))
     assert size is not None
-    frame = torch.cat([part["frame"] for part in parts])
-    window = torch.cat([part["window"] for part in parts])
-    order = torch.argsort(frame * len(parts) + window)
-    stacked = {name: torch.cat([part.pop(name) for part in parts])[order] for name in list(parts[0])}
-    frame = stacked["frame"]
+    frame = torch.cat(window_frames).to(device)
+    window = torch.cat([torch.full_like(frames, k) for k, frames in enumerate(window_frames)]).to(device)
+    local = torch.cat([torch.arange(len(frames)) for frames in window_frames]).to(device)
+    order = torch.argsort(frame * len(window_frames) + window)
+    frame, window, local = frame[order], window[order], local[order]
+    maps, stores = observations.ordered(order)
     count = torch.bincount(frame, minlength=num_frames)
     first = torch.cumsum(count, 0) - count
     slot = torch.arange(len(frame), device=frame.device) - first[frame]
@@ -224,13 +240,13 @@ def take_samples(
     pixels = torch.stack([pixel_index % width, pixel_index // width], 1).to(torch.float32) + 0.5
     return Samples(
         pixels=pixels.to(frame.device),
-        points=stacked["points"],
-        weight=stacked["weight"],
-        disparity=stacked["disparity"],
-        disparity_mask=stacked["disparity_mask"],
+        points=maps["points"],
+        weight=maps["weight"],
+        disparity=maps["disparity"],
+        disparity_mask=maps["disparity_mask"],
         frame=frame,
-        window=stacked["window"],
-        local=stacked["local"],
+        window=window,
+        local=local,
         table=table,
         slot=slot,
         window_frames=tuple(window_frames),
@@ -240,6 +256,7 @@ def take_samples(
         metric=torch.tensor(metric),
         trajectories=tuple(trajectories),
         size=size,
+        stores=stores,
     )
 
 

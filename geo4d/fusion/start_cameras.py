@@ -1,10 +1,12 @@
 """Cameras of all frames from what the registered windows say of them."""
 
+import itertools
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geo4d.fusion.register import FRAMES_AT_ONCE
+from geo4d.fusion.register import FRAMES_AT_ONCE, WINDOWS_AT_ONCE
 from geo4d.fusion.samples import Samples, Trajectory
 from geo4d.geometry.fit import fit_camera_pose
 from geo4d.geometry.poses import inverse, rigid, similarity_parts
@@ -30,19 +32,16 @@ def window_poses(
     poses = torch.eye(4, dtype=torch.float64, device=device).repeat(count, 1, 1)
     poses[:, 2, 3] = -shift.to(device)[samples.window]
     hint = torch.full((count, 3, 3), torch.nan, dtype=torch.float64, device=device)
-    observation = {
-        (int(w), int(f)): o
-        for o, (w, f) in enumerate(zip(samples.window.tolist(), samples.frame.tolist(), strict=True))
-    }
     for trajectory in trajectories:
         if trajectory.window < 0:
             continue
-        known_rows = [observation[trajectory.window, int(frame)] for frame in trajectory.frames]
-        hint[known_rows] = trajectory.c2w[:, :3, :3].to(device)
+        hint[samples.observations_of(trajectory.window, trajectory.frames)] = trajectory.c2w[:, :3, :3].to(
+            device
+        )
     longest = int(samples.local.max()) + 1
-    by_local = [torch.nonzero(samples.local == k)[:, 0] for k in range(longest)]
+    by_local = [torch.nonzero(samples.local == k)[:, 0].split(WINDOWS_AT_ONCE) for k in range(longest)]
     previous = torch.full((samples.num_windows,), -1, device=device)
-    for rows in by_local:
+    for rows in itertools.chain.from_iterable(by_local):
         points = samples.points[rows][..., ::stride].mT.double()
         weight = samples.weight[rows][..., ::stride].double()
         sight = rays[samples.frame[rows]][..., ::stride].mT.double()
@@ -62,6 +61,7 @@ def window_poses(
         )
         poses[rows] = inverse(refined)
         previous[samples.window[rows]] = rows
+        samples.touched(len(rows))
     return poses
 
 
@@ -105,14 +105,10 @@ def choose_cameras(
     moved = similarity_camera(world[samples.window], poses)
     hypotheses = [moved]
     hint = moved.clone()
-    position = {
-        (int(w), int(f)): o
-        for o, (w, f) in enumerate(zip(samples.window.tolist(), samples.frame.tolist(), strict=True))
-    }
     for trajectory in trajectories:
         if trajectory.window < 0:
             continue
-        rows = [position[trajectory.window, int(frame)] for frame in trajectory.frames]
+        rows = samples.observations_of(trajectory.window, trajectory.frames)
         local = trajectory.c2w.to(device).clone()
         local[:, 2, 3] -= shift[trajectory.window].to(device)
         hint[rows] = similarity_camera(world[trajectory.window].expand(len(rows), 4, 4), local)
@@ -145,6 +141,7 @@ def choose_cameras(
                 distance = (depth[:, None] * sight - q).norm(dim=1)
                 total += torch.where(seen, (weight[m] * distance).sum(1), 0.0)
             costs.append(torch.where(present[:, k % table.shape[1]], total, torch.inf))
+        samples.touched(table.numel())
         best = torch.stack(costs, 1).argmin(1)
         chosen[frames] = candidates[torch.arange(len(table), device=device), best]
     present = samples.table >= 0

@@ -57,6 +57,7 @@ def _fit_disparities(
     """The same for some windows, given as the rows of their observations."""
     device, num_windows = samples.points.device, len(rows)
     source = samples.disparity[rows].flatten(1).double()
+    samples.touched(rows.numel())
     target = (1 / depth[samples.frame[rows]]).flatten(1).double()
     base = (usable[rows] & inside[..., None]).flatten(1).double()
     weight = base

@@ -6,6 +6,7 @@ robust log ratios of all pairs, then linear least squares over the windows.
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def window_scales(
     for number, count in enumerate(counts):
         rows = order[start : start + count]
         start += count
+        samples.touched(2 * count)
         z_a, z_b = samples.points[row_a[rows], 2], samples.points[row_b[rows], 2]
         usable = (samples.weight[row_a[rows]] > 0) & (samples.weight[row_b[rows]] > 0) & (z_a > 0) & (z_b > 0)
         if int(usable.sum()) < min_points:
@@ -104,6 +106,7 @@ def stitch(
     known_intrinsics: Float[Tensor, "T 3 3"] | None = None,
     known_c2w: Float[Tensor, "T 4 4"] | None = None,
     motion: CameraEvidence | None = None,
+    scratch: Path | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Alignment:
     """One scale for the video; poses only where they are given.
@@ -111,6 +114,7 @@ def stitch(
     Args:
         known_c2w, motion: cameras; the points are scaled to the unit of their translations when these show parallax,
             and keep their own unit otherwise.
+        scratch: folder for work files of long videos; None takes the system's temporary one.
     Raises:
         ValueError: a prediction is not in camera axes, maps of several sizes, or frames out of range.
     """
@@ -125,6 +129,7 @@ def stitch(
         min_disparity=config.min_disparity,
         use_trajectory=False,
         seed=config.seed,
+        scratch=scratch,
         progress=progress,
     )
     if checked.foreign:

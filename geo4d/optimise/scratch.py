@@ -33,17 +33,20 @@ class Scratch:
         array: the array. Values written to it stay; call ``touched`` now and then while working through it.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, folder: Path | None = None) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: Any, folder: Path | None = None, *, held_bytes: int | None = None
+    ) -> None:
         """
         Args:
             folder: where the file is made; None takes the system's temporary folder.
+            held_bytes: up to this size it stays in memory; None takes ``HELD_BYTES``.
         Raises:
             OutputError: the disk has no room for it.
         """
         self._resident = 0
         self._map: mmap.mmap | None = None
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        if size <= HELD_BYTES:
+        if size <= (HELD_BYTES if held_bytes is None else held_bytes):
             self.array = np.zeros(shape, dtype)
             return
         with tempfile.TemporaryFile(dir=folder) as file:

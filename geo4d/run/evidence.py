@@ -31,14 +31,13 @@ from geo4d.fusion.alignment import Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_depth
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.poses import interpolate_rigid, inverse, transform
+from geo4d.run.first_pass import sweep_size
 from geo4d.run.predict import mask_nonfinite
 from geo4d.run.spool import EVIDENCE, Spool
 from geo4d.tracks.types import TRACKING_SIZE
 from geo4d.types import EvidenceMaps, Prediction, Window
 from geo4d.video.io import Video, fit_size
-
-SWEEP_SIZE = 4 / 3
-"""Side of the pictures that are swept, as a share of the maps': what is half as large as these is searched."""
+from geo4d.video.kept import KeptPictures
 
 LEAP = 40
 """Frames that are worth sweeping, though no window wants them, rather than starting again behind them."""
@@ -58,20 +57,25 @@ def find_motion(
     folder: Path,
     progress: Callable[[str, int, int], None],
     *,
+    pictures: KeptPictures | None = None,
     zoom: bool = False,
 ) -> MotionCameras:
     """Cameras of the clip from tracks, found once per run and kept in ``folder`` for a resumed one.
 
     Args:
         known_intrinsics: in pixels of frames of ``clip.size``.
+        pictures: made in the same pass, where they are not complete; the clip then reads from them.
         zoom: the focal length may change from frame to frame.
     """
     path = folder / "motion.zarr.zip"
+    if pictures is not None and pictures.complete:
+        clip.read_from(pictures)
+        pictures = None
     if not holds_arrays(path):
         size = fit_size(clip.size, TRACKING_SIZE)
         known = None if known_intrinsics is None else resize_intrinsics(known_intrinsics, clip.size, size)
         motion = fit_motion(
-            clip.frames(size),
+            clip.frames(size) if pictures is None else clip.keep_on_the_way(pictures, size),
             known_intrinsics=known,
             config=MotionConfig(cameras=CameraSolveConfig(zoom=zoom)),
             progress=lambda done: progress("track points", done, clip.num_frames),
@@ -109,7 +113,7 @@ class WindowEvidence:
         spool: also keeps what motion says as predictions for the fusion.
         """
         self._motion, self._clip, self._size, self._spool = motion, clip, size, spool
-        self._sweep_size = (round(SWEEP_SIZE * size[0]), round(SWEEP_SIZE * size[1]))
+        self._sweep_size = sweep_size(size)
         longest = max((run[-1] - run[0] + 1 for window in windows for run in stretches(window)), default=1)
         self._keep = max(64, 2 * longest)
         self._moving = moving

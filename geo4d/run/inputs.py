@@ -1,6 +1,6 @@
 """What a run is made of: the video as it was asked for, its shots, the model, what is known of the camera."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,42 +16,24 @@ from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsic
 from geo4d.models.base import Predictor, load_predictor
 from geo4d.results.provenance import versions
 from geo4d.run.plan import RunPlan
-from geo4d.run.predict import Progress
-from geo4d.video.io import Video, fit_size
-from geo4d.video.revisits import FrameLooks
-from geo4d.video.shots import find_shots
+from geo4d.video.first_look import FirstLook
+from geo4d.video.io import Video
 
 DECIDE_NO_WINDOW = ("times", "tries", "fusion", "output_size", "keep_windows", "allow_partial")
 """Settings that may change when a run is resumed: they come after the windows."""
-
-
-def list_shots(
-    clip: Video, config: RunConfig, progress: Progress, looks: FrameLooks | None = None
-) -> list[tuple[int, int]]:
-    """[start, end) of every shot.
-
-    Args:
-        looks: remembers the look of every frame on the way.
-    """
-    whole = [(0, clip.num_frames)]
-    if looks is None and (not config.split_shots or clip.num_frames < 2):
-        return whole
-
-    def frames() -> Iterator[Tensor]:
-        for t, frame in enumerate(clip.frames(fit_size(clip.size, 128))):
-            progress("find shots", t + 1, clip.num_frames)
-            yield frame
-
-    shots = find_shots(frames() if looks is None else looks.watch(frames()))
-    return shots if config.split_shots else whole
 
 
 def open_clip(
     video: str | Path | np.ndarray | Tensor,
     config: RunConfig,
     times_s: Sequence[float] | np.ndarray | None = None,
+    look: FirstLook | None = None,
 ) -> tuple[Video, RunConfig]:
-    """The clip, and the settings with what its data set knows of the camera; what the user gave wins."""
+    """The clip, and the settings with what its data set knows of the camera; what the user gave wins.
+
+    Args:
+        look: sees the frames while a video file is opened.
+    """
     times = config.times if times_s is None else times_s
     reading: dict[str, Any] = {"fps": config.fps, "times": times, "pictures": config.pictures}
     recording = None
@@ -69,6 +51,7 @@ def open_clip(
         max_size=config.max_size,
         value_range=config.value_range,
         allow_partial=config.allow_partial,
+        look=look,
         **reading,
     )
     if recording is not None:

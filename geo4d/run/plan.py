@@ -11,8 +11,10 @@ from geo4d.errors import OutputError
 from geo4d.fusion.alignment import AlignConfig
 from geo4d.models.base import Predictor, PredictorInfo
 from geo4d.results.layout import frame_bytes
+from geo4d.run.first_pass import kept_sizes
 from geo4d.run.spool import window_bytes
 from geo4d.video.io import Video, fit_size
+from geo4d.video.kept import KeptPictures
 from geo4d.video.revisits import FrameLooks
 from geo4d.video.windows import plan_windows, wide_windows
 
@@ -123,6 +125,7 @@ def plan_run(
     spool = sum(window_bytes(len(window), model_size, config.precision) for window in windows)
     if info.evidence == "motion" and config.motion:
         spool *= 2  # the evidence waits there, too
+        spool += KeptPictures.num_bytes(kept_sizes(video.size, model_size), video.num_frames)
     work = info.work
     seconds = None
     if work is not None and device == "cpu":

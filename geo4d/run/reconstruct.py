@@ -24,13 +24,14 @@ from geo4d.results.workspace import Workspace, check_output
 from geo4d.results.writer import StoreWriter
 from geo4d.run.align import align_windows
 from geo4d.run.evidence import WindowEvidence, find_motion, place_cameras
-from geo4d.run.inputs import known_intrinsics, known_matrix, list_inputs, list_shots, load_model, open_clip
+from geo4d.run.first_pass import first_look, kept_sizes, list_shots
+from geo4d.run.inputs import known_intrinsics, known_matrix, list_inputs, load_model, open_clip
 from geo4d.run.plan import RunPlan, plan_run, require_space
 from geo4d.run.predict import Progress, WindowSource, predict_windows, prepare
 from geo4d.run.spool import Spool
 from geo4d.run.write import camera_known, describe_result, describe_run, frame_arrays, write_maps
 from geo4d.types import Reconstruction
-from geo4d.video.revisits import FrameLooks
+from geo4d.video.kept import KeptPictures
 
 _SMALLER = "use a smaller --max-size or model, or close other programs"
 _FEWER = "use fewer frames (--start, --stop, --stride)"
@@ -82,15 +83,16 @@ def reconstruct(
     if target is not None:
         check_output(target, overwrite=overwrite, resume=resume)
     clock = StageClock()
+    look = first_look(config)
     with clock("read"), memory_errors("reading the video", f"{_SMALLER}, or a smaller copy of the video"):
-        clip, config = open_clip(video, config, times_s)
+        clip, config = open_clip(video, config, times_s, look)
     with clip:
         with clock("load model"), memory_errors("loading the model", _SMALLER):
             device = choose_device(config.device)
             predictor = load_model(model, model_options, config, device)
         with clock("plan"), memory_errors("looking for shots", _SMALLER):
-            looks = FrameLooks() if "loops" in config.wide_windows else None
-            scenes = list_shots(clip, config, progress, looks)
+            scenes = list_shots(clip, config, progress, look)
+            looks = None if look is None else look.looks
             plan = plan_run(clip, predictor, config, scenes=scenes, device=device, looks=looks)
             inputs = list_inputs(clip, predictor, plan, config)
         if on_plan is not None:
@@ -103,6 +105,7 @@ def reconstruct(
             require_space(work.folder, needed)
             spool = Spool(work.windows, config.precision)
             source = WindowSource(clip, plan, predictor, config.seed, known_intrinsics(clip, plan, config))
+            pictures = KeptPictures(work.windows, kept_sizes(clip.size, plan.model_size), clip.num_frames)
             motion = moving = None
             if config.motion and predictor.info.evidence == "motion":
                 with clock("motion"), memory_errors("tracking points", f"{_FEWER}, or --no-motion"):
@@ -111,6 +114,7 @@ def reconstruct(
                         known_matrix(clip.size, clip, config),
                         work.windows,
                         progress,
+                        pictures=pictures,
                         zoom=config.focal == "per_frame",
                     )
                     moving = find_moving(clip, motion, work.windows, progress)
@@ -142,6 +146,8 @@ def reconstruct(
                 describe_run(alignment, motion, predictions, plan, spool, tries, shown, clock),
             )
             clip.check_unchanged()
+            clip.read_from(None)
+            pictures.remove()
             return work.publish(keep_windows=config.keep_windows)
 
 

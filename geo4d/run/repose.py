@@ -13,7 +13,7 @@ from torch import Tensor
 from geo4d.cameras.pose import Objective, pose_reconstruction
 from geo4d.config import Precision, check_intrinsics
 from geo4d.errors import InputError
-from geo4d.evidence.masks import grow, read_masks
+from geo4d.evidence.masks import MaskFormat, grow, read_masks
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.results.manifest import read_manifest
 from geo4d.results.reader import load_result
@@ -31,12 +31,14 @@ def repose(
     output: str | Path,
     *,
     mask: str | Path | None = None,
+    mask_format: MaskFormat = "bright",
     mask_radius: float = 0.005,
     intrinsics: tuple[float, float, float, float] | None = None,
     trajectory: str | Path | None = None,
     per_frame_scale: bool = False,
     tracker: TrackMaker = followed,
     objective: Objective = "depth",
+    depth_weight: float = 0.0,
     overwrite: bool = False,
 ) -> Reconstruction:
     """Solve the cameras of a result anew and write it as a new result.
@@ -44,14 +46,15 @@ def repose(
     Args:
         result: folder of a result.
         output: new folder.
-        mask: video or folder of pictures, bright where things move, one frame per frame of the source or of the result.
+        mask: video or folder of pictures, one frame per frame of the source or of the result.
+        mask_format: what it holds; see ``evidence.masks.read_masks``.
         mask_radius: how far masks are grown, share of the picture's diagonal.
         intrinsics: known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at
             +0.5.
         trajectory: TUM file of camera to world, one line per frame of the result, in any unit.
         per_frame_scale: let every frame's depth change by a factor of its own.
         tracker: makes the tracks; see ``tracks.sources``.
-        objective: see ``pose_reconstruction``.
+        objective, depth_weight: see ``pose_reconstruction``.
         overwrite: replace an existing output.
     Raises:
         InputError: the mask or the trajectory does not fit the result, or the source of the result has changed since.
@@ -59,8 +62,7 @@ def repose(
     """
     before = load_result(result)
     manifest = read_manifest(Path(result))
-    stated = manifest["source"].get("size", manifest["size"])
-    source_size = (stated["height"], stated["width"])
+    source_size = _source_size(manifest)
     frames = list(before.source_frames)
     known: Tensor | None = None
     if intrinsics is not None:
@@ -81,7 +83,7 @@ def repose(
     masks: Iterator[Tensor] | None = None
     if mask is not None:
         radius = mask_radius * float(np.hypot(*size))
-        masks = (grow(m, radius) for m in read_masks(mask, [int(f) for f in frames], size))
+        masks = (grow(m, radius) for m in read_masks(mask, [int(f) for f in frames], size, mask_format))
     elif before.dynamic is not None:
         masks = _resized_moving(before, size)
     after = pose_reconstruction(
@@ -93,8 +95,23 @@ def repose(
         per_frame_scale=per_frame_scale,
         tracker=tracker,
         objective=objective,
+        depth_weight=depth_weight,
     )
     return _write(after, manifest, Path(output), overwrite, keeps_world=path is not None)
+
+
+def stated_size(result: str | Path) -> tuple[int, int]:
+    """(height, width) of the source of a result, upright, square pixels.
+
+    Raises:
+        OutputError: no result there.
+    """
+    return _source_size(read_manifest(Path(result)))
+
+
+def _source_size(manifest: dict) -> tuple[int, int]:
+    stated = manifest["source"].get("size", manifest["size"])
+    return stated["height"], stated["width"]
 
 
 def _pictures(source: dict, result: Path, frames: list) -> Iterator[Tensor] | None:

@@ -35,7 +35,7 @@ from geo4d.run.predict import Progress, nonfinite_windows
 from geo4d.run.spool import Spool, SpooledPredictions
 from geo4d.types import FrameMaps
 from geo4d.video.io import Video
-from geo4d.video.visible import shows_something, visible_pixels
+from geo4d.video.visible import outside_bars, shows_something, visible_pixels
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,8 @@ def camera_known(motion: MotionCameras | None, like: Tensor) -> Bool[Tensor, " T
 def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Tensor, "H W 3"]) -> FrameMaps:
     """Maps of one frame from the size of the model to that of the store, along the edges of the picture.
 
+    Bars keep no confidence: where they end is seen on the large picture, the enlarged map would reach into them.
+
     Args:
         rgb_low, rgb: colour at both sizes.
     """
@@ -140,7 +142,7 @@ def resize_maps(maps: FrameMaps, rgb_low: Float[Tensor, "h w 3"], rgb: Float[Ten
     return FrameMaps(
         maps.frame_index,
         depth,
-        torch.where(torch.isnan(depth), 0.0, smooth(maps.confidence)),
+        torch.where(torch.isnan(depth), 0.0, smooth(maps.confidence)) * outside_bars(rgb),
         None if maps.dynamic is None else smooth(maps.dynamic.nan_to_num(nan=0.0)),
     )
 

@@ -15,30 +15,7 @@ from torch import Tensor
 
 from geo4d.errors import CheckpointError, MissingExtraError
 from geo4d.tracks.matches import Matches
-
-
-def load_state(model: torch.nn.Module, path: str | Path, name: str) -> Any:
-    """The model in evaluation mode with the weights of a file, under the authors' keys or those of kornia.
-
-    Raises:
-        CheckpointError: the file is missing or does not fit.
-    """
-    if not Path(path).is_file():
-        raise CheckpointError(f"expected {name} weights at {path}, found nothing")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("extractor", state)
-        renamed = {}
-        for key, value in state.items():
-            parts = key.removeprefix("matcher.").split(".")
-            if parts[0] in ("self_attn", "cross_attn"):  # the authors' order of LightGlue's blocks
-                parts[:2] = ["transformers", parts[1], parts[0]]
-            renamed[".".join(parts)] = value
-        fixed = {k: v for k, v in model.named_buffers() if k == "confidence_thresholds"}
-        model.load_state_dict({**fixed, **renamed})
-    except (RuntimeError, AttributeError, ValueError, KeyError, EOFError) as error:
-        raise CheckpointError(f"{path} does not hold {name} weights: {error}") from error
-    return model.eval()
+from geo4d.tracks.weights import load_folder, load_state
 
 
 class DiskDetector:
@@ -85,17 +62,8 @@ class SuperPointDetector:
             MissingExtraError: transformers is not installed.
             CheckpointError: the folder is missing or holds something else.
         """
-        try:
-            from transformers import SuperPointForKeypointDetection
-        except ImportError as error:
-            raise MissingExtraError("transformers", "geometrycrafter", "the SuperPoint detector") from error
-        if not Path(weights).is_dir():
-            raise CheckpointError(f"expected a SuperPoint folder at {weights}, found nothing")
-        try:
-            model: Any = SuperPointForKeypointDetection.from_pretrained(weights, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{weights} does not hold a SuperPoint model: {error}") from error
-        self._model, self._max_points = model.eval(), max_points
+        self._model = load_folder("SuperPointForKeypointDetection", weights, "a SuperPoint detector")
+        self._max_points = max_points
 
     @torch.inference_mode()
     def __call__(self, frame: Float[Tensor, "H W 3"]) -> Float[Tensor, "N 2"]:
@@ -169,17 +137,7 @@ class LightGlueMatcher:
             MissingExtraError: transformers is not installed.
             CheckpointError: the folder is missing or holds something else.
         """
-        try:
-            from transformers import LightGlueForKeypointMatching
-        except ImportError as error:
-            raise MissingExtraError("transformers", "geometrycrafter", "the LightGlue matcher") from error
-        if not Path(weights).is_dir():
-            raise CheckpointError(f"expected a LightGlue folder at {weights}, found nothing")
-        try:
-            model: Any = LightGlueForKeypointMatching.from_pretrained(weights, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{weights} does not hold a LightGlue model: {error}") from error
-        self._model = model.eval()
+        self._model = load_folder("LightGlueForKeypointMatching", weights, "a LightGlue matcher")
 
     @torch.inference_mode()
     def __call__(self, first: Float[Tensor, "H W 3"], second: Float[Tensor, "H W 3"]) -> Matches:

@@ -17,6 +17,9 @@ from geo4d.tracks.matches import Matches
 _cv2: Any = cv2
 """The same module where its type stubs are narrower than its functions."""
 
+_LEAST_MATCHES = 16
+"""Two pictures with fewer matches say too little about their epipolar lines: twice the eight that one answer takes."""
+
 
 class SiftMatcher:
     """SIFT points whose descriptors choose each other, and clearly; without weights."""
@@ -61,10 +64,17 @@ class SiftMatcher:
         clear = distance / second_best
         good = mutual & (clear < self._ratio)
         source, target, confidence = xy_a[good], xy_b[there[good]], 1 - clear[good]
-        if self._epipolar > 0 and len(source) >= 16:
-            cv2.setRNGSeed(0)
-            _, inlier = _cv2.findFundamentalMat(source, target, cv2.FM_RANSAC, self._epipolar, 0.999, 2000)
-            if inlier is not None:
-                kept = inlier[:, 0] > 0
-                source, target, confidence = source[kept], target[kept], confidence[kept]
+        if self._epipolar > 0:
+            kept = near_epipolar_lines(source, target, self._epipolar)
+            source, target, confidence = source[kept], target[kept], confidence[kept]
         return Matches(torch.from_numpy(source), torch.from_numpy(target), torch.from_numpy(confidence))
+
+
+def near_epipolar_lines(source: np.ndarray, target: np.ndarray, distance: float) -> np.ndarray:
+    """[M] True for matches [M, 2] within a distance (pixels) of the epipolar lines of most; all where none are known."""
+    every = np.ones(len(source), bool)
+    if len(source) < _LEAST_MATCHES:
+        return every
+    cv2.setRNGSeed(0)
+    _, inlier = _cv2.findFundamentalMat(source, target, cv2.FM_RANSAC, distance, 0.999, 2000)
+    return every if inlier is None else inlier[:, 0] > 0

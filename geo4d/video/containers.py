@@ -6,11 +6,11 @@ inside a container go nowhere.
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -57,18 +57,33 @@ class FrameTable:
         return len(self.times_s)
 
 
+@runtime_checkable
+class Watcher(Protocol):
+    """Who wants to see the pictures of the first decode."""
+
+    def see(self, index: int, read: Callable[[], np.ndarray]) -> None:
+        """Frame ``index``; ``read`` gives what ``VideoFile.read`` will give."""
+        ...
+
+    def forget(self) -> None:
+        """What was seen so far is not what will be read."""
+        ...
+
+
 class VideoFile:
     """One video file, decoded front to back, with seeks to key frames.
 
     Args:
         path: a regular file.
         stop: number of frames that will ever be asked for; the scan ends there. None: all.
+        watcher: sees the pictures while the file is scanned.
     Raises:
         InputError: not a video file, no video stream, or a declared size beyond ``MAX_PIXELS``.
     """
 
-    def __init__(self, path: Path, stop: int | None = None) -> None:
+    def __init__(self, path: Path, stop: int | None = None, watcher: Watcher | None = None) -> None:
         self.path = path
+        self._watcher = watcher
         self._container: Any = None
         self._file: BinaryIO | None = None
         self._pictures: Iterator[tuple[Any, Any]] | None = None
@@ -80,6 +95,7 @@ class VideoFile:
         self._demuxer = self._sniff()
         self._seekable = self._demuxer in ("mp4", "matroska", "avi")
         self.table = self._scan(stop)
+        self._watcher = None
 
     @property
     def num_frames(self) -> int:
@@ -314,8 +330,9 @@ class VideoFile:
         interlaced = 0
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._packets = []
+        self._unsee()
         try:
-            for frame, _ in self._pictures or ():
+            for frame, picture in self._pictures or ():
                 shape = (frame.width, frame.height, turn_of(frame))
                 if size is None:
                     size, first = displayed_size(frame, self._ratio), shape
@@ -328,6 +345,7 @@ class VideoFile:
                 keyframes.append(bool(frame.key_frame))
                 interlaced += bool(frame.interlaced_frame)
                 self._next += 1
+                self._show(frame, picture, len(times) - 1)
                 if len(times) == stop:
                     break
                 if len(times) > MAX_FRAMES:
@@ -372,8 +390,28 @@ class VideoFile:
         if (np.diff(ordered) < 0).any():
             log.warning("%s: presentation times go backwards; frames are used in the stored order", self.path)
         self._interlaced = interlaced > 0
+        if self._interlaced:
+            self._unsee()  # these pictures were seen before they are deinterlaced
         notes = self._notes(interlaced, len(times), transfer)
         return FrameTable(ordered, np.asarray(keyframes), expected, damage, size, float(rate), notes)
+
+    def _show(self, frame: Any, picture: Any, index: int) -> None:
+        """Let the watcher see a picture; one that cannot be shown is an error when it is read, not of the scan."""
+        import av
+
+        if self._watcher is None:
+            return
+        try:
+            self._watcher.see(index, lambda: to_rgb(frame, self._ratio, self._transfer, picture))
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, OSError, ValueError):
+            self._unsee()
+            self._watcher = None
+
+    def _unsee(self) -> None:
+        if self._watcher is not None:
+            self._watcher.forget()
 
     def _missing(self, readable: int, expected: int | None) -> str | None:
         """What is wrong with the structure of the file, where it costs pictures."""

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,7 +20,9 @@ from torch import Tensor
 from geo4d.errors import InputError
 from geo4d.formats.hashes import hash_file
 from geo4d.video.containers import VideoFile
+from geo4d.video.first_look import LOOK_SIZE, FirstLook
 from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times
+from geo4d.video.kept import KeptPictures
 from geo4d.video.limits import MAX_PIXELS
 from geo4d.video.pictures import sniff_image
 
@@ -65,6 +67,8 @@ class Video:
         times: of all frames of a folder or an array: a file of times, or seconds, strictly increasing.
         value_range: values that become black and white in pictures of more than 8 bits; None takes the range of the
             whole sequence.
+        look: sees the frames while a video file is opened, which takes a decode of its own anyway; other sources are
+            not read for it.
     Raises:
         InputError: missing, not a video, damaged without ``allow_partial``, or no frame in the range.
         ValueError: a nonsensical range or array.
@@ -96,6 +100,7 @@ class Video:
         pictures: str | Sequence[str] | None = None,
         times: str | Path | Sequence[float] | np.ndarray | None = None,
         value_range: tuple[float, float] | None = None,
+        look: FirstLook | None = None,
     ) -> None:
         if start < 0 or stride < 1 or (stop is not None and stop <= start):
             raise ValueError(f"expected 0 <= start < stop and stride >= 1, got {start}, {stop}, {stride}")
@@ -114,6 +119,7 @@ class Video:
         self.reading: dict[str, Any] = {}
         self._hash: str | None = None
         before = None if self.path is None else _identity(self.path)
+        self._watcher = None if look is None else _Looking(look, start, stride, max_size)
         self._source, stated = self._open(source, stop, pictures, times, value_range, fps)
         self._identities = {path: _identity(path) for path in self._files()}
         if self.path in self._identities:
@@ -141,6 +147,7 @@ class Video:
         self._cache: OrderedDict[tuple[int, tuple[int, int]], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
         self._decoded: tuple[int, np.ndarray] | None = None
+        self._kept: KeptPictures | None = None
 
     def _open(
         self,
@@ -180,7 +187,7 @@ class Video:
             return picture, None if stated is None else stated[: picture.num_frames]
         if times is not None:
             raise InputError(f"{path} states its own times; times are for folders of pictures and arrays")
-        file_source = VideoFile(path, stop)
+        file_source = VideoFile(path, stop, self._watcher)
         self.damage, self.expected_frames = file_source.table.damage, file_source.table.expected
         self.notes = file_source.table.notes
         for note in self.notes:
@@ -229,6 +236,22 @@ class Video:
         """All frames one by one, colour in [0, 1]."""
         for t in range(self.num_frames):
             yield self.read([t], size)[0]
+
+    def keep_on_the_way(
+        self, pictures: KeptPictures, size: tuple[int, int]
+    ) -> Iterator[Float[Tensor, "H W 3"]]:
+        """All frames one by one as from ``frames``; each is also kept at the other sizes, from the same decode.
+
+        From the end of the pass on these sizes are read from there.
+        """
+        for t in range(self.num_frames):
+            yield self.read([t], size)[0]
+            pictures.add([self._frame(t, other) for other in pictures.sizes])
+        self.read_from(pictures)
+
+    def read_from(self, pictures: KeptPictures | None) -> None:
+        """Take frames of their sizes from kept pictures, which must be complete; None ends that."""
+        self._kept = pictures
 
     def sha256(self) -> str:
         """Hash of the source: of the bytes of a file, of names and bytes of a folder, of an array's values.
@@ -300,6 +323,8 @@ class Video:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
+        if self._kept is not None and size in self._kept.sizes:
+            return self._kept.read(t, size)
         # The frame just decoded is kept whole: read at a second size, it would need decoding from its key frame on.
         if self._decoded is None or self._decoded[0] != t:
             self._decoded = (t, self._source.read(int(self.source_frames[t])))
@@ -335,6 +360,23 @@ def fit_size(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
         return size
     scale = max_size / max(size)
     return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+class _Looking:
+    """Shows a ``FirstLook`` the frames in use, as small as it wants them."""
+
+    def __init__(self, look: FirstLook, start: int, stride: int, max_size: int | None) -> None:
+        self._look, self._start, self._stride, self._max_size = look, start, stride, max_size
+
+    def see(self, index: int, read: Callable[[], np.ndarray]) -> None:
+        if index < self._start or (index - self._start) % self._stride:
+            return
+        frame = read()
+        size = fit_size(fit_size((frame.shape[0], frame.shape[1]), self._max_size), LOOK_SIZE)
+        self._look.add(torch.from_numpy(_resized(frame, size)).float() / 255)
+
+    def forget(self) -> None:
+        self._look.forget()
 
 
 class _ArraySource:

@@ -3,7 +3,6 @@
 Source: place recognition by sequences of small normalised pictures, as in SeqSLAM (Milford and Wyeth, 2012).
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -39,11 +38,9 @@ class FrameLooks:
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
 
-    def watch(self, frames: Iterable[Float[Tensor, "H W 3"]]) -> Iterator[Float[Tensor, "H W 3"]]:
-        """The same frames again, remembered on the way."""
-        for frame in frames:
-            self._rows.append(_look(frame))
-            yield frame
+    def add(self, frame: Float[Tensor, "H W 3"]) -> None:
+        """Remember the next frame."""
+        self._rows.append(_look(frame))
 
     def revisits(
         self, start: int, end: int, length: int, config: RevisitConfig | None = None

@@ -31,62 +31,71 @@ class ShotConfig:
     min_length: int = 4
 
 
-def find_shots(
-    frames: Iterable[Float[Tensor, "H W 3"]], config: ShotConfig | None = None
-) -> list[tuple[int, int]]:
-    """[start, end) of every shot, hard cuts only; read once, a few small pictures are kept.
+class ShotFinder:
+    """Hard cuts of a video whose frames come one by one; a few small pictures are kept.
 
     A cut must change the colours and the picture, by itself and against what is usual around it, and the change must
     last: a flash of one frame is no cut. Fades and dissolves are not found.
+    """
+
+    def __init__(self, config: ShotConfig | None = None) -> None:
+        self.count = 0
+        self._config = config or ShotConfig()
+        self._recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=4)
+        self._changes: list[tuple[float, float]] = []
+        self._lasting: list[tuple[float, float]] = []
+
+    def add(self, frame: Float[Tensor, "H W 3"]) -> None:
+        """The next frame, colour in [0, 1]."""
+        recent = self._recent
+        recent.append(_signature(frame))
+        self.count += 1
+        if self.count >= 2:
+            self._changes.append(_change(recent[-2], recent[-1]))
+        if self.count >= 4:
+            # The cut between the two middle frames must also separate their neighbours.
+            pairs = [_change(recent[a], recent[b]) for a in (0, 1) for b in (2, 3)]
+            self._lasting.append((min(pair[0] for pair in pairs), min(pair[1] for pair in pairs)))
+
+    def shots(self) -> list[tuple[int, int]]:
+        """[start, end) of every shot so far; empty before the first frame."""
+        if self.count == 0:
+            return []
+        config, changes = self._config, self._changes
+        # Change number t lies between frames t and t + 1; at the ends there is no neighbour to ask.
+        lasting = [changes[0], *self._lasting, changes[-1]] if self.count >= 4 else changes
+        cuts = [0]
+        for t in range(len(changes)):
+            around = [
+                *changes[max(0, t - config.context) : t],
+                *changes[t + 1 : t + 1 + config.context],
+            ]
+            usual_colour = float(np.median([change[0] for change in around])) if around else 0.0
+            usual_picture = float(np.median([change[1] for change in around])) if around else 0.0
+            if (
+                lasting[t][0] > max(config.min_colour, config.ratio * usual_colour)
+                and lasting[t][1] > max(config.min_picture, config.ratio * usual_picture)
+                and t + 1 - cuts[-1] >= config.min_length
+                and self.count - (t + 1) >= config.min_length
+            ):
+                cuts.append(t + 1)
+        return list(zip(cuts, [*cuts[1:], self.count], strict=True))
+
+
+def find_shots(
+    frames: Iterable[Float[Tensor, "H W 3"]], config: ShotConfig | None = None
+) -> list[tuple[int, int]]:
+    """[start, end) of every shot, as ``ShotFinder`` finds them; read once.
 
     Args:
         frames: colour in [0, 1], in order.
     Returns:
         consecutive ranges that cover all frames; empty for an empty video.
     """
-    config = config or ShotConfig()
-    recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=4)
-    colour: list[float] = []
-    picture: list[float] = []
-    lasting_colour: list[float] = []
-    lasting_picture: list[float] = []
-    count = 0
+    finder = ShotFinder(config)
     for frame in frames:
-        recent.append(_signature(frame))
-        count += 1
-        if count >= 2:
-            change = _change(recent[-2], recent[-1])
-            colour.append(change[0])
-            picture.append(change[1])
-        if count >= 4:
-            # The cut between the two middle frames must also separate their neighbours.
-            pairs = [_change(recent[a], recent[b]) for a in (0, 1) for b in (2, 3)]
-            lasting_colour.append(min(pair[0] for pair in pairs))
-            lasting_picture.append(min(pair[1] for pair in pairs))
-    if count == 0:
-        return []
-    # Change number t lies between frames t and t + 1; at the ends there is no neighbour to ask.
-    if count >= 4:
-        lasting_colour = [colour[0], *lasting_colour, colour[-1]]
-        lasting_picture = [picture[0], *lasting_picture, picture[-1]]
-    else:
-        lasting_colour, lasting_picture = colour, picture
-    cuts = [0]
-    for t in range(len(colour)):
-        around = [
-            *range(max(0, t - config.context), t),
-            *range(t + 1, min(len(colour), t + 1 + config.context)),
-        ]
-        usual_colour = float(np.median([colour[i] for i in around])) if around else 0.0
-        usual_picture = float(np.median([picture[i] for i in around])) if around else 0.0
-        if (
-            lasting_colour[t] > max(config.min_colour, config.ratio * usual_colour)
-            and lasting_picture[t] > max(config.min_picture, config.ratio * usual_picture)
-            and t + 1 - cuts[-1] >= config.min_length
-            and count - (t + 1) >= config.min_length
-        ):
-            cuts.append(t + 1)
-    return list(zip(cuts, [*cuts[1:], count], strict=True))
+        finder.add(frame)
+    return finder.shots()
 
 
 def _signature(frame: Tensor) -> tuple[np.ndarray, np.ndarray]:

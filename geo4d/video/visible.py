@@ -24,11 +24,8 @@ BLOCK = 8
 """Blocks that a picture is divided into along its shorter side."""
 
 
-def visible_pixels(rgb: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
-    """True where the picture shows something.
-
-    False on bars (rows and columns from the border on that are dark and flat), and on the whole frame where hardly any
-    block of the picture varies: black, grey, white, or one smooth cast of light.
+def outside_bars(rgb: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
+    """False on bars: rows and columns from the border on that are dark and flat.
 
     Args:
         rgb: colour in [0, 1].
@@ -41,6 +38,19 @@ def visible_pixels(rgb: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
         from_start, from_end = bar.int().cumprod(0), bar.flip(0).int().cumprod(0).flip(0)
         shown = (from_start + from_end) == 0
         visible &= shown[:, None] if axis == 0 else shown[None]
+    return visible
+
+
+def visible_pixels(rgb: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
+    """True where the picture shows something.
+
+    False on bars, and on the whole frame where hardly any block of the picture varies: black, grey, white, or one smooth
+    cast of light.
+
+    Args:
+        rgb: colour in [0, 1].
+    """
+    grey, visible = rgb.mean(-1), outside_bars(rgb)
     if not bool(visible.any()):
         return visible
     rows, columns = visible.any(1), visible.any(0)

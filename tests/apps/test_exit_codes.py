@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.apps import cli
 from geo4d.models import base
+from tests.support.commands import options_of
 
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
 WORLD = BoxWorld((24, 32))
@@ -120,30 +121,20 @@ numbers = st.one_of(
     st.floats(allow_nan=True).map(repr),
     st.text(max_size=4).filter(lambda text: "\0" not in text),
 )
-OPTIONS = {
-    "--start": 1,
-    "--stop": 1,
-    "--stride": 1,
-    "--max-size": 1,
-    "--fps": 1,
-    "--fov-deg": 1,
-    "--intrinsics": 4,
-    "--window-stride": 1,
-    "--num-steps": 1,
-    "--seed": 1,
-    "--output-size": 1,
-    "--device": 1,
-    "--dtype": 1,
-    "--precision": 1,
-    "--focal": 1,
-    "--wide-windows": 1,
-    "--model-option": 1,
-}
+OPTIONS = options_of("reconstruct")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@pytest.fixture(scope="module")
+def monkeypatch_module(tmp_path_factory):
+    """Relative names that options are given lie in a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("here"))
+        yield patch
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.data())
-def test_any_value_of_any_option(clip, tmp_path_factory, data):
+def test_any_value_of_any_option(clip, tmp_path_factory, monkeypatch_module, data):
     words = []
     for name in data.draw(st.lists(st.sampled_from(sorted(OPTIONS)), min_size=1, max_size=2, unique=True)):
         words.append(name)

@@ -11,6 +11,7 @@ from geo4d.cameras.published import (
     published_loss,
     published_start,
     window_tracks,
+    windows_of,
 )
 from geo4d.geometry.poses import matrix_to_quaternion, transform
 from geo4d.tracks.types import Tracks
@@ -68,14 +69,17 @@ def test_adam_brings_the_loss_down(make_room):
 def test_cameras_of_depth_maps_come_near_the_truth(make_room):
     scene = make_room(num_frames=8, size=(48, 64), focal=50.0, travel=0.3, turn=0.06)
     tracks = simulated_like(scene)
-    found, curve = published_cameras(tracks, scene.depth, scene.intrinsics, num_steps=400)
+    windows = windows_of(tracks, scene.depth)
+    found, curve = published_cameras(windows, scene.intrinsics, tracks.size, num_steps=400)
     assert float(curve[-1]) < 0.02 * float(curve[0])
     c2w, truth = found.c2w().double(), scene.c2w
     centres = (torch.linalg.inv(c2w[:1]) @ c2w)[:, :3, 3]
     expected = (torch.linalg.inv(truth[:1]) @ truth)[:, :3, 3]
     assert float((centres - expected).norm(dim=1).max()) < 0.03  # a path of 0.3
     with pytest.raises(ValueError, match="expected 8 depth maps"):
-        published_cameras(tracks, scene.depth[:3], scene.intrinsics)
+        windows_of(tracks, scene.depth[:3])
+    with pytest.raises(ValueError, match="expected intrinsics of 8 frames, got 3"):
+        published_cameras(windows, scene.intrinsics[:3], tracks.size)
 
 
 def simulated_like(scene):

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from geo4d.cameras.types import MotionCameras, ShotMotion
 from geo4d.errors import InputError
@@ -125,3 +127,40 @@ def test_masks_of_the_user_are_read_and_resized(tmp_path):
     assert [float(m.float().mean()) for m in exact] == pytest.approx([0, 0.25, 0.5, 0.75])
     with pytest.raises(InputError, match="expected masks for 2 frames"):
         list(read_masks(tmp_path, [1, 9], (16, 24)))
+
+
+def save_as_xmem_does(path, numbers, palette=True):
+    """``Image.fromarray(mask)``, the palette of DAVIS where there is one, ``save``."""
+    image = Image.fromarray(numbers.astype(np.uint8))
+    if palette:
+        # colour k spreads the bits of k over the highest bits of red, green and blue
+        bits = [[(k >> (3 * b + c) & 1) << (7 - b) for b in range(3)] for k in range(256) for c in range(3)]
+        image.putpalette([sum(colour) for colour in bits])
+    image.save(path)
+
+
+@pytest.mark.parametrize("palette", [True, False])
+def test_object_numbers_of_xmem_are_masks(tmp_path, palette):
+    for t in range(3):
+        numbers = np.zeros((16, 24), np.uint8)
+        numbers[4:8, : 6 + 6 * t] = 1
+        numbers[12:, 20:] = 5
+        save_as_xmem_does(tmp_path / f"{t:05d}.png", numbers, palette)
+    if palette:
+        with Image.open(tmp_path / "00000.png") as image:
+            assert image.mode == "P"
+            assert image.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
+    found = torch.stack(list(read_masks(tmp_path, [0, 1, 2], (16, 24), "xmem")))
+    assert found[:, 4:8].float().mean((1, 2)).tolist() == pytest.approx([0.25, 0.5, 0.75])
+    assert found[:, 12:, 20:].all()
+    assert int(found.sum()) == 4 * (6 + 12 + 18) + 3 * 16
+    assert not torch.stack(list(read_masks(tmp_path, [0, 1, 2], (16, 24))))[:, 4:8].any()  # not by brightness
+    with pytest.raises(InputError, match="expected masks for 2 frames"):
+        list(read_masks(tmp_path, [1, 9], (16, 24), "xmem"))
+
+
+def test_object_numbers_need_png_files(tmp_path):
+    save_image(tmp_path / "0.jpg", np.zeros((16, 24, 3), np.float32))
+    for place in (tmp_path, tmp_path / "0.jpg", tmp_path / "nothing"):
+        with pytest.raises(InputError, match="PNG files with object numbers"):
+            list(read_masks(place, [0], (16, 24), "xmem"))

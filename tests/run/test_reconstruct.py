@@ -364,10 +364,18 @@ def test_bars_have_no_confidence_and_give_no_points(tmp_path):
     )
     confidence = np.asarray(result.confidence[:])
     assert confidence.shape == (8, 48, 64)
-    bars = np.concatenate(
-        [confidence[:, :11], confidence[:, -11:]], 1
-    )  # but for the row that is enlarged into both
-    assert (bars == 0).all()
+    source = np.repeat(np.repeat(video.numpy(), 2, 1), 2, 2)
+    assert (source[:, :12] == 0).all()
+    whole = geo4d.reconstruct(
+        source, model=TruthPredictor(world, length=8, stride=4), output_size="source", split_shots=False
+    )
+    for found in (
+        confidence[:, :11],
+        confidence[:, -11:],
+        whole.confidence[:][:, :12],
+        whole.confidence[:][:, -12:],
+    ):
+        assert (np.asarray(found) == 0).all()  # of the first, but for the row that is enlarged into both
     assert (confidence[:, 14:34] > 0.05).mean() > 0.9
     save(result, tmp_path / "points.ply", "ply")
     colours = load_ply(tmp_path / "points.ply").colours

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
@@ -14,6 +15,7 @@ from geo4d.results.reader import load_result
 from geo4d.results.workspace import Workspace
 from geo4d.results.writer import StoreWriter
 from geo4d.run.repose import repose
+from geo4d.tracks.follow import track_points
 from geo4d.types import FrameMaps
 
 SIZE, FOCAL, STEP, NUM = (96, 128), 110.0, 0.05, 7
@@ -89,6 +91,51 @@ def test_tracks_may_come_from_matches(result, tmp_path):
     after = load_result(tmp_path / "after")
     x = after.c2w[:, 0, 3]
     np.testing.assert_allclose(x - x[0], STEP * np.arange(NUM), atol=0.02)
+
+
+def test_tracks_of_spatracker_and_masks_of_xmem(result, tmp_path, capsys):
+    tracks = track_points(wall(t)[1] for t in range(NUM))
+    xy, visible = tracks.window(0, NUM)
+    (tmp_path / "tracks").mkdir()
+    query = np.zeros(xy.shape[1])
+    # tracked in pictures of twice the size
+    np.savez(
+        tmp_path / "tracks" / "00000.npz", tracks=2 * xy.numpy(), visible=visible.numpy(), query_time=query
+    )
+    (tmp_path / "masks").mkdir()
+    for t in range(NUM):
+        numbers = np.zeros(SIZE, np.uint8)
+        numbers[:20] = 1
+        Image.fromarray(numbers).save(tmp_path / "masks" / f"{t:05d}.png")
+    command = ["pose", str(result), "-o", str(tmp_path / "after"), "--tracks", "spatracker"]
+    command += ["--track-weights", str(tmp_path / "tracks"), "--mask", str(tmp_path / "masks")]
+    assert main([*command, "--mask-format", "xmem"]) == 3
+    assert "--track-size WIDTH HEIGHT" in capsys.readouterr().err
+    size = ["--track-size", str(2 * SIZE[1]), str(2 * SIZE[0])]
+    assert main([*command, "--mask-format", "xmem", *size]) == 0
+    x = load_result(tmp_path / "after").c2w[:, 0, 3]
+    np.testing.assert_allclose(x - x[0], STEP * np.arange(NUM), atol=0.01)
+
+
+def test_the_published_objective_and_its_refining_stage(result, tmp_path):
+    command = [
+        "pose",
+        str(result),
+        "-o",
+        str(tmp_path / "after"),
+        "--objective",
+        "published-refined",
+        "--depth-weight",
+        "0.5",
+        "--keep-going",
+    ]
+    assert main(command) == 0
+    after = load_result(tmp_path / "after")
+    told = after.diagnostics["pose"]
+    assert told["objective"] == "published-refined"
+    assert told["loss"][1] < 0.1 * told["loss"][0]
+    assert told["refined_loss"][1] < told["refined_loss"][0]
+    np.testing.assert_allclose(after.c2w[:, 0, 3], STEP * np.arange(NUM), atol=0.03)
 
 
 def test_mask_intrinsics_and_trajectory_of_the_user(result, tmp_path):

@@ -168,7 +168,8 @@ def test_two_processes_repeat_one_with_the_double_batch(tmp_path) -> None:
             ours.config = replace(ours.config, terminal_share=1.0)
             loop_test.train(ours, loop_test.batches(source), loop_test.LOOP, Path(sys.argv[1]), device="cpu")
             from accelerate.state import PartialState
-            print("processes", PartialState().num_processes)
+            sys.stdout.write(f"processes {{PartialState().num_processes}}\\n")  # at once: two processes share the pipe
+            sys.stdout.flush()
             """
         )
     )

@@ -18,8 +18,8 @@ def pan(columns, seed=0):
 
 def revisits(frames, length=8):
     looks = FrameLooks()
-    for _ in looks.watch(frames):
-        pass
+    for frame in frames:
+        looks.add(frame)
     return looks.revisits(0, len(frames), length, CONFIG)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from geo4d.video.visible import shows_something, visible_pixels
+from geo4d.video.visible import outside_bars, shows_something, visible_pixels
 
 
 def picture(height: int = 90, width: int = 160) -> torch.Tensor:
@@ -39,6 +39,8 @@ def test_letterbox_bars_are_not_visible_and_the_picture_between_them_is() -> Non
     assert not bool(visible[78:].any())
     assert bool(visible[12:78].all())
     assert shows_something(visible)
+    assert torch.equal(outside_bars(frame), visible)
+    assert bool(outside_bars(torch.full((90, 160, 3), 0.5)).all())  # flat, but bright
     pillars = frame.transpose(0, 1)
     assert torch.equal(visible_pixels(pillars), visible.T)
 

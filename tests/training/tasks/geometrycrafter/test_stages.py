@@ -124,10 +124,6 @@ def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_vide
         ["reconstruct", str(frames), "-o", str(tmp_path / "out"), "--model", "geometrycrafter", "--weights",
          str(run / "weights"), "--keep-going", "--device", "cpu"]
     )  # fmt: skip
-    # The weights load and run. After two steps the network may call every pixel invalid, which is said (code 8).
-    assert code in (0, 8)
-    if code == 0:
-        assert load_result(tmp_path / "out").depth.shape == (4, 64, 64)
-    else:
-        assert "no window gave usable geometry" in capsys.readouterr().err
+    assert code == 0
+    assert load_result(tmp_path / "out").depth.shape == (4, 64, 64)
     assert main([*command, "--resume"]) == 0  # nothing is left to do

@@ -1,0 +1,85 @@
+"""A reconstruction into the files of a format: what fits is checked, and all of it appears or nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from geo4d.export.common import is_file
+from geo4d.export.config import ExportConfig
+from geo4d.export.format import Format
+from geo4d.export.formats import FORMATS, find_format
+from geo4d.export.placement import placed
+from geo4d.export.points import MOST_SAMPLED
+from geo4d.formats.files import all_or_nothing
+from geo4d.types import Reconstruction
+
+
+def save(
+    reconstruction: Reconstruction,
+    path: str | Path,
+    format: str,
+    config: ExportConfig | None = None,
+    *,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write ``reconstruction`` as ``format``.
+
+    Args:
+        path: the file itself when it carries one of the format's suffixes, else a folder that gets documented names.
+        format: a name of ``format_names``.
+        config: what goes into it; None takes the defaults.
+        overwrite: replace what is there: files of the same names, and folders that an export wrote; files that others
+            put there stay.
+    Returns:
+        the files and folders written.
+    Raises:
+        ValueError: unknown format, a suffix of another one, frames out of range, the reconstruction lacks what the format
+            needs, an option that the format has no use for, or filters that leave no point of a point cloud.
+        GeometryError: a point cloud of frames that have no depth at all.
+        PluginError: the format's package cannot be used.
+        MissingExtraError: the format needs a package that is not installed.
+        OutputError: ``path`` exists already or cannot be written.
+    """
+    path, chosen = Path(path), find_format(format)
+    config = _fitting(config or ExportConfig(), path, format, chosen)
+    shown, config = placed(reconstruction, config)
+    joins = chosen.file_name is not None
+    needed = most_bytes(reconstruction, chosen, config)
+    with all_or_nothing(path, needed, into_folder=joins, overwrite=overwrite) as place:
+        target = place
+        if chosen.file_name is not None and not is_file(path, *chosen.suffixes):
+            target = place / chosen.file_name
+            target.parent.mkdir()
+        written = chosen.write(shown, target, config)
+    return [path.parent / file.relative_to(place.parent) for file in written]
+
+
+def _fitting(config: ExportConfig, path: Path, name: str, format: Format) -> ExportConfig:
+    """The config with the axes that the format takes, after options and suffix were compared with the format.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    suffix = path.suffix.lower()
+    owners = [other for other, one in FORMATS.items() if suffix in one.suffixes]
+    if owners and suffix not in format.suffixes:
+        wanted = f"a file {' or '.join(format.suffixes)} or a folder" if format.suffixes else "a folder"
+        raise ValueError(
+            f"expected {wanted} for the format {name}, got {path} (suffix of {', '.join(owners)})"
+        )
+    if config.up is not None and config.up not in format.ups:
+        raise ValueError(
+            f"expected up out of {', '.join(format.ups)} for the format {name}, got {config.up!r}; its axes are fixed"
+        )
+    if config.per_frame and (name != "glb" or not is_file(path, ".glb")):
+        raise ValueError(
+            f"expected a file x.glb with per_frame, got {name} at {path}; a folder has a file per frame"
+        )
+    return replace(config, up=config.up or format.ups[0])
+
+
+def most_bytes(reconstruction: Reconstruction, format: Format, config: ExportConfig) -> int:
+    """What an export of all frames takes on disk at most, roughly: for the message when there is no room."""
+    height, width = reconstruction.size
+    per_frame = int(height * width * format.bytes_per_pixel) + 8192
+    points = min(MOST_SAMPLED, reconstruction.num_frames * min(config.points_per_frame, height * width))
+    return reconstruction.num_frames * per_frame + int(format.bytes_per_point * points)
