@@ -128,7 +128,16 @@ def main() -> None:
     }
     print(json.dumps(result, indent=1))
     if options.output:
-        options.output.write_text(json.dumps({"means": result, "windows": groups}, indent=1) + "\n")
+        options.output.write_text(json.dumps(_plain({"means": result, "windows": groups}), indent=1) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """The same with null where a number is not one: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 if __name__ == "__main__":
