@@ -1,8 +1,9 @@
 """The command ``geo4d``: finds the command's module, parses its options, turns errors into one line and an exit code.
 
 Exit codes: 0 done; 1 another expected failure; 2 wrong usage; 3 input; 4 output; 5 weights; 6 a missing optional package
-or a broken plug-in; 7 memory; 8 no usable geometry; 9 a doubtful result; 10 a training loss that is not finite; 11 clips of a batch failed;
-70 a bug; 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM. They belong to the classes of ``geo4d.errors``.
+or a broken plug-in; 7 memory; 8 no usable geometry; 9 a doubtful result; 10 a training loss that is not finite; 11 clips
+of a batch failed; 70 a bug; 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM. They belong to the classes of
+``geo4d.errors``.
 """
 
 import logging

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 NAME_HASH = 12
-"""Hexadecimal digits behind a name: two of a million clips get the same ones with a probability of 0.002, and that is said."""
+"""Hexadecimal digits behind a name: two of a million clips share them with a probability of 0.002, which is an error."""
 
 _READABLE = 60
 
@@ -49,7 +49,7 @@ def make_name(location: str, member: str = "") -> str:
         location: absolute path or URL.
         member: name inside a tar, with its number where a tar holds the name twice.
     """
-    parts = [part for part in re.split(r"[/\\]+", member or location) if part]
+    parts = [part for part in re.split(r"[/\\]+", member or location) if part] or ["clip"]
     if member:
         parts = [re.split(r"[/\\]+", location)[-1].rsplit(".", 1)[0], *parts]
     stem, dot, suffix = parts[-1].rpartition(".")

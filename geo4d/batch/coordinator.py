@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from geo4d.batch.clips import Clip
-from geo4d.batch.ledger import CLIPS, ENDED, Ledger, identity_hash, read_identity
 from geo4d.batch.leases import Lease, Leases
+from geo4d.batch.ledger import CLIPS, ENDED, Ledger, identity_hash, read_identity
 from geo4d.batch.local import Event, LocalEngine
 from geo4d.batch.one import Task
 from geo4d.batch.settings import BatchSettings

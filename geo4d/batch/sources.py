@@ -1,4 +1,4 @@
-"""Folders, patterns, lists, tars and prefixes of stores as clips. What cannot be a clip is named, not left out silently."""
+"""Folders, patterns, lists, tars and prefixes of stores as clips. What cannot be a clip is named."""
 
 import glob
 import os
