@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from geo4d.batch.clips import Clip
+from geo4d.batch.engine import Engine, Event
 from geo4d.batch.leases import Lease, Leases
 from geo4d.batch.ledger import CLIPS, ENDED, Ledger, identity_hash, read_identity
-from geo4d.batch.local import Event, LocalEngine
 from geo4d.batch.one import Task
 from geo4d.batch.settings import BatchSettings
 from geo4d.batch.stores import fetch, needs_fetching
@@ -32,14 +32,14 @@ class Held:
     Attributes:
         tries: how earlier tries ended.
         fetching: becomes the path of the source.
-        running: a worker has it.
+        task: what a worker has of it.
     """
 
     clip: Clip
     lease: Lease
     tries: list[dict[str, Any]]
     fetching: Future[Path]
-    running: bool = False
+    task: Task | None = None
 
 
 class Coordinator:
@@ -61,7 +61,7 @@ class Coordinator:
         mark: str,
         clips: Sequence[Clip],
         options: BatchSettings,
-        engine: LocalEngine,
+        engine: Engine,
         ledger: Ledger,
         leases: Leases,
         work: Path,
@@ -196,7 +196,7 @@ class Coordinator:
     def _give_out(self) -> None:
         idle = self.engine.idle()
         for held in list(self.held.values()):
-            if held.running or not held.fetching.done():
+            if held.task is not None or not held.fetching.done():
                 continue
             error = held.fetching.exception()
             if isinstance(error, DiskFull):
@@ -207,14 +207,13 @@ class Coordinator:
                 self._ended(held, {"state": state, "exit_code": code, "reason": reason})
             elif idle:
                 output = str(self.output / CLIPS / held.clip.name)
-                task = Task(held.clip.name, str(held.fetching.result()), output, self.keep_going)
-                held.running = True
-                self.engine.submit(idle.pop(0), task)
+                held.task = Task(held.clip.name, str(held.fetching.result()), output, self.keep_going)
+                self.engine.submit(idle.pop(0), held.task)
 
     def _handle(self, event: Event) -> None:
         held = self.held.get(event.task.name) if event.task is not None else None
-        if held is None or held.lease.lost:
-            return
+        if held is None or held.lease.lost or held.task is not event.task:
+            return  # of a worker that was ended because its clip was lost
         if event.kind == "died":
             self._tried(held, {"exit_code": event.exit_code, "reason": event.reason})
         elif event.note is not None:
@@ -250,7 +249,7 @@ class Coordinator:
             return
         self._record(held, {**note, "state": "pending"})
         self.tally.again(held.clip, note["reason"], count, most)
-        if held.running or held.fetching.done():
+        if held.task is not None or held.fetching.done():
             self._give_back(held)
             self.waiting.append(held.clip)
 

@@ -4,11 +4,11 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from typing import Any
 
+from geo4d.batch.engine import Event
 from geo4d.batch.one import Task
 from geo4d.batch.worker import work
 from geo4d.errors import BatchError, ResourceError
@@ -19,27 +19,6 @@ STARTS = 2
 """How often in a row a worker may die before its model is loaded."""
 
 _GRACE_S = 20.0
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a worker.
-
-    Attributes:
-        kind: ``ready``, ``ended`` (a task) or ``died``.
-        worker: its number.
-        task: what it had.
-        note: of ``ended``: as ``run_clip`` returns it. Of ``ready``: the identity.
-        exit_code: of ``died``.
-        reason: of ``died``: how, and in what stage.
-    """
-
-    kind: str
-    worker: int
-    task: Task | None = None
-    note: Mapping[str, Any] | None = None
-    exit_code: int = 0
-    reason: str = ""
 
 
 class Worker:
@@ -110,16 +89,13 @@ class LocalEngine:
         self._workers.clear()
 
     def start(self, number: int) -> None:
-        """Start a worker."""
         gpu = self._gpus[number % len(self._gpus)] if self._gpus else None
         self._workers[number] = Worker(number, self._settings, self.threads, gpu)
 
     def idle(self) -> list[int]:
-        """Workers that have a model and no task."""
         return [w.number for w in self._workers.values() if w.ready and w.task is None]
 
     def submit(self, number: int, task: Task) -> None:
-        """Give an idle worker a task."""
         worker = self._workers[number]
         assert worker.ready
         assert worker.task is None
@@ -130,18 +106,11 @@ class LocalEngine:
             return  # it has just died, which is the next event
 
     def kill(self, name: str) -> None:
-        """End the worker that has a clip of this name; ``died`` follows."""
         for worker in self._workers.values():
             if worker.task is not None and worker.task.name == name:
                 worker.process.kill()
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """What has happened; empty after ``timeout_s`` without anything. A worker that died is started anew.
-
-        Raises:
-            BatchError: the model cannot be loaded.
-            ResourceError: workers die while they start.
-        """
         watched: dict[Any, Worker] = {}
         for worker in self._workers.values():
             watched[worker.pipe] = watched[worker.process.sentinel] = worker

@@ -16,6 +16,9 @@ from geo4d.video.sniff import VIDEO_SUFFIXES
 
 NO_VIDEO = "its name is not that of a video; name the file itself to take it all the same"
 
+PACKED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
+NO_PLAIN_TAR = "a packed tar, whose members cannot be read one by one; unpack it to a plain .tar"
+
 
 @dataclass
 class Found:
@@ -129,10 +132,8 @@ def _expand(source: str, found: Found, *, listed: bool) -> None:
 def _add_file(path: Path, found: Found) -> None:
     if path.suffix.lower() == ".tar":
         _add_members(str(path), _stamp(path), found)
-    elif path.name.lower().endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")):
-        found.leave(
-            str(path), "a packed tar, whose members cannot be read one by one; unpack it to a plain .tar"
-        )
+    elif path.name.lower().endswith(PACKED):
+        found.leave(str(path), NO_PLAIN_TAR)
     else:
         found.add(Clip(make_name(str(path)), "path", str(path), stamp=_stamp(path)))
 
@@ -201,7 +202,7 @@ def _walk(folder: Path, found: Found, above: frozenset[str] = frozenset()) -> No
         if entry in videos:
             _take_found(entry, found)
         elif entry not in pictures:
-            found.leave(entry.path, NO_VIDEO)
+            found.leave(entry.path, NO_PLAIN_TAR if entry.name.lower().endswith(PACKED) else NO_VIDEO)
     if pictures and not videos:
         found.add(Clip(make_name(str(folder)), "path", str(folder), stamp=_folder_stamp(pictures)))
     elif pictures:

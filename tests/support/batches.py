@@ -1,11 +1,11 @@
 """A batch as its own process, with the model ``stub``: the truth of a small world, slow or deadly on demand.
 
-Run as a script: ``python tests/support/batches.py batch SOURCES -o OUT --model stub``. Worker processes import it again, and
-so have the model, too.
+Run as a script: ``python tests/support/batches.py batch SOURCES -o OUT --model stub``. Worker processes import it again,
+and so have the model, too.
 
-Options of the model: ``sleep`` (seconds per window), ``trace`` (a folder, where each window leaves a line in the file of its
-process), ``poison`` (clips of so many frames kill their process), ``signal`` (by which signal), ``full`` (a file; while it is
-there, windows find no room on the disk).
+Options of the model: ``sleep`` (seconds per window), ``trace`` (a folder, where each window leaves a line in the file of
+its process), ``poison`` (clips of so many frames kill their process), ``signal`` (by which signal), ``full`` (a file;
+while it is there, windows find no room on the disk).
 """
 
 import errno
