@@ -1,0 +1,13 @@
+"""Options of a batch."""
+
+import pytest
+
+from geo4d.batch.settings import BatchSettings
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"workers": 0}, {"clip_tries": 0}, {"lease_s": 0.5}, {"keep_sources": True, "work": "/scratch"}]
+)
+def test_nonsense_is_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        BatchSettings(**wrong)
