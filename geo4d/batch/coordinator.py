@@ -21,8 +21,8 @@ from geo4d.batch.tally import Tally
 from geo4d.errors import DiskFull, Geo4DError, OutputError, explain
 from geo4d.results.manifest import MANIFEST
 
-POLL_S = 0.5
-"""Seconds between looks at clips that others hold, and at what was fetched."""
+POLL_S, IDLE_S = 0.5, 5.0
+"""Seconds between looks at clips that others hold and at what was fetched; and where there is none, at lost leases."""
 
 
 @dataclass
@@ -108,15 +108,13 @@ class Coordinator:
                     self.stopped is not None or not (self.waiting or self._look_elsewhere())
                 ):
                     break
-                for event in self.engine.wait(
-                    POLL_S if self.waiting or self.elsewhere or self._fetching() else 60
-                ):
+                for event in self.engine.wait(POLL_S if self._must_look() else IDLE_S):
                     self._handle(event)
                 self._drop_lost()
-                self.summary.update(self.ledger.scan().items())
+                self.summary.update(self.ledger.scan)
         finally:
             self._fetchers.shutdown(cancel_futures=True)
-            self.summary.update(self.ledger.scan().items(), now=True)
+            self.summary.update(self.ledger.scan, now=True)
         if self.stopped is not None:
             raise self.stopped
 
@@ -132,8 +130,11 @@ class Coordinator:
     def _is_of(self, clip: Clip, record: Mapping[str, Any]) -> bool:
         return record.get("identity") == self.mark and record.get("stamp") == list(clip.stamp)
 
-    def _fetching(self) -> bool:
-        return any(not held.fetching.done() for held in self.held.values())
+    def _must_look(self) -> bool:
+        """Whether something may change that no worker tells."""
+        return bool(self.waiting or self.elsewhere) or any(
+            not held.fetching.done() for held in self.held.values()
+        )
 
     def _look_elsewhere(self) -> bool:
         """Whether clips that others hold are waited for; now and then they come back among those to take."""

@@ -155,14 +155,15 @@ def _add_members(location: str, stamp: tuple[str | int, ...], found: Found) -> N
             continue
         seen[member.name] += 1
         name = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
-        place = {"member": name, "offset": member.offset, "size": member.size}
         found.add(
             Clip(
                 make_name(location, name),
                 "tar",
                 location,
+                member=name,
+                offset=member.offset,
+                size=member.size,
                 stamp=(*stamp, member.offset, member.size),
-                **place,
             )
         )
 

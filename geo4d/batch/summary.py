@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +114,12 @@ class Summary:
         self.table = table
         self._next = 0.0
 
-    def update(self, records: Iterable[tuple[str, Mapping[str, Any]]], *, now: bool = False) -> None:
-        """Write the table if it is time to, or ``now``."""
+    def update(self, records: Callable[[], Mapping[str, Mapping[str, Any]]], *, now: bool = False) -> None:
+        """Write the table if it is time to, or ``now``; the records are asked for only then."""
         started = time.monotonic()
         if not now and started < self._next:
             return
-        rows = make_rows(dict(records))
+        rows = make_rows(records())
         if self.table == "all":
             save_parquet(self.output / f"{SUMMARY}.parquet", rows)
         save_markdown(self.output / f"{SUMMARY}.md", rows, MOST_IN_MARKDOWN if self.table == "all" else None)

@@ -28,6 +28,7 @@ def await_true(condition: Callable[[], object], what: str, seconds: float = 240)
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_window_and_a_poisoned_clip_is_named(tmp_path) -> None:
     trace, out = tmp_path / "trace", tmp_path / "out"
     trace.mkdir()
@@ -64,6 +65,7 @@ def test_a_killed_worker_costs_its_window_and_a_poisoned_clip_is_named(tmp_path)
     assert arrays(tmp_path / "single") == arrays(out / CLIPS / name)
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_ends_the_batch_with_its_own_code(tmp_path) -> None:
     batches.write_clip(tmp_path / "in/a.mp4", 4)
     code, _, error = batches.run(

@@ -29,6 +29,7 @@ def is_alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_two_batches_on_one_output_one_of_them_killed_and_then_another_version(tmp_path) -> None:
     out, trace = tmp_path / "out", tmp_path / "trace"
     trace.mkdir()
@@ -66,6 +67,7 @@ def test_two_batches_on_one_output_one_of_them_killed_and_then_another_version(t
     assert sum(Counter((line[0], line[2]) for _, line in windows(trace)).values()) == sum(begun.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_gives_clips_back_with_their_windows(tmp_path, number: signal.Signals) -> None:
     out, trace = tmp_path / "out", tmp_path / "trace"

@@ -61,13 +61,13 @@ def test_the_table_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch)
     clock = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     table = Summary(tmp_path, "md")
-    table.update({"a": DONE}.items())
-    table.update(RECORDS.items())
+    table.update(lambda: {"a": DONE})
+    table.update(lambda: RECORDS)
     assert "# 1 clips" in (tmp_path / "summary.md").read_text()
     clock[0] += 10
-    table.update(RECORDS.items())
+    table.update(lambda: RECORDS)
     assert "# 2 clips" in (tmp_path / "summary.md").read_text()
-    table.update({}.items(), now=True)
+    table.update(dict, now=True)
     assert "# 0 clips" in (tmp_path / "summary.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.md"]
 

@@ -1,5 +1,7 @@
 """``geo4d batch`` on the command line; whole batches are in ``tests/batch``."""
 
+from pathlib import Path
+
 import pytest
 
 from geo4d.apps.cli import USAGE_ERROR, main
@@ -18,8 +20,8 @@ def test_help_shows_examples_and_the_options_of_a_single_run(capsys) -> None:
 
 def test_both_commands_make_the_same_run_of_the_same_options() -> None:
     same = {"model": "moge", "model_option": ("correction=0",)}
-    batch = BatchOptions(sources=("a",), output="o", **same)
-    assert batch.keywords() == ReconstructOptions(video="a", output="o", **same).keywords()
+    batch = BatchOptions(sources=("a",), output=Path("o"), **same)
+    assert batch.keywords() == ReconstructOptions(video=Path("a"), output=Path("o"), **same).keywords()
 
 
 @pytest.mark.parametrize(
