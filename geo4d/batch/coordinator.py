@@ -1,10 +1,9 @@
 """One coordinator of a batch: takes clips that nobody has, gives them to workers, and notes what became of them."""
 
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ from typing import Any
 from geo4d.batch.clips import Clip
 from geo4d.batch.engine import Engine, Event
 from geo4d.batch.leases import Lease, Leases
-from geo4d.batch.ledger import CLIPS, ENDED, Ledger, identity_hash, read_identity
+from geo4d.batch.ledger import CLIPS
 from geo4d.batch.one import Task
+from geo4d.batch.records import Records
 from geo4d.batch.settings import BatchSettings
-from geo4d.batch.stores import fetch, needs_fetching
+from geo4d.batch.stores import Fetcher, needs_fetching
 from geo4d.batch.summary import Summary
 from geo4d.batch.tally import Tally
-from geo4d.errors import DiskFull, Geo4DError, OutputError, explain
-from geo4d.results.manifest import MANIFEST
+from geo4d.errors import DiskFull, Geo4DError, explain
 
 POLL_S, IDLE_S = 0.5, 5.0
 """Seconds between looks at clips that others hold and at what was fetched; and where there is none, at lost leases."""
@@ -46,46 +45,39 @@ class Coordinator:
     """Takes, gives out and records clips.
 
     Args:
-        output: of the batch.
-        mark: hash of what decides the results.
+        records: of the batch.
         clips: that this coordinator may take.
         engine: with one worker that is ready.
-        work: folder for what is fetched.
         say: gets lines for people.
         keep_going: a doubtful result is no failure.
     """
 
     def __init__(
         self,
-        output: Path,
-        mark: str,
+        records: Records,
+        leases: Leases,
+        engine: Engine,
+        fetcher: Fetcher,
         clips: Sequence[Clip],
         options: BatchSettings,
-        engine: Engine,
-        ledger: Ledger,
-        leases: Leases,
-        work: Path,
         say: Callable[[str], None],
         *,
         keep_going: bool = False,
     ) -> None:
-        self.keep_going = keep_going
-        self.output, self.mark, self.options = output, mark, options
-        self.engine, self.ledger, self.leases, self.work = engine, ledger, leases, work
-        self.summary = Summary(output, options.table)
-        self.started = leases.presence.now()
+        self.records, self.leases, self.engine, self.fetcher = records, leases, engine, fetcher
+        self.options, self.keep_going = options, keep_going
+        self.output = records.output
+        self.summary = Summary(self.output, options.table)
         self.tally = Tally(len(clips), say)
         self.held: dict[str, Held] = {}
         self.elsewhere: dict[str, Clip] = {}
         self.waiting: deque[Clip] = deque()
         self.stopped: Geo4DError | None = None
         self._next_look = 0.0
-        self._fetchers = ThreadPoolExecutor(max(2, options.workers), "fetch")
         self._most_held = options.workers * (2 if any(map(needs_fetching, clips)) else 1)
-        ledger.scan()
         for clip in clips:
-            record = ledger.records.get(clip.name)
-            if record is not None and self.is_settled(clip, record):
+            record = self.records.settled(clip)
+            if record is not None:
                 self.tally.skip(record)
             else:
                 self.waiting.append(clip)
@@ -111,30 +103,16 @@ class Coordinator:
                 for event in self.engine.wait(POLL_S if self._must_look() else IDLE_S):
                     self._handle(event)
                 self._drop_lost()
-                self.summary.update(self.ledger.scan)
+                self.summary.update(self.records.ledger.scan)
         finally:
-            self._fetchers.shutdown(cancel_futures=True)
-            self.summary.update(self.ledger.scan, now=True)
+            self.fetcher.close()
+            self.summary.update(self.records.ledger.scan, now=True)
         if self.stopped is not None:
             raise self.stopped
 
-    def is_settled(self, clip: Clip, record: Mapping[str, Any]) -> bool:
-        """Whether a clip has ended as it is now: the same source, made in the same way, and its result is there."""
-        if record["state"] not in ENDED or not self._is_of(clip, record):
-            return False
-        mine = record["ended"] >= self.started
-        if record["state"] != "done":
-            return mine or not self.options.retry_failed
-        return (mine or not self.options.verify) and (self.output / CLIPS / clip.name / MANIFEST).is_file()
-
-    def _is_of(self, clip: Clip, record: Mapping[str, Any]) -> bool:
-        return record.get("identity") == self.mark and record.get("stamp") == list(clip.stamp)
-
     def _must_look(self) -> bool:
         """Whether something may change that no worker tells."""
-        return bool(self.waiting or self.elsewhere) or any(
-            not held.fetching.done() for held in self.held.values()
-        )
+        return bool(self.elsewhere) or any(not held.fetching.done() for held in self.held.values())
 
     def _look_elsewhere(self) -> bool:
         """Whether clips that others hold are waited for; now and then they come back among those to take."""
@@ -153,35 +131,25 @@ class Coordinator:
             self.elsewhere.clear()
         while self.waiting and len(self.held) < self._most_held:
             clip = self.waiting.popleft()
-            record = self.ledger.read(clip.name)
-            if record is not None and self.is_settled(clip, record):
+            record = self.records.settled(clip)
+            if record is not None:
                 self.tally.elsewhere(clip, record)
                 continue
             lease = self.leases.take(clip.name)
             if lease is None:
                 self.elsewhere[clip.name] = clip
                 continue
-            self._require_same_batch(lease)
+            self.records.require_same_batch()
             self._begin(clip, lease)
-
-    def _require_same_batch(self, lease: Lease) -> None:
-        if identity_hash(read_identity(self.output)) != self.mark:
-            self.leases.release(lease)
-            raise OutputError(
-                f"the batch in {self.output} was meanwhile let go on with other settings (--overwrite); this one ends"
-            )
 
     def _begin(self, clip: Clip, lease: Lease) -> None:
         """A clip whose lease was just taken: settled meanwhile, given up, or to be fetched."""
-        record = self.ledger.read(clip.name)
-        tries: list[dict[str, Any]] = []
-        if record is not None and self._is_of(clip, record):
-            if self.is_settled(clip, record):
-                self.leases.release(lease)
-                self.tally.elsewhere(clip, record)
-                return
-            tries = list(record["tries"]) if record["state"] == "pending" else []
-        held = Held(clip, lease, tries, Future())
+        record = self.records.settled(clip)
+        if record is not None:
+            self.leases.release(lease)
+            self.tally.elsewhere(clip, record)
+            return
+        held = Held(clip, lease, self.records.tries(clip), Future())
         self.held[clip.name] = held
         if lease.abandoned_by is not None:
             who = f"{lease.abandoned_by.get('coordinator', '?')} on {lease.abandoned_by.get('host', '?')}"
@@ -189,10 +157,7 @@ class Coordinator:
             self._tried(held, note)
             if clip.name not in self.held:
                 return
-        if needs_fetching(clip):
-            held.fetching = self._fetchers.submit(fetch, clip, self.work / clip.name)
-        else:
-            held.fetching.set_result(Path(clip.location))
+        held.fetching = self.fetcher.begin(clip)
 
     def _give_out(self) -> None:
         idle = self.engine.idle()
@@ -231,7 +196,9 @@ class Coordinator:
         elif state == "tried":
             self._tried(held, note)
         else:
-            self._record(held, {**note, "state": "failed" if state == "failed" else "done"})
+            self.records.write(
+                held.clip, held.tries, {**note, "state": "failed" if state == "failed" else "done"}
+            )
             self._give_back(held)
             if state == "unchanged":
                 self.tally.skip(note)
@@ -244,36 +211,20 @@ class Coordinator:
         count, most = len(held.tries), self.options.clip_tries
         if count >= most:
             reason = f"given up after {count} tries: {note['reason']}"
-            self._record(held, {**note, "state": "quarantined", "reason": reason})
+            self.records.write(held.clip, held.tries, {**note, "state": "quarantined", "reason": reason})
             self._give_back(held)
             self.tally.end(held.clip, {**note, "reason": reason})
             return
-        self._record(held, {**note, "state": "pending"})
+        self.records.write(held.clip, held.tries, {**note, "state": "pending"})
         self.tally.again(held.clip, note["reason"], count, most)
         if held.task is not None or held.fetching.done():
             self._give_back(held)
             self.waiting.append(held.clip)
 
-    def _record(self, held: Held, note: Mapping[str, Any]) -> None:
-        clip = held.clip
-        about = {
-            "source": clip.source,
-            "stamp": clip.stamp,
-            "identity": self.mark,
-            "tries": held.tries,
-            "ended": self.leases.presence.now(),
-            "coordinator": self.leases.presence.about,
-        }
-        self.ledger.write(clip.name, {**note, **about})
-
     def _give_back(self, held: Held) -> None:
         self.held.pop(held.clip.name, None)
-        self._remove_fetched(held)
+        self.fetcher.remove(held.clip)
         self.leases.release(held.lease)
-
-    def _remove_fetched(self, held: Held) -> None:
-        if needs_fetching(held.clip) and not self.options.keep_sources:
-            shutil.rmtree(self.work / held.clip.name, ignore_errors=True)
 
     def _stop(self, held: Held, error: Geo4DError) -> None:
         """No room on a disk: no fault of the clip. Nothing new is begun here; other machines may go on."""

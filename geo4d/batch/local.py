@@ -89,13 +89,16 @@ class LocalEngine:
         self._workers.clear()
 
     def start(self, number: int) -> None:
+        """As in ``Engine``."""
         gpu = self._gpus[number % len(self._gpus)] if self._gpus else None
         self._workers[number] = Worker(number, self._settings, self.threads, gpu)
 
     def idle(self) -> list[int]:
+        """As in ``Engine``."""
         return [w.number for w in self._workers.values() if w.ready and w.task is None]
 
     def submit(self, number: int, task: Task) -> None:
+        """As in ``Engine``."""
         worker = self._workers[number]
         assert worker.ready
         assert worker.task is None
@@ -106,11 +109,13 @@ class LocalEngine:
             return  # it has just died, which is the next event
 
     def kill(self, name: str) -> None:
+        """As in ``Engine``."""
         for worker in self._workers.values():
             if worker.task is not None and worker.task.name == name:
                 worker.process.kill()
 
     def wait(self, timeout_s: float) -> list[Event]:
+        """As in ``Engine``."""
         watched: dict[Any, Worker] = {}
         for worker in self._workers.values():
             watched[worker.pipe] = watched[worker.process.sentinel] = worker

@@ -26,8 +26,10 @@ from geo4d.batch.ledger import (
     claim,
 )
 from geo4d.batch.local import LocalEngine
+from geo4d.batch.records import Records
 from geo4d.batch.settings import BatchSettings
 from geo4d.batch.sources import Found, find_clips
+from geo4d.batch.stores import Fetcher
 from geo4d.batch.summary import require_table
 from geo4d.batch.tally import Tally
 from geo4d.errors import InputError
@@ -90,12 +92,13 @@ def run_batch(
         ):
             work = _work_folder(output, options, presence.id)
             try:
-                ledger = Ledger(folder / LEDGER)
                 if presence.others():  # not all at the same clips
                     start = int(presence.id, 16) % len(clips)
                     clips = clips[start:] + clips[:start]
+                records = Records(output, mark, options, Ledger(folder / LEDGER), presence)
+                fetcher = Fetcher(work, options.workers, keep=options.keep_sources)
                 coordinator = Coordinator(
-                    output, mark, clips, options, engine, ledger, leases, work, say, keep_going=keep_going
+                    records, leases, engine, fetcher, clips, options, say, keep_going=keep_going
                 )
                 coordinator.run()
             finally:

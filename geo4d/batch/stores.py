@@ -3,9 +3,11 @@
 import logging
 import os
 import re
+import shutil
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +29,7 @@ _BLOCK = 2**20
 
 
 def is_remote(source: str) -> bool:
+    """Whether a source is a URL."""
     return "://" in source
 
 
@@ -112,6 +115,37 @@ def _open_store(url: str) -> tuple[Any, str]:
 def needs_fetching(clip: Clip) -> bool:
     """Whether the bytes of a clip must be brought to a disk before it can be opened."""
     return clip.kind != "path"
+
+
+class Fetcher:
+    """Brings clips to a disk in threads of its own, while workers are busy with others.
+
+    Args:
+        work: folder with one for each clip.
+        threads: clips at a time.
+        keep: leave what was fetched when a clip has ended.
+    """
+
+    def __init__(self, work: Path, threads: int, *, keep: bool = False) -> None:
+        self.work, self.keep = work, keep
+        self._pool = ThreadPoolExecutor(max(2, threads), "fetch")
+
+    def begin(self, clip: Clip) -> Future[Path]:
+        """What becomes the path of a clip's source; at once where it lies on a disk already."""
+        if needs_fetching(clip):
+            return self._pool.submit(fetch, clip, self.work / clip.name)
+        there: Future[Path] = Future()
+        there.set_result(Path(clip.location))
+        return there
+
+    def remove(self, clip: Clip) -> None:
+        """Remove what was fetched of a clip."""
+        if needs_fetching(clip) and not self.keep:
+            shutil.rmtree(self.work / clip.name, ignore_errors=True)
+
+    def close(self) -> None:
+        """Wait for what is being fetched, and begin nothing more."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 def fetch(clip: Clip, folder: Path, *, reads: int = READS, wait_s: float = 1.0) -> Path:

@@ -27,10 +27,12 @@ class Tally:
 
     @property
     def ended(self) -> int:
+        """Clips that have ended, here or elsewhere, now or before."""
         return sum(self.codes.values())
 
     @property
     def failed(self) -> int:
+        """Those with another exit code than 0."""
         return self.ended - self.codes[0]
 
     def begin(self) -> None:

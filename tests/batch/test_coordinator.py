@@ -13,7 +13,9 @@ from geo4d.batch.coordinator import Coordinator
 from geo4d.batch.engine import Event
 from geo4d.batch.leases import Leases, Presence
 from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger, claim
+from geo4d.batch.records import Records
 from geo4d.batch.settings import BatchSettings
+from geo4d.batch.stores import Fetcher
 from geo4d.errors import DiskFull, OutputError
 
 DONE = {"state": "done", "exit_code": 0, "reason": "", "frames": 4, "verdict": "usable", "seconds": 0.1}
@@ -94,10 +96,11 @@ class Room:
             Leases(folder / "leases", presence, stale_s) as leases,
         ):
             settings = BatchSettings(table="md", lease_s=stale_s, **options)
+            records = Records(self.output, mark, settings, Ledger(folder / LEDGER), presence)
+            fetcher = Fetcher(self.output / "work", 1, keep=settings.keep_sources)
             self.coordinator = Coordinator(
-                self.output, mark, clips, settings, engine, Ledger(folder / LEDGER), leases,
-                self.output / "work", self.lines.append,
-            )  # fmt: skip
+                records, leases, engine, fetcher, clips, settings, self.lines.append
+            )
             self.coordinator.run()
         return self.coordinator, engine
 
