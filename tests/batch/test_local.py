@@ -1,7 +1,9 @@
 """Worker processes: real ones, and real signals."""
 
+import hashlib
 import os
 import signal
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -34,7 +36,9 @@ def test_a_killed_worker_costs_its_window_and_a_poisoned_clip_is_named(tmp_path)
     trace.mkdir()
     long = batches.write_clip(tmp_path / "in/long.mp4", 14)
     batches.write_clip(tmp_path / "in/poison.mp4", 5)
-    batches.write_clip(tmp_path / "in/short.mp4", 4)
+    short = batches.write_clip(tmp_path / "short.mp4", 4)
+    with tarfile.open(tmp_path / "in/shard.tar", "w") as archive:
+        archive.add(short, "000.mp4")
     process = batches.start(
         "batch", tmp_path / "in", "-o", out, *batches.SMALL, "--tries", 0, "--workers", 2,
         trace=trace, sleep=0.7, poison=5, signal="SIGSEGV",
@@ -52,6 +56,10 @@ def test_a_killed_worker_costs_its_window_and_a_poisoned_clip_is_named(tmp_path)
     assert records[str(long)]["state"] == "done"
     assert "SIGKILL" in records[str(long)]["tries"][0]["reason"]
     assert "predict (1 of 3)" in records[str(long)]["tries"][0]["reason"]
+    packed = records[f"{tmp_path / 'in/shard.tar'}|000.mp4"]
+    assert packed["state"] == "done"
+    assert packed["source_sha256"] == hashlib.sha256(short.read_bytes()).hexdigest()
+    assert not any((out / BATCH / "work").rglob("*.mp4"))
     poison = records[str(tmp_path / "in/poison.mp4")]
     assert poison["state"] == "quarantined"
     assert poison["exit_code"] == 128 + signal.SIGSEGV

@@ -1,5 +1,6 @@
 """Whole batches: two on one output, kills of coordinators, signals, and what is refused before any work."""
 
+import hashlib
 import json
 import os
 import signal
@@ -84,6 +85,33 @@ def test_a_signal_gives_clips_back_with_their_windows(tmp_path, number: signal.S
     assert "# 0 clips" in (out / "summary.md").read_text()
     folder = next((out / CLIPS).iterdir())
     assert len(list((folder / "windows").glob("window_0*"))) == 1
+
+
+@pytest.mark.slow
+def test_videos_of_a_bucket_are_downloaded_reconstructed_and_removed(tmp_path) -> None:
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    video = batches.write_clip(tmp_path / "a.mp4", 2)
+    store.pipe("/batch/videos/a.mp4", video.read_bytes())
+    store.pipe("/batch/videos/broken.mp4", b"no video")
+    said: list[str] = []
+    try:
+        tally = run_batch(
+            ["memory://batch/videos"],
+            tmp_path / "out",
+            options=BatchSettings(table="md", work=tmp_path / "local"),
+            say=said.append,
+            max_size=64,
+            motion=False,
+        )
+    finally:
+        store.rm("/batch", recursive=True)
+    assert tally.codes == {0: 1, 3: 1}
+    records = {r["source"]: r for r in Ledger(tmp_path / "out" / BATCH / LEDGER).scan().values()}
+    done = records["memory://batch/videos/a.mp4"]
+    assert done["source_sha256"] == hashlib.sha256(video.read_bytes()).hexdigest()
+    assert records["memory://batch/videos/broken.mp4"]["state"] == "failed"
+    assert not any((tmp_path / "local").iterdir())
+    assert any("1 ended with exit code 3" in line for line in said)
 
 
 @pytest.mark.parametrize(
