@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from geo4d.batch.clips import Clip, make_name
+from geo4d.batch.ledger import BATCH, IDENTITY
 from geo4d.batch.stores import find_objects, is_remote, iter_members, store_info
 from geo4d.datasets.recordings import find_recording
 from geo4d.errors import InputError
+from geo4d.results.manifest import MANIFEST, is_result
 from geo4d.video.pictures import IMAGE_SUFFIXES
 from geo4d.video.sniff import VIDEO_SUFFIXES
 
@@ -192,6 +194,12 @@ def _walk(folder: Path, found: Found, above: frozenset[str] = frozenset()) -> No
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         found.leave(str(folder), f"a folder that cannot be read ({error.strerror})")
+        return
+    if (folder / BATCH / IDENTITY).is_file():
+        found.leave(str(folder), "the output of a batch")
+        return
+    if (folder / MANIFEST).is_file() and is_result(folder):
+        found.leave(str(folder), "a result of geo4d")
         return
     if _is_recording(folder):
         found.add(Clip(make_name(str(folder)), "path", str(folder), stamp=_folder_stamp(entries)))

@@ -53,7 +53,7 @@ def test_one_coordinator_holds_a_clip(meet) -> None:
     assert second.take("clip") is not None
 
 
-def test_a_lease_that_stopped_is_taken_over_once(meet) -> None:
+def test_a_lease_that_stopped_is_taken_over_once(meet, monkeypatch) -> None:
     first = meet(elsewhere=True)
     lost = first.take("clip")
     age(first, "clip", STALE_S - 10)
@@ -61,9 +61,16 @@ def test_a_lease_that_stopped_is_taken_over_once(meet) -> None:
     age(first, "clip", STALE_S + 10)
     others = [meet(elsewhere=True) for _ in range(8)]
     taken, gate = [], threading.Barrier(len(others))
+    usual = Leases._abandoned
+
+    def judge(leases: Leases, path: Path) -> dict | None:
+        holder = usual(leases, path)
+        gate.wait()  # all have found it abandoned before the first one takes it
+        return holder
+
+    monkeypatch.setattr(Leases, "_abandoned", judge)
 
     def go(leases: Leases) -> None:
-        gate.wait()
         taken.append(leases.take("clip"))
 
     threads = [threading.Thread(target=go, args=(leases,)) for leases in others]
@@ -79,6 +86,16 @@ def test_a_lease_that_stopped_is_taken_over_once(meet) -> None:
     assert not winners[0].lost
     first.release(lost)  # one who was taken over removes nothing
     assert winners[0].path.exists()
+
+
+def test_a_lease_is_lost_also_when_its_new_holder_died_before_it_tidied_up(meet) -> None:
+    leases = meet()
+    lease = leases.take("clip")
+    leases.beat()
+    assert not lease.lost
+    (leases.folder / "clip.1").touch()
+    leases.beat()
+    assert lease.lost
 
 
 def test_a_clip_that_was_given_back_is_free(meet) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -47,6 +48,21 @@ def test_what_is_no_clip_is_named_with_the_reason(tmp_path) -> None:
     assert "1 pictures beside videos" in said[tmp_path.name]
     assert "unpack" in said["b.tar.gz"]
     assert any("loop" in line for line in found.lines())
+
+
+def test_outputs_inside_of_a_source_are_no_clips(tmp_path, repository) -> None:
+    put(tmp_path / "a.mp4")
+    put(tmp_path / "out/batch/identity.json")
+    put(tmp_path / "out/sources/b.mp4")
+    results = sorted(path.parent for path in (repository / "tests/fixtures/results").rglob("manifest.json"))
+    shutil.copytree(results[0], tmp_path / "result")
+    put(tmp_path / "result/c.mp4")
+    put(tmp_path / "other/manifest.json", b"{}")
+    put(tmp_path / "other/d.mp4")
+    found = find_clips([str(tmp_path)])
+    names = {Path(clip.source).name for clip in found.clips.values()}
+    assert names == {"a.mp4", "d.mp4"}
+    assert {Path(place).name for place, _ in found.left_out} == {"out", "result", "manifest.json"}
 
 
 def test_a_file_that_is_named_is_a_clip_whatever_its_name(tmp_path) -> None:
