@@ -65,7 +65,7 @@ def test_a_lease_that_stopped_is_taken_over_once(meet, monkeypatch) -> None:
 
     def judge(leases: Leases, path: Path) -> dict | None:
         holder = usual(leases, path)
-        gate.wait()  # all have found it abandoned before the first one takes it
+        gate.wait(60)  # all have found it abandoned before the first one takes it
         return holder
 
     monkeypatch.setattr(Leases, "_abandoned", judge)
@@ -73,7 +73,7 @@ def test_a_lease_that_stopped_is_taken_over_once(meet, monkeypatch) -> None:
     def go(leases: Leases) -> None:
         taken.append(leases.take("clip"))
 
-    threads = [threading.Thread(target=go, args=(leases,)) for leases in others]
+    threads = [threading.Thread(target=go, args=(leases,), daemon=True) for leases in others]
     for thread in threads:
         thread.start()
     for thread in threads:

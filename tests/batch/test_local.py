@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import geo4d
 from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger
-from geo4d.batch.local import LocalEngine, _environment, find_gpus, share_threads
+from geo4d.batch.local import LocalEngine, Worker, _environment, find_gpus, share_threads
+from geo4d.errors import ResourceError
 from tests.batch.test_one import SETTINGS, arrays
 from tests.support import batches
 
@@ -82,6 +84,37 @@ def test_a_model_that_cannot_be_loaded_ends_the_batch_with_its_own_code(tmp_path
     assert code == 2
     assert "expected one of" in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "said"),
+    [(-9, 137, "SIGKILL (killed from outside"), (-11, 139, "SIGSEGV"), (3, 3, "exit code 3")],
+)
+def test_how_a_worker_died(code: int, exit_code: int, said: str) -> None:
+    worker = dead_worker(code)
+    worker.stage = "align (1 of 2)"
+    assert worker.death()[0] == exit_code
+    assert said in worker.death()[1]
+    assert worker.death()[1].endswith("during align (1 of 2)")
+
+
+def dead_worker(code: int, *, ready: bool = False) -> Worker:
+    worker = object.__new__(Worker)
+    worker.number, worker.task, worker.stage, worker.ready = 0, None, "", ready
+    worker.process = SimpleNamespace(exitcode=code, join=lambda *timeout: None)
+    worker.pipe = SimpleNamespace(close=lambda: None)
+    return worker
+
+
+def test_workers_that_die_while_they_start_end_the_batch(monkeypatch) -> None:
+    started = []
+    engine = LocalEngine(1, {})
+    monkeypatch.setattr(engine, "start", started.append)
+    assert engine._replace(dead_worker(-9, ready=True)).exit_code == 137
+    assert engine._replace(dead_worker(-9)).kind == "died"
+    with pytest.raises(ResourceError, match=r"SIGKILL.*fewer --workers"):
+        engine._replace(dead_worker(-9))
+    assert started == [0, 0]
 
 
 @pytest.mark.parametrize(
