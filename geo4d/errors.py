@@ -28,6 +28,18 @@ class OutputError(Geo4DError):
     exit_code = 4
 
 
+class OutputInUse(OutputError):
+    """Another run is writing the result at this moment."""
+
+
+class OtherSettings(OutputError):
+    """An unfinished run was begun with other settings, or on another source, so that it cannot be gone on with."""
+
+
+class DiskFull(OutputError):
+    """The disk, a quota or a limit on the size of files has no room for what must be written."""
+
+
 class CheckpointError(Geo4DError):
     """A weight file is missing, foreign, incomplete or unsafe."""
 
@@ -73,6 +85,43 @@ class TrainingError(Geo4DError):
     """Training cannot go on: the loss of a batch is not finite."""
 
     exit_code = 10
+
+
+class BatchError(Geo4DError):
+    """Clips of a batch failed, or its workers cannot start.
+
+    Args:
+        message: what failed.
+        exit_code: that of the failure if all failed alike; otherwise that some clips failed.
+    """
+
+    exit_code = 11
+
+    def __init__(self, message: str, exit_code: int = 11) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+USAGE_ERROR, BUG = 2, 70
+"""Exit codes of failures that are no ``Geo4DError``: wrong usage, and a fault of the program."""
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and one line for the failure of a command or of one clip."""
+    if isinstance(error, Geo4DError):
+        return error.exit_code, str(error)
+    if is_out_of_memory(error):
+        return ResourceError.exit_code, (
+            "out of memory; use a smaller --max-size or model, or close other programs"
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        # The system refused what the user asked for, such as a place or a port: no fault of the program.
+        place = "" if error.filename is None else f" {str(error.filename)[:300]}"
+        return OutputError.exit_code, f"cannot use{place or ' a file or port'}: {error.strerror}"
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):  # that one is no wrong usage
+        return USAGE_ERROR, str(error)
+    name = type(error).__name__
+    return BUG, f"this is a bug: {name}: {error}; repeat with --debug for the traceback and report it"
 
 
 _NO_MEMORY = (

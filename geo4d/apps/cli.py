@@ -1,8 +1,9 @@
 """The command ``geo4d``: finds the command's module, parses its options, turns errors into one line and an exit code.
 
 Exit codes: 0 done; 1 another expected failure; 2 wrong usage; 3 input; 4 output; 5 weights; 6 a missing optional package
-or a broken plug-in; 7 memory; 8 no usable geometry; 9 a doubtful result; 10 a training loss that is not finite; 70 a bug;
-129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM. They belong to the classes of ``geo4d.errors``.
+or a broken plug-in; 7 memory; 8 no usable geometry; 9 a doubtful result; 10 a training loss that is not finite; 11 clips
+of a batch failed; 70 a bug; 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM. They belong to the classes of
+``geo4d.errors``.
 """
 
 import logging
@@ -17,11 +18,12 @@ from importlib import import_module
 from types import FrameType, TracebackType
 from typing import get_type_hints
 
-from geo4d import __version__
-from geo4d.errors import Geo4DError, OutputError, ResourceError, is_out_of_memory
+from geo4d import __version__, errors
+from geo4d.errors import USAGE_ERROR
 
 COMMANDS: dict[str, str] = {
     "reconstruct": "video in, 4D geometry out",
+    "batch": "many videos in, a result for each, and a table",
     "export": "a result as files of other tools",
     "view": "a result in the browser",
     "report": "a result as one HTML page",
@@ -34,7 +36,7 @@ COMMANDS: dict[str, str] = {
 }
 """Name -> one line. The module of a command is ``geo4d.apps.commands.NAME``: a dataclass of options and ``run``."""
 
-USAGE_ERROR, BUG, INTERRUPTED = 2, 70, 130
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,18 +148,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, "interrupted"
     if isinstance(error, BrokenPipeError):
         return 0, ""
-    if is_out_of_memory(error):
-        return ResourceError.exit_code, (
-            "out of memory; use a smaller --max-size or model, or close other programs"
-        )
-    if isinstance(error, OSError) and error.errno is not None:
-        # The system refused what the user asked for, such as a place or a port: no fault of the program.
-        place = "" if error.filename is None else f" {str(error.filename)[:300]}"
-        return OutputError.exit_code, f"cannot use{place or ' a file or port'}: {error.strerror}"
-    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):  # that one is no wrong usage
-        return USAGE_ERROR, str(error)
-    name = type(error).__name__
-    return BUG, f"this is a bug: {name}: {error}; repeat with --debug for the traceback and report it"
+    return errors.explain(error)
 
 
 def _interruption(error: BaseException) -> KeyboardInterrupt | None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from geo4d.errors import Geo4DError, InputError, OutputError
+from geo4d.errors import DiskFull, Geo4DError, InputError, OutputError
 
 
 def existing_file(path: str | Path, what: str) -> Path:
@@ -212,7 +212,8 @@ def output_errors(path: Path) -> Iterator[None]:
     """What the system says about a place that is written to, as errors of ours.
 
     Raises:
-        OutputError: no permission, no room, or a place that cannot be written.
+        OutputError: no permission, or a place that cannot be written.
+        DiskFull: no room.
     """
     try:
         yield
@@ -220,7 +221,7 @@ def output_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: no permission; choose a folder you may write to") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"cannot write {path}: the disk is full") from error
+            raise DiskFull(f"cannot write {path}: the disk is full") from error
         if error.errno in (
             errno.EROFS,
             errno.ENOTDIR,
@@ -243,7 +244,7 @@ def disk_errors(path: Path, needed: int, left: str) -> Iterator[None]:
         needed: bytes that it takes at most.
         left: what became of the part that was written.
     Raises:
-        OutputError: in place of whatever said that the disk is full.
+        DiskFull: in place of whatever said that the disk is full.
     """
     free = _free(path)
     try:
@@ -251,7 +252,7 @@ def disk_errors(path: Path, needed: int, left: str) -> Iterator[None]:
     except Exception as error:
         if not _no_room_was(error) and not _no_room_is(error, path, needed):
             raise
-        raise OutputError(
+        raise DiskFull(
             f"cannot write {path}: the disk is full; at most {needed} bytes are needed, {free} were free; {left}"
         ) from error
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geo4d.errors import OutputError
+from geo4d.errors import OtherSettings, OutputError, OutputInUse
 from geo4d.formats.files import output_errors, write_json
 from geo4d.formats.locks import FileLock, lock_text
 from geo4d.results.layout import plain
@@ -52,7 +52,9 @@ class Workspace:
         overwrite: replace an existing result, or forget an unfinished run.
         resume: go on with an unfinished run, also with one that was begun with ``overwrite``.
     Raises:
-        OutputError: exists already, is being written by another run, was begun with other settings, not writable.
+        OutputInUse: is being written by another run.
+        OtherSettings: the unfinished run to go on with was begun with other settings.
+        OutputError: exists already, not writable.
     """
 
     def __init__(
@@ -136,7 +138,7 @@ class Workspace:
                 continue  # another run just finished and removed its folder
             if lock is None:
                 owner = lock_text(self.folder / LOCK) or "unknown"
-                raise OutputError(
+                raise OutputInUse(
                     f"another run (process {owner}) is writing {self.output}; wait for it or choose another output"
                 )
             lock.write(str(os.getpid()))
@@ -160,9 +162,9 @@ class Workspace:
                     f"an unfinished run of {self.output} exists ({count} windows done); "
                     "--resume goes on with it, --overwrite starts again"
                 )
-            different = _differences(begun["settings"], self.settings)
+            different = differences(begun["settings"], self.settings)
             if different:
-                raise OutputError(
+                raise OtherSettings(
                     f"the unfinished run of {self.output} has other settings ({'; '.join(different)}); "
                     "repeat them, or start again with --overwrite alone"
                 )
@@ -230,13 +232,13 @@ def _check_output(output: Path, overwrite: bool, resume: bool) -> None:
         raise OutputError(f"{output} {hint}")
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """``name: was A, is B`` for every setting that differs."""
     different: list[str] = []
     for name in sorted({*before, *now}):
         a, b = before.get(name), now.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            different += _differences(a, b, f"{prefix}{name}.")
+            different += differences(a, b, f"{prefix}{name}.")
         elif a != b:
             different.append(f"{prefix}{name}: was {a}, is {b}")
     return different

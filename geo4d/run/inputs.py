@@ -108,18 +108,23 @@ def known_matrix(size: tuple[int, int], clip: Video, config: RunConfig) -> Float
 
 def list_inputs(clip: Video, predictor: Predictor, plan: RunPlan, config: RunConfig) -> dict[str, Any]:
     """What decides the windows of a run: a resumed run must agree in all of it."""
-    info = predictor.info
     return {
         "source": {"sha256": clip.sha256(), "num_frames": clip.num_frames, "scenes": plan.scenes},
-        "model": {
-            "name": info.name,
-            "weights_sha256": info.weights_sha256,
-            "weights_compared": info.weights_compared,
-            "licence": info.licence,
-            "config": info.config,
-        },
+        "model": describe_model(predictor),
         "config": {f.name: getattr(config, f.name) for f in fields(config) if f.name not in DECIDE_NO_WINDOW},
         "device": plan.device,
         "model_size": plan.model_size,
         "versions": versions(),
+    }
+
+
+def describe_model(predictor: Predictor) -> dict[str, Any]:
+    """What a result says about the model that it came from."""
+    info = predictor.info
+    return {
+        "name": info.name,
+        "weights_sha256": info.weights_sha256,
+        "weights_compared": info.weights_compared,
+        "licence": info.licence,
+        "config": info.config,
     }

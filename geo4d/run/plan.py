@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geo4d.config import RunConfig, parse_size
-from geo4d.errors import OutputError
+from geo4d.errors import DiskFull
 from geo4d.fusion.alignment import AlignConfig
 from geo4d.models.base import Predictor, PredictorInfo
 from geo4d.results.layout import frame_bytes
@@ -208,13 +208,13 @@ def samples_per_frame(num_frames: int, most: int) -> int:
 def require_space(folder: Path, needed: int) -> None:
     """
     Raises:
-        OutputError: the disk of ``folder`` has less free space than ``needed`` bytes.
+        DiskFull: the disk of ``folder`` has less free space than ``needed`` bytes.
     """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OutputError(
+        raise DiskFull(
             f"{folder} has {_bytes(free)} free, the run may need {_bytes(needed)}; free some space, "
             "choose another output, or a smaller --output-size or frame range"
         )

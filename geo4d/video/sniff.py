@@ -2,6 +2,43 @@
 
 SNIFF_BYTES = 4096
 
+VIDEO_SUFFIXES = (
+    *(
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".qt",
+        ".3gp",
+        ".3g2",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".gif",
+        ".ogv",
+        ".ogg",
+        ".ogm",
+        ".flv",
+    ),
+    *(
+        ".asf",
+        ".wmv",
+        ".mpg",
+        ".mpeg",
+        ".mpe",
+        ".vob",
+        ".m1v",
+        ".m2v",
+        ".mxf",
+        ".ivf",
+        ".y4m",
+        ".ts",
+        ".mts",
+        ".m2ts",
+    ),
+    *(".m2t", ".h264", ".264", ".avc", ".hevc", ".h265", ".265"),
+)
+"""Usual names of the containers that ``sniff_container`` knows: where files are looked for, not where one is opened."""
+
 
 def sniff_container(head: bytes) -> str | None:
     """FFmpeg demuxer for a file that starts with ``head``, or None when it is not a video container we open.

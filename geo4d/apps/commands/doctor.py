@@ -19,6 +19,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "numba": "numba",
     },
     "remote": {"fsspec": "fsspec"},
+    "batch": {"pyarrow": "pyarrow"},
     "eval": {"h5py": "h5py", "matplotlib": "matplotlib", "numba": "numba"},
 }
 """Extra -> package -> the module it installs."""

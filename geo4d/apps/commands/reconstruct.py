@@ -15,18 +15,36 @@ if TYPE_CHECKING:
     from geo4d.types import Reconstruction
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What decides the result of one clip: options of every command that reconstructs."""
+
+    model: str = "tiny"
+    """Predictor: tiny (bundled), geo4d, geometrycrafter, geometrycrafter-determ, moge."""
+    model_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for the model's own pipeline, such as correction=0 or compile=true; may be given several times."""
+    keep_going: bool = False
+    """Exit with 0 also when the result is doubtful (values that are not finite, or most frames unreliable)."""
+    settings: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
+
+    def keywords(self) -> dict[str, Any]:
+        """The keywords of ``geo4d.run.reconstruct.reconstruct`` that these options are.
+
+        Raises:
+            ValueError: a model option is not NAME=VALUE.
+        """
+        settings = {f.name: getattr(self.settings, f.name) for f in fields(RunConfig)}
+        return {"model": self.model, "model_options": parse_options(self.model_option), **settings}
+
+
 @dataclass(frozen=True)
-class ReconstructOptions:
+class ReconstructOptions(RunOptions):
     """Reconstruct the 4D geometry of a video."""
 
     video: Annotated[Path, tyro.conf.Positional]
     """Video file or folder of frames."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for the result."""
-    model: str = "tiny"
-    """Predictor: tiny (bundled), geo4d, geometrycrafter, geometrycrafter-determ, moge."""
-    model_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=VALUE for the model's own pipeline, such as correction=0 or compile=true; may be given several times."""
     overwrite: bool = False
     """Replace an existing result, or forget an unfinished run."""
     resume: bool = False
@@ -37,9 +55,6 @@ class ReconstructOptions:
     """File for the scores as JSON."""
     quiet: bool = False
     """Print errors only."""
-    keep_going: bool = False
-    """Exit with 0 also when the result is doubtful (values that are not finite, or most frames unreliable)."""
-    settings: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
 
 
 def run(options: ReconstructOptions) -> int:
@@ -60,18 +75,15 @@ def run(options: ReconstructOptions) -> int:
         reference = load_ground_truth(options.ground_truth)  # a wrong folder is said before the work
     elif options.json is not None:
         raise ValueError("expected --ground-truth with --json: scores need something to compare with")
-    settings: dict[str, Any] = {f.name: getattr(options.settings, f.name) for f in fields(RunConfig)}
     with StageBars(quiet=options.quiet) as bars:
         result = reconstruct(
             options.video,
             options.output,
-            model=options.model,
-            model_options=parse_options(options.model_option),
             overwrite=options.overwrite,
             resume=options.resume,
             on_plan=show,
             on_progress=bars,
-            **settings,
+            **options.keywords(),
         )
     verdict = judge_result(result)
     if not options.quiet:

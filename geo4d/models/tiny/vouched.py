@@ -9,8 +9,8 @@ error could be all that is left judges nothing.
 
 Measured on single windows by ``benchmarks/vouched.py``: the share of pixels within 25 % of the truth, all / without
 evidence / movers, on 24 rendered clips (which chose the rule) .747 / .492 / .501 with the network's layout as it is,
-.757 / .478 / .503 with evidence alone and .759 / .491 / .518 with this share; on the four samples .872 / .604, .888 / .657
-and .888 / .655. The correlation itself as the share (the rule before): .757 / .493 / .511 and .885 / .637.
+.757 / .478 / .503 with evidence alone and .759 / .491 / .518 with this share; on the four samples .872 / .604,
+.888 / .657 and .888 / .655. The correlation itself as the share (the rule before): .757 / .493 / .511 and .885 / .637.
 """
 
 import math

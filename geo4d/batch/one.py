@@ -1,0 +1,214 @@
+"""One clip of a batch through ``geo4d.run.reconstruct``, with a model that is held already, and what is noted of it."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geo4d.config import RunConfig, make_config
+from geo4d.errors import (
+    USAGE_ERROR,
+    CheckpointError,
+    DiskFull,
+    GeometryError,
+    InputError,
+    MissingExtraError,
+    OtherSettings,
+    OutputError,
+    OutputInUse,
+    PluginError,
+    explain,
+)
+from geo4d.models.base import Predictor, choose_device
+from geo4d.results.layout import plain
+from geo4d.results.manifest import is_result, read_manifest
+from geo4d.results.provenance import versions
+from geo4d.results.reader import load_result
+from geo4d.results.verdict import judge_result
+from geo4d.run.inputs import describe_model, load_model, open_clip
+from geo4d.run.predict import Progress
+from geo4d.run.reconstruct import reconstruct
+from geo4d.types import Reconstruction
+
+log = logging.getLogger(__name__)
+
+CERTAIN = (InputError, GeometryError, CheckpointError, MissingExtraError, PluginError)
+"""Failures that a further try would only repeat."""
+
+LOOKED_AT = 16
+"""Frames, spread evenly, of which the median of the confidence is taken."""
+
+MOST_WARNINGS = 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is asked to do.
+
+    Attributes:
+        name: of the clip.
+        path: of the video or the folder of pictures.
+        output: folder of the result.
+        keep_going: a doubtful result is no failure.
+    """
+
+    name: str
+    path: str
+    output: str
+    keep_going: bool = False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, held for all clips of a worker.
+
+    Attributes:
+        predictor: the model.
+        config: settings of every run.
+        identity: what decides results beside the source, JSON values.
+    """
+
+    predictor: Predictor
+    config: RunConfig
+    identity: dict[str, Any]
+
+
+def load(settings: Mapping[str, Any]) -> Loaded:
+    """Load the model of a batch.
+
+    Args:
+        settings: keywords of ``reconstruct``.
+    Raises:
+        ValueError: unknown or nonsensical settings.
+        CheckpointError: the model's weights are missing or unsafe.
+    """
+    rest = dict(settings)
+    model, options = rest.pop("model", "tiny"), rest.pop("model_options", None)
+    config = make_config(**rest)
+    device = choose_device(config.device)
+    predictor = load_model(model, options, config, device)
+    identity = {
+        "model": describe_model(predictor),
+        "config": config,
+        "device": device,
+        "versions": versions(),
+    }
+    return Loaded(predictor, config, json.loads(json.dumps(plain(identity))))
+
+
+def run_clip(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any]:
+    """Reconstruct one clip, go on with it, or find its result complete and unchanged.
+
+    Returns:
+        what is noted about it: ``state`` (``done``, ``unchanged``; ``failed``: certain to fail again; ``tried``: may
+        succeed another time; ``busy``: another run writes it; ``no room``: the disk is full), ``exit_code`` and
+        ``reason`` as ``geo4d reconstruct`` would have ended, seconds, and what the result is like.
+    """
+    with _Warnings() as warnings:
+        started = time.perf_counter(), time.process_time()
+        try:
+            found, state = _finish(loaded, task, on_progress)
+            note = {"state": state, "exit_code": 0, "reason": "", **describe(found)}
+            try:
+                judge_result(found).require(keep_going=task.keep_going)
+            except Exception as error:
+                note["exit_code"], note["reason"] = explain(error)
+        except Exception as error:
+            code, reason = explain(error)
+            note = {"state": _state_of(error, code), "exit_code": code, "reason": " ".join(reason.split())}
+        note["seconds"] = time.perf_counter() - started[0]
+        note["cpu_seconds"] = time.process_time() - started[1]
+    return {**note, "warnings": warnings.texts}
+
+
+def _finish(loaded: Loaded, task: Task, on_progress: Progress) -> tuple[Reconstruction, str]:
+    output = Path(task.output)
+    there = is_result(output)
+    if there and _is_current(loaded, task, output):
+        try:
+            return load_result(output), "unchanged"
+        except OutputError as error:
+            log.warning("%s; it is made anew", error)
+    keywords = {**vars(loaded.config), "model": loaded.predictor, "on_progress": on_progress}
+    try:
+        return reconstruct(task.path, output, resume=True, overwrite=there, **keywords), "done"
+    except (
+        OtherSettings
+    ):  # an unfinished run on another source, or of a batch that --overwrite let go on otherwise
+        return reconstruct(task.path, output, overwrite=True, **keywords), "done"
+
+
+def _is_current(loaded: Loaded, task: Task, output: Path) -> bool:
+    """Whether a result is what this batch would make of the source as it is now."""
+    provenance = read_manifest(output)["provenance"]
+    if any(provenance.get(part) != loaded.identity[part] for part in ("model", "device", "versions")):
+        return False
+    made, wanted = dict(provenance.get("config", {})), dict(loaded.identity["config"])
+    if wanted["intrinsics"] is None and wanted["fov_deg"] is None:
+        made["intrinsics"] = None  # a data set's folder brought its own
+    if made != wanted:
+        return False
+    clip, _ = open_clip(task.path, loaded.config)
+    with clip:
+        return clip.sha256() == read_manifest(output)["source"].get("sha256")
+
+
+def _state_of(error: Exception, code: int) -> str:
+    if isinstance(error, OutputInUse):
+        return "busy"
+    if isinstance(error, DiskFull):
+        return "no room"
+    return "failed" if isinstance(error, CERTAIN) or code == USAGE_ERROR else "tried"
+
+
+def describe(result: Reconstruction) -> dict[str, Any]:
+    """What the table says about a result: JSON values."""
+    num_frames = result.num_frames
+    without = len(result.diagnostics.get("frames_without_picture") or ())
+    reliable = 1.0 if result.reliable is None else float(np.mean(result.reliable))
+    return {
+        "frames": num_frames,
+        "verdict": judge_result(result).lines()[0].removeprefix("verdict: "),
+        "usable_share": 1 - without / num_frames,
+        "reliable_share": reliable,
+        "confidence_median": confidence_median(result),
+        "source_sha256": result.provenance["source"].get("sha256"),
+        "peak_memory_bytes": result.diagnostics.get("peak_memory_bytes"),
+    }
+
+
+def confidence_median(result: Reconstruction) -> float | None:
+    """Median confidence of the valid pixels of at most ``LOOKED_AT`` frames; None where no pixel is valid."""
+    frames = np.unique(np.linspace(0, result.num_frames - 1, LOOKED_AT).round().astype(int))
+    values = []
+    for t in frames:
+        depth = np.asarray(result.depth[int(t)])
+        values.append(np.asarray(result.confidence[int(t)])[~np.isnan(depth)])
+    known = np.concatenate(values)
+    return float(np.median(known)) if known.size else None
+
+
+class _Warnings(logging.Handler):
+    """The warnings of one run, in place of lines on the terminal that nobody could tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self.texts) < MOST_WARNINGS:
+            self.texts.append(record.getMessage())
+
+    def __enter__(self) -> "_Warnings":
+        root = logging.getLogger()
+        self._before = root.handlers[:]
+        root.handlers[:] = [self]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        logging.getLogger().handlers[:] = self._before

@@ -1,0 +1,79 @@
+"""What the records of earlier tries say about a clip as it is now, and what is written about a new one."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geo4d.batch.clips import Clip
+from geo4d.batch.leases import Presence
+from geo4d.batch.ledger import CLIPS, ENDED, Ledger, identity_hash, read_identity
+from geo4d.batch.settings import BatchSettings
+from geo4d.errors import OutputError
+from geo4d.results.manifest import MANIFEST
+
+
+class Records:
+    """The ledger as one coordinator reads and writes it.
+
+    Args:
+        output: of the batch.
+        mark: hash of what decides the results.
+        presence: this coordinator, and the clock.
+    """
+
+    def __init__(
+        self, output: Path, mark: str, options: BatchSettings, ledger: Ledger, presence: Presence
+    ) -> None:
+        self.output, self.mark, self.options = output, mark, options
+        self.ledger, self.presence = ledger, presence
+        self.started = presence.now()
+
+    def settled(self, clip: Clip) -> Mapping[str, Any] | None:
+        """The record of a clip that has ended as it is now: same source, made in the same way, its result is there."""
+        record = self._current(clip)
+        if record is None or record["state"] not in ENDED:
+            return None
+        if record["ended"] < self.started:  # not of this run or one beside it
+            if record["state"] != "done" and self.options.retry_failed:
+                return None
+            if record["state"] == "done" and self.options.verify:
+                return None
+        is_there = record["state"] != "done" or (self.output / CLIPS / clip.name / MANIFEST).is_file()
+        return record if is_there else None
+
+    def tries(self, clip: Clip) -> list[dict[str, Any]]:
+        """Deaths and failures of a clip that is still to be done."""
+        record = self._current(clip)
+        return list(record["tries"]) if record is not None and record["state"] == "pending" else []
+
+    def write(self, clip: Clip, tries: Sequence[Mapping[str, Any]], note: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            OutputError: not writable, or the disk is full.
+        """
+        about = {
+            "source": clip.source,
+            "stamp": clip.stamp,
+            "identity": self.mark,
+            "tries": tries,
+            "ended": self.presence.now(),
+            "coordinator": self.presence.about,
+        }
+        self.ledger.write(clip.name, {**note, **about})
+
+    def require_same_batch(self) -> None:
+        """
+        Raises:
+            OutputError: another coordinator has let the batch go on with other settings.
+        """
+        if identity_hash(read_identity(self.output)) != self.mark:
+            raise OutputError(
+                f"the batch in {self.output} was meanwhile let go on with other settings (--overwrite); this one ends"
+            )
+
+    def _current(self, clip: Clip) -> Mapping[str, Any] | None:
+        """The record of a clip, if it is about this source and these settings."""
+        record = self.ledger.read(clip.name)
+        if record is None or record.get("identity") != self.mark or record.get("stamp") != list(clip.stamp):
+            return None
+        return record
