@@ -174,6 +174,9 @@ def save(output: Path, rows: list[dict[str, Any]], quick: bool) -> None:
             row["commit"],
         )
         table.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    missing = [name for name in sorted(TESTS, key=number) if name not in {row["test"] for row in rows}]
+    if missing:
+        table += ["", f"Not run yet: {', '.join(missing)}; go on with `--resume`."]
     table += ["", *(f"- {row['test']}: {note}" for row in rows for note in row["notes"])]
     output.with_suffix(".md").write_text("\n".join(table) + "\n", encoding="utf-8")
 

@@ -20,7 +20,7 @@ from geo4d.errors import OutputError
 HELD_BYTES = 16 * 2**20
 """Arrays up to this size stay in memory."""
 
-_RESIDENT_BYTES = 2**20
+_RESIDENT_BYTES = 2**18
 """Of a mapped array, about so much is resident at a time."""
 
 _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
