@@ -137,6 +137,7 @@ class _OneLineErrors:
 
 def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and one line for an error."""
+    error = _interruption(error) or error
     if isinstance(error, Geo4DError):
         return error.exit_code, str(error)
     if isinstance(error, Ended):
@@ -157,6 +158,18 @@ def explain(error: BaseException) -> tuple[int, str]:
         return USAGE_ERROR, str(error)
     name = type(error).__name__
     return BUG, f"this is a bug: {name}: {error}; repeat with --debug for the traceback and report it"
+
+
+def _interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """The interruption that something was tidied up after when this error came, if any: libraries stumble over it."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, KeyboardInterrupt):
+            return cause
+        seen.add(id(cause))
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
 
 
 def overview() -> str:

@@ -9,16 +9,19 @@ Axis names: N cameras, P points, O observations.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.terms import (
+    AT_ONCE,
     BundleState,
     PointTerm,
     Prior,
@@ -31,6 +34,7 @@ from geo4d.geometry.poses import so3_exp
 from geo4d.optimise.band import BandFactor, factor_band, solve_bordered
 from geo4d.optimise.damped import minimise
 from geo4d.optimise.manifold import mirror_of, moved_on_sphere, tangent_of
+from geo4d.optimise.scratch import Scratch
 from geo4d.optimise.small import cholesky_3x3, solve_3x3, sum_outer, whiten
 
 
@@ -214,6 +218,7 @@ class BundleProblem:
         priors: by unknown (``focal``, ``radial``): what pulls on it.
         layout: columns of the unknowns.
         free: which unknowns of which cameras may move.
+        runs: observations that are linearised together, as rows, and how many of them each camera has.
         extent: cameras that one run of the band holds.
     """
 
@@ -233,6 +238,7 @@ class BundleProblem:
         keep = keep[observations.camera[keep].argsort(stable=True)]
         self.observations = observations.select(keep)
         self.per_camera = torch.bincount(self.observations.camera, minlength=num_cameras).tolist()
+        self.runs = list(_runs_of_cameras(self.per_camera, AT_ONCE))
         self.num_cameras, self.num_points = num_cameras, num_points
         self.terms = (terms or usual_terms)(self.observations)
         self.priors = _priors(config, num_cameras)
@@ -261,47 +267,71 @@ class BundleProblem:
 
     def equations(self, state: BundleState, width: float) -> NormalEquations:
         """The normal equations at a state."""
-        layout, observations, size = self.layout, self.observations, self.layout.size
-        camera, point = observations.camera, observations.point
-        seen = seen_by(state, observations)
-        found = [term.rows(state, seen, width) for term in self.terms]
-        num_rows = sum(len(rows.residual) for rows in found)
-        J = torch.zeros(num_rows, size + layout.num_border + 1, len(camera), dtype=torch.float64)
-        J_world = torch.empty(num_rows, 4, len(camera), dtype=torch.float64)
-        world_to_camera = state.w2c[:, :3].permute(1, 2, 0)[:, :, camera]
-        p, start = seen.camera_points, 0
-        for rows in found:
-            here = slice(start, start + len(rows.residual))
-            start = here.stop
-            torch.mul(rows.by_place, seen.w, out=J[here, :3])
-            for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):  # rotations: p cross by_place
-                torch.sub(p[i] * rows.by_place[:, j], p[j] * rows.by_place[:, i], out=J[here, 3 + k])
-            for column, derivative in ((layout.focal, rows.by_focal), (layout.radial, rows.by_radial)):
-                if column is not None and derivative is not None:
-                    J[here, column] = derivative
-            J[here, -1] = rows.residual
-            J_world[here] = (rows.by_place[:, :, None] * world_to_camera).sum(1)
-            if rows.by_w is not None:
-                J_world[here, 3] += rows.by_w
-        if not bool(self.free.all()):
-            J[:, :size] *= self.free.T.to(J.dtype)[:, camera]
+        layout, size = self.layout, self.layout.size
         mirror = mirror_of(state.points).T
-        J_point = tangent_of(J_world, mirror[:, point], (2 / mirror.square().sum(0))[point])
-        W = sum_outer(J, J_point)
-        shared = W.shape[0] - size
-        w = torch.zeros(shared, 3, self.num_points, dtype=J.dtype).index_add_(2, point, W[size:])
-        V = torch.zeros(3, 3, self.num_points, dtype=J.dtype)
-        V.index_add_(2, point, sum_outer(J_point, J_point))
-        U = torch.stack([torch.bmm(j, j.mT).sum(0) for j in J.split(self.per_camera, dim=2)])
+        shared = layout.num_border + 1
+        W = Scratch((size, 3, len(self.observations.camera)), np.float64)
+        w = torch.zeros(shared, 3, self.num_points, dtype=torch.float64)
+        V = torch.zeros(3, 3, self.num_points, dtype=torch.float64)
+        U = []
+        for rows, per_camera in self.runs:
+            J, J_point = self._jacobians(state, rows, width, mirror)
+            point = self.observations.point[rows]
+            coupling = sum_outer(J, J_point)
+            W.array[:, :, rows] = coupling[:size].numpy()
+            W.touched(coupling.numel() * 8)
+            w.index_add_(2, point, coupling[size:])
+            V.index_add_(2, point, sum_outer(J_point, J_point))
+            U += [torch.bmm(j, j.mT).sum(0) for j in J.split(per_camera, dim=2)]
+        blocks = torch.stack(U)
         link = 0.0
         for name, column in (("focal", layout.focal), ("radial", layout.radial)):
             if column is not None and name in self.priors:
                 gradient, curvature = self.priors[name].gradient(_numbers(state, name))
                 rows_of = slice(0, len(gradient))
-                U[rows_of, column, column] += curvature
-                U[rows_of, column, -1] += gradient
+                blocks[rows_of, column, column] += curvature
+                blocks[rows_of, column, -1] += gradient
                 link = self.priors[name].link or link
-        return NormalEquations(self, W[:size], U, V, w, link)
+        return NormalEquations(self, W, blocks, V, w, link)
+
+    def _jacobians(
+        self, state: BundleState, rows: slice, width: float, mirror: Float[Tensor, "4 P"]
+    ) -> tuple[Float[Tensor, "r c o"], Float[Tensor, "r 3 o"]]:
+        """Of consecutive observations: by what is of the cameras, with the residual, and by the points."""
+        layout, observations, size = self.layout, self.observations.rows(rows), self.layout.size
+        camera, point = observations.camera, observations.point
+        seen = seen_by(state, observations)
+        found = [term.of(observations).rows(state, seen, width) for term in self.terms]
+        num_rows = sum(len(term.residual) for term in found)
+        J = torch.zeros(num_rows, size + layout.num_border + 1, len(camera), dtype=torch.float64)
+        J_world = torch.empty(num_rows, 4, len(camera), dtype=torch.float64)
+        world_to_camera = state.w2c[:, :3].permute(1, 2, 0)[:, :, camera]
+        p, start = seen.camera_points, 0
+        for term in found:
+            here = slice(start, start + len(term.residual))
+            start = here.stop
+            torch.mul(term.by_place, seen.w, out=J[here, :3])
+            for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):  # rotations: p cross by_place
+                torch.sub(p[i] * term.by_place[:, j], p[j] * term.by_place[:, i], out=J[here, 3 + k])
+            for column, derivative in ((layout.focal, term.by_focal), (layout.radial, term.by_radial)):
+                if column is not None and derivative is not None:
+                    J[here, column] = derivative
+            J[here, -1] = term.residual
+            J_world[here] = (term.by_place[:, :, None] * world_to_camera).sum(1)
+            if term.by_w is not None:
+                J_world[here, 3] += term.by_w
+        if not bool(self.free.all()):
+            J[:, :size] *= self.free.T.to(J.dtype)[:, camera]
+        return J, tangent_of(J_world, mirror[:, point], (2 / mirror.square().sum(0))[point])
+
+
+def _runs_of_cameras(per_camera: list[int], most: int) -> Iterator[tuple[slice, list[int]]]:
+    """Rows of whole cameras, about ``most`` of them at a time, with how many each camera has."""
+    first, start = 0, 0
+    for camera, stop in enumerate(itertools.accumulate(per_camera), start=1):
+        if stop - start >= most or camera == len(per_camera):
+            yield slice(start, stop), per_camera[first:camera]
+            first, start = camera, stop
 
 
 def _priors(config: BundleConfig, num_cameras: int) -> dict[str, Prior]:
@@ -331,18 +361,30 @@ class NormalEquations:
     Columns of the extended Jacobian: the camera's own unknowns, what all cameras share, the residual.
 
     Attributes:
-        W: camera columns times point columns of every observation.
+        store: holds ``W``, on disk where it is large.
         U: camera blocks of the normal matrix, with the shared columns and the residual.
         V, w: point blocks, and what couples them to the shared columns and the residual.
         link: minus the coupling of the focal lengths of neighbouring cameras.
     """
 
     problem: BundleProblem
-    W: Float[Tensor, "k 3 O"]
+    store: Scratch
     U: Float[Tensor, "N c c"]
     V: Float[Tensor, "3 3 P"]
     w: Float[Tensor, "b1 3 P"]
     link: float
+
+    def W(self, rows: slice | Int[Tensor, " o"]) -> Float[Tensor, "k 3 o"]:
+        """Camera columns times point columns of some observations."""
+        found = torch.from_numpy(self.store.array)[:, :, rows]
+        self.store.touched(found.numel() * 8)
+        return found
+
+    def to_cameras(self, moved: Float[Tensor, "3 P"]) -> Float[Tensor, "k O"]:
+        """What a move of the points does to each observation's camera columns."""
+        point = self.problem.observations.point
+        runs = [(self.W(rows) * moved[:, point[rows]]).sum(1) for rows, _ in self.problem.runs]
+        return torch.cat(runs, 1)
 
 
 @dataclass(frozen=True)
@@ -354,6 +396,7 @@ class Reduced:
         right: coupling with the border, then the gradient, of every unknown of the band.
         corner: of the border and the gradient.
         factor: Cholesky factors of the point blocks.
+        stores: hold ``diagonal`` and ``below``, on disk where they are large.
     """
 
     diagonal: Float[Tensor, "B M M"]
@@ -361,10 +404,23 @@ class Reduced:
     right: Float[Tensor, "BM b1"]
     corner: Float[Tensor, "b1 b1"]
     factor: Float[Tensor, "6 P"]
+    stores: tuple[Scratch, Scratch]
 
     def band(self) -> BandFactor | None:
         """Factor of the band; None where it is not positive."""
-        return factor_band(lambda k: self.diagonal[k], self.below, num_blocks=len(self.diagonal))
+        shape = (len(self.diagonal), *self.diagonal.shape[1:])
+        factors = (Scratch(shape, np.float64), Scratch(shape, np.float64))
+        return factor_band(self.block, self.below, factors)
+
+    def block(self, number: int) -> Float[Tensor, "M M"]:
+        """A diagonal block."""
+        self.touched(1)
+        return self.diagonal[number].clone()
+
+    def touched(self, num_blocks: int) -> None:
+        """Say that so many blocks of the diagonal and below it were worked on."""
+        for store in self.stores:
+            store.touched(num_blocks * 8 * self.diagonal.shape[1] ** 2)
 
 
 def reduce(equations: NormalEquations, damping: float) -> Reduced:
@@ -378,18 +434,23 @@ def reduce(equations: NormalEquations, damping: float) -> Reduced:
     num_runs = -(-n // extent)
     run = extent * size
     factor = cholesky_3x3(equations.V, damping)
-    Z = whiten(equations.W, factor[:, problem.observations.point])
     z = whiten(equations.w, factor)
     corner = U[:, size:, size:].sum(0)
     corner[:num_border, :num_border].diagonal().mul_(1 + damping)
     corner = corner - z.flatten(1) @ z.flatten(1).T
-    diagonal = torch.zeros(num_runs, run, run, dtype=torch.float64)
-    below = torch.zeros(max(num_runs - 1, 0), run, run, dtype=torch.float64)
+    stores = (
+        Scratch((num_runs, run, run), np.float64), Scratch((max(num_runs - 1, 0), run, run), np.float64)
+    )  # fmt: skip
+    diagonal, below = (torch.from_numpy(store.array) for store in stores)
     right = torch.zeros(num_runs * run, num_border + 1, dtype=torch.float64)
     right[: n * size] = U[:, :size, size:].reshape(n * size, -1)
     at, row = torch.arange(n).div(extent, rounding_mode="floor"), torch.arange(n) % extent
     cells = diagonal.view(num_runs, extent, size, extent, size)
-    cells[at, row, :, row] = _damped_cameras(equations, damping)
+    reduced = Reduced(diagonal, below, right, corner, factor, stores)
+    for number, cameras in enumerate(_damped_cameras(equations, damping).split(extent)):
+        inside = torch.arange(len(cameras))
+        cells[number, inside, :, inside] = cameras
+        reduced.touched(1)
     if equations.link:
         inside = at[1:] == at[:-1]
         a, before, after = at[:-1], row[:-1], row[1:]
@@ -400,7 +461,8 @@ def reduce(equations: NormalEquations, damping: float) -> Reduced:
     for block in problem.blocks:
         cameras, members = block.high - block.low, len(block.members)
         table = torch.zeros(size * 3, cameras * members, dtype=torch.float64)
-        seen = Z.reshape(size * 3, -1)[:, block.rows]
+        seen = whiten(equations.W(block.rows), factor[:, problem.observations.point[block.rows]])
+        seen = seen.reshape(size * 3, -1)
         table.scatter_(1, block.cell.expand(size * 3, -1), seen)
         table = table.view(size, 3, cameras, members).permute(2, 0, 1, 3).reshape(cameras * size, -1)
         width = cameras * size
@@ -414,8 +476,9 @@ def reduce(equations: NormalEquations, damping: float) -> Reduced:
             rest = width - k
             diagonal[first_run + 1, :rest, :rest] -= product[k:, k:]
             below[first_run, :rest, start : start + k] -= product[k:, :k]
+        reduced.touched(2)
     diagonal[-1].diagonal()[(n - (num_runs - 1) * extent) * size :] = 1.0
-    return Reduced(diagonal, below, right, corner, factor)
+    return reduced
 
 
 def _damped_cameras(equations: NormalEquations, damping: float) -> Float[Tensor, "N k k"]:
@@ -452,9 +515,11 @@ def _moved(equations: NormalEquations, state: BundleState, damping: float) -> Bu
     if not bool(torch.isfinite(delta_camera).all()):
         return None
     camera, point = problem.observations.camera, problem.observations.point
-    pull = (equations.W * delta_camera.T.contiguous()[:, camera][:, None]).sum(0)
     back = -equations.w[-1] - (equations.w[:-1] * border[:, None, None]).sum(0)
-    back.index_add_(1, point, -pull)
+    by_camera = delta_camera.T.contiguous()
+    for rows, _ in problem.runs:
+        pull = (equations.W(rows) * by_camera[:, camera[rows]][:, None]).sum(0)
+        back.index_add_(1, point[rows], -pull)
     points = moved_on_sphere(state.points, solve_3x3(reduced.factor, back))
     motion = torch.eye(4, dtype=points.dtype).repeat(n, 1, 1)
     motion[:, :3, :3] = so3_exp(delta_camera[:, 3:6])
@@ -476,7 +541,10 @@ def reliability(equations: NormalEquations) -> tuple[Float[Tensor, "N 6 6"], flo
     blocks = []
     for c in range(problem.num_cameras):
         at, row = divmod(c, extent)
-        blocks.append(reduced.diagonal[at, row * size : row * size + 6, row * size : row * size + 6])
+        block = reduced.diagonal[at, row * size : row * size + 6, row * size : row * size + 6]
+        blocks.append(block.clone())
+        if row == extent - 1:
+            reduced.touched(1)
     spread = math.inf
     band = reduced.band() if layout.focal is not None and layout.focal >= size else None
     if band is not None:

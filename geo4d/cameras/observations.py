@@ -5,6 +5,7 @@ Axis names: O observations, P points, S points shared by two cameras.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,23 @@ class Observations:
             self.weight[keep],
             None if self.log_depth is None else self.log_depth[keep],
             None if self.depth_weight is None else self.depth_weight[keep],
+        )
+
+    def slices(self, most: int) -> Iterator[tuple[slice, Observations]]:
+        """Views of at most so many observations at a time, in order."""
+        for first in range(0, len(self.camera), most):
+            rows = slice(first, first + most)
+            yield rows, self.rows(rows)
+
+    def rows(self, rows: slice) -> Observations:
+        """A view of consecutive observations."""
+        return Observations(
+            self.camera[rows],
+            self.point[rows],
+            self.uv[rows],
+            self.weight[rows],
+            None if self.log_depth is None else self.log_depth[rows],
+            None if self.depth_weight is None else self.depth_weight[rows],
         )
 
 

@@ -35,6 +35,10 @@ class _Places:
     observations: Observations
     tangent: Float[Tensor, "N 2"]
 
+    def of(self, observations: Observations) -> _Places:
+        """The term of other observations."""
+        return _Places(observations, self.tangent)
+
     def cost(self, state: BundleState, width: float) -> float:
         """Weighted sum of squares."""
         return float(self.rows(state, seen_by(state, self.observations), width).residual.square().sum())
@@ -55,6 +59,10 @@ class _DepthRatios:
     """The depth of a point over that of the map, minus one: one row."""
 
     observations: Observations
+
+    def of(self, observations: Observations) -> _DepthRatios:
+        """The term of other observations."""
+        return _DepthRatios(observations)
 
     def cost(self, state: BundleState, width: float) -> float:
         """Weighted sum of squares."""

@@ -19,6 +19,9 @@ from geo4d.optimise.kernels import cauchy_cost, cauchy_weight
 
 MIN_DEPTH = 1e-6
 
+AT_ONCE = 16_384
+"""Observations that are worked on together: what that takes, some hundred bytes each, does not grow with the video."""
+
 
 _BEHIND = 60.0  # squared, scaled error that a point behind its camera counts as
 
@@ -104,9 +107,12 @@ def _bent(plane: Float[Tensor, "2 O"], radial: float) -> Float[Tensor, "2 O"]:
 
 def reprojection_error(state: BundleState, observations: Observations) -> Float[Tensor, " O"]:
     """Distance in pixels; infinite behind the camera."""
-    uv, camera_points = project_points(state, observations)
-    error = torch.hypot(*(uv - observations.uv).T)
-    return torch.where(camera_points[:, 2] > MIN_DEPTH, error, torch.inf)
+    error = torch.empty_like(observations.weight)
+    for rows, some in observations.slices(AT_ONCE):
+        uv, camera_points = project_points(state, some)
+        distance = torch.hypot(*(uv - some.uv).T)
+        error[rows] = torch.where(camera_points[:, 2] > MIN_DEPTH, distance, torch.inf)
+    return error
 
 
 def robust_cost(error: Float[Tensor, " O"], weight: Float[Tensor, " O"], width: float) -> float:
@@ -127,12 +133,20 @@ class PointTerm(Protocol):
         """Linearised at a state."""
         ...
 
+    def of(self, observations: Observations) -> PointTerm:
+        """The term of other observations."""
+        ...
+
 
 @dataclass(frozen=True)
 class Reprojection:
     """Where a point is seen, against where it should be: two rows."""
 
     observations: Observations
+
+    def of(self, observations: Observations) -> Reprojection:
+        """The term of other observations."""
+        return Reprojection(observations)
 
     def cost(self, state: BundleState, width: float) -> float:
         """Robust cost, pixels squared."""
@@ -161,6 +175,10 @@ class MeasuredDepth:
 
     observations: Observations
 
+    def of(self, observations: Observations) -> MeasuredDepth:
+        """The term of other observations."""
+        return MeasuredDepth(observations)
+
     def error(self, seen: Seen) -> Float[Tensor, " O"]:
         """Weighted difference of log depth, in pixels; 0 where none was measured or the point is at infinity."""
         log_depth, strength = self.observations.log_depth, self.observations.depth_weight
@@ -172,7 +190,9 @@ class MeasuredDepth:
 
     def cost(self, state: BundleState, width: float) -> float:
         """Robust cost, pixels squared."""
-        error = self.error(seen_by(state, self.observations)).abs()
+        error = torch.empty_like(self.observations.weight)
+        for rows, some in self.observations.slices(AT_ONCE):
+            error[rows] = MeasuredDepth(some).error(seen_by(state, some)).abs()
         return robust_cost(error, self.observations.weight, width)
 
     def rows(self, state: BundleState, seen: Seen, width: float) -> Rows:

@@ -139,7 +139,7 @@ def _coupling(
     """What a change of every inverse depth asks of the unknowns of the cameras and of the border."""
     problem, size = equations.problem, equations.problem.layout.size
     camera, point, border = problem.observations.camera, problem.observations.point, problem.layout.num_border
-    pull = (equations.W * moved[:, point]).sum(1)
+    pull = equations.to_cameras(moved)
     coupling = torch.zeros(problem.num_points, num_columns, dtype=torch.float64)
     columns = camera * size + torch.arange(size)[:, None]
     coupling.index_put_((point.expand(size, -1), columns), pull, accumulate=True)

@@ -7,9 +7,10 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -135,11 +136,10 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: 
         OutputError: not writable, or the disk is full.
     """
     import zarr
-    from zarr.storage import ZipStore
 
     path = Path(path)
     with new_file(path) as temporary:
-        with ZipStore(temporary, mode="w") as store:
+        with _zip_store(temporary, "w") as store:
             group = zarr.create_group(store, zarr_format=3, attributes=dict(attributes))
             for name, array in arrays.items():
                 group.create_array(name, data=array, chunks=_whole(array.shape), compressors=_compressors())
@@ -162,7 +162,6 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
         InputError: missing, damaged, or written under another name.
     """
     import zarr
-    from zarr.storage import ZipStore
 
     path = existing_file(path, "a file of compressed arrays")
     with path.open("rb") as file:
@@ -171,12 +170,25 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
     if digest != stored:
         raise InputError(f"{path} is damaged, or is not the file that was written under this name")
     try:
-        with ZipStore(path, mode="r") as store:
+        with _zip_store(path, "r") as store:
             group = zarr.open_group(store, mode="r")
             arrays = {name: np.asarray(array[...]) for name, array in group.arrays()}
             return arrays, dict(group.attrs)
     except (*_DAMAGE, KeyError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
+
+
+@contextmanager
+def _zip_store(path: Path, mode: Literal["r", "w"]) -> Iterator[Any]:
+    """zarr's store in a zip, closed at the end; what kept it from being opened is not hidden by its closing."""
+    from zarr.storage import ZipStore
+
+    store = ZipStore(path, mode=mode)
+    try:
+        yield store
+    finally:
+        with suppress(AttributeError):  # which its ``close`` raises where it was never opened
+            store.close()
 
 
 def holds_arrays(path: Path) -> bool:

@@ -31,6 +31,7 @@ from geo4d.fusion.alignment import Alignment, CameraEvidence
 from geo4d.fusion.dense import iter_depth
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.poses import interpolate_rigid, inverse, transform
+from geo4d.optimise.scratch import give_back_memory
 from geo4d.run.first_pass import sweep_size
 from geo4d.run.predict import mask_nonfinite
 from geo4d.run.spool import EVIDENCE, Spool
@@ -84,6 +85,7 @@ def find_motion(
         # As text: some spreads are infinite, which JSON proper does not know.
         text = json.dumps([asdict(shot) for shot in motion.shots])
         save_arrays(path, arrays, {"size": list(motion.size), "shots": text})
+        give_back_memory()  # of the tracks and of what the cameras were solved with
     arrays, attributes = load_arrays(path)
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     shots = tuple(

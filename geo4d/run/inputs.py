@@ -79,10 +79,10 @@ def load_model(
     try:
         return load_predictor(model, weights=config.weights, device=device, dtype=config.dtype, **chosen)
     except TypeError as error:
-        if not options:
+        if not chosen:
             raise
         raise ValueError(
-            f"expected model options of the right types, got {dict(options)}: {error}"
+            f"expected options that the model {model} has, of the right types, got {chosen}: {error}"
         ) from error
 
 

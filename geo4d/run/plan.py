@@ -27,6 +27,9 @@ BASE_MEMORY = 600 * 2**20
 FULL_SAMPLING, LEAST_SAMPLES = 300, 40
 """Frames up to which the alignment samples as many pixels per frame as it likes, and the fewest in longer videos."""
 
+FRAMES_HELD = 1000
+"""Frames beyond which the memory of the alignment hardly grows."""
+
 WIDE_STEPS = {"dilated": (2, 3), "keyframes": (12,)}
 """Frames between neighbours in wide windows; how they hold drift is measured in benchmarks/alignment_long.py."""
 
@@ -183,9 +186,13 @@ def list_windows(
 
 
 def align_bytes(windows: Sequence[Sequence[int]], num_frames: int) -> int:
-    """Memory of the alignment above the idle process, fitted to benchmarks/alignment_long.py."""
+    """Memory of the alignment above the idle process, fitted to benchmarks/alignment_long.py.
+
+    Of more than ``FRAMES_HELD`` frames the rest lies on disk (``optimise/scratch.py``).
+    """
     per_window_and_frame = 40_000 + 210 * samples_per_frame(num_frames, AlignConfig.num_samples)
-    return sum(len(window) for window in windows) * per_window_and_frame
+    share = min(1.0, FRAMES_HELD / num_frames)
+    return round(share * sum(len(window) for window in windows)) * per_window_and_frame
 
 
 def samples_per_frame(num_frames: int, most: int) -> int:

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -68,6 +69,20 @@ def test_errors_become_one_line_and_a_code(monkeypatch, capsys, error, code):
     assert "Traceback" not in text
     cli.main(["doctor", "--debug"])
     assert type(error).__name__ in capsys.readouterr().err
+
+
+def test_what_stumbles_over_an_interruption_does_not_hide_it(monkeypatch, capsys):
+    """A library that is interrupted while it opens a file may fail to close it."""
+
+    def fail(name, words):
+        try:
+            raise cli.Ended(signal.SIGTERM)
+        finally:
+            raise AttributeError("no attribute '_lock'")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert cli.main(["doctor"]) == 143
+    assert capsys.readouterr().err == "error: ended by SIGTERM\n"
 
 
 @pytest.mark.parametrize(

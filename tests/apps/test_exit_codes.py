@@ -70,6 +70,7 @@ def run(clip, output, *words) -> int:
         (["--window-stride", "0"], 2, "window stride"),
         (["--window-stride", "999"], 2, "window stride of 1 to 8 frames"),
         (["--num-steps", "0"], 2, "sampling step"),
+        (["--num-steps", "3"], 2, "options that the model stub has"),  # which takes no steps
         (["--seed", "99999999999999999999999"], 2, "seed"),
         (["--seed", "-1"], 2, "seed"),
         (["--fov-deg", "nan"], 2, "field of view"),

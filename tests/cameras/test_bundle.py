@@ -1,13 +1,16 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from geo4d.cameras.bundle import BundleConfig, BundleProblem, bundle_adjust
+from geo4d.cameras import bundle, terms
+from geo4d.cameras.bundle import BundleConfig, BundleProblem, _runs_of_cameras, bundle_adjust
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.points import triangulate
 from geo4d.cameras.terms import BundleState, reprojection_error, rescale
 from geo4d.geometry.poses import rigid, so3_exp
+from geo4d.optimise import scratch
 from tests.support.adjustments import disturbed, problem, tangent_basis
 
 
@@ -153,3 +156,37 @@ def test_measured_depth_fixes_the_scale_and_its_jacobian_is_exact():
 
     gradient = torch.autograd.functional.jacobian(cost, torch.zeros(60, 3, dtype=torch.float64))
     torch.testing.assert_close(system.w[-1].T, gradient)
+
+
+@pytest.mark.parametrize("with_depth", [False, True])
+def test_an_adjustment_in_pieces_on_disk_is_the_same(monkeypatch, with_depth):
+    truth, observations = problem(num_cameras=12, num_points=150, span=5, noise=0.3)
+    if with_depth:
+        p = (truth.w2c[observations.camera, :3] @ truth.points[observations.point][..., None])[..., 0]
+        measured = (p[:, 2] / truth.points[observations.point, 3]).log()
+        observations = replace(observations, log_depth=measured, depth_weight=torch.full_like(measured, 20.0))
+    config = BundleConfig(num_iterations=6, radial_prior=0.1, tolerance=0.0)
+
+    def solve():
+        system = BundleProblem(observations, torch.zeros(12, dtype=torch.bool), config, 12, 150)
+        return len(system.runs), bundle_adjust(disturbed(truth, 0.01), observations, config=config)
+
+    pieces, whole = solve()
+    assert pieces == 1
+    monkeypatch.setattr(bundle, "AT_ONCE", 100)
+    monkeypatch.setattr(terms, "AT_ONCE", 90)
+    monkeypatch.setattr(scratch, "HELD_BYTES", 0)
+    monkeypatch.setattr(scratch, "_RESIDENT_BYTES", 4096)
+    pieces, apart = solve()
+    assert pieces > 3
+    close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-8)  # sums in another order
+    close(apart.state.w2c, whole.state.w2c)
+    close(apart.state.points, whole.state.points)
+    close(apart.error, whole.error)
+    close(apart.pose_information, whole.pose_information)
+    assert apart.log_focal_spread == pytest.approx(whole.log_focal_spread, rel=1e-8)
+
+
+def test_cameras_without_observations_are_in_some_piece():
+    assert list(_runs_of_cameras([3, 0, 2, 0], 3)) == [(slice(0, 3), [3]), (slice(3, 5), [0, 2, 0])]
+    assert list(_runs_of_cameras([0, 0], 3)) == [(slice(0, 0), [0, 0])]

@@ -1,3 +1,4 @@
+import errno
 import io
 import tracemalloc
 import zipfile
@@ -8,7 +9,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from geo4d.errors import InputError
+from geo4d.errors import InputError, OutputError
 from geo4d.formats.arrays import create_frames, load_arrays, load_npz, npz_shapes, save_arrays, save_npz
 
 
@@ -37,6 +38,16 @@ def test_arrays_round_trip_exactly(tmp_path, rng, dtype):
     for name, array in arrays.items():
         assert back[name].dtype == array.dtype
         assert np.array_equal(back[name], array)
+
+
+def test_what_keeps_a_file_from_being_opened_is_said(tmp_path, monkeypatch):
+    def fail(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zarr.storage.ZipStore, "_sync_open", fail)
+    with pytest.raises(OutputError, match="the disk is full"):
+        save_arrays(tmp_path / "a.zarr.zip", {"a": np.ones(3)}, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_arrays_are_an_error(tmp_path, rng):

@@ -54,7 +54,7 @@ def decoded(monkeypatch):
 
 def predictor():
     return TruthPredictor(
-        BoxWorld((24, 40)), length=8, stride=4, noise=0.005, sees_motion=False, prior="motion"
+        BoxWorld((24, 40)), length=8, stride=4, noise=0.005, sees_motion=False, evidence="motion"
     )
 
 
@@ -104,3 +104,11 @@ def test_shots_are_found_in_what_opening_has_not_shown(world_clip):
 def test_sizes_are_named_once():
     assert sweep_size((24, 40)) == (32, 53)
     assert kept_sizes((180, 320), (180, 320)) == ((180, 320), (240, 427))
+
+
+def test_shots_are_looked_for_only_when_asked():
+    film = np.concatenate([np.full((25, 24, 32, 3), 20, np.uint8), np.full((15, 24, 32, 3), 200, np.uint8)])
+    for config, wanted in ((RunConfig(), [(0, 25), (25, 40)]), (RunConfig(split_shots=False), [(0, 40)])):
+        look = first_look(config)
+        with Video(film, look=look) as clip:
+            assert list_shots(clip, config, lambda *step: None, look) == wanted

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from geo4d.config import RunConfig
-from geo4d.run.inputs import known_matrix, list_shots, load_model, open_clip
+from geo4d.run.inputs import known_matrix, load_model, open_clip
 from geo4d.video.io import Video
 from tests.support.controls import stub
 
@@ -18,19 +18,6 @@ def clip(num_frames: int = 8, size: tuple[int, int] = (48, 64), cut: int | None 
 
 def nobody(stage: str, done: int, total: int) -> None:
     pass
-
-
-def test_shots_are_looked_for_only_when_asked() -> None:
-    film = clip(40, cut=25)
-    assert list_shots(film, RunConfig(), nobody) == [(0, 25), (25, 40)]
-    assert list_shots(film, RunConfig(split_shots=False), nobody) == [(0, 40)]
-    assert list_shots(clip(1), RunConfig(), nobody) == [(0, 1)]
-
-
-def test_looking_tells_how_far_it_is() -> None:
-    seen = []
-    list_shots(clip(5), RunConfig(), lambda *progress: seen.append(progress))
-    assert seen == [("find shots", t + 1, 5) for t in range(5)]
 
 
 def test_no_camera_is_known_unless_it_was_given() -> None:
@@ -56,7 +43,7 @@ def test_a_model_that_was_given_is_taken_as_it_is() -> None:
 
 
 def test_options_of_the_wrong_type_are_named() -> None:
-    with pytest.raises(ValueError, match=r"expected model options of the right types, got .*num_pixels"):
+    with pytest.raises(ValueError, match=r"of the right types, got .*num_pixels"):
         load_model("tiny", {"num_pixels": "many"}, RunConfig(), "cpu")
     with pytest.raises(ValueError, match="expected options out of"):
         load_model("tiny", {"nonsense": 1}, RunConfig(), "cpu")

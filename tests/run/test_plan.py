@@ -5,7 +5,7 @@ from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.config import RunConfig, make_config, parse_size
 from geo4d.errors import OutputError
 from geo4d.results.provenance import StageClock, peak_memory, versions
-from geo4d.run.plan import plan_run, require_space
+from geo4d.run.plan import align_bytes, plan_run, require_space
 from geo4d.video.io import Video
 
 
@@ -58,6 +58,14 @@ def test_disk_grows_with_frames_and_precision():
     assert plan(80).spool_bytes > 1.8 * plan(40).spool_bytes
     assert plan(precision="float32").result_bytes > 1.5 * plan().result_bytes
     assert all("\n" not in line for line in plan().lines())
+
+
+def test_memory_grows_with_frames_until_the_alignment_lies_on_disk():
+    def needed(num_frames):
+        return align_bytes([range(a, a + 16) for a in range(0, num_frames, 8)], num_frames)
+
+    assert needed(200) > 1.9 * needed(100)
+    assert needed(10_000) < 1.1 * needed(1000)
 
 
 @pytest.mark.parametrize("text", ["big", "10", "x10", "10x", "0x5", "-3x4"])
