@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,14 @@ class Presence:
             return False
         lock.remove()
         return True
+
+    def is_gone(self, name: str, silent_s: float) -> bool:
+        """Whether a coordinator of this name has ended, or has not been heard of for so long."""
+        path = self.folder / name
+        try:
+            return name != self.id and self.now() - _changed(path) > silent_s
+        except FileNotFoundError:
+            return True
 
     def others(self) -> int:
         """How many other coordinators have a file here; some may have ended without a word."""
@@ -184,7 +193,9 @@ class Leases:
             lease.path.unlink(missing_ok=True)
 
     def beat(self) -> None:
-        """Touch every lease, and find out which are lost."""
+        """Touch every lease, and find out which are lost; say that this coordinator lives."""
+        with suppress(OSError):  # said for the leases below, which are what counts
+            self.presence.now()
         with self._guard:
             held = list(self._held.values())
         for lease in held:

@@ -4,6 +4,8 @@
 on the same output at the same time; they meet in the files of ``leases`` and ``ledger`` alone.
 """
 
+import hashlib
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +39,9 @@ from geo4d.formats.files import new_file, output_errors
 
 SOURCES = "sources"
 """In the output: sources that are kept."""
+
+SILENCE = 10
+"""Leases' times without a sign of life, after which what a coordinator has fetched is removed by the next one."""
 
 
 def run_batch(
@@ -91,6 +96,7 @@ def run_batch(
             Leases(folder / LEASES, presence, options.lease_s) as leases,
         ):
             work = _work_folder(output, options, presence.id)
+            _tidy(work.parent, _prefix(output), presence, SILENCE * options.lease_s)
             try:
                 if presence.others():  # not all at the same clips
                     start = int(presence.id, 16) % len(clips)
@@ -122,7 +128,19 @@ def _first_identity(engine: LocalEngine, settings: Mapping[str, Any]) -> dict[st
 def _work_folder(output: Path, options: BatchSettings, coordinator: str) -> Path:
     if options.keep_sources:
         return output / SOURCES
-    return (options.work or output / BATCH / WORK) / f"geo4d-{coordinator}"
+    return (options.work or output / BATCH / WORK) / f"{_prefix(output)}{coordinator}"
+
+
+def _prefix(output: Path) -> str:
+    """Begins the names of folders of this batch, in a place that other batches may use, too."""
+    return f"geo4d-batch-{hashlib.sha256(os.fsencode(output)).hexdigest()[:12]}-"
+
+
+def _tidy(folder: Path, prefix: str, presence: Presence, silent_s: float) -> None:
+    """Remove what coordinators of this batch fetched that were killed since."""
+    for left in folder.glob(f"{prefix}*"):
+        if presence.is_gone(left.name.removeprefix(prefix), silent_s):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _save_left_out(output: Path, found: Found) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from geo4d.batch.leases import Presence
 from geo4d.batch.ledger import BATCH, CLIPS, IDENTITY, LEASES, LEDGER, Ledger
-from geo4d.batch.run import run_batch
+from geo4d.batch.run import _prefix, _tidy, run_batch
 from geo4d.batch.settings import BatchSettings
 from geo4d.errors import InputError, OutputError
 from tests.batch.test_local import await_true, windows
@@ -126,6 +127,23 @@ def test_wrong_options_are_refused_before_any_work(tmp_path, options, error, sai
     with pytest.raises(error, match=said):
         run_batch([str(tmp_path / "in")], tmp_path / "out", options=BatchSettings(table="md", **options))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_killed_coordinators_have_fetched_goes_with_the_next_one(tmp_path) -> None:
+    with (
+        Presence(tmp_path / "c") as killed,
+        Presence(tmp_path / "c") as alive,
+        Presence(tmp_path / "c") as ours,
+    ):
+        for name in (killed.id, alive.id, ours.id, "ended"):
+            (tmp_path / f"{_prefix(tmp_path)}{name}" / "clip").mkdir(parents=True)
+        of_others = f"{_prefix(tmp_path / 'another')}{killed.id}"
+        (tmp_path / of_others).mkdir()
+        (tmp_path / "other").mkdir()
+        os.utime(tmp_path / "c" / killed.id, (0, 0))
+        _tidy(tmp_path, _prefix(tmp_path), ours, 600.0)
+        left = {path.name.removeprefix(_prefix(tmp_path)) for path in tmp_path.iterdir()}
+    assert left == {"c", "other", of_others, alive.id, ours.id}
 
 
 def test_an_output_of_others_is_refused_before_any_work(tmp_path) -> None:
