@@ -140,8 +140,6 @@ class _OneLineErrors:
 def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and one line for an error."""
     error = _interruption(error) or error
-    if isinstance(error, Geo4DError):
-        return error.exit_code, str(error)
     if isinstance(error, Ended):
         return error.exit_code, f"ended by {error}"
     if isinstance(error, KeyboardInterrupt):
