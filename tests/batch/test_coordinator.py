@@ -13,6 +13,7 @@ from geo4d.batch.coordinator import Coordinator
 from geo4d.batch.engine import Event
 from geo4d.batch.leases import Leases, Presence
 from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger, claim
+from geo4d.batch.one import Task
 from geo4d.batch.records import Records
 from geo4d.batch.settings import BatchSettings
 from geo4d.batch.stores import Fetcher
@@ -280,6 +281,13 @@ def test_a_clip_that_was_lost_is_left_to_its_new_holder(room) -> None:
     assert engine.killed == ["a"]
     assert engine.given == ["a", "a"]  # free again: nobody had done it
     assert coordinator.tally.codes == {0: 1}
+
+
+def test_the_end_of_a_worker_that_had_the_clip_before_is_not_held_against_it(room) -> None:
+    late = Event("died", 7, Task("a", "/a.mp4", "/out"), exit_code=137, reason="SIGKILL")
+    _, engine = room.run("a", on_task=once(lambda name: room.coordinator._handle(late)))
+    assert engine.given == ["a"]
+    assert room.record("a")["tries"] == []
 
 
 def once(function):
