@@ -70,6 +70,23 @@ def test_two_batches_on_one_output_one_of_them_killed_and_then_another_version(t
 
 
 @pytest.mark.slow
+def test_workers_of_a_killed_coordinator_end_in_the_middle_of_a_window(tmp_path) -> None:
+    trace = tmp_path / "trace"
+    trace.mkdir()
+    batches.write_clip(tmp_path / "in/a.mp4", 4)
+    process = batches.start("batch", tmp_path / "in", "-o", tmp_path / "out", *FAST, trace=trace, sleep=600)
+    await_true(lambda: windows(trace), "no window was begun")
+    worker = windows(trace)[0][0]
+    process.kill()
+    process.communicate(timeout=60)
+    try:
+        await_true(lambda: not is_alive(worker), "the worker outlives its coordinator", 30)
+    finally:
+        if is_alive(worker):
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_gives_clips_back_with_their_windows(tmp_path, number: signal.Signals) -> None:
     out, trace = tmp_path / "out", tmp_path / "trace"
