@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geo4d.cameras.pose import RELIABLE, pose_frames
 from geo4d.cameras.types import CameraSolveConfig, MotionCameras, ShotMotion
+from geo4d.evidence.agreement import agreeing
 from geo4d.evidence.frames import (
     FrameEvidence,
     MotionConfig,
@@ -142,7 +143,10 @@ class WindowEvidence:
         return [self._still(found.resized(self._size)) for found in self._evidence.frames(run)]
 
     def _still(self, found: FrameEvidence) -> FrameEvidence:
+        """Without what moves, and without unsure evidence that contradicts the sure one around it."""
         probability = None if self._moving is None else self._moving.at(found.frame_index, self._size)
+        kept = agreeing(found.disparity, found.confidence, probability)
+        found = replace(found, confidence=torch.where(kept, found.confidence, 0.0))
         if probability is None:
             return found
         still = ((1 - probability) / (1 - SURELY_MOVING)).clamp(0, 1)
