@@ -54,7 +54,10 @@ def load(name, weights=None, device=None, dtype=None, **options):
 stub = types.ModuleType("geo4d_batch_stub")
 stub.load = load
 sys.modules[stub.__name__] = stub
-if __name__ in ("__main__", "__mp_main__"):  # a process of its own; in tests a fixture adds it and takes it away
+if __name__ in (
+    "__main__",
+    "__mp_main__",
+):  # a process of its own; in tests a fixture adds it and takes it away
     base.PREDICTORS["stub"] = stub.__name__
 
 SMALL = ("--model", "stub", "--output-size", "model", "--clip-tries", "3", "--table", "md")
