@@ -39,7 +39,7 @@ class KeyframeView:
 
     @property
     def num_points(self) -> int:
-        """Number of points that keyframes see."""
+        """Number of points of ``observations``; a track that was split counts once for each piece."""
         return len(self.track_of_point)
 
 

@@ -52,7 +52,8 @@ class ShotProblem:
 
     @property
     def focal_mode(self) -> Literal["fixed", "shared", "per_frame"]:
-        """What an adjustment may do with the focal length."""
+        """What an adjustment may do with the focal length: ``fixed`` where it is known, else ``per_frame`` with
+        ``config.zoom`` and ``shared`` by all frames without."""
         if self.known_focal is not None:
             return "fixed"
         return "per_frame" if self.config.zoom else "shared"

@@ -85,7 +85,12 @@ def window_tracks(
 
 
 def published_fov(intrinsic_map: Float[Tensor, "T 4"]) -> Float[Tensor, "T 2"]:
-    """Start of the field of view from (cx, cy, fx, fy) of x/z, y/z: half the picture in tangents."""
+    """Field of view (horizontal, vertical), radians, that the optimiser starts from.
+
+    Args:
+        intrinsic_map: (cx, cy, fx, fy) of x/z and y/z: fx and fy are the tangents of half the field of view, not pixels.
+            cx and cy are not used.
+    """
     return 2 * torch.atan(intrinsic_map[:, 2:])
 
 

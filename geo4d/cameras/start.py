@@ -48,7 +48,12 @@ class StartResult:
 def small_motion_start(
     observations: Observations, num_cameras: int, num_points: int, focal: float
 ) -> BundleState:
-    """Rotations from the chain, no translation, all points at one distance."""
+    """Rotations of ``rotation_chain``, no translation, every point one unit away on the ray that saw it first.
+
+    Args:
+        observations: cameras are numbered in time.
+        focal: of all cameras, pixels.
+    """
     rotations = rotation_chain(observations, num_cameras, focal)
     w2c = rigid(rotations, torch.zeros(num_cameras, 3, dtype=torch.float64))
     points = points_at_one_distance(w2c, focal, observations, num_points)

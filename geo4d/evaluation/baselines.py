@@ -123,7 +123,11 @@ def _farthest(sequence: Sequence, settings: DepthProtocol) -> float | None:
 
 
 def evidence_mask(found: Predicted | None) -> Callable[[int], np.ndarray | bool]:
-    """Frame -> where there is evidence, at the size of the reference; nowhere without any."""
+    """Frame -> True where ``found`` is finite, at the size of the reference; one False where there is no evidence at all.
+
+    Args:
+        found: one map for every frame of the sequence, as from ``evidence``.
+    """
     if found is None or found.maps is None:
         return lambda t: False
     maps = found.maps

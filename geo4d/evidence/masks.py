@@ -5,7 +5,7 @@ vector must end on its epipolar segment (between the nearest and the farthest de
 on one depth, and the colours found there must be the same. What fits neither before nor after is moving. Where there
 is no texture, and flow tells nothing, the nearest surroundings of the same brightness decide.
 
-Axis names: H W pixels of the small pictures in which flow is computed.
+Axis names: H W pixels of the frames in public functions, of the small pictures in which flow is computed inside.
 """
 
 from __future__ import annotations
@@ -62,12 +62,16 @@ class MaskConfig:
 def iter_motion_probability(
     motion: MotionCameras, frames: Iterable[Float[Tensor, "H W 3"]], config: MaskConfig | None = None
 ) -> Iterator[Float[Tensor, "H W"]]:
-    """Probability that a pixel shows something moving, frame by frame; memory bounded by the largest gap.
+    """Probability in [0, 1] that a pixel shows something moving, frame by frame; memory bounded by the largest gap.
+
+    A frame whose camera is not known (confidence 0) has only what is carried on from the frame before.
 
     Args:
         motion: cameras of the video; only frames of the same shot are compared.
-        frames: RGB in [0, 1], one per camera, all of one size, which is also the size of the result.
+        frames: RGB in [0, 1], one per camera, all of one size, H W, which is also the size of the result.
         config: see ``MaskConfig``.
+    Raises:
+        ValueError: fewer frames than cameras.
     """
     config = config or MaskConfig()
     reach = max(config.gaps)

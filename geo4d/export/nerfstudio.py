@@ -23,11 +23,16 @@ REACH = 100
 
 
 def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: ExportConfig) -> list[Path]:
-    """nerfstudio folder, as its dataparser (1.1.5) reads it without any flag.
+    """nerfstudio folder, as its dataparser (1.1.5) reads it without any flag where the camera moves.
 
-    ``transforms.json`` (OpenGL camera axes), ``images/``, ``depth/`` (16-bit, value times 0.001 in the unit of the poses;
-    0 where there is none), ``masks/`` (0 where something moves) and ``sparse_pc.ply``, the points that splatting starts
-    from. Poses, points and depth are scaled by one factor, stated in ``transforms.json``, so that 16 bits hold the depth.
+    ``transforms.json`` (OpenGL camera axes), ``images/``, ``depth/`` (16-bit z-depth, value times 0.001 in the unit of
+    the poses; 0 in the sky, where invalid, and where 16 bits do not reach), ``masks/`` (0 where something moves, else
+    255; only of results that know what moves) and ``sparse_pc.ply``, the points that splatting starts from, if any.
+    Poses, points and depth are scaled by one factor, stated in ``transforms.json``; see ``nerfstudio_scale``.
+
+    Raises:
+        ValueError: no poses, no pictures, no frames, or frames of several scenes.
+        OutputError: ``path`` exists or cannot be written.
     """
     frames = chosen_frames(reconstruction, config, one_world=True)
     require_rgb(reconstruction, "the nerfstudio export")

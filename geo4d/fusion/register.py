@@ -35,11 +35,11 @@ class Registration:
 
 
 def overlapping_pairs(samples: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All pairs of windows that share a frame.
+    """All pairs of windows that share a frame; R rows, one for each shared frame of each pair, not sorted by pair.
 
     Returns:
-        pair number, observation of the first window, observation of the second window (one row per shared frame of
-        each pair), and the pairs [E, 2] themselves.
+        pair number [R], observation of the first window [R], observation of the second window [R], and the windows of
+        each pair [E, 2], the lower number first.
     """
     table = samples.table
     slots = table.shape[1]

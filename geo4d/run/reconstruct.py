@@ -155,6 +155,7 @@ def load(path: str | Path) -> Reconstruction:
     """Open the result of a run; maps are read when they are sliced.
 
     Raises:
-        OutputError: there is no complete result.
+        OutputError: no result there, or it is unfinished, incomplete, damaged, or of a newer format. Damage inside a map
+            is found, and raised, when it is sliced.
     """
     return load_result(path)

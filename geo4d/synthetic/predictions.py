@@ -242,7 +242,17 @@ def iter_predictions(
     seed: int = 0,
     bad_windows: Collection[int] = (),
 ) -> Iterator[Prediction]:
-    """Predictions of ``windows`` (frame indices of each) one after the other; nothing but the last frames is kept."""
+    """Predictions of windows one after the other; true depth of the last 24 frames is all that is kept.
+
+    Args:
+        size: (height, width) of the maps.
+        windows: frame indices of each.
+        noise: None is the default noise.
+        seed: of the errors, together with a window's position in ``windows``.
+        bad_windows: positions in ``windows`` of those that go wrong; see ``make_prediction``.
+    Raises:
+        IndexError: a frame is outside of the scene.
+    """
     source = TruthSource(scene, size)
     for window_index, frames in enumerate(windows):
         yield source.predict(frames, window_index, noise, seed, window_index in bad_windows)

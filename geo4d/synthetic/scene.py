@@ -191,7 +191,14 @@ class Scene:
 def sample_config(
     seed: int, num_frames: int, aspect: float, mix: SceneMix | None = None, bank: BankName = "train"
 ) -> SceneConfig:
-    """Draw the kind of scene and camera for ``seed`` from ``mix``."""
+    """Draw kind of scene, kind of camera, frame rate and zoom for ``seed`` from ``mix``.
+
+    Args:
+        num_frames, aspect, bank: of the scene, as given; ``aspect`` is height / width.
+        mix: None takes ``SceneMix()``.
+    Raises:
+        ValueError: ``num_frames``, ``aspect`` or ``seed`` out of range.
+    """
     mix = SceneMix() if mix is None else mix
     rng = random_stream(seed, 77)
     kind = _weighted(rng, mix.kinds)

@@ -238,7 +238,7 @@ class Batch:
         intrinsics: pixels of ``rgb``.
         c2w: camera to world.
         frames: position of each frame, from 0 for the first.
-        prior_*: as in ``TrainingClip``.
+        evidence_*: as in ``TrainingClip``.
         samples: sample numbers; with the seed they determine all noise.
     """
 

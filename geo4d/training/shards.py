@@ -16,7 +16,7 @@ from geo4d.training.data import ClipSource, TrainingClip, ordered_clips
 from geo4d.training.evidence import EvidenceConfig, simulate_evidence
 
 EVIDENCE = "evidence.safetensors"
-"""Member of a packed clip with the fields ``prior_*`` of a ``TrainingClip``."""
+"""Member of a packed clip with the fields ``evidence_*`` of a ``TrainingClip``; older shards call them ``prior_*``."""
 
 
 def pack_clips(
@@ -112,11 +112,13 @@ def training_clip(clip: Clip, evidence: EvidenceConfig, rng: np.random.Generator
 class ShardSource:
     """A ``ClipSource`` over packed clips; clip numbers beyond the end start again.
 
+    Asking for a clip raises ``InputError`` where it cannot be read, lacks a pose, or has pixels of unknown depth.
+
     Args:
-        folder: or URL.
-        seed: of simulated evidence; clip ``i`` gets the same every time it is read.
+        folder: of the packed clips, or its URL.
+        seed: of simulated evidence, for clips packed without; clip ``i`` gets the same every time it is read.
     Raises:
-        InputError: no packed clips, or those of another version.
+        InputError: no packed clips, those of another version, or a shard is missing or cut short.
     """
 
     def __init__(self, folder: Path | str, seed: int = 0) -> None:

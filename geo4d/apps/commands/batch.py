@@ -33,7 +33,12 @@ class BatchOptions(RunOptions):
 
 
 def run(options: BatchOptions) -> int:
-    """Run the batch, then fail if clips failed."""
+    """Run the batch; 0 if no clip failed. Raises also what ``run_batch`` does.
+
+    Raises:
+        ValueError: no source, or nonsensical options.
+        BatchError: clips failed, with their exit code if all failed alike; or the model cannot be loaded.
+    """
     from geo4d.batch.ledger import SUMMARY
     from geo4d.batch.run import run_batch
 

@@ -52,9 +52,9 @@ class ReconstructOptions(RunOptions):
     ground_truth: Path | None = None
     """Folder with ground truth of this video; the result is scored against it."""
     json: Path | None = None
-    """File for the scores as JSON."""
+    """File for the scores as JSON; needs --ground-truth."""
     quiet: bool = False
-    """Print errors only."""
+    """Print warnings, errors and scores only."""
 
 
 def run(options: ReconstructOptions) -> int:

@@ -142,7 +142,12 @@ def log_error_change(
 def track_pixels(
     tracks: Float[Tensor, "2 N 2"], visible: Bool[Tensor, "2 N"], size: tuple[int, int]
 ) -> tuple[Int[Tensor, "n 2"], Int[Tensor, "n 2"]]:
-    """(row, column) in both frames of the tracks (x, y) that are seen inside pictures of ``size`` in both."""
+    """Pixels (row, column) of tracks in their first and in their second frame; those seen inside the picture in both.
+
+    Args:
+        tracks: (x, y), pixel centres at +0.5; what is not finite is left out.
+        size: (height, width).
+    """
     height, width = size
     known = torch.isfinite(tracks).all(-1)
     column, row = torch.where(known[..., None], tracks, -1.0).floor().long().unbind(-1)

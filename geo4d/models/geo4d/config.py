@@ -186,7 +186,10 @@ def full() -> Geo4DConfig:
 
 
 def small() -> Geo4DConfig:
-    """The size of the recorded end-to-end runs: the same classes, a few per cent of the width. For tests."""
+    """The widths of the recorded end-to-end runs: the UNet a tenth as wide, the VAE a quarter, the rest a sixteenth.
+
+    The classes and numbers of levels are the released ones; transformers outside the UNet have fewer layers. For tests.
+    """
     return Geo4DConfig(
         unet=UNetConfig(model_channels=32, num_head_channels=16, context_dim=64),
         vae=VAEConfig(channels=32),

@@ -40,7 +40,7 @@ class DecodedMaps:
 
     @property
     def depth(self) -> Float[Tensor, "T H W"]:
-        """z-depth; the logarithm is capped so that it stays finite."""
+        """z-depth in the video's unknown unit, at most exp(``MAX_LOG_DEPTH``); finite also where not ``valid``."""
         return self.log_depth.clamp(max=MAX_LOG_DEPTH).exp()
 
 

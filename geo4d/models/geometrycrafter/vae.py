@@ -196,7 +196,13 @@ class PointMapVAE(nn.Module):
     def encode_moments(
         self, maps: Float[Tensor, "N 4 H W"], image_vae: ImageVAE
     ) -> Float[Tensor, "N moments h w"]:
-        """Mean and log-variance: the image VAE's moments of the disparity picture, the mean moved by the offset."""
+        """Mean (first half of the channels) and log-variance of the latent, not multiplied by the scaling factor.
+
+        They are the image VAE's moments of the disparity picture, the mean moved by the offset.
+
+        Args:
+            maps: see ``encode_offset``.
+        """
         disparity = maps[:, 2:3].expand(-1, 3, -1, -1)
         mean, log_variance = image_vae.encode_moments(disparity).chunk(2, dim=1)
         offset = self.config.offset_scale_factor * self.encode_offset(maps)

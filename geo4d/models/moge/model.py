@@ -124,7 +124,10 @@ class MoGe(nn.Module):
         self.image_std: Tensor
 
     def cast(self, dtype: torch.dtype) -> "MoGe":
-        """Run in ``dtype``, in place; norms, position embedding and the last layers stay float32."""
+        """Run a float32 network in ``dtype``, in place; norms, tokens, position embedding and last layers stay float32.
+
+        float32 changes nothing: it does not take an earlier cast back.
+        """
         if dtype == torch.float32:
             return self
         last = set(self.head.output_block.modules())

@@ -35,10 +35,11 @@ def find_moge(weights: str | Path | None = None) -> Path:
 
 
 def load_moge(file: Path) -> MoGe:
-    """Read a checkpoint without running anything stored in it.
+    """Read a checkpoint without running anything stored in it: a float32 network on the CPU, for inference.
 
     Raises:
-        CheckpointError: not a MoGe-1 checkpoint, unsafe, or keys are missing or unknown.
+        CheckpointError: no readable MoGe-1 checkpoint, contents that are not allowed, or keys are missing, unknown or of
+            another shape.
     """
     content = read_torch_file(file)
     if not isinstance(content, dict) or not {"model_config", "model"} <= content.keys():

@@ -48,7 +48,7 @@ class Environment(NamedTuple):
 
 
 class View(NamedTuple):
-    """One pinhole camera; pixel centres at +0.5."""
+    """One pinhole camera with square pixels: ``c2w`` in OpenCV axes, metres; the rest in pixels, centres at +0.5."""
 
     c2w: np.ndarray  # [4, 4]
     focal: float

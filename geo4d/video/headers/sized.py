@@ -46,10 +46,11 @@ def bmp_page(data: bytes) -> Page:
 
 
 def check_bmp(data: bytes) -> None:
-    """Compare the length of uncompressed rows with the file's.
+    """Compare the length of uncompressed rows with the file's; compressed pictures are not checked.
 
     Raises:
         InputError: the picture is cut.
+        struct.error: it is cut within its header.
     """
     start, width, height, bits, packing = struct.unpack("<10xI4xii2xHI", data[:34])
     row = (abs(width) * bits + 31) // 32 * 4

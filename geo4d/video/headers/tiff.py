@@ -23,7 +23,11 @@ class _Tags:
     following: int
 
     def values(self, data: bytes | bytearray, tag: int) -> tuple[int, ...]:
-        """Values of an integer tag; empty without it."""
+        """Values of an integer tag; empty without it.
+
+        Raises:
+            struct.error: they lie beyond the end of ``data``.
+        """
         if tag not in self.entries:
             return ()
         code, count, start = self.entries[tag]

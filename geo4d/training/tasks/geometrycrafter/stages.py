@@ -281,7 +281,13 @@ def _clip_order(preset: Preset, stage: Stage, run: StageRun, prior: PriorOfClip 
 
 
 def validation_windows(preset: Preset, stage: Stage, count: int, prior: PriorOfClip | None) -> list[Windows]:
-    """Whole generated clips that no stage trains on, one window each."""
+    """Beginnings of generated clips that no stage trains on, one window of whole pictures each.
+
+    Args:
+        stage: its longest window is the length, but no more than a clip has.
+        count: number of windows.
+        prior: asked for the whole clip; None for stages without.
+    """
     source = generated_source(preset, stage, VALIDATION_OFFSET)
     frames = torch.arange(min(stage.cut.frames[1], preset.clip_frames)).numpy()
     windows = []

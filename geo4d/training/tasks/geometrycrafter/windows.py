@@ -86,7 +86,7 @@ class WindowCut:
     seed: int = 0
 
     def length(self, step: int) -> int:
-        """Frames of the windows of a step, uniform."""
+        """How many frames all windows of a step have: drawn evenly from ``frames``, both ends included."""
         fewest, most = self.frames
         return int(np.random.default_rng((self.seed, 31, step)).integers(fewest, most + 1))
 
