@@ -27,6 +27,7 @@ from geo4d.cameras.terms import BundleState, project_points
 from geo4d.cameras.thresholds import LEAST_NOISE, MOST_RADIAL, NEEDED, READOUT_ERROR
 from geo4d.cameras.variance import inverse_depth_variance
 from geo4d.geometry.poses import rigid, so3_exp
+from geo4d.optimise.kernels import cauchy_weight
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def with_readout(
     value, last = probe, tried[1]
     for _ in range(3):
         left = last.misfit()
-        weight = 1 / (1 + left.square().sum(1) / settings.robust_width**2)
+        weight = cauchy_weight(left.square().sum(1), settings.robust_width)
         step = float((weight[:, None] * slope * left).sum())
         value -= step / max(float((weight[:, None] * slope.square()).sum()), 1e-12)
         value = max(-1.0, min(1.0, value))

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from geo4d.cameras import judge
 from geo4d.cameras.judge import correlation_inflation
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.solve import fit_cameras
@@ -120,3 +122,15 @@ def test_correlated_residuals_count_for_less():
     assert correlation_inflation(white.reshape(-1, 2), obs, 1.0) < 1.6
     assert correlation_inflation(slow.reshape(-1, 2), obs, 1.0) > 4
     assert correlation_inflation(shared.reshape(-1, 2), obs, 1.0) > 2
+
+
+def test_wrong_tracks_do_not_decide_how_long_a_picture_is_read(monkeypatch):
+    """A quarter of the points jumps about: the readout time of the others is found all the same, and taken."""
+    found = []
+    plain = judge.with_readout
+    monkeypatch.setattr(judge, "with_readout", lambda *given: found.append(plain(*given)) or found[-1])
+    tracks = rolling_tracks(0.0, readout=0.5)
+    wrong = tracks.track % 4 == 0
+    jumps = torch.randn(tracks.xy.shape, generator=torch.Generator().manual_seed(5)) * 25
+    fit_cameras(replace(tracks, xy=torch.where(wrong[:, None], tracks.xy + jumps, tracks.xy)))
+    assert found[-1].readout == pytest.approx(0.5, abs=0.1)

@@ -121,4 +121,4 @@ def test_formats_are_described(shot, tmp_path) -> None:
     suffixes = [suffix for one in FORMATS.values() for suffix in one.suffixes if suffix != ".txt"]
     assert len(set(suffixes)) == len(suffixes)
     with pytest.raises(ValueError, match="expected one of npz, exr"):
-        save(shot(), tmp_path / "x", "obj", ExportConfig())
+        save(shot(), tmp_path / "x", "no-such-format", ExportConfig())
