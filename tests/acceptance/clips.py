@@ -3,8 +3,8 @@
 The scenes are made for this gate: seeds from 5,500,000,000 on, which neither training (derived seeds of its own), nor the
 held-out set (7,300,000,000 on), nor validation ever used, with textures that training does not see. Nothing should be
 tuned on them; draw new seeds if something ever is. So it was with ``wide``: it was looked at when ``LOCAL`` of
-``models/tiny/vouched.py`` was chosen. ``walkers`` was drawn after that, first draw, and shows what is worst today: people who
-walk by before a wall come out on the wall.
+``models/tiny/vouched.py`` was chosen. ``walkers`` was drawn after that, first draw, and shows what is worst today:
+people who walk by before a wall come out on the wall.
 """
 
 import os
