@@ -4,7 +4,8 @@ The scenes are made for this gate: seeds from 5,500,000,000 on, which neither tr
 held-out set (7,300,000,000 on), nor validation ever used, with textures that training does not see. Nothing should be
 tuned on them; draw new seeds if something ever is. So it was with ``wide``: it was looked at when ``LOCAL`` of
 ``models/tiny/vouched.py`` was chosen. ``walkers`` was drawn after that, first draw, and shows what is worst today:
-people who walk by before a wall come out on the wall.
+people who walk by before a wall come out on the wall. It was looked at before ``evidence/agreement.py`` was written,
+so it is no stranger to that.
 """
 
 import os
