@@ -17,9 +17,9 @@ BLOCKS = {"stage1": range(0, 4), "stage2": range(4, 12), "stage3": range(12, 16)
 SHORT_SIDE = 192
 
 
-def tcmonodepth(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Pictures [T H W 3] uint8 -> log disparity [T h w]."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+def network(path: Path, device: str = "cpu") -> Callable[[Tensor], Tensor]:
+    """Pictures [N 3 H W] in [0, 1], sides multiples of 32 -> disparity [N 1 H W] up to scale and shift."""
+    state = torch.load(path, map_location=device, weights_only=True)
 
     def norm(x: Tensor, name: str) -> Tensor:
         mean, variance, weight, bias = (
@@ -58,6 +58,13 @@ def tcmonodepth(path: Path) -> Callable[[np.ndarray], np.ndarray]:
             x = F.relu(norm(conv(x, f"{name}.last_conv.0.conv.0"), f"{name}.last_conv.0.conv.1"))
             x = F.relu(norm(conv(x, f"{name}.last_conv.0.conv.3"), f"{name}.last_conv.1"))
         return F.interpolate(F.relu(conv(x, "decoder.final")), scale_factor=2.0, mode="bilinear")
+
+    return forward
+
+
+def tcmonodepth(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Pictures [T H W 3] uint8 -> log disparity [T h w]."""
+    forward = network(path)
 
     def run(pictures: np.ndarray) -> np.ndarray:
         height, width = pictures.shape[1:3]

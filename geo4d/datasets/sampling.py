@@ -66,8 +66,9 @@ def vary_colours(rgb: Float[Tensor, "T 3 H W"], rng: np.random.Generator) -> Flo
     grey = rgb.mean(1, keepdim=True)
     rgb = grey + (rgb - grey) * saturation
     if rng.random() < 0.3:
-        noise = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-        rgb = rgb + float(rng.uniform(0, 0.04)) * torch.randn(rgb.shape, generator=noise)
+        noise = torch.Generator(rgb.device).manual_seed(int(rng.integers(1 << 62)))
+        drawn = torch.randn(rgb.shape, generator=noise, device=rgb.device)
+        rgb = rgb + float(rng.uniform(0, 0.04)) * drawn
     return rgb.clamp(0, 1)
 
 

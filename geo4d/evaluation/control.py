@@ -68,7 +68,9 @@ class ControlPredictor:
         """Depth 1 everywhere, changed by what the evidence says; the same for every seed."""
         count, size = window.num_frames, window.size
         flat = torch.ones(1, count, 1, *size)
-        encoded = no_evidence(1, count, size, flat) if evidence is None else encode_window(evidence, size)
+        # The bundled model reads its evidence for half the size of its maps.
+        half = (size[0] // 2, size[1] // 2)
+        encoded = no_evidence(1, count, half, flat) if evidence is None else encode_window(evidence, half)
         blank = flat.expand(-1, -1, 3, -1, -1)  # no picture guides the spreading
         depth = torch.exp(-log_correction(flat, encoded, blank))[0, :, 0]
         spread = torch.full_like(depth, SPREAD)

@@ -7,6 +7,7 @@
 The plan of a run needs the shots and is shown before the work starts; so tracks are not made while the file is opened.
 """
 
+import math
 from collections.abc import Callable
 
 from geo4d.config import RunConfig
@@ -14,8 +15,8 @@ from geo4d.evidence.moving import FLOW_SIZE
 from geo4d.video.first_look import LOOK_SIZE, FirstLook
 from geo4d.video.io import Video, fit_size
 
-SWEEP_SIZE = 4 / 3
-"""Side of the pictures that are swept, as a share of the maps': what is half as large as these is searched."""
+SWEEP_PIXELS = 128 * 213
+"""Of the pictures that are swept; what is half as large as these is searched."""
 
 
 def first_look(config: RunConfig) -> FirstLook | None:
@@ -48,7 +49,8 @@ def list_shots(
 
 def sweep_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the pictures that are swept for maps of a size."""
-    return round(SWEEP_SIZE * size[0]), round(SWEEP_SIZE * size[1])
+    scale = math.sqrt(SWEEP_PIXELS / (size[0] * size[1]))
+    return round(scale * size[0]), round(scale * size[1])
 
 
 def kept_sizes(clip_size: tuple[int, int], model_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:

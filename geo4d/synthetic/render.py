@@ -384,6 +384,15 @@ def _preview_size(scene: Scene) -> tuple[int, int]:
     return _PREVIEW_ROWS, max(4, round(_PREVIEW_ROWS / scene.config.aspect))
 
 
+def is_acceptable(scene: Scene) -> bool:
+    """A cheap look at three frames finds enough geometry, not one surface, nothing too near, the subject in view.
+
+    Raises:
+        MissingExtraError: numba is not installed.
+    """
+    return _acceptable(_kernels(), scene)
+
+
 def _acceptable(kernels: ModuleType, scene: Scene) -> bool:
     """Cheap look at three frames: enough geometry, not one surface, nothing too near, the subject in view."""
     bank = texture_bank(scene.config.bank)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from geo4d.synthetic.render import SyntheticClip
     from geo4d.synthetic.scene import Scene
 
+PITCHES = (12.0, 60.0)
+"""Degrees."""
+
 VALIDATION_OFFSET = 1_000_003
 """Added to a training seed for the clips that check a run while it trains."""
 
@@ -32,6 +35,7 @@ class SyntheticSource:
         indoor: factor on the weight of rooms.
         open_rooms: share kept of the rooms that show the sky where a wall is missing.
         blank: share of clips whose walls are mostly without texture (``synthetic.blank``).
+        pitched: share of clips whose camera looks down on its scene by 12 to 60 degrees more, as one does at a desk.
         evidence: how evidence is simulated.
     """
 
@@ -44,6 +48,7 @@ class SyntheticSource:
     indoor: float = 1.0
     open_rooms: float = 1.0
     blank: float = 0.0
+    pitched: float = 0.0
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
 
     def __call__(self, index: int) -> TrainingClip:
@@ -86,7 +91,24 @@ class SyntheticSource:
                 scene = make_scene(config)
         if blank:
             scene = blank_surfaces(scene)
+        if rng.random() < self.pitched:
+            scene = _looking_down(scene, float(rng.uniform(*PITCHES)))
         return render_clip(scene, self.size, self.supersample)
+
+
+def _looking_down(scene: "Scene", degrees: float) -> "Scene":
+    """The scene with all its cameras tilted, by half as often as it takes until they show enough; at worst as it was."""
+    from geo4d.synthetic.render import is_acceptable
+
+    while degrees > PITCHES[0] / 2:
+        angle = np.deg2rad(degrees)
+        tilt = np.eye(4)
+        tilt[1:3, 1:3] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+        tilted = replace(scene, c2w=scene.c2w @ tilt)
+        if is_acceptable(tilted):
+            return tilted
+        degrees /= 2
+    return scene
 
 
 def _shows_sky(scene: "Scene") -> bool:

@@ -10,7 +10,10 @@ BLOCK = 8
 """Pixels along one side of a latent cell."""
 
 SIZE_MULTIPLE = 16
-"""Heights and widths that the network takes are multiples of this (two latent cells)."""
+"""Heights and widths that the diffusion network takes are multiples of this (two latent cells)."""
+
+PICTURE_MULTIPLE = 2 * SIZE_MULTIPLE
+"""The same for the pictures and the finished maps: twice the diffusion network's size."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class TinyConfig:
         num_outer_blocks: residual blocks at 1/8 before and after the inner part, each.
         num_heads: attention heads.
         embedding_width: channels of the embedding of timestep and frame.
-        decoder_width: channels of the learned decoder at 1/2 of the size.
-        num_decoder_blocks: its residual blocks.
+        encoder: of the pictures, by name (``encoder.ENCODERS``).
+        decoder_widths: channels of the learned decoder at 1/2, 1/4, 1/8, 1/16 and 1/32 of the pictures.
+        num_decoder_blocks: its blocks at each of them.
     """
 
     disparity_channels: int = 8
@@ -42,8 +46,9 @@ class TinyConfig:
     num_outer_blocks: int = 2
     num_heads: int = 4
     embedding_width: int = 128
-    decoder_width: int = 48
-    num_decoder_blocks: int = 3
+    encoder: str = "lite0"
+    decoder_widths: tuple[int, ...] = (24, 48, 80, 128, 192)
+    num_decoder_blocks: int = 2
 
     def __post_init__(self) -> None:
         if self.ray_channels != 6:
@@ -76,5 +81,5 @@ def smallest_preset() -> TinyConfig:
     """A size for tests: the same parts, a few thousand parameters."""
     return TinyConfig(
         stem_width=8, width=8, inner_width=16, num_inner_blocks=1, num_outer_blocks=1, num_heads=2,
-        embedding_width=16, decoder_width=8, num_decoder_blocks=1,
+        embedding_width=16, encoder="smallest", decoder_widths=(8, 8, 8, 8, 8), num_decoder_blocks=1,
     )  # fmt: skip

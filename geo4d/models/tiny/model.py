@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from geo4d.diffusion.denoiser import denoise_from_v
 from geo4d.diffusion.samplers import sample_ddim
@@ -107,15 +108,23 @@ class TinyModel(nn.Module):
         latent: Float[Tensor, "B T C h w"],
         rgb: Float[Tensor, "B T 3 H W"],
         evidence: Evidence,
+        frames: Float[Tensor, "B T"],
         *,
         anchor: bool = True,
     ) -> tuple[NormalisedMaps, DecodedMaps]:
-        """Maps as the fixed codec gives them, pulled onto the evidence, and as the learned decoder finishes them."""
+        """Maps as the fixed codec gives them, pulled onto the evidence, and as the learned decoder finishes them.
+
+        Args:
+            rgb: at twice the size that the latent was made at, in [-1, 1].
+            evidence: as ``sample`` saw it.
+            frames: position of every frame, counted from the first.
+            anchor: pull the maps that the decoder starts from onto the evidence.
+        """
         with torch.autocast(rgb.device.type, enabled=False):
             maps = self.codec.decode(latent.float())
             if anchor:
-                maps = anchored(maps, evidence, rgb)
-        return maps, self.decoder(maps, latent, rgb, evidence)
+                maps = anchored(maps, evidence, halved(rgb))
+        return maps, self.decoder(maps, latent, rgb, evidence, frames)
 
 
 def anchored(maps: NormalisedMaps, evidence: Evidence, rgb: Float[Tensor, "B T 3 H W"]) -> NormalisedMaps:
@@ -130,6 +139,11 @@ def anchored(maps: NormalisedMaps, evidence: Evidence, rgb: Float[Tensor, "B T 3
     return NormalisedMaps(
         torch.where(touched, disparity, maps.disparity), torch.where(touched, moved, maps.points), maps.rays
     )
+
+
+def halved(rgb: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T 3 h w"]:
+    """Pictures as the diffusion network sees them: half the size, each pixel the mean of four."""
+    return F.avg_pool2d(rgb.flatten(0, 1), 2).unflatten(0, rgb.shape[:2])
 
 
 def ray_step(evidence: Evidence) -> Float[Tensor, "B T 6 h w"]:

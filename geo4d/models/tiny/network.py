@@ -140,8 +140,8 @@ class TinyUNet(nn.Module):
 
     def _embedding(self, timestep: Tensor, frames: Tensor) -> Float[Tensor, "B T E"]:
         half = self.config.embedding_width // 2
-        noise = _sinusoid(timestep.float()[:, None].expand_as(frames), 2 * half, 1e4)
-        place = _sinusoid(frames, half, 64.0)
+        noise = sinusoid(timestep.float()[:, None].expand_as(frames), 2 * half, 1e4)
+        place = sinusoid(frames, half, 64.0)
         return self.embed(torch.cat([noise, place, (frames == 0).to(noise)[..., None]], dim=-1))
 
 
@@ -156,7 +156,8 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(8, channels)
 
 
-def _sinusoid(position: Tensor, channels: int, longest: float) -> Tensor:
+def sinusoid(position: Tensor, channels: int, longest: float) -> Tensor:
+    """Cosines and sines of a position at ``channels / 2`` wavelengths up to ``longest``; [...] -> [..., channels]."""
     half = channels // 2
     rates = torch.exp(-math.log(longest) / half * torch.arange(half, device=position.device))
     phase = position[..., None].float() * rates

@@ -19,11 +19,12 @@ from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import PredictorInfo, require_multiple
 from geo4d.models.devices import cpu_computes_bfloat16, default_device
 from geo4d.models.tiny.conditioning import encode_window, no_evidence
-from geo4d.models.tiny.config import BLOCK, SIZE_MULTIPLE
+from geo4d.models.tiny.anchor import log_correction
+from geo4d.models.tiny.config import BLOCK, PICTURE_MULTIPLE
 from geo4d.models.tiny.decoder import DecodedMaps
 from geo4d.models.tiny.doubt import believed
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, restore_disparity
-from geo4d.models.tiny.model import TinyModel
+from geo4d.models.tiny.model import TinyModel, halved
 from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.vouched import mixed_with_evidence, vouched_share
 from geo4d.models.tiny.weights import BUNDLED, check_file, load_model
@@ -43,27 +44,25 @@ class TinyPipelineConfig:
 
     Attributes:
         num_steps: DDIM steps; one is the default because it measures best (see the model card).
-        num_pixels: the network runs at the multiple-of-16 size nearest to this area in the source's aspect ratio.
+        num_pixels: the maps have the multiple-of-32 size nearest to this area in the source's aspect ratio; the
+            diffusion network runs at half of it.
         window_length: frames per window.
         window_stride: frames between window starts.
         use_evidence: let evidence from motion in.
         anchor: pull the maps onto confident evidence (``anchor.py``).
         doubt: leave out evidence that contradicts the pictures (``doubt.py``), and believe the network's layout as far
             as evidence that it did not see vouches for it (``vouched.py``); one network pass more.
-        correction: share of the learned decoder's correction that is applied, 0 to 1. Chosen on validation clips: all
-            of it follows unknown textures too far. Spread and sky are always the decoder's.
         sky_disparity: where the decoder sees sky, its own disparity must also lie below this share of the window's top.
             A bare wall that looks like sky keeps its depth. Chosen on validation clips.
     """
 
     num_steps: int = 1
-    num_pixels: int = 96 * 160
+    num_pixels: int = 192 * 320
     window_length: int = 16
     window_stride: int = 8
     use_evidence: bool = True
     anchor: bool = True
     doubt: bool = True
-    correction: float = 0.25
     sky_disparity: float = 0.1
 
     def __post_init__(self) -> None:
@@ -73,12 +72,10 @@ class TinyPipelineConfig:
             raise ValueError(
                 f"expected a stride of 1 to {self.window_length} frames, got {self.window_stride}"
             )
-        if not 0 <= self.correction <= 1:
-            raise ValueError(f"expected a correction of 0 to 1, got {self.correction}")
         if not self.sky_disparity > 0:
             raise ValueError(f"expected a positive disparity of the sky, got {self.sky_disparity}")
-        if self.num_pixels < SIZE_MULTIPLE**2:
-            raise ValueError(f"expected at least {SIZE_MULTIPLE**2} pixels, got {self.num_pixels}")
+        if self.num_pixels < PICTURE_MULTIPLE**2:
+            raise ValueError(f"expected at least {PICTURE_MULTIPLE**2} pixels, got {self.num_pixels}")
 
 
 class TinyPredictor:
@@ -114,19 +111,19 @@ class TinyPredictor:
         )
 
     def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width), multiples of 16, of the network's pictures and maps."""
+        """(height, width), multiples of 32, of the pictures and maps."""
         height, width = source_size
         scale = math.sqrt(self.config.num_pixels / (height * width))
-        rows, cols = (max(2, round(side * scale / SIZE_MULTIPLE)) for side in (height, width))
-        return rows * SIZE_MULTIPLE, cols * SIZE_MULTIPLE
+        rows, cols = (max(2, round(side * scale / PICTURE_MULTIPLE)) for side in (height, width))
+        return rows * PICTURE_MULTIPLE, cols * PICTURE_MULTIPLE
 
     def memory_bytes(self, source_size: tuple[int, int]) -> int:
-        """Activations of the decoder and the attention matrix of one window."""
+        """Activations of encoder and decoder, and the attention matrix of one window."""
         height, width = self.size_for(source_size)
         pixels = self.config.window_length * height * width
         sizes = self.model.config
-        attention = sizes.num_heads * (pixels // 256) ** 2 * 4 * 3
-        return pixels * (sizes.decoder_width * 2 + 60) * 4 + attention
+        attention = sizes.num_heads * (pixels // 1024) ** 2 * 4 * 3
+        return pixels * (sizes.decoder_widths[0] + 48) * 4 + attention
 
     def prepare(self, windows: Iterable[Window]) -> Mapping[str, Tensor]:
         """Nothing is needed before the first window."""
@@ -144,71 +141,69 @@ class TinyPredictor:
         """Disparity, point map and rays of one window with their spreads.
 
         Args:
-            window: frames whose sides are multiples of 16.
+            window: frames whose sides are multiples of 32.
             seed: with ``window.index`` it determines the noise.
             evidence: from motion, about the window's frames; None lets the model rely on the pictures.
             context, previous: not used.
         Raises:
-            ValueError: a side of the frames is no multiple of 16.
+            ValueError: a side of the frames is no multiple of 32.
         """
-        size = require_multiple(window, SIZE_MULTIPLE)
+        size = require_multiple(window, PICTURE_MULTIPLE)
+        half = (size[0] // 2, size[1] // 2)
         rgb = window.rgb.permute(0, 3, 1, 2).clamp(0, 1).to(self.device)[None] * 2 - 1
         if evidence is not None and self.config.use_evidence:
-            encoded = encode_window(evidence, size)
+            encoded = encode_window(evidence, half)
         else:
-            encoded = no_evidence(1, window.num_frames, size, rgb)
+            encoded = no_evidence(1, window.num_frames, half, rgb)
         encoded = encoded.to(self.device)
         frames = (window.frame_indices - window.frame_indices[0])[None].float().to(self.device)
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((seed, window.index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
         )
-        cells = (size[0] // BLOCK, size[1] // BLOCK)
+        cells = (half[0] // BLOCK, half[1] // BLOCK)
         noise = torch.randn(
             (1, window.num_frames, self.model.config.latent_channels, *cells), generator=generator
-        )
-        autocast = torch.autocast(
-            self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32"
-        )
+        ).to(self.device)
         share = torch.ones(1, device=self.device)
         with torch.no_grad():
-            with autocast:
-                if self.config.doubt and bool((encoded.depth[:, :, 2] > 0).any()):
-                    encoded, share = self._judged(rgb, encoded, frames, noise.to(self.device))
-                latent = self.model.sample(rgb, encoded, frames, noise.to(self.device), self.config.num_steps)
-            with autocast:
-                linear, decoded = self.model.decode(latent, rgb, encoded, anchor=self.config.anchor)
-            disparity, sky = self._disparity(linear, decoded, share)
+            if self.config.doubt and bool((encoded.depth[:, :, 2] > 0).any()):
+                encoded, share = self._judged(rgb, encoded, frames, noise)
+            linear, decoded = self._answer(rgb, encoded, frames, noise, self.config.num_steps)
+            disparity, sky = self._disparity(decoded, encoded, rgb)
             if float(share) < 1 and self.config.anchor:
                 raised = disparity.clamp(min=LEAST_DISPARITY)
                 disparity = torch.where(sky, 0.0, mixed_with_evidence(raised, share, encoded, rgb))
         known = known_intrinsics(window, evidence)
         return self._prediction(window, linear, decoded, disparity[0, :, 0], sky[0, :, 0], seed, known)
 
+    def _answer(
+        self, rgb: Tensor, evidence: Evidence, frames: Tensor, noise: Tensor, num_steps: int
+    ) -> tuple[NormalisedMaps, DecodedMaps]:
+        """The network at half the size of ``rgb``, decoded at its whole size."""
+        with torch.autocast(
+            self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32"
+        ):
+            latent = self.model.sample(halved(rgb), evidence, frames, noise, num_steps)
+            return self.model.decode(latent, rgb, evidence, frames, anchor=self.config.anchor)
+
     def _judged(
         self, rgb: Tensor, evidence: Evidence, frames: Tensor, noise: Tensor
     ) -> tuple[Evidence, Tensor]:
         """Evidence that does not contradict the answer without it, and the network's share (``vouched.py``)."""
-        size = (rgb.shape[-2], rgb.shape[-1])
-        nothing = no_evidence(rgb.shape[0], rgb.shape[1], size, rgb)
-        latent = self.model.sample(rgb, nothing, frames, noise, 1)
-        with torch.autocast(self.device.type, enabled=False):
-            witness = restore_disparity(self.model.codec.decode(latent.float()).disparity)
-            evidence = believed(witness, evidence)
-            return evidence, vouched_share(witness, evidence, rgb)
+        nothing = no_evidence(rgb.shape[0], rgb.shape[1], (rgb.shape[-2] // 2, rgb.shape[-1] // 2), rgb)
+        witness = restore_disparity(self._answer(rgb, nothing, frames, noise, 1)[1].disparity.float())
+        evidence = believed(witness, evidence)
+        return evidence, vouched_share(witness, evidence, rgb)
 
     def _disparity(
-        self, linear: NormalisedMaps, decoded: DecodedMaps, share: Float[Tensor, " B"]
+        self, decoded: DecodedMaps, evidence: Evidence, rgb: Float[Tensor, "B T 3 H W"]
     ) -> tuple[Float[Tensor, "B T 1 H W"], Bool[Tensor, "B T 1 H W"]]:
-        """Disparity of the anchored maps with some of the decoder's correction, and where the sky is (0 there).
-
-        The correction, learned on the same pictures as the layout, is believed as far as that one is (``share``).
-        """
-        own = decoded.disparity.float()
-        sky = (decoded.sky_logit > 0) & (restore_disparity(own) < self.config.sky_disparity)
-        normalised = linear.disparity + self.config.correction * share[:, None, None, None, None] * (
-            own - linear.disparity
-        )
-        return torch.where(sky, 0.0, restore_disparity(normalised)), sky
+        """The decoder's disparity, pulled onto the evidence, and where the sky is (0 there)."""
+        disparity = restore_disparity(decoded.disparity.float())
+        sky = (decoded.sky_logit > 0) & (disparity < self.config.sky_disparity)
+        if self.config.anchor:
+            disparity = disparity * log_correction(disparity, evidence, rgb).exp()
+        return torch.where(sky, 0.0, disparity), sky
 
     def _prediction(
         self,
@@ -220,19 +215,18 @@ class TinyPredictor:
         seed: int,
         intrinsics: Float[Tensor, "V 3 3"] | None,
     ) -> Prediction:
-        squashed = torch.lerp(linear.points[0], decoded.points[0].float(), self.config.correction)
-        squashed = squashed.movedim(1, -1)
+        points = linear.points[0].movedim(1, -1)
         # sigma -> mean absolute error of one coordinate; the disparity map runs over [-1, 1] for [0, 1].
         disparity_error = decoded.disparity_sigma[0, :, 0].float() / math.sqrt(2) / 2
         disparity_error = self.model.calibration.disparity(disparity_error)
         rays = linear.rays[0].float().movedim(1, -1)
         ray_map = torch.cat([F.normalize(rays[..., :3], dim=-1), rays[..., 3:]], -1)
         cameras = ray_map_to_cameras(ray_map)
-        size = (squashed.shape[1], squashed.shape[2])
+        size = (disparity.shape[1], disparity.shape[2])
         if intrinsics is None:
             intrinsics = intrinsics_from_rays(ray_map, cameras.to(ray_map), size, window.pixel_aspect)
         intrinsics = intrinsics.to(ray_map)
-        own_depth = transform(inverse(cameras.to(ray_map)), expand(squashed))[..., 2]
+        own_depth = transform(inverse(cameras.to(ray_map)), expand(points))[..., 2]
         depth = depth_from_disparity(disparity, own_depth)
         points = transform(cameras.to(ray_map), unproject(depth, intrinsics))
         relative_error = disparity_error / disparity.clamp(min=LEAST_DISPARITY)
@@ -276,7 +270,7 @@ def known_intrinsics(window: Window, evidence: EvidenceMaps | None) -> Float[Ten
 
 
 def depth_from_disparity(
-    disparity: Float[Tensor, "V H W"], own_depth: Float[Tensor, "V H W"]
+    disparity: Float[Tensor, "V H W"], own_depth: Float[Tensor, "V h w"]
 ) -> Float[Tensor, "V H W"]:
     """z-depth of a window from its disparity, in the unit of its point map and of its cameras' translations.
 
@@ -286,12 +280,12 @@ def depth_from_disparity(
 
     Args:
         disparity: >= 0, any unit; 0 counts as ``LEAST_DISPARITY``.
-        own_depth: of the point map, in each frame's own camera.
+        own_depth: of the point map, in each frame's own camera; at the size of the disparity or a smaller one.
     """
-    raised = disparity.clamp(min=LEAST_DISPARITY)
-    product = (own_depth * raised)[(disparity > LEAST_DISPARITY) & (own_depth > 0)]
+    small = F.interpolate(disparity[:, None], own_depth.shape[1:], mode="area")[:, 0]
+    product = (own_depth * small)[(small > LEAST_DISPARITY) & (own_depth > 0)]
     unit = product.median() if product.numel() else own_depth.new_tensor(1.0)
-    return unit / raised
+    return unit / disparity.clamp(min=LEAST_DISPARITY)
 
 
 def intrinsics_from_rays(

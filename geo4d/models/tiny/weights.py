@@ -59,11 +59,16 @@ def load_model(path: Path | None = None) -> TinyModel:
     if "config" not in metadata:
         raise CheckpointError(f"{path} does not state the sizes of a tiny model; is it another model's file?")
     stated = json.loads(metadata["config"])
+    if "decoder_width" in stated:
+        raise CheckpointError(
+            f"{path} is a bundled model of before the picture encoder; its decoder cannot be used any more"
+        )
     unknown = set(stated) - {field.name for field in fields(TinyConfig)}
     if unknown:
         raise CheckpointError(
             f"{path} states unknown sizes {sorted(unknown)}; it was written by another version"
         )
+    stated["decoder_widths"] = tuple(stated["decoder_widths"])
     model = TinyModel(TinyConfig(**stated))
     missing, foreign = model.load_state_dict(tensors, strict=False)
     if missing or foreign:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from geo4d.datasets.sampling import choose_frames, mirror_cameras, turn_cameras, vary_colours
 from geo4d.evidence.frames import usable_pixels
+from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.models.tiny.conditioning import encode_evidence
+from geo4d.models.tiny.model import halved
 from geo4d.models.tiny.network import Evidence
 from geo4d.training.data import Batch, ClipSource, ClipStream, EveryNth, ReplayPlan, TrainingClip, stack_clips
 from geo4d.training.sources import as_float
@@ -196,6 +198,37 @@ def batch_evidence(batch: Batch, dropout: EvidenceDropout | None = None, seed: i
     depth, rotation, position = dropout.keep(batch.samples, seed).to(batch.rgb)[:, :, None, None, None, None]
     parts = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1], device=batch.rgb.device)[:, None, None]
     return Evidence(evidence.depth * depth, evidence.cameras * torch.where(parts == 0, rotation, position))
+
+
+def halved_batch(batch: Batch) -> Batch:
+    """The windows as the diffusion network sees them: half the size, the truth by its odd pixels."""
+    size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
+    half = (size[0] // 2, size[1] // 2)
+    return replace(
+        batch,
+        rgb=halved(batch.rgb),
+        depth=batch.depth[..., 1::2, 1::2],
+        intrinsics=resize_intrinsics(batch.intrinsics, size, half),
+        evidence_intrinsics=resize_intrinsics(batch.evidence_intrinsics, size, half),
+    )
+
+
+def mirror_batch(batch: Batch) -> Batch:
+    """The same windows seen in a mirror, evidence included."""
+    width = batch.rgb.shape[-1]
+    intrinsics, c2w = mirror_cameras(batch.intrinsics, batch.c2w, width)
+    evidence_intrinsics, evidence_c2w = mirror_cameras(batch.evidence_intrinsics, batch.evidence_c2w, width)
+    return replace(
+        batch,
+        rgb=batch.rgb.flip(-1),
+        depth=batch.depth.flip(-1),
+        intrinsics=intrinsics,
+        c2w=c2w,
+        evidence_disparity=batch.evidence_disparity.flip(-1),
+        evidence_confidence=batch.evidence_confidence.flip(-1),
+        evidence_intrinsics=evidence_intrinsics,
+        evidence_c2w=evidence_c2w,
+    )
 
 
 def grey(maps: Float[Tensor, "1 H W"]) -> Float[Tensor, "3 H W"]:

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.diffusion.denoiser import noised, v_target
 from geo4d.models.tiny.codec import LatentCodec
 from geo4d.models.tiny.conditioning import no_evidence
-from geo4d.models.tiny.config import MODALITIES, Modality
-from geo4d.models.tiny.modalities import NormalisedMaps, normalise
+from geo4d.models.tiny.config import BLOCK, MODALITIES, Modality
+from geo4d.models.tiny.decoder import DecodedMaps
+from geo4d.models.tiny.modalities import NormalisedMaps, normalise, restore_disparity
 from geo4d.models.tiny.model import TinyModel
+from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.weights import save_model
 from geo4d.training.data import Batch, ClipSource
 from geo4d.training.loop import Task
@@ -28,7 +30,7 @@ from geo4d.training.objectives import (
 )
 from geo4d.training.scores import camera_scores, depth_scores
 from geo4d.training.sources import as_float
-from geo4d.training.tasks.tiny.batches import EvidenceDropout, batch_evidence, grey
+from geo4d.training.tasks.tiny.batches import EvidenceDropout, batch_evidence, grey, halved_batch
 
 
 def sample_noise(
@@ -152,7 +154,14 @@ class TinyDiffusion(Task):
 
 
 class TinyDecoding(Task):
-    """The learned decoder on latents that the frozen network predicts, by Laplace likelihood."""
+    """The learned decoder on latents that the frozen network predicts at half the size of the windows.
+
+    Args:
+        model: its encoder is trained, too, unless its parameters ask for no gradient.
+        validation: windows of full size.
+        dropout: of the evidence.
+        seed: of noise and dropout.
+    """
 
     def __init__(
         self,
@@ -169,61 +178,87 @@ class TinyDecoding(Task):
         self.seed = seed
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Negative log likelihoods (Laplace) of what one sampling step decodes to, and each by name."""
-        device = batch.rgb.device
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            maps, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
-            evidence = batch_evidence(batch, self.dropout, self.seed)
-            shape = tuple(self.model.codec.encode(maps).shape[1:])
-            noise, _ = sample_noise(batch.samples, shape, self.seed, 1.0)
+        """``decoding_loss`` of what one sampling step decodes to, and its parts by name."""
+        with torch.no_grad(), torch.autocast(batch.rgb.device.type, enabled=False):
+            truth, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
+            half = halved_batch(batch)
+            evidence = batch_evidence(half, self.dropout, self.seed)
+        _, decoded = self.answer(batch, half, evidence)
+        with torch.autocast(batch.rgb.device.type, enabled=False):
+            return decoding_loss(decoded, truth, ~torch.isfinite(batch.depth))
+
+    def answer(
+        self, batch: Batch, half: Batch, evidence: Evidence, seed: int | None = None
+    ) -> tuple[NormalisedMaps, DecodedMaps]:
+        """One step of the frozen network at half size, decoded at full size."""
+        shape = latent_shape(self.model, half)
+        noise, _ = sample_noise(batch.samples, shape, self.seed if seed is None else seed, 1.0)
         with torch.no_grad():
-            latent = self.model.sample(batch.rgb, evidence, batch.frames, noise.to(device), 1)
-        _, decoded = self.model.decode(latent, batch.rgb, evidence)
-        with torch.autocast(device.type, enabled=False):
-            sky = ~torch.isfinite(batch.depth)
-            surface = (~sky).float()
-            likelihoods = {
-                "disparity": laplace_likelihood(
-                    decoded.disparity.movedim(2, -1),
-                    maps.disparity.movedim(2, -1),
-                    decoded.disparity_sigma[:, :, 0],
-                ),
-                "points": laplace_likelihood(
-                    decoded.points.movedim(2, -1), maps.points.movedim(2, -1), decoded.point_sigma[:, :, 0]
-                ),
-            }
-            parts = {
-                name: (value * surface).sum() / surface.sum().clamp(min=1)
-                for name, value in likelihoods.items()
-            }
-            # The sky has a disparity too (0): it keeps its place in the picture, without a spread.
-            parts["sky_disparity"] = ((decoded.disparity - maps.disparity).abs() * sky[:, :, None]).mean()
-            parts["sky"] = torch.nn.functional.binary_cross_entropy_with_logits(
-                decoded.sky_logit[:, :, 0], sky.float()
-            )
-            parts["gradient"] = gradient_loss(decoded.disparity, maps.disparity)
-            loss = (
-                parts["disparity"]
-                + parts["points"]
-                + parts["sky"]
-                + parts["sky_disparity"]
-                + parts["gradient"]
-            )
-        return loss, parts
+            latent = self.model.sample(half.rgb, evidence, half.frames, noise.to(half.rgb.device), 1)
+        return self.model.decode(latent, batch.rgb, evidence, batch.frames)
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Scores and panels of the validation clips with the decoder's corrections."""
-        return evaluate_model(self.model, self.validation, decoder=True)
+        """Scores and panels of the validation clips, linearly decoded, and finished by the decoder."""
+        scores, panels = evaluate_model(self.model, [halved_batch(batch) for batch in self.validation])
+        return scores | self.finished_scores(), panels
+
+    def finished_scores(self) -> dict[str, float]:
+        """AbsRel and delta of the finished disparity with evidence and from pictures alone."""
+        scores: dict[str, list[Tensor]] = {}
+        for batch in self.validation:
+            half = halved_batch(batch)
+            size = (half.rgb.shape[-2], half.rgb.shape[-1])
+            nothing = no_evidence(half.rgb.shape[0], half.rgb.shape[1], size, half.rgb)
+            for name, evidence in (("", batch_evidence(half)), ("_image_only", nothing)):
+                _, decoded = self.answer(batch, half, evidence, 1)
+                with torch.autocast(batch.rgb.device.type, enabled=False):
+                    found = depth_scores(decoded.disparity[:, :, 0].float(), batch.depth)
+                for label, values in zip(("abs_rel", "delta"), found, strict=True):
+                    scores.setdefault(f"{label}_finished{name}", []).append(values)
+        return {name: float(torch.cat(parts).mean()) for name, parts in scores.items()}
 
     def export(self, folder: Path) -> None:
         """Write ``model.safetensors``."""
         save_model(self.model, folder / "model.safetensors")
 
 
+LOG_FLOOR = 0.05
+"""Added to disparities in [0, 1.2] before their logarithms are compared."""
+
+
+def decoding_loss(
+    decoded: DecodedMaps, truth: NormalisedMaps, sky: Bool[Tensor, "B T H W"]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Laplace likelihood, logarithms and gradients of disparity, and the sky; the sum and its parts.
+
+    The sky has a disparity too (0): it keeps its place in the picture, without a spread.
+    """
+    surface = (~sky).float()
+    count = surface.sum().clamp(min=1)
+    likelihood = laplace_likelihood(
+        decoded.disparity.movedim(2, -1), truth.disparity.movedim(2, -1), decoded.disparity_sigma[:, :, 0]
+    )
+    logs = [(restore_disparity(maps.disparity[:, :, 0]) + LOG_FLOOR).log() for maps in (decoded, truth)]
+    parts = {
+        "disparity": (likelihood * surface).sum() / count,
+        "logarithm": ((logs[0] - logs[1]).abs() * surface).sum() / count,
+        "sky_disparity": ((decoded.disparity - truth.disparity).abs() * sky[:, :, None]).mean(),
+        "sky": torch.nn.functional.binary_cross_entropy_with_logits(decoded.sky_logit[:, :, 0], sky.float()),
+        "gradient": gradient_loss(decoded.disparity, truth.disparity),
+    }
+    return torch.stack(list(parts.values())).sum(), parts
+
+
+def latent_shape(model: TinyModel, batch: Batch) -> tuple[int, ...]:
+    """(frames, channels, rows, columns) of the latent of a batch's windows."""
+    frames, height, width = batch.rgb.shape[1], batch.rgb.shape[-2], batch.rgb.shape[-1]
+    return frames, model.config.latent_channels, height // BLOCK, width // BLOCK
+
+
 def evaluate_model(
-    model: TinyModel, batches: list[Batch], *, decoder: bool = False, num_steps: int = 1
+    model: TinyModel, batches: list[Batch], *, num_steps: int = 1
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Scores of the model and of the template on validation windows, with and without evidence, and a picture."""
+    """Scores of the linearly decoded maps and of the template on windows, with and without evidence, and a picture."""
     scores: dict[str, list[Tensor]] = {}
     panels: dict[str, Tensor] = {}
 
@@ -246,8 +281,6 @@ def evaluate_model(
             with torch.autocast(batch.rgb.device.type, enabled=False):
                 decoded = model.codec.decode(latent)
                 disparity = decoded.disparity
-            if decoder:
-                disparity = model.decode(latent, batch.rgb, evidence)[1].disparity
             with torch.autocast(batch.rgb.device.type, enabled=False):
                 relative, close = depth_scores(disparity[:, :, 0].float(), batch.depth)
                 add(f"abs_rel{name}", relative)

