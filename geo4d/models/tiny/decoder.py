@@ -51,7 +51,10 @@ class GuidedDecoder(nn.Module):
         # Four pixels of the disparity and three channels of evidence at 1/4.
         self.maps_in = nn.Conv2d(4 + 3, widths[1], 3, padding=1)
         self.latent_in = Pointwise(config.latent_channels, widths[3])
-        self.frames = SpaceTimeBlock(widths[4], config.num_heads, FRAME_EMBEDDING)
+        self.frames = nn.ModuleList(
+            SpaceTimeBlock(widths[4], config.num_heads, FRAME_EMBEDDING)
+            for _ in range(config.num_frame_blocks)
+        )
         self.steady = nn.ModuleList([TemporalConv(widths[2]), TemporalConv(widths[3])])
         self.norm_out = nn.GroupNorm(8, widths[0])
         self.out = nn.Conv2d(widths[0], 4 * 3, 3, padding=1)
@@ -82,7 +85,8 @@ class GuidedDecoder(nn.Module):
         )
         place = sinusoid(frames, FRAME_EMBEDDING, 64.0).flatten(0, 1)
         x = recomputed(self.checkpointing, self.blocks[4], self.lateral[4](features[4]))
-        x = self.frames(x, place, num_frames)
+        for block in self.frames:
+            x = recomputed(self.checkpointing, block, x, place, num_frames)
         for level in (3, 2, 1, 0):
             raised = F.interpolate(self.up[level](x), features[level].shape[-2:], mode="bilinear")
             x = self.lateral[level](features[level]) + raised

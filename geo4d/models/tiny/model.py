@@ -1,6 +1,6 @@
 """The whole bundled model as one module, and one call from pictures and evidence to a latent."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -10,13 +10,12 @@ from torch.nn import functional as F
 from geo4d.diffusion.denoiser import denoise_from_v
 from geo4d.diffusion.samplers import sample_ddim
 from geo4d.diffusion.schedules import ScheduleConfig, make_ddim_table, make_schedule
-from geo4d.geometry.maps import ray_map_to_cameras
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.codec import LatentCodec
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.decoder import DecodedMaps, GuidedDecoder
-from geo4d.models.tiny.modalities import MAX_DISPARITY, NormalisedMaps, expand, restore_disparity, squash
+from geo4d.models.tiny.modalities import MAX_DISPARITY, NormalisedMaps, restore_disparity
 from geo4d.models.tiny.network import Evidence, TinyUNet
 
 SCHEDULE = ScheduleConfig(dynamic_rescale=False)
@@ -123,22 +122,17 @@ class TinyModel(nn.Module):
         with torch.autocast(rgb.device.type, enabled=False):
             maps = self.codec.decode(latent.float())
             if anchor:
-                maps = anchored(maps, evidence, halved(rgb))
+                maps = replace(maps, disparity=anchored(maps.disparity, evidence, halved(rgb)))
         return maps, self.decoder(maps, latent, rgb, evidence, frames)
 
 
-def anchored(maps: NormalisedMaps, evidence: Evidence, rgb: Float[Tensor, "B T 3 H W"]) -> NormalisedMaps:
-    """Disparity pulled onto confident evidence, and points moved along their rays by the same factor."""
-    change = log_correction(restore_disparity(maps.disparity), evidence, rgb)
-    disparity = 2 * (restore_disparity(maps.disparity) * change.exp()).clamp(max=MAX_DISPARITY) - 1
-    centres = torch.stack([ray_map_to_cameras(rays.permute(0, 2, 3, 1))[:, :3, 3] for rays in maps.rays])
-    centres = centres[:, :, None, None].to(maps.points)
-    points = expand(maps.points.movedim(2, -1))
-    moved = squash(centres + (points - centres) * (-change[:, :, 0, :, :, None]).exp()).movedim(-1, 2)
-    touched = change.abs() > 1e-4
-    return NormalisedMaps(
-        torch.where(touched, disparity, maps.disparity), torch.where(touched, moved, maps.points), maps.rays
-    )
+def anchored(
+    disparity: Float[Tensor, "B T 1 h w"], evidence: Evidence, rgb: Float[Tensor, "B T 3 h w"]
+) -> Float[Tensor, "B T 1 h w"]:
+    """Normalised disparity pulled onto confident evidence; the same where there is none."""
+    change = log_correction(restore_disparity(disparity), evidence, rgb)
+    moved = 2 * (restore_disparity(disparity) * change.exp()).clamp(max=MAX_DISPARITY) - 1
+    return torch.where(change.abs() > 1e-4, moved, disparity)
 
 
 def halved(rgb: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T 3 h w"]:

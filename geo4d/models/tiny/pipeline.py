@@ -18,8 +18,8 @@ from geo4d.geometry.maps import ray_map_to_cameras
 from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import PredictorInfo, require_multiple
 from geo4d.models.devices import cpu_computes_bfloat16, default_device
-from geo4d.models.tiny.conditioning import encode_window, no_evidence
 from geo4d.models.tiny.anchor import log_correction
+from geo4d.models.tiny.conditioning import encode_window, no_evidence
 from geo4d.models.tiny.config import BLOCK, PICTURE_MULTIPLE
 from geo4d.models.tiny.decoder import DecodedMaps
 from geo4d.models.tiny.doubt import believed
@@ -180,9 +180,7 @@ class TinyPredictor:
         self, rgb: Tensor, evidence: Evidence, frames: Tensor, noise: Tensor, num_steps: int
     ) -> tuple[NormalisedMaps, DecodedMaps]:
         """The network at half the size of ``rgb``, decoded at its whole size."""
-        with torch.autocast(
-            self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32"
-        ):
+        with torch.autocast(self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32"):
             latent = self.model.sample(halved(rgb), evidence, frames, noise, num_steps)
             return self.model.decode(latent, rgb, evidence, frames, anchor=self.config.anchor)
 

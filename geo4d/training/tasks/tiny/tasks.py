@@ -224,27 +224,37 @@ class TinyDecoding(Task):
 
 LOG_FLOOR = 0.05
 """Added to disparities in [0, 1.2] before their logarithms are compared."""
+STILL = 0.05
+"""Change of the logarithm from frame to frame below which a pixel of the truth counts as steady."""
 
 
 def decoding_loss(
     decoded: DecodedMaps, truth: NormalisedMaps, sky: Bool[Tensor, "B T H W"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Laplace likelihood, logarithms and gradients of disparity, and the sky; the sum and its parts.
+    """Laplace likelihood of disparity, its logarithm, their steps in the picture and in time, and the sky; the sum and its
+    parts.
 
-    The sky has a disparity too (0): it keeps its place in the picture, without a spread.
+    The sky has a disparity too (0): it keeps its place in the picture, without a spread. Steps in time count where the
+    truth hardly changes (Chen et al., "Video Depth Anything", section 3.2).
     """
     surface = (~sky).float()
     count = surface.sum().clamp(min=1)
     likelihood = laplace_likelihood(
         decoded.disparity.movedim(2, -1), truth.disparity.movedim(2, -1), decoded.disparity_sigma[:, :, 0]
     )
-    logs = [(restore_disparity(maps.disparity[:, :, 0]) + LOG_FLOOR).log() for maps in (decoded, truth)]
+    found, wanted = (
+        (restore_disparity(maps.disparity[:, :, 0]) + LOG_FLOOR).log() for maps in (decoded, truth)
+    )
+    change = wanted.diff(dim=1)
+    steady = (change.abs() < STILL).float() * surface[:, 1:] * surface[:, :-1]
     parts = {
         "disparity": (likelihood * surface).sum() / count,
-        "logarithm": ((logs[0] - logs[1]).abs() * surface).sum() / count,
+        "logarithm": ((found - wanted).abs() * surface).sum() / count,
         "sky_disparity": ((decoded.disparity - truth.disparity).abs() * sky[:, :, None]).mean(),
         "sky": torch.nn.functional.binary_cross_entropy_with_logits(decoded.sky_logit[:, :, 0], sky.float()),
         "gradient": gradient_loss(decoded.disparity, truth.disparity),
+        "logarithm_gradient": 0.5 * gradient_loss(found, wanted),
+        "steady": ((found.diff(dim=1) - change).abs() * steady).sum() / steady.sum().clamp(min=1),
     }
     return torch.stack(list(parts.values())).sum(), parts
 
