@@ -1,4 +1,4 @@
-"""Makes training clips of the generator on all cores of a machine, and writes them in chunks that ``bundled_train.py`` reads.
+"""Training clips of the generator, made on all cores of a machine in chunks that ``bundled_train.py`` reads.
 
     python benchmarks/bundled_farm.py FOLDER --processes 12 --minutes 12
 

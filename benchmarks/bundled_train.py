@@ -2,9 +2,10 @@
 
     python benchmarks/bundled_train.py RUN --chunks FOLDER [--real PICTURES.pt --teacher tcmonodepth_small.pt] --minutes 7
 
-The chunks are made by ``bundled_farm.py``, which may run beside it. Real pictures (``bundled_pictures.py``) have no truth: a teacher's
-relative disparity is compared after a scale and a shift for each frame. The learning rate follows the clock. A run of the
-same folder goes on where the last one ended. Written: ``decoder.safetensors`` (moving average, half precision),
+The chunks are made by ``bundled_farm.py``, which may run beside it. Real pictures (``bundled_pictures.py``) have no
+truth: a teacher's relative disparity is compared after a scale and a shift for each frame, and the depth that motion gave
+where it was sure after a factor for each window. The learning rate follows the clock. A run of the same folder goes on
+where the last one ended. Written: ``decoder.safetensors`` (moving average, half precision),
 ``state.pt`` and ``log.jsonl``.
 """
 
@@ -28,6 +29,7 @@ from geo4d.datasets.sampling import vary_colours
 from geo4d.models.tiny.conditioning import no_evidence
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.encoder import load_imagenet
+from geo4d.models.tiny.modalities import restore_disparity
 from geo4d.models.tiny.model import TinyModel, anchored
 from geo4d.models.tiny.weights import BUNDLED
 from geo4d.training.data import Batch
@@ -39,14 +41,16 @@ from geo4d.training.tasks.tiny.batches import (
     mirror_batch,
     turn_batch,
 )
-from geo4d.training.tasks.tiny.tasks import TinyDecoding
+from geo4d.training.tasks.tiny.tasks import LOG_FLOOR, TinyDecoding
 
 SEED = 20261127
 POOL_GB = 36
+SURE = 0.5
+"""Confidence from which depth from motion teaches."""
 
 
 def start_model(encoder: Path, *, decoder: Path | None = None, network: Path = BUNDLED) -> TinyModel:
-    """Network and codec of a file of the bundled model, the encoder of ImageNet, and a fresh decoder (or a trained one)."""
+    """Network and codec of a bundled model's file, the encoder of ImageNet, and a fresh decoder or a trained one."""
     torch.manual_seed(SEED)
     model = TinyModel(TinyConfig())
     kept = {k: v.float() for k, v in load_file(network).items() if k.startswith(("network.", "codec."))}
@@ -145,49 +149,74 @@ class Pictures:
         packed = torch.load(path, weights_only=True)
         self.device = device
         self.clips: list[Tensor] = []
-        for clip in packed:
-            frames = [cv2.imdecode(jpeg.numpy(), cv2.IMREAD_COLOR)[..., ::-1].copy() for jpeg in clip]
+        self.depth: list[Tensor | None] = []
+        for item in packed:
+            frames = [
+                cv2.imdecode(jpeg.numpy(), cv2.IMREAD_COLOR)[..., ::-1].copy() for jpeg in item["jpegs"]
+            ]
             self.clips.append(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).to(device))
+            maps = torch.stack([item["disparity"], item["confidence"]], 1) if "disparity" in item else None
+            self.depth.append(None if maps is None else maps.float().to(device))
         # A clip counts for more than a photograph, but not by its number of frames.
-        weight = np.array([min(len(clip), 16) ** 0.5 for clip in self.clips])
+        weight = np.array([len(clip) ** 0.5 for clip in self.clips])
         self.weight = weight / weight.sum()
 
     def batch(
         self, count: int, step: int, size: tuple[int, int], num_frames: int = 4
-    ) -> tuple[Tensor, Tensor]:
-        """Windows in [-1, 1] as the student sees them, and in [0, 1] as the teacher does."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Windows in [-1, 1] as the student sees them and in [0, 1] as the teacher does, and depth from motion.
+
+        The last is [count, frames, 2, h, w]: disparity of any unit and confidence, zero where there is none.
+        """
         rng = np.random.default_rng((SEED, 5, step))
-        plain = []
+        plain, measured = [], []
         for number in rng.choice(len(self.clips), size=count, p=self.weight):
-            clip = self.clips[number]
+            clip, depth = self.clips[number], self.depth[number]
             stride = int(rng.integers(1, 4))
             frames = rng.integers(len(clip)) + stride * np.arange(num_frames)
-            frames = np.abs(
-                (frames + len(clip) - 1) % max(1, 2 * len(clip) - 2) - (len(clip) - 1)
-            )  # back and forth
-            plain.append(self._crops(clip[frames], size, rng, moving=len(clip) == 1))
-        taught = torch.stack(plain)
+            if len(clip) > 1:  # back and forth
+                frames = np.abs((frames + len(clip) - 1) % (2 * len(clip) - 2) - (len(clip) - 1))
+            else:
+                frames = frames * 0
+            crops, boxes = self._crops(clip[frames], size, rng)
+            plain.append(crops)
+            small = (size[0] // 4, size[1] // 4)
+            nothing = torch.zeros(num_frames, 2, *small, device=self.device)
+            measured.append(nothing if depth is None else _cut(depth[frames], boxes, small))
+        taught, depths = torch.stack(plain), torch.stack(measured)
         if rng.random() < 0.5:
-            taught = taught.flip(-1)
-        return varied(taught, rng) * 2 - 1, taught
+            taught, depths = taught.flip(-1), depths.flip(-1)
+        return varied(taught, rng) * 2 - 1, taught, depths
 
     def _crops(
-        self, clip: Tensor, size: tuple[int, int], rng: np.random.Generator, *, moving: bool
-    ) -> Tensor:
-        """The same crop of all frames, or of a photograph one that moves on."""
+        self, clip: Tensor, size: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[Tensor, list[tuple[float, ...]]]:
+        """The same crop of all frames, at times one that moves on, and its place: top, bottom, left, right in [0, 1]."""
         height, width = clip.shape[-2:]
         scale = min(height / size[0], width / size[1])
         share = float(rng.uniform(0.6, 1.0))
         rows, cols = int(size[0] * scale * share), int(size[1] * scale * share)
-        crops = []
-        start = rng.uniform(0, 1, 2)
-        drift = rng.normal(0, 0.03, 2) if moving else np.zeros(2)
+        start, drift = rng.uniform(0, 1, 2), rng.normal(0, 0.03, 2)
+        crops, boxes = [], []
         for number, frame in enumerate(clip):
             at = np.clip(start + drift * number, 0, 1)
             top, left = int(at[0] * (height - rows)), int(at[1] * (width - cols))
             crop = frame[None, :, top : top + rows, left : left + cols].float() / 255
             crops.append(F.interpolate(crop, size, mode="bilinear", antialias=True)[0])
-        return torch.stack(crops).clamp(0, 1)
+            boxes.append((top / height, (top + rows) / height, left / width, (left + cols) / width))
+        return torch.stack(crops).clamp(0, 1), boxes
+
+
+def _cut(maps: Tensor, boxes: list[tuple[float, ...]], size: tuple[int, int]) -> Tensor:
+    """The boxes of the maps [T 2 h w], without interpolation."""
+    cut = []
+    for one, (top, bottom, left, right) in zip(maps, boxes, strict=True):
+        rows = torch.linspace(top, bottom, size[0] + 1)[:-1] + (bottom - top) / size[0] / 2
+        cols = torch.linspace(left, right, size[1] + 1)[:-1] + (right - left) / size[1] / 2
+        row = (rows * one.shape[-2]).long().clamp(max=one.shape[-2] - 1).to(one.device)
+        col = (cols * one.shape[-1]).long().clamp(max=one.shape[-1] - 1).to(one.device)
+        cut.append(one[:, row][:, :, col])
+    return torch.stack(cut)
 
 
 class Decoding(TinyDecoding):
@@ -232,8 +261,10 @@ class Run:
             file.write(json.dumps(line) + "\n")
 
 
-def real_loss(task: Decoding, pictures: Tensor, taught: Tensor, teacher: Any) -> dict[str, Tensor]:
-    """Disparity against the teacher's, after a scale and a shift for each frame, and its steps."""
+def real_loss(
+    task: Decoding, pictures: Tensor, taught: Tensor, measured: Tensor, teacher: Any
+) -> dict[str, Tensor]:
+    """Disparity against the teacher's, after a scale and a shift for each frame; its steps; and against motion."""
     count, num_frames = pictures.shape[:2]
     half_size = (pictures.shape[-2] // 2, pictures.shape[-1] // 2)
     evidence = no_evidence(count, num_frames, half_size, pictures)
@@ -251,8 +282,28 @@ def real_loss(task: Decoding, pictures: Tensor, taught: Tensor, teacher: Any) ->
     _, decoded = task.answer(batch, halved_batch(batch), evidence)
     with torch.autocast(pictures.device.type, enabled=False):
         found = decoded.disparity[:, :, 0].float().flatten(0, 1)
-        invariant = scale_shift_invariant_loss(found.flatten(1), wanted.flatten(1))
-        return {"real": invariant, "real_gradient": gradient_loss(_standard(found), _standard(wanted))}
+        return {
+            "real": scale_shift_invariant_loss(found.flatten(1), wanted.flatten(1)),
+            "real_gradient": 0.5 * gradient_loss(_standard(found), _standard(wanted)),
+            "measured": measured_loss(restore_disparity(decoded.disparity[:, :, 0].float()), measured),
+        }
+
+
+def measured_loss(disparity: Tensor, measured: Tensor) -> Tensor:
+    """Mean error of the logarithm where motion is sure, after one factor for each window.
+
+    Args:
+        disparity: [B T H W], >= 0.
+        measured: [B T 2 h w], disparity of any unit and confidence.
+    """
+    small = F.interpolate(disparity, measured.shape[-2:], mode="area").flatten(1)
+    weight = (measured[:, :, 1] > SURE).float().flatten(1)
+    known = measured[:, :, 0].clamp(min=1e-3).flatten(1)
+    with torch.no_grad():
+        ratio = (small.clamp(min=0.01) / known).log()
+        factor = ((ratio * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)).exp()
+    error = ((known * factor + LOG_FLOOR).log() - (small + LOG_FLOOR).log()).abs()
+    return (error.clamp(max=1.0) * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _standard(maps: Tensor) -> Tensor:
@@ -333,10 +384,12 @@ def train(options: argparse.Namespace) -> None:
             loss, parts = task(batch)
         if pictures is not None and teacher is not None and run.step % options.real_every == 0:
             size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
-            shown, taught = pictures.batch(options.frames // 4, run.step, size)
+            shown, taught, measured = pictures.batch(options.frames // 4, run.step, size)
             with torch.autocast(device.split(":")[0], torch.bfloat16):
-                real = real_loss(task, shown, taught, teacher)
-            loss = loss + options.real_weight * (real["real"] + 0.5 * real["real_gradient"])
+                real = real_loss(task, shown, taught, measured, teacher)
+            loss = loss + options.real_weight * (
+                options.teacher_weight * (real["real"] + real["real_gradient"]) + real["measured"]
+            )
             parts |= real
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0, foreach=True)
@@ -420,6 +473,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--real-every", type=int, default=2)
     parser.add_argument("--real-weight", type=float, default=0.5)
+    parser.add_argument("--teacher-weight", type=float, default=1.0, help="of the teacher beside motion")
     parser.add_argument("--minutes", type=float, default=7.0, help="of this call")
     parser.add_argument(
         "--total-minutes", type=float, default=None, help="of all calls: what the rate follows"

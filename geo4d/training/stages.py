@@ -19,6 +19,7 @@ from geo4d.datasets.sampling import draw_mixture
 from geo4d.errors import InputError
 from geo4d.models.tiny.config import Modality, TinyConfig, smallest_preset, tiny_preset
 from geo4d.training.data import Batch, ClipSource, ReplayPlan
+from geo4d.training.evidence import EvidenceConfig
 from geo4d.training.loop import LoopConfig, Progress, train
 from geo4d.training.shards import ShardSource
 from geo4d.training.sources import VALIDATION_OFFSET, SyntheticSource
@@ -43,6 +44,8 @@ class Stream:
         indoor: factor on the weight of rooms.
         open_rooms: share kept of the rooms that show the sky where a wall is missing.
         blank: share of clips with walls mostly without texture.
+        pitched: share of clips whose camera looks down on its scene.
+        swept: size of the pictures that evidence is simulated on, as a share of the clip's.
         ratio: weight among the streams of a stage.
     """
 
@@ -52,6 +55,8 @@ class Stream:
     indoor: float = 2.0
     open_rooms: float = 0.25
     blank: float = 0.4
+    pitched: float = 0.0
+    swept: float = 0.5
     ratio: float = 1.0
 
     def source(self, seed: int) -> SyntheticSource:
@@ -64,6 +69,8 @@ class Stream:
             indoor=self.indoor,
             open_rooms=self.open_rooms,
             blank=self.blank,
+            pitched=self.pitched,
+            evidence=EvidenceConfig(scale=self.swept),
         )
 
 
@@ -144,14 +151,19 @@ def _joint_stages(seed: int) -> dict[str, Stage]:
         ),
         "decoder": Stage(
             "decoder", "windows",
-            (Stream((96, 160), 4, SLOW_FPS), Stream((160, 96), 4, SLOW_FPS, ratio=0.25)),
+            tuple(
+                Stream(size, 4, SLOW_FPS, pitched=0.25, swept=0.25, ratio=ratio)
+                for size, ratio in (((192, 320), 1.0), ((224, 288), 1.0), ((320, 192), 0.5))
+            ),
             WindowSampling(4, (1,), turned=turned),
-            LoopConfig(num_steps=2_000, batch=4, learning_rate=2e-3, evaluate_every=250, save_every=100, seed=seed),
-            chunk=96, first_clip=400_000, note="edges, spread and sky, on latents the network predicts",
+            LoopConfig(
+                num_steps=2_600, batch=4, learning_rate=1.2e-3, decay=0.5, evaluate_every=400, save_every=100, seed=seed
+            ),
+            chunk=64, uses=2, first_clip=400_000, note="twice the size, with the picture encoder: edges, spread, sky",
         ),
         "calibration": Stage(
-            "calibration", "decoder", (Stream((96, 160), 16),), WindowSampling(16, (1,)), chunk=48, first_clip=450_000,
-            note="from the predicted spread to the error seen there, in closed form",
+            "calibration", "decoder", (Stream((192, 320), 16, swept=0.25),), WindowSampling(16, (1,)),
+            chunk=48, first_clip=450_000, note="from the predicted spread to the error seen there, in closed form",
         ),
     }  # fmt: skip
 
@@ -224,6 +236,8 @@ def smallest() -> Preset:
     stages |= _published_order(
         seed, stream, (Stream((32, 32), 4, SLOW_FPS),), WindowSampling(2, (1, 2)), loop, "codec"
     )
+    twice = Stream((64, 96), 4, SLOW_FPS, swept=0.25)
+    stages |= {name: replace(stages[name], streams=(twice,)) for name in ("decoder", "calibration")}
     stages = {name: replace(stage, chunk=4, uses=2) for name, stage in stages.items()}
     return Preset("tiny", stages, seed, smallest_preset())
 
@@ -389,6 +403,7 @@ def _weight_file(path: Path) -> Path:
 
 
 def _fit_codec(preset: Preset, stage: Stage, folder: Path, shards: Path | None) -> Progress:
+    from geo4d.models.tiny.encoder import imagenet_encoder
     from geo4d.models.tiny.model import TinyModel
     from geo4d.models.tiny.weights import save_model
     from geo4d.training.tasks.tiny.tasks import fit_codec
@@ -398,6 +413,8 @@ def _fit_codec(preset: Preset, stage: Stage, folder: Path, shards: Path | None) 
     if shards is not None:
         source = ShardSource(shards)
     model = TinyModel(preset.tiny)
+    if preset.tiny.encoder == "lite0":
+        model.decoder.encoder.load_state_dict(imagenet_encoder().state_dict())
     fit_codec(model.codec, source, stage.chunk)
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     save_model(model, folder / "weights" / "model.safetensors", {"stage": "codec", "clips": stage.chunk})
@@ -433,7 +450,13 @@ def _tiny_task(preset: Preset, stage: Stage, start: Path, num_validation: int) -
     if num_validation:
         stream = stage.streams[0]
         frames = max(stage.sampling.num_frames, min(8, stream.clip_frames * 2))
-        source = SyntheticSource(preset.seed + VALIDATION_OFFSET, stream.size, frames, (2.0, 4.0, 6.0, 12.0))
+        source = SyntheticSource(
+            preset.seed + VALIDATION_OFFSET,
+            stream.size,
+            frames,
+            (2.0, 4.0, 6.0, 12.0),
+            evidence=EvidenceConfig(scale=stream.swept),
+        )
         validation = validation_batches(source, num_validation, frames)
     if stage.kind == "decoder":
         return TinyDecoding(model, validation, seed=preset.seed)

@@ -102,8 +102,11 @@ def test_shots_are_found_in_what_opening_has_not_shown(world_clip):
 
 
 def test_sizes_are_named_once():
-    assert sweep_size((24, 40)) == (32, 53)
-    assert kept_sizes((180, 320), (180, 320)) == ((180, 320), (240, 427))
+    assert sweep_size((192, 320)) == (128, 213)
+    assert sweep_size((96, 160)) == (128, 213)
+    height, width = sweep_size((320, 192))
+    assert (height, width) == (213, 128)
+    assert kept_sizes((180, 320), (128, 213)) == ((180, 320), (128, 213))
 
 
 def test_shots_are_looked_for_only_when_asked():

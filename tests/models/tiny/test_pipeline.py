@@ -23,7 +23,7 @@ from geo4d.types import EvidenceMaps, Window
 from tests.support.poses import se3_exp
 
 
-def window(frames: int = 4, size: tuple[int, int] = (32, 48), index: int = 0) -> Window:
+def window(frames: int = 4, size: tuple[int, int] = (64, 96), index: int = 0) -> Window:
     rgb = torch.rand((frames, *size, 3), generator=torch.Generator().manual_seed(3))
     return Window(rgb, torch.arange(frames), torch.arange(frames) / 10.0, index, 10.0)
 
@@ -98,15 +98,15 @@ def test_any_number_of_frames(predictor: TinyPredictor, frames: int) -> None:
 
 
 @pytest.mark.parametrize("source", [(480, 640), (1080, 1920), (1920, 1080), (64, 64), (10, 1000)])
-def test_sizes_are_multiples_of_16_of_about_the_wanted_area(
+def test_sizes_are_multiples_of_32_of_about_the_wanted_area(
     predictor: TinyPredictor, source: tuple[int, int]
 ) -> None:
     wide = TinyPredictor(predictor.model, "", TinyPipelineConfig())
     height, width = wide.size_for(source)
-    assert height % 16 == 0
-    assert width % 16 == 0
+    assert height % 32 == 0
+    assert width % 32 == 0
     if max(source) / min(source) < 4:
-        assert 0.75 < height * width / (96 * 160) < 1.35
+        assert 0.75 < height * width / (192 * 320) < 1.35
         assert abs(height / width / (source[0] / source[1]) - 1) < 0.25
 
 
@@ -137,12 +137,12 @@ def test_foreign_files_and_options_are_refused(tmp_path) -> None:
 
 
 def test_the_size_of_the_window_is_the_size_of_the_network(predictor: TinyPredictor) -> None:
-    # (48, 16) is not what size_for gives for a picture of 48x16: the plan decides, and nobody asks again.
-    asked = window(size=(48, 16))
+    # (96, 32) is not what size_for gives for a picture of 96x32: the plan decides, and nobody asks again.
+    asked = window(size=(96, 32))
     assert predictor.size_for(asked.size) != asked.size
     assert predictor.predict(asked, seed=0).size == asked.size
-    with pytest.raises(ValueError, match="multiples of 16, got 50x48"):
-        predictor.predict(window(size=(48, 50)), seed=0)
+    with pytest.raises(ValueError, match="multiples of 32, got 80x64"):
+        predictor.predict(window(size=(64, 80)), seed=0)
 
 
 def test_squeezed_pictures_state_unequal_focal_lengths(predictor: TinyPredictor) -> None:
@@ -166,7 +166,7 @@ def test_focal_length_of_squeezed_pictures_comes_back_from_exact_rays() -> None:
 def test_points_lie_on_the_rays_of_the_stated_cameras_at_the_depth_of_the_disparity(
     predictor: TinyPredictor,
 ) -> None:
-    asked = dataclasses.replace(window(), intrinsics=centred_intrinsics(torch.full((4,), 60.0), (32, 48)))
+    asked = dataclasses.replace(window(), intrinsics=centred_intrinsics(torch.full((4,), 120.0), (64, 96)))
     answer = predictor.predict(asked, seed=1)
     assert answer.point_map is not None
     assert answer.ray_c2w is not None
@@ -174,7 +174,7 @@ def test_points_lie_on_the_rays_of_the_stated_cameras_at_the_depth_of_the_dispar
     assert torch.equal(answer.intrinsics, asked.intrinsics)
     own = transform(inverse(answer.ray_c2w), answer.point_map)
     pixels, depth = project(own.flatten(1, 2), asked.intrinsics)
-    rows, columns = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(48) + 0.5, indexing="ij")
+    rows, columns = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(96) + 0.5, indexing="ij")
     truth = torch.stack([columns, rows], -1).reshape(1, -1, 2).expand(4, -1, -1)
     torch.testing.assert_close(pixels, truth, rtol=0, atol=2e-2)
     product = depth.reshape(answer.disparity.shape) * answer.disparity.clamp(min=LEAST_DISPARITY)
@@ -187,6 +187,12 @@ def test_depth_takes_its_unit_from_the_point_map() -> None:
     torch.testing.assert_close(depth, 2.0 / torch.tensor([[[0.5, 0.25, LEAST_DISPARITY, 1.0]]]))
 
 
+def test_the_unit_is_found_at_the_size_of_the_point_map() -> None:
+    disparity = torch.linspace(0.2, 1.0, 64).expand(1, 32, 64)
+    own_depth = 3.0 / torch.nn.functional.avg_pool2d(disparity, 2)
+    torch.testing.assert_close(depth_from_disparity(disparity, own_depth), 3.0 / disparity)
+
+
 def test_given_intrinsics_win_over_those_from_motion_and_untrusted_ones_do_not_count() -> None:
     asked = window()
     evidence = EvidenceMaps(
@@ -197,8 +203,8 @@ def test_given_intrinsics_win_over_those_from_motion_and_untrusted_ones_do_not_c
     )
     found = known_intrinsics(asked, evidence)
     assert found is not None
-    torch.testing.assert_close(found[0], centred_intrinsics(torch.tensor(60.0), (32, 48)))
-    given = centred_intrinsics(torch.full((4,), 77.0), (32, 48))
+    torch.testing.assert_close(found[0], centred_intrinsics(torch.tensor(120.0), (64, 96)))
+    given = centred_intrinsics(torch.full((4,), 77.0), (64, 96))
     assert torch.equal(known_intrinsics(dataclasses.replace(asked, intrinsics=given), evidence), given)
     assert known_intrinsics(asked, dataclasses.replace(evidence, camera_confidence=torch.zeros(4))) is None
     assert known_intrinsics(asked, None) is None

@@ -231,8 +231,7 @@ STILL = 0.05
 def decoding_loss(
     decoded: DecodedMaps, truth: NormalisedMaps, sky: Bool[Tensor, "B T H W"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Laplace likelihood of disparity, its logarithm, their steps in the picture and in time, and the sky; the sum and its
-    parts.
+    """Laplace likelihood of disparity, its logarithm, steps in the picture and in time, the sky; the sum and its parts.
 
     The sky has a disparity too (0): it keeps its place in the picture, without a spread. Steps in time count where the
     truth hardly changes (Chen et al., "Video Depth Anything", section 3.2).
