@@ -27,7 +27,7 @@ KINDS = (
 """Size and frames of the chunks, in turn: wide, as most cameras take them, and upright."""
 FRAMES = 64
 """Of a chunk."""
-PENDING_GB = 30
+PENDING_GB = 44
 
 
 def source(size: tuple[int, int], num_frames: int, *, validation: bool = False) -> SyntheticSource:

@@ -100,20 +100,29 @@ def main() -> None:
                         **depth_from_motion(frames),
                     }
                     torch.save(segment, cached)
-                packed.append(torch.load(cached, weights_only=True))
-                print(cached.stem, "with depth" if "disparity" in packed[-1] else "", flush=True)
+                packed.append(_small(torch.load(cached, weights_only=True)))
+                print(cached.stem, "with depth" if "depth" in packed[-1] else "", flush=True)
     for path in sorted(options.folder.glob("photos/*.jpg")):
         packed.append({"jpegs": [jpeg(shrunk(cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]))]})
     torch.save(packed, options.output)
     digest = hashlib.sha256(options.output.read_bytes()).hexdigest()
     counts = {
         "items": len(packed),
-        "with_depth": sum("disparity" in item for item in packed),
+        "with_depth": sum("depth" in item for item in packed),
         "pictures": sum(len(item["jpegs"]) for item in packed),
         "bytes": options.output.stat().st_size,
         "sha256": digest,
     }
     print(json.dumps(counts))
+
+
+def _small(segment: dict[str, Any]) -> dict[str, Any]:
+    """Depth in one byte: 0 where motion is not sure, else the logarithm of the disparity from -4 to 4."""
+    if "disparity" not in segment:
+        return segment
+    disparity, confidence = segment["disparity"].float(), segment["confidence"].float()
+    code = 1 + ((disparity.clamp(min=1e-4).log().clamp(-4, 4) + 4) / 8 * 254).round()
+    return {"jpegs": segment["jpegs"], "depth": torch.where(confidence > SURE, code, 0.0).byte()}
 
 
 def _bytes(frames: object) -> np.ndarray:

@@ -14,7 +14,7 @@ import json
 import queue
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ from geo4d.training.tasks.tiny.batches import (
 from geo4d.training.tasks.tiny.tasks import LOG_FLOOR, TinyDecoding
 
 SEED = 20261127
-POOL_GB = 36
 SURE = 0.5
 """Confidence from which depth from motion teaches."""
 
@@ -64,32 +63,25 @@ def start_model(encoder: Path, *, decoder: Path | None = None, network: Path = B
 
 
 class Clips:
-    """Chunks in the memory of the device, read as the farm writes them."""
+    """Chunks that the farm has written so far, left in their files: the pages of the system are the cache."""
 
     def __init__(self, folder: Path, device: str) -> None:
         self.folder, self.device = folder, device
         self.chunks: dict[tuple[int, ...], list[dict[str, Tensor]]] = {}
-        self.num_clips, self.num_bytes = 0, 0
+        self.num_clips = 0
         self._lock = threading.Lock()
         self._seen: set[str] = set()
-        self._stop = False
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        while not self._stop:
-            new = sorted(p for p in self.folder.glob("chunk_*.pt") if p.name not in self._seen)
-            for path in new:
+        while True:
+            for path in sorted(p for p in self.folder.glob("chunk_*.pt") if p.name not in self._seen):
                 self._seen.add(path.name)
-                if self.num_bytes > POOL_GB << 30:
-                    return
-                chunk = torch.load(path, weights_only=True)
-                chunk = {name: value.to(self.device) for name, value in chunk.items()}
+                chunk = torch.load(path, weights_only=True, mmap=True)
                 size = tuple(chunk["rgb"].shape[1:4])
                 with self._lock:
                     self.chunks.setdefault(size, []).append(chunk)
                     self.num_clips += chunk["rgb"].shape[0]
-                    self.num_bytes += sum(v.numel() * v.element_size() for v in chunk.values())
             time.sleep(0.5)
 
     def batch(self, num_frames: int, step: int) -> Batch:
@@ -104,7 +96,9 @@ class Clips:
                 (chunks[i], int(rng.integers(chunks[i]["rgb"].shape[0])))
                 for i in rng.integers(len(chunks), size=count)
             ]
-        stacked = {name: torch.stack([chunk[name][n] for chunk, n in picks]) for name in picks[0][0]}
+        stacked = {
+            name: torch.stack([chunk[name][n] for chunk, n in picks]).to(self.device) for name in picks[0][0]
+        }
         if rng.random() < 0.5:
             stacked = {name: value.flip(1) for name, value in stacked.items()}  # backwards in time
         # Places up to those of a whole window.
@@ -120,9 +114,6 @@ class Clips:
             batch = mirror_batch(batch)
         turns = int(rng.choice((1, 1, 2, 3, 3))) if rng.random() < 0.12 else 0
         return turn_batch(batch, turns)
-
-    def stop(self) -> None:
-        self._stop = True
 
 
 def varied(rgb: Tensor, rng: np.random.Generator) -> Tensor:
@@ -155,8 +146,7 @@ class Pictures:
                 cv2.imdecode(jpeg.numpy(), cv2.IMREAD_COLOR)[..., ::-1].copy() for jpeg in item["jpegs"]
             ]
             self.clips.append(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).to(device))
-            maps = torch.stack([item["disparity"], item["confidence"]], 1) if "disparity" in item else None
-            self.depth.append(None if maps is None else maps.float().to(device))
+            self.depth.append(_depth_of(item["depth"].to(device)) if "depth" in item else None)
         # A clip counts for more than a photograph, but not by its number of frames.
         weight = np.array([len(clip) ** 0.5 for clip in self.clips])
         self.weight = weight / weight.sum()
@@ -207,6 +197,12 @@ class Pictures:
         return torch.stack(crops).clamp(0, 1), boxes
 
 
+def _depth_of(code: Tensor) -> Tensor:
+    """[T 2 h w]: disparity, and 1 where it is known, of the bytes that ``bundled_pictures.py`` writes."""
+    disparity = ((code.float() - 1) / 254 * 8 - 4).exp()
+    return torch.stack([disparity * (code > 0), (code > 0).float()], 1)
+
+
 def _cut(maps: Tensor, boxes: list[tuple[float, ...]], size: tuple[int, int]) -> Tensor:
     """The boxes of the maps [T 2 h w], without interpolation."""
     cut = []
@@ -222,9 +218,12 @@ def _cut(maps: Tensor, boxes: list[tuple[float, ...]], size: tuple[int, int]) ->
 class Decoding(TinyDecoding):
     """As ``TinyDecoding``; ``direct`` leaves the diffusion network out: what is it worth behind this decoder?"""
 
-    def __init__(self, model: TinyModel, *, direct: bool) -> None:
+    def __init__(self, model: TinyModel, *, direct: bool, contiguous: bool) -> None:
         super().__init__(model, seed=SEED)
         self.direct = direct
+        if contiguous:  # what CUDA's kernels for single channels and group norms like best
+            self.model.decoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            self.model.decoder.layout = torch.contiguous_format
 
     def answer(self, batch: Batch, half: Batch, evidence: Any, seed: int | None = None) -> Any:
         """See ``TinyDecoding``; without the network the template stands for its maps."""
@@ -250,7 +249,6 @@ class Run:
     folder: Path
     step: int = 0
     seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
 
     def log(self, values: dict[str, float]) -> None:
         line = {"step": self.step, "seconds": round(self.seconds, 1)} | {
@@ -284,7 +282,7 @@ def real_loss(
         found = decoded.disparity[:, :, 0].float().flatten(0, 1)
         return {
             "real": scale_shift_invariant_loss(found.flatten(1), wanted.flatten(1)),
-            "real_gradient": 0.5 * gradient_loss(_standard(found), _standard(wanted)),
+            "real_gradient": 0.25 * gradient_loss(_standard(found), _standard(wanted)),
             "measured": measured_loss(restore_disparity(decoded.disparity[:, :, 0].float()), measured),
         }
 
@@ -337,7 +335,7 @@ def train(options: argparse.Namespace) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     model = start_model(options.encoder, decoder=options.decoder).to(device)
-    task = Decoding(model, direct=options.direct).to(device)
+    task = Decoding(model, direct=options.direct, contiguous=options.contiguous).to(device)
     task.dropout = EvidenceDropout()
     encoder = list(model.decoder.encoder.parameters())
     rest = [p for name, p in model.decoder.named_parameters() if not name.startswith("encoder.")]
@@ -363,14 +361,18 @@ def train(options: argparse.Namespace) -> None:
     total = options.total_minutes * 60
     started, base = time.time(), run.seconds
     marks = {"log": 0.0, "save": 0.0, "evaluate": 0.0}
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, list[Tensor]] = {}
     counted = 0
     prefetched: queue.Queue = queue.Queue(maxsize=3)
 
     def prefetch(first: int) -> None:
         step = first
         while True:
-            prefetched.put(clips.batch(options.frames, step))
+            batch, real = clips.batch(options.frames, step), None
+            if pictures is not None and step % options.real_every == 0:
+                size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
+                real = pictures.batch(options.frames // 4, step, size)
+            prefetched.put((batch, real))
             step += 1
 
     threading.Thread(target=prefetch, args=(run.step,), daemon=True).start()
@@ -379,12 +381,11 @@ def train(options: argparse.Namespace) -> None:
         run.seconds = base + time.time() - started
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * rate(min(1.0, run.seconds / total))
-        batch = prefetched.get()
+        batch, pair = prefetched.get()
         with torch.autocast(device.split(":")[0], torch.bfloat16):
             loss, parts = task(batch)
-        if pictures is not None and teacher is not None and run.step % options.real_every == 0:
-            size = (batch.rgb.shape[-2], batch.rgb.shape[-1])
-            shown, taught, measured = pictures.batch(options.frames // 4, run.step, size)
+        if pair is not None:
+            shown, taught, measured = pair
             with torch.autocast(device.split(":")[0], torch.bfloat16):
                 real = real_loss(task, shown, taught, measured, teacher)
             loss = loss + options.real_weight * (
@@ -394,22 +395,19 @@ def train(options: argparse.Namespace) -> None:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0, foreach=True)
         # A step whose gradient is not finite changes nothing, without asking the device.
-        if run.step % 20 == 0 and not bool(torch.isfinite(norm)):
-            print(f"step {run.step}: gradient norm {float(norm)}", flush=True)
-        for p in parameters.values():
-            if p.grad is not None:
-                p.grad.nan_to_num_(0.0, 0.0, 0.0)
+        if device != "cpu":
+            optimiser.found_inf = (~torch.isfinite(norm)).float()
         optimiser.step()
         optimiser.zero_grad()
         average.update(parameters)
         run.step += 1
         counted += 1
-        for name, value in {"loss": loss, "norm": norm, **parts}.items():
-            sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach().float()
-            sums[f"n_{name}"] = sums.get(f"n_{name}", torch.zeros((), device=device)) + 1
+        if run.step % 4 < 2:
+            for name, value in {"loss": loss, "norm": norm, **parts}.items():
+                sums.setdefault(name, []).append(value.detach().float())
         now = time.time() - started
         if now - marks["log"] > options.log_every:
-            means = {n: float(v / sums[f"n_{n}"]) for n, v in sums.items() if not n.startswith("n_")}
+            means = {name: float(torch.stack(values).mean()) for name, values in sums.items()}
             run.log(means | {"clips": clips.num_clips, "steps_per_s": counted / (now - marks["log"])})
             marks["log"], sums, counted = now, {}, 0
         if now - marks["evaluate"] > options.evaluate_every:
@@ -423,7 +421,6 @@ def train(options: argparse.Namespace) -> None:
     held_back = held_back or validation(options.chunks, device)
     evaluate(run, task, average, parameters, held_back)
     save(run, model, optimiser, average, parameters, whole=options.keep_state)
-    clips.stop()
 
 
 def evaluate(
@@ -472,15 +469,16 @@ def main() -> None:
     parser.add_argument("--real", type=Path)
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--real-every", type=int, default=2)
-    parser.add_argument("--real-weight", type=float, default=0.5)
+    parser.add_argument("--real-weight", type=float, default=1.0)
     parser.add_argument("--teacher-weight", type=float, default=1.0, help="of the teacher beside motion")
     parser.add_argument("--minutes", type=float, default=7.0, help="of this call")
     parser.add_argument(
         "--total-minutes", type=float, default=None, help="of all calls: what the rate follows"
     )
     parser.add_argument("--frames", type=int, default=64, help="of a step")
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--encoder-rate", type=float, default=0.1, help="times the rate")
+    parser.add_argument("--contiguous", action="store_true", help="layout of the decoder's features")
     parser.add_argument("--direct", action="store_true", help="leave the diffusion network out")
     parser.add_argument("--least", type=int, default=256, help="clips before it starts")
     parser.add_argument("--log-every", type=float, default=10.0)

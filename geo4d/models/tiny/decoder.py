@@ -33,7 +33,12 @@ class DecodedMaps:
 
 
 class GuidedDecoder(nn.Module):
-    """Linearly decoded maps, and pictures of twice their size -> finished maps of the pictures' size."""
+    """Linearly decoded maps, and pictures of twice their size -> finished maps of the pictures' size.
+
+    Attributes:
+        checkpointing: recompute activations in the backward pass.
+        layout: memory format of the features.
+    """
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
@@ -61,6 +66,7 @@ class GuidedDecoder(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
         self.checkpointing = False
+        self.layout = torch.channels_last
 
     def forward(
         self,
@@ -79,7 +85,7 @@ class GuidedDecoder(nn.Module):
             frames: position of every frame, counted from the first of its window.
         """
         batch, num_frames = rgb.shape[:2]
-        features = self.encoder(rgb.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        features = self.encoder(rgb.flatten(0, 1).contiguous(memory_format=self.layout))
         given = torch.cat(
             [F.pixel_unshuffle(maps.disparity.flatten(0, 1), 2), evidence.depth.flatten(0, 1)], 1
         )
@@ -93,7 +99,7 @@ class GuidedDecoder(nn.Module):
             if level == 3:
                 x = x + self.latent_in(latent.flatten(0, 1))
             if level == 1:
-                x = x + self.maps_in(given.contiguous(memory_format=torch.channels_last))
+                x = x + self.maps_in(given.contiguous(memory_format=self.layout))
             x = recomputed(self.checkpointing, self.blocks[level], x)
             if level in (2, 3):
                 x = self.steady[level - 2](x, num_frames)

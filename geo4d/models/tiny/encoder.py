@@ -15,19 +15,19 @@ from geo4d.errors import MissingExtraError
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution. Where gradients are needed it is a matrix product: half the time of the kernel's backward."""
+    """A 1x1 convolution. Where a CPU needs gradients it is a matrix product: half the time of the kernel's backward."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _needs_gradient(self, x):
+        if not _needs_gradient(self, x) or x.device.type != "cpu":
             return super().forward(x)
         return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
 
 
 class Depthwise(nn.Conv2d):
-    """A kernel for each channel. Where gradients are needed it runs in float32: backward in half precision is slow."""
+    """A kernel for each channel. Where a CPU needs gradients it is in float32: backward in half precision is slow."""
 
     def __init__(self, channels: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
         super().__init__(channels, channels, kernel, stride=stride, padding=padding, groups=channels)
