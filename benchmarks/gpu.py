@@ -92,7 +92,9 @@ def child(options: argparse.Namespace) -> int:
 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    bench = Bench(torch.device(options.device), options.smallest)
+    # With a number: some functions of torch.cuda take no other device.
+    device = torch.device("cuda", 0) if options.device == "cuda" else torch.device(options.device)
+    bench = Bench(device, options.smallest)
     say(f"torch {torch.__version__} on {bench.device}, load {os.getloadavg()[0]:.1f}")
     going = run_steps(chosen_steps(options.only), bench, Records(options.output), options.deadline)
     return 0 if going else 3

@@ -20,7 +20,7 @@ import torch
 FINAL = ("done", "failed", "skipped", "crashed")
 """States after which a step is not started again."""
 
-LIMIT_FACTOR, LIMIT_EXTRA = 3.0, 20.0
+LIMIT_FACTOR, LIMIT_EXTRA = 2.0, 15.0
 """A step that takes longer than this many times what was expected, and these seconds, is stopped."""
 
 

@@ -73,8 +73,6 @@ def take_steps(bench: Bench, task: Any, batch: Any, result: dict[str, Any], rate
         result[name]["parts"] = {key: float(value.detach()) for key, value in parts.items()}
     second = result["second step"]
     result["summary"] = f"{second['seconds']:.2f} s, peak {second.get('peak_gib')} GiB, losses {losses}"
-    if not all(map(torch.isfinite, map(torch.tensor, losses))):
-        raise RuntimeError(f"expected finite losses, got {losses}")
 
 
 def geo4d_diffusion(bench: Bench, result: dict[str, Any]) -> None:
