@@ -418,9 +418,9 @@ def train(options: argparse.Namespace) -> None:
             save(run, model, optimiser, average, parameters, whole=False)
             marks["save"] = time.time() - started
     run.seconds = base + time.time() - started
+    save(run, model, optimiser, average, parameters, whole=options.keep_state)
     held_back = held_back or validation(options.chunks, device)
     evaluate(run, task, average, parameters, held_back)
-    save(run, model, optimiser, average, parameters, whole=options.keep_state)
 
 
 def evaluate(

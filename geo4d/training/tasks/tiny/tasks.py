@@ -209,7 +209,9 @@ class TinyDecoding(Task):
             half = halved_batch(batch)
             size = (half.rgb.shape[-2], half.rgb.shape[-1])
             nothing = no_evidence(half.rgb.shape[0], half.rgb.shape[1], size, half.rgb)
-            for name, evidence in (("", batch_evidence(half)), ("_image_only", nothing)):
+            with torch.autocast(batch.rgb.device.type, enabled=False):
+                given = batch_evidence(half)
+            for name, evidence in (("", given), ("_image_only", nothing)):
                 _, decoded = self.answer(batch, half, evidence, 1)
                 with torch.autocast(batch.rgb.device.type, enabled=False):
                     found = depth_scores(decoded.disparity[:, :, 0].float(), batch.depth)
