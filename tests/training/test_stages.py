@@ -43,7 +43,7 @@ def test_the_full_recipe_is_the_published_one() -> None:
 
 
 def test_no_two_joint_stages_share_scenes() -> None:
-    joint = ("pairs", "clips", "windows", "decoder")
+    joint = ("pairs", "clips", "windows", "depth")
     stages = PRESETS["tiny"]().stages
     needed = []
     for name in joint:
@@ -89,7 +89,7 @@ def test_streams_of_several_sizes_take_turns_and_resume(source) -> None:
 @pytest.mark.slow
 def test_the_whole_recipe_runs_in_small(tmp_path) -> None:
     start = None
-    for name in ("codec", "pairs", "clips", "windows", "decoder", "calibration"):
+    for name in ("codec", "pairs", "clips", "windows", "depth", "calibration"):
         folder = tmp_path / name
         progress = run_stage(
             "smallest", name, folder, start=start, num_workers=0, num_validation=2, device="cpu",
@@ -100,5 +100,5 @@ def test_the_whole_recipe_runs_in_small(tmp_path) -> None:
         model = load_model(start / "model.safetensors")
     assert model.calibration.points.predicted
     assert model.calibration.disparity.seen
-    rows = [json.loads(line) for line in (tmp_path / "decoder/log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "depth/log.jsonl").read_text().splitlines()]
     assert any("eval/abs_rel" in row for row in rows)

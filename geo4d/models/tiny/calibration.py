@@ -1,4 +1,4 @@
-"""From the spread that the decoder predicts to the error that was seen at that spread: one monotone map per modality.
+"""From the spread that the depth network predicts to the error seen at that spread: one monotone map per modality.
 
 A likelihood fits the middle of its errors, and a first-order stretch of the far points says too little; so the raw
 spread is right in its order at best. The maps are fitted on clips that neither training nor any score uses, and stored
@@ -19,7 +19,7 @@ class SpreadMap:
     """Piecewise linear in logarithms, never falling; below the first and above the last knot the ratio stays.
 
     Attributes:
-        predicted: spreads as the decoder gives them, rising.
+        predicted: spreads as it gives them, rising.
         seen: mean errors there, not falling. Both empty: nothing changes.
     """
 

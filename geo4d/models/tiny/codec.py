@@ -1,7 +1,7 @@
 """Fixed linear codec: each 8x8 block of a normalised map <-> a few numbers. Exact and learned by counting, not descent.
 
 A principal component basis per modality. Because its rows are orthonormal, a difference of latents is the same
-difference in pixels; there is no encoder to fool and nothing to fine-tune. The learned part is ``decoder.py``.
+difference in pixels; there is no encoder to fool and nothing to fine-tune. Fine edges are those of ``depth.py``.
 """
 
 from collections.abc import Iterable

@@ -32,8 +32,8 @@ class TinyConfig:
         num_heads: attention heads.
         embedding_width: channels of the embedding of timestep and frame.
         encoder: of the pictures, by name (``encoder.ENCODERS``).
-        decoder_widths: channels of the learned decoder at 1/2, 1/4, 1/8, 1/16 and 1/32 of the pictures.
-        num_decoder_blocks: its blocks at each of them.
+        depth_widths: channels of the depth network at 1/2, 1/4, 1/8, 1/16 and 1/32 of the pictures.
+        num_depth_blocks: its blocks at each of them.
         num_frame_blocks: its blocks of attention over all frames, at 1/32.
     """
 
@@ -48,8 +48,8 @@ class TinyConfig:
     num_heads: int = 4
     embedding_width: int = 128
     encoder: str = "lite0"
-    decoder_widths: tuple[int, ...] = (24, 48, 80, 128, 192)
-    num_decoder_blocks: int = 2
+    depth_widths: tuple[int, ...] = (24, 48, 80, 128, 192)
+    num_depth_blocks: int = 2
     num_frame_blocks: int = 2
 
     def __post_init__(self) -> None:
@@ -83,5 +83,5 @@ def smallest_preset() -> TinyConfig:
     """A size for tests: the same parts, a few thousand parameters."""
     return TinyConfig(
         stem_width=8, width=8, inner_width=16, num_inner_blocks=1, num_outer_blocks=1, num_heads=2,
-        embedding_width=16, encoder="smallest", decoder_widths=(8, 8, 8, 8, 8), num_decoder_blocks=1, num_frame_blocks=1,
+        embedding_width=16, encoder="smallest", depth_widths=(8, 8, 8, 8, 8), num_depth_blocks=1, num_frame_blocks=1,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """The whole bundled model as one module, and one call from pictures and evidence to a latent."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -14,8 +14,8 @@ from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.codec import LatentCodec
 from geo4d.models.tiny.config import TinyConfig
-from geo4d.models.tiny.decoder import DecodedMaps, GuidedDecoder
-from geo4d.models.tiny.modalities import MAX_DISPARITY, NormalisedMaps, restore_disparity
+from geo4d.models.tiny.depth import DepthMaps, DepthNetwork
+from geo4d.models.tiny.modalities import MAX_DISPARITY, restore_disparity
 from geo4d.models.tiny.network import Evidence, TinyUNet
 
 SCHEDULE = ScheduleConfig(dynamic_rescale=False)
@@ -40,13 +40,13 @@ class Condition:
 
 
 class TinyModel(nn.Module):
-    """Network, fixed codec and learned decoder.
+    """Diffusion network with its fixed codec, and depth network.
 
     The network answers relative to the cameras of the evidence: their motion is added to the rays it predicts, so it
     need not learn to copy them, only to correct them and to fill in where there are none.
 
     Attributes:
-        calibration: of the decoder's spreads; plain numbers, kept in the weight file's metadata.
+        calibration: of the depth network's spreads; plain numbers, kept in the weight file's metadata.
     """
 
     alphas_cumprod: Tensor
@@ -56,7 +56,7 @@ class TinyModel(nn.Module):
         self.config = config
         self.network = TinyUNet(config)
         self.codec = LatentCodec(config)
-        self.decoder = GuidedDecoder(config)
+        self.depth = DepthNetwork(config)
         self.calibration = Calibration()
         power = make_schedule(SCHEDULE).alphas_cumprod.float()
         self.register_buffer("alphas_cumprod", power, persistent=False)
@@ -102,28 +102,29 @@ class TinyModel(nn.Module):
         denoise = denoise_from_v(predict_v, [condition], schedule.alphas_cumprod)
         return sample_ddim(denoise, noise, make_ddim_table(schedule, num_steps, clean_end=True))
 
-    def decode(
+    def depth_maps(
         self,
-        latent: Float[Tensor, "B T C h w"],
         rgb: Float[Tensor, "B T 3 H W"],
         evidence: Evidence,
         frames: Float[Tensor, "B T"],
         *,
         anchor: bool = True,
-    ) -> tuple[NormalisedMaps, DecodedMaps]:
-        """Maps as the fixed codec gives them, pulled onto the evidence, and as the learned decoder finishes them.
+    ) -> DepthMaps:
+        """Disparity, its spread and the sky; the diffusion network has no part in it.
 
         Args:
-            rgb: at twice the size that the latent was made at, in [-1, 1].
-            evidence: as ``sample`` saw it.
+            rgb: in [-1, 1]; sides that are multiples of 32.
+            evidence: encoded for half the size of ``rgb``.
             frames: position of every frame, counted from the first.
-            anchor: pull the maps that the decoder starts from onto the evidence.
+            anchor: pull what the network starts from onto the evidence.
         """
+        size = (rgb.shape[-2] // 2, rgb.shape[-1] // 2)
         with torch.autocast(rgb.device.type, enabled=False):
-            maps = self.codec.decode(latent.float())
+            mean = F.interpolate(self.codec.template[None, None], size, mode="bilinear")
+            known = mean[None].expand(*rgb.shape[:2], -1, -1, -1)
             if anchor:
-                maps = replace(maps, disparity=anchored(maps.disparity, evidence, halved(rgb)))
-        return maps, self.decoder(maps, latent, rgb, evidence, frames)
+                known = anchored(known, evidence, halved(rgb))
+        return self.depth(rgb, known, evidence, frames)
 
 
 def anchored(

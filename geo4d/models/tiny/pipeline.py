@@ -21,7 +21,7 @@ from geo4d.models.devices import cpu_computes_bfloat16, default_device
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.conditioning import encode_window, no_evidence
 from geo4d.models.tiny.config import BLOCK, PICTURE_MULTIPLE
-from geo4d.models.tiny.decoder import DecodedMaps
+from geo4d.models.tiny.depth import DepthMaps
 from geo4d.models.tiny.doubt import believed
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, restore_disparity
 from geo4d.models.tiny.model import TinyModel, halved
@@ -52,8 +52,8 @@ class TinyPipelineConfig:
         anchor: pull the maps onto confident evidence (``anchor.py``).
         doubt: leave out evidence that contradicts the pictures (``doubt.py``), and believe the network's layout as far
             as evidence that it did not see vouches for it (``vouched.py``); one network pass more.
-        sky_disparity: where the decoder sees sky, its own disparity must also lie below this share of the window's top.
-            A bare wall that looks like sky keeps its depth. Chosen on validation clips.
+        sky_disparity: where the depth network sees sky, its own disparity must also lie below this share of the
+            window's top. A bare wall that looks like sky keeps its depth. Chosen on validation clips.
     """
 
     num_steps: int = 1
@@ -118,12 +118,12 @@ class TinyPredictor:
         return rows * PICTURE_MULTIPLE, cols * PICTURE_MULTIPLE
 
     def memory_bytes(self, source_size: tuple[int, int]) -> int:
-        """Activations of encoder and decoder, and the attention matrix of one window."""
+        """Activations of the depth network, and its attention matrix, of one window."""
         height, width = self.size_for(source_size)
         pixels = self.config.window_length * height * width
         sizes = self.model.config
         attention = sizes.num_heads * (pixels // 1024) ** 2 * 4 * 3
-        return pixels * (sizes.decoder_widths[0] + 48) * 4 + attention
+        return pixels * (sizes.depth_widths[0] + 48) * 4 + attention
 
     def prepare(self, windows: Iterable[Window]) -> Mapping[str, Tensor]:
         """Nothing is needed before the first window."""
@@ -167,38 +167,36 @@ class TinyPredictor:
         share = torch.ones(1, device=self.device)
         with torch.no_grad():
             if self.config.doubt and bool((encoded.depth[:, :, 2] > 0).any()):
-                encoded, share = self._judged(rgb, encoded, frames, noise)
-            linear, decoded = self._answer(rgb, encoded, frames, noise, self.config.num_steps)
-            disparity, sky = self._disparity(decoded, encoded, rgb)
+                encoded, share = self._judged(rgb, encoded, frames)
+            with self._autocast():
+                latent = self.model.sample(halved(rgb), encoded, frames, noise, self.config.num_steps)
+                found = self.model.depth_maps(rgb, encoded, frames, anchor=self.config.anchor)
+            layout = self.model.codec.decode(latent.float())
+            disparity, sky = self._disparity(found, encoded, rgb)
             if float(share) < 1 and self.config.anchor:
                 raised = disparity.clamp(min=LEAST_DISPARITY)
                 disparity = torch.where(sky, 0.0, mixed_with_evidence(raised, share, encoded, rgb))
         known = known_intrinsics(window, evidence)
-        return self._prediction(window, linear, decoded, disparity[0, :, 0], sky[0, :, 0], seed, known)
+        return self._prediction(window, layout, found, disparity[0, :, 0], sky[0, :, 0], seed, known)
 
-    def _answer(
-        self, rgb: Tensor, evidence: Evidence, frames: Tensor, noise: Tensor, num_steps: int
-    ) -> tuple[NormalisedMaps, DecodedMaps]:
-        """The network at half the size of ``rgb``, decoded at its whole size."""
-        with torch.autocast(self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32"):
-            latent = self.model.sample(halved(rgb), evidence, frames, noise, num_steps)
-            return self.model.decode(latent, rgb, evidence, frames, anchor=self.config.anchor)
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32")
 
-    def _judged(
-        self, rgb: Tensor, evidence: Evidence, frames: Tensor, noise: Tensor
-    ) -> tuple[Evidence, Tensor]:
+    def _judged(self, rgb: Tensor, evidence: Evidence, frames: Tensor) -> tuple[Evidence, Tensor]:
         """Evidence that does not contradict the answer without it, and the network's share (``vouched.py``)."""
         nothing = no_evidence(rgb.shape[0], rgb.shape[1], (rgb.shape[-2] // 2, rgb.shape[-1] // 2), rgb)
-        witness = restore_disparity(self._answer(rgb, nothing, frames, noise, 1)[1].disparity.float())
+        with self._autocast():
+            found = self.model.depth_maps(rgb, nothing, frames, anchor=False)
+        witness = restore_disparity(found.disparity.float())
         evidence = believed(witness, evidence)
         return evidence, vouched_share(witness, evidence, rgb)
 
     def _disparity(
-        self, decoded: DecodedMaps, evidence: Evidence, rgb: Float[Tensor, "B T 3 H W"]
+        self, found: DepthMaps, evidence: Evidence, rgb: Float[Tensor, "B T 3 H W"]
     ) -> tuple[Float[Tensor, "B T 1 H W"], Bool[Tensor, "B T 1 H W"]]:
-        """The decoder's disparity, pulled onto the evidence, and where the sky is (0 there)."""
-        disparity = restore_disparity(decoded.disparity.float())
-        sky = (decoded.sky_logit > 0) & (disparity < self.config.sky_disparity)
+        """The network's disparity, pulled onto the evidence, and where the sky is (0 there)."""
+        disparity = restore_disparity(found.disparity.float())
+        sky = (found.sky_logit > 0) & (disparity < self.config.sky_disparity)
         if self.config.anchor:
             disparity = disparity * log_correction(disparity, evidence, rgb).exp()
         return torch.where(sky, 0.0, disparity), sky
@@ -206,18 +204,18 @@ class TinyPredictor:
     def _prediction(
         self,
         window: Window,
-        linear: NormalisedMaps,
-        decoded: DecodedMaps,
+        layout: NormalisedMaps,
+        found: DepthMaps,
         disparity: Float[Tensor, "V H W"],
         sky: Bool[Tensor, "V H W"],
         seed: int,
         intrinsics: Float[Tensor, "V 3 3"] | None,
     ) -> Prediction:
-        points = linear.points[0].movedim(1, -1)
+        points = layout.points[0].movedim(1, -1)
         # sigma -> mean absolute error of one coordinate; the disparity map runs over [-1, 1] for [0, 1].
-        disparity_error = decoded.disparity_sigma[0, :, 0].float() / math.sqrt(2) / 2
+        disparity_error = found.disparity_sigma[0, :, 0].float() / math.sqrt(2) / 2
         disparity_error = self.model.calibration.disparity(disparity_error)
-        rays = linear.rays[0].float().movedim(1, -1)
+        rays = layout.rays[0].float().movedim(1, -1)
         ray_map = torch.cat([F.normalize(rays[..., :3], dim=-1), rays[..., 3:]], -1)
         cameras = ray_map_to_cameras(ray_map)
         size = (disparity.shape[1], disparity.shape[2])

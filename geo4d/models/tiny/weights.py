@@ -15,12 +15,12 @@ from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.model import TinyModel
 
 BUNDLED = Path(__file__).with_name("model.safetensors")
-BUNDLED_SHA256 = "a842a767b4349d2aaf70eb73a215d0ffa179ae0be0bce6970d93757fd145f3bb"
+BUNDLED_SHA256 = "05bcb743fdc5c9d2a3b608a046b29126012f90cac9eaf8baf8b241a1f3b61ab5"
 """Of the bundled file; a newly trained one brings a new line here."""
 
 
 def save_model(model: TinyModel, path: Path, record: dict[str, Any] | None = None) -> None:
-    """Write the model; network and decoder in half precision, the codec's statistics in single.
+    """Write the model; both networks in half precision, the codec's statistics in single.
 
     Args:
         record: what to remember about the training (JSON values).
@@ -61,14 +61,14 @@ def load_model(path: Path | None = None) -> TinyModel:
     stated = json.loads(metadata["config"])
     if "decoder_width" in stated:
         raise CheckpointError(
-            f"{path} is a bundled model of before the picture encoder; its decoder cannot be used any more"
+            f"{path} is a bundled model of before the picture encoder; it cannot be used any more"
         )
     unknown = set(stated) - {field.name for field in fields(TinyConfig)}
     if unknown:
         raise CheckpointError(
             f"{path} states unknown sizes {sorted(unknown)}; it was written by another version"
         )
-    stated["decoder_widths"] = tuple(stated["decoder_widths"])
+    stated["depth_widths"] = tuple(stated["depth_widths"])
     model = TinyModel(TinyConfig(**stated))
     missing, foreign = model.load_state_dict(tensors, strict=False)
     if missing or foreign:

@@ -29,5 +29,5 @@ def test_the_smallest_network_has_the_parts_of_the_bundled_one() -> None:
     numbers = [name for name in small if isinstance(small[name], int)]
     assert len(numbers) == len(small) - 2
     assert all(0 < small[name] <= large[name] for name in numbers)
-    assert len(small["decoder_widths"]) == len(large["decoder_widths"]) == 5
+    assert len(small["depth_widths"]) == len(large["depth_widths"]) == 5
     assert {small["encoder"], large["encoder"]} == set(ENCODERS)

@@ -62,11 +62,11 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     gradients = []
     for enabled in (False, True):
         model.zero_grad()
-        model.network.checkpointing = model.decoder.checkpointing = enabled
+        model.network.checkpointing = model.depth.checkpointing = enabled
         v = run(model.network, rgb, latent, frames)
         twice = rgb.repeat_interleave(2, -1).repeat_interleave(2, -2)
-        _, decoded = model.decode(v, twice, nothing, frames)
-        (v.square().mean() + decoded.disparity.square().mean() + decoded.sky_logit.square().mean()).backward()
+        found = model.depth_maps(twice, nothing, frames)
+        (v.square().mean() + found.disparity.square().mean() + found.sky_logit.square().mean()).backward()
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     assert len(gradients[0]) > 50
     for name, gradient in gradients[0].items():

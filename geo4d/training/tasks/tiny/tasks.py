@@ -1,4 +1,4 @@
-"""What the tiny model learns: to denoise latents, then to decode them; and how it is judged."""
+"""What the tiny model learns: to denoise latents, and disparity from pictures; and how it is judged."""
 
 import math
 from collections.abc import Iterator
@@ -13,11 +13,10 @@ from torch import Tensor
 from geo4d.diffusion.denoiser import noised, v_target
 from geo4d.models.tiny.codec import LatentCodec
 from geo4d.models.tiny.conditioning import no_evidence
-from geo4d.models.tiny.config import BLOCK, MODALITIES, Modality
-from geo4d.models.tiny.decoder import DecodedMaps
+from geo4d.models.tiny.config import MODALITIES, Modality
+from geo4d.models.tiny.depth import DepthMaps
 from geo4d.models.tiny.modalities import NormalisedMaps, normalise, restore_disparity
 from geo4d.models.tiny.model import TinyModel
-from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.weights import save_model
 from geo4d.training.data import Batch, ClipSource
 from geo4d.training.loop import Task
@@ -84,7 +83,7 @@ class TinyDiffusion(Task):
         self.model = model.channels_last()
         self.config = config
         self.validation = validation or []
-        self.model.decoder.requires_grad_(False)
+        self.model.depth.requires_grad_(False)
         sizes = model.config
         weight = torch.zeros(sizes.latent_channels)
         # Loss in the unit of the maps, but no channel may vanish: a latent of unit spread times its true spread.
@@ -145,7 +144,7 @@ class TinyDiffusion(Task):
         return loss, parts
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Scores and panels of the validation clips, the decoder's corrections left out."""
+        """Scores and panels of the validation clips by the diffusion network."""
         return evaluate_model(self.model, self.validation)
 
     def export(self, folder: Path) -> None:
@@ -153,14 +152,14 @@ class TinyDiffusion(Task):
         save_model(self.model, folder / "model.safetensors")
 
 
-class TinyDecoding(Task):
-    """The learned decoder on latents that the frozen network predicts at half the size of the windows.
+class TinyDepth(Task):
+    """The depth network, its encoder included unless its parameters ask for no gradient.
 
     Args:
-        model: its encoder is trained, too, unless its parameters ask for no gradient.
+        model: whose diffusion network stays as it is.
         validation: windows of full size.
         dropout: of the evidence.
-        seed: of noise and dropout.
+        seed: of the dropout.
     """
 
     def __init__(
@@ -178,46 +177,40 @@ class TinyDecoding(Task):
         self.seed = seed
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """``decoding_loss`` of what one sampling step decodes to, and its parts by name."""
+        """``depth_loss`` and its parts by name."""
         with torch.no_grad(), torch.autocast(batch.rgb.device.type, enabled=False):
             truth, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
-            half = halved_batch(batch)
-            evidence = batch_evidence(half, self.dropout, self.seed)
-        _, decoded = self.answer(batch, half, evidence)
+            evidence = batch_evidence(halved_batch(batch), self.dropout, self.seed)
+        found = self.model.depth_maps(batch.rgb, evidence, batch.frames)
         with torch.autocast(batch.rgb.device.type, enabled=False):
-            return decoding_loss(decoded, truth, ~torch.isfinite(batch.depth))
-
-    def answer(
-        self, batch: Batch, half: Batch, evidence: Evidence, seed: int | None = None
-    ) -> tuple[NormalisedMaps, DecodedMaps]:
-        """One step of the frozen network at half size, decoded at full size."""
-        shape = latent_shape(self.model, half)
-        noise, _ = sample_noise(batch.samples, shape, self.seed if seed is None else seed, 1.0)
-        with torch.no_grad():
-            latent = self.model.sample(half.rgb, evidence, half.frames, noise.to(half.rgb.device), 1)
-        return self.model.decode(latent, batch.rgb, evidence, batch.frames)
+            return depth_loss(found, truth.disparity, ~torch.isfinite(batch.depth))
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Scores and panels of the validation clips, linearly decoded, and finished by the decoder."""
-        scores, panels = evaluate_model(self.model, [halved_batch(batch) for batch in self.validation])
-        return scores | self.finished_scores(), panels
-
-    def finished_scores(self) -> dict[str, float]:
-        """AbsRel and delta of the finished disparity with evidence and from pictures alone."""
+        """AbsRel and delta of validation windows with evidence, from pictures alone, and of the template; pictures."""
         scores: dict[str, list[Tensor]] = {}
-        for batch in self.validation:
-            half = halved_batch(batch)
-            size = (half.rgb.shape[-2], half.rgb.shape[-1])
-            nothing = no_evidence(half.rgb.shape[0], half.rgb.shape[1], size, half.rgb)
+        panels: dict[str, Tensor] = {}
+        for number, batch in enumerate(self.validation):
+            size = (batch.rgb.shape[-2] // 2, batch.rgb.shape[-1] // 2)
             with torch.autocast(batch.rgb.device.type, enabled=False):
-                given = batch_evidence(half)
-            for name, evidence in (("", given), ("_image_only", nothing)):
-                _, decoded = self.answer(batch, half, evidence, 1)
+                given = batch_evidence(halved_batch(batch))
+                truth, _ = normalise(batch.depth, batch.intrinsics, batch.c2w)
+            nothing = no_evidence(batch.rgb.shape[0], batch.rgb.shape[1], size, batch.rgb)
+            mean = self.model.codec.template[None].expand(batch.rgb.shape[0], batch.rgb.shape[1], -1, -1)
+            answers = {
+                "": self.model.depth_maps(batch.rgb, given, batch.frames).disparity[:, :, 0],
+                "_image_only": self.model.depth_maps(batch.rgb, nothing, batch.frames).disparity[:, :, 0],
+                "_template": torch.nn.functional.interpolate(mean, batch.depth.shape[-2:], mode="bilinear"),
+            }
+            for name, disparity in answers.items():
                 with torch.autocast(batch.rgb.device.type, enabled=False):
-                    found = depth_scores(decoded.disparity[:, :, 0].float(), batch.depth)
-                for label, values in zip(("abs_rel", "delta"), found, strict=True):
-                    scores.setdefault(f"{label}_finished{name}", []).append(values)
-        return {name: float(torch.cat(parts).mean()) for name, parts in scores.items()}
+                    relative, close = depth_scores(disparity.float(), batch.depth)
+                scores.setdefault(f"abs_rel{name}", []).append(relative)
+                scores.setdefault(f"delta{name}", []).append(close)
+            if number < 4:
+                maps = (truth.disparity[0, 0], *(answers[name][0, :1] for name in ("", "_image_only")))
+                rows = [batch.rgb[0, 0].float() * 0.5 + 0.5, *(grey(one) for one in maps)]
+                panels[f"window_{number}"] = torch.cat(rows, dim=2)
+        return {name: float(torch.cat(parts).mean()) for name, parts in scores.items()}, panels
 
     def export(self, folder: Path) -> None:
         """Write ``model.safetensors``."""
@@ -230,8 +223,8 @@ STILL = 0.05
 """Change of the logarithm from frame to frame below which a pixel of the truth counts as steady."""
 
 
-def decoding_loss(
-    decoded: DecodedMaps, truth: NormalisedMaps, sky: Bool[Tensor, "B T H W"]
+def depth_loss(
+    found: DepthMaps, truth: Float[Tensor, "B T 1 H W"], sky: Bool[Tensor, "B T H W"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Laplace likelihood of disparity, its logarithm, steps in the picture and in time, the sky; the sum and its parts.
 
@@ -241,29 +234,21 @@ def decoding_loss(
     surface = (~sky).float()
     count = surface.sum().clamp(min=1)
     likelihood = laplace_likelihood(
-        decoded.disparity.movedim(2, -1), truth.disparity.movedim(2, -1), decoded.disparity_sigma[:, :, 0]
+        found.disparity.movedim(2, -1), truth.movedim(2, -1), found.disparity_sigma[:, :, 0]
     )
-    found, wanted = (
-        (restore_disparity(maps.disparity[:, :, 0]) + LOG_FLOOR).log() for maps in (decoded, truth)
-    )
+    own, wanted = ((restore_disparity(maps[:, :, 0]) + LOG_FLOOR).log() for maps in (found.disparity, truth))
     change = wanted.diff(dim=1)
     steady = (change.abs() < STILL).float() * surface[:, 1:] * surface[:, :-1]
     parts = {
         "disparity": (likelihood * surface).sum() / count,
-        "logarithm": ((found - wanted).abs() * surface).sum() / count,
-        "sky_disparity": ((decoded.disparity - truth.disparity).abs() * sky[:, :, None]).mean(),
-        "sky": torch.nn.functional.binary_cross_entropy_with_logits(decoded.sky_logit[:, :, 0], sky.float()),
-        "gradient": gradient_loss(decoded.disparity, truth.disparity),
-        "logarithm_gradient": 0.5 * gradient_loss(found, wanted),
-        "steady": ((found.diff(dim=1) - change).abs() * steady).sum() / steady.sum().clamp(min=1),
+        "logarithm": ((own - wanted).abs() * surface).sum() / count,
+        "sky_disparity": ((found.disparity - truth).abs() * sky[:, :, None]).mean(),
+        "sky": torch.nn.functional.binary_cross_entropy_with_logits(found.sky_logit[:, :, 0], sky.float()),
+        "gradient": gradient_loss(found.disparity, truth),
+        "logarithm_gradient": 0.5 * gradient_loss(own, wanted),
+        "steady": ((own.diff(dim=1) - change).abs() * steady).sum() / steady.sum().clamp(min=1),
     }
     return torch.stack(list(parts.values())).sum(), parts
-
-
-def latent_shape(model: TinyModel, batch: Batch) -> tuple[int, ...]:
-    """(frames, channels, rows, columns) of the latent of a batch's windows."""
-    frames, height, width = batch.rgb.shape[1], batch.rgb.shape[-2], batch.rgb.shape[-1]
-    return frames, model.config.latent_channels, height // BLOCK, width // BLOCK
 
 
 def evaluate_model(

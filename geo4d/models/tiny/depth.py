@@ -1,9 +1,12 @@
-"""Learned decoder of the latent: pictures with a pretrained encoder in, disparity, its spread and the sky out.
+"""Disparity of a window from its pictures and the evidence, with its spread and the sky: a pretrained encoder, a pyramid.
 
-It runs at twice the size of the diffusion network: the encoder's features of every frame, joined at 1/16 by the latent
-and at 1/4 by the linearly decoded disparity and the confident part of the evidence, attention over all frames at 1/32,
-and a pyramid back to the size of the pictures. What it says is added to the linearly decoded disparity. Before training
-it changes nothing and says the same spread everywhere.
+The encoder's features of every frame meet attention over all frames at 1/32 of the pictures, then a pyramid brings them
+back to their size; at 1/4 come what is known without them (the mean disparity of training scenes, pulled onto the
+evidence) and the confident part of the evidence. What it says is added to what is known. Before training it changes
+nothing and says the same spread everywhere.
+
+The diffusion network has no part in it. A network of this form on top of that one's disparity was trained beside it and
+was no better (``docs/decisions/second-model.md``); that one gives the point map and the rays.
 """
 
 from dataclasses import dataclass
@@ -15,7 +18,6 @@ from torch.nn import functional as F
 
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.encoder import ENCODERS, Depthwise, PictureEncoder, Pointwise
-from geo4d.models.tiny.modalities import NormalisedMaps
 from geo4d.models.tiny.network import Evidence, SpaceTimeBlock, TemporalConv, recomputed, sinusoid
 
 MIN_SIGMA = 1e-3
@@ -24,16 +26,16 @@ FRAME_EMBEDDING = 32
 
 
 @dataclass(frozen=True)
-class DecodedMaps:
-    """Finished maps with the sigma of their likelihood (see ``training.objectives``); normalised, channel first."""
+class DepthMaps:
+    """Disparity with the sigma of its likelihood (see ``training.objectives``); normalised, channel first."""
 
     disparity: Float[Tensor, "B T 1 H W"]
     disparity_sigma: Float[Tensor, "B T 1 H W"]
     sky_logit: Float[Tensor, "B T 1 H W"]
 
 
-class GuidedDecoder(nn.Module):
-    """Linearly decoded maps, and pictures of twice their size -> finished maps of the pictures' size.
+class DepthNetwork(nn.Module):
+    """Pictures and what is known at half their size -> disparity at their size.
 
     Attributes:
         checkpointing: recompute activations in the backward pass.
@@ -42,7 +44,7 @@ class GuidedDecoder(nn.Module):
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
-        widths = config.decoder_widths
+        widths = config.depth_widths
         self.encoder = PictureEncoder(ENCODERS[config.encoder])
         self.lateral = nn.ModuleList(
             nn.Sequential(Pointwise(given, width), nn.GroupNorm(8, width))
@@ -50,12 +52,10 @@ class GuidedDecoder(nn.Module):
         )
         self.up = nn.ModuleList(Pointwise(deep, w) for deep, w in zip(widths[1:], widths[:-1], strict=True))
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(PyramidBlock(width) for _ in range(config.num_decoder_blocks)))
-            for width in widths
+            nn.Sequential(*(PyramidBlock(width) for _ in range(config.num_depth_blocks))) for width in widths
         )
-        # Four pixels of the disparity and three channels of evidence at 1/4.
-        self.maps_in = nn.Conv2d(4 + 3, widths[1], 3, padding=1)
-        self.latent_in = Pointwise(config.latent_channels, widths[3])
+        # Four pixels of what is known and three channels of evidence at 1/4.
+        self.known_in = nn.Conv2d(4 + 3, widths[1], 3, padding=1)
         self.frames = nn.ModuleList(
             SpaceTimeBlock(widths[4], config.num_heads, FRAME_EMBEDDING)
             for _ in range(config.num_frame_blocks)
@@ -70,25 +70,22 @@ class GuidedDecoder(nn.Module):
 
     def forward(
         self,
-        maps: NormalisedMaps,
-        latent: Float[Tensor, "B T C h w"],
         rgb: Float[Tensor, "B T 3 H W"],
+        known: Float[Tensor, "B T 1 h w"],
         evidence: Evidence,
         frames: Float[Tensor, "B T"],
-    ) -> DecodedMaps:
-        """Finish the maps decoded from ``latent``.
+    ) -> DepthMaps:
+        """Disparity, spread and sky.
 
         Args:
-            maps: at half the size of ``rgb``.
             rgb: in [-1, 1]; sides that are multiples of 32.
-            evidence: as the network saw it.
+            known: disparity to start from, normalised, at half the size of ``rgb``.
+            evidence: encoded for half the size of ``rgb``; its depth channels are read.
             frames: position of every frame, counted from the first of its window.
         """
         batch, num_frames = rgb.shape[:2]
         features = self.encoder(rgb.flatten(0, 1).contiguous(memory_format=self.layout))
-        given = torch.cat(
-            [F.pixel_unshuffle(maps.disparity.flatten(0, 1), 2), evidence.depth.flatten(0, 1)], 1
-        )
+        given = torch.cat([F.pixel_unshuffle(known.flatten(0, 1), 2), evidence.depth.flatten(0, 1)], 1)
         place = sinusoid(frames, FRAME_EMBEDDING, 64.0).flatten(0, 1)
         x = recomputed(self.checkpointing, self.blocks[4], self.lateral[4](features[4]))
         for block in self.frames:
@@ -96,22 +93,20 @@ class GuidedDecoder(nn.Module):
         for level in (3, 2, 1, 0):
             raised = F.interpolate(self.up[level](x), features[level].shape[-2:], mode="bilinear")
             x = self.lateral[level](features[level]) + raised
-            if level == 3:
-                x = x + self.latent_in(latent.flatten(0, 1))
             if level == 1:
-                x = x + self.maps_in(given.contiguous(memory_format=self.layout))
+                x = x + self.known_in(given.contiguous(memory_format=self.layout))
             x = recomputed(self.checkpointing, self.blocks[level], x)
             if level in (2, 3):
                 x = self.steady[level - 2](x, num_frames)
         out = F.pixel_shuffle(self.out(F.silu(self.norm_out(x))).float(), 2).unflatten(0, (batch, num_frames))
         sigma = MIN_SIGMA + START_SIGMA * torch.exp(out[:, :, 1:2].clamp(-5, 3))
-        return DecodedMaps(raised_disparity(maps) + out[:, :, :1], sigma, out[:, :, 2:3])
+        return DepthMaps(doubled(known) + out[:, :, :1], sigma, out[:, :, 2:3])
 
 
-def raised_disparity(maps: NormalisedMaps) -> Float[Tensor, "B T 1 H W"]:
-    """The linearly decoded disparity at the size of the pictures, twice its own."""
-    batch = maps.disparity.shape[:2]
-    return F.interpolate(maps.disparity.flatten(0, 1), scale_factor=2.0, mode="bilinear").unflatten(0, batch)
+def doubled(maps: Float[Tensor, "B T 1 h w"]) -> Float[Tensor, "B T 1 H W"]:
+    """Maps at twice their size."""
+    raised = F.interpolate(maps.flatten(0, 1), scale_factor=2.0, mode="bilinear")
+    return raised.unflatten(0, maps.shape[:2])
 
 
 class PyramidBlock(nn.Module):
