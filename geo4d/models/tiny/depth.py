@@ -35,7 +35,7 @@ class DepthMaps:
 
 
 class DepthNetwork(nn.Module):
-    """Pictures and what is known at half their size -> disparity at their size.
+    """Features of pictures and what is known at half their size -> disparity at their size.
 
     Attributes:
         checkpointing: recompute activations in the backward pass.
@@ -68,9 +68,17 @@ class DepthNetwork(nn.Module):
         self.checkpointing = False
         self.layout = torch.channels_last
 
+    def features(self, rgb: Float[Tensor, "B T 3 H W"]) -> list[Float[Tensor, "N C h w"]]:
+        """The encoder's, at 1/2 to 1/32; N counts the frames of all windows. What evidence there is changes nothing.
+
+        Args:
+            rgb: in [-1, 1]; sides that are multiples of 32.
+        """
+        return self.encoder(rgb.flatten(0, 1).contiguous(memory_format=self.layout))
+
     def forward(
         self,
-        rgb: Float[Tensor, "B T 3 H W"],
+        features: list[Float[Tensor, "N C h w"]],
         known: Float[Tensor, "B T 1 h w"],
         evidence: Evidence,
         frames: Float[Tensor, "B T"],
@@ -78,13 +86,12 @@ class DepthNetwork(nn.Module):
         """Disparity, spread and sky.
 
         Args:
-            rgb: in [-1, 1]; sides that are multiples of 32.
-            known: disparity to start from, normalised, at half the size of ``rgb``.
-            evidence: encoded for half the size of ``rgb``; its depth channels are read.
+            features: of the pictures, see ``features``.
+            known: disparity to start from, normalised, at half the size of the pictures.
+            evidence: encoded for half the size of the pictures; its depth channels are read.
             frames: position of every frame, counted from the first of its window.
         """
-        batch, num_frames = rgb.shape[:2]
-        features = self.encoder(rgb.flatten(0, 1).contiguous(memory_format=self.layout))
+        batch, num_frames = known.shape[:2]
         given = torch.cat([F.pixel_unshuffle(known.flatten(0, 1), 2), evidence.depth.flatten(0, 1)], 1)
         place = sinusoid(frames, FRAME_EMBEDDING, 64.0).flatten(0, 1)
         x = recomputed(self.checkpointing, self.blocks[4], self.lateral[4](features[4]))

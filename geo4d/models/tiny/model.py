@@ -109,6 +109,7 @@ class TinyModel(nn.Module):
         frames: Float[Tensor, "B T"],
         *,
         anchor: bool = True,
+        features: list[Tensor] | None = None,
     ) -> DepthMaps:
         """Disparity, its spread and the sky; the diffusion network has no part in it.
 
@@ -117,6 +118,7 @@ class TinyModel(nn.Module):
             evidence: encoded for half the size of ``rgb``.
             frames: position of every frame, counted from the first.
             anchor: pull what the network starts from onto the evidence.
+            features: of the pictures, where they are known already (``depth.features``).
         """
         size = (rgb.shape[-2] // 2, rgb.shape[-1] // 2)
         with torch.autocast(rgb.device.type, enabled=False):
@@ -124,7 +126,7 @@ class TinyModel(nn.Module):
             known = mean[None].expand(*rgb.shape[:2], -1, -1, -1)
             if anchor:
                 known = anchored(known, evidence, halved(rgb))
-        return self.depth(rgb, known, evidence, frames)
+        return self.depth(self.depth.features(rgb) if features is None else features, known, evidence, frames)
 
 
 def anchored(

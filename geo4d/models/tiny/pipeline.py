@@ -166,11 +166,15 @@ class TinyPredictor:
         ).to(self.device)
         share = torch.ones(1, device=self.device)
         with torch.no_grad():
+            with self._autocast():
+                features = self.model.depth.features(rgb)
             if self.config.doubt and bool((encoded.depth[:, :, 2] > 0).any()):
-                encoded, share = self._judged(rgb, encoded, frames)
+                encoded, share = self._judged(rgb, features, encoded, frames)
             with self._autocast():
                 latent = self.model.sample(halved(rgb), encoded, frames, noise, self.config.num_steps)
-                found = self.model.depth_maps(rgb, encoded, frames, anchor=self.config.anchor)
+                found = self.model.depth_maps(
+                    rgb, encoded, frames, anchor=self.config.anchor, features=features
+                )
             layout = self.model.codec.decode(latent.float())
             disparity, sky = self._disparity(found, encoded, rgb)
             if float(share) < 1 and self.config.anchor:
@@ -182,11 +186,13 @@ class TinyPredictor:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32")
 
-    def _judged(self, rgb: Tensor, evidence: Evidence, frames: Tensor) -> tuple[Evidence, Tensor]:
+    def _judged(
+        self, rgb: Tensor, features: list[Tensor], evidence: Evidence, frames: Tensor
+    ) -> tuple[Evidence, Tensor]:
         """Evidence that does not contradict the answer without it, and the network's share (``vouched.py``)."""
         nothing = no_evidence(rgb.shape[0], rgb.shape[1], (rgb.shape[-2] // 2, rgb.shape[-1] // 2), rgb)
         with self._autocast():
-            found = self.model.depth_maps(rgb, nothing, frames, anchor=False)
+            found = self.model.depth_maps(rgb, nothing, frames, anchor=False, features=features)
         witness = restore_disparity(found.disparity.float())
         evidence = believed(witness, evidence)
         return evidence, vouched_share(witness, evidence, rgb)

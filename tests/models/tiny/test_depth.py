@@ -26,7 +26,8 @@ def trained() -> DepthNetwork:
 
 def test_before_training_it_changes_nothing_and_says_one_spread() -> None:
     rgb, known, *rest = inputs()
-    found = DepthNetwork(smallest_preset())(rgb, known, *rest)
+    network = DepthNetwork(smallest_preset())
+    found = network(network.features(rgb), known, *rest)
     assert found.disparity.shape == (2, T, 1, *SIZE)
     assert torch.equal(found.disparity, doubled(known))
     assert found.disparity_sigma.unique().tolist() == pytest.approx([MIN_SIGMA + START_SIGMA])
@@ -44,7 +45,7 @@ def test_spreads_stay_between_their_bounds_whatever_comes() -> None:
     rgb, known, *rest = inputs()
     network = trained()
     for factor in (1.0, 1e3):
-        found = network(rgb, factor * known, *rest)
+        found = network(network.features(rgb), factor * known, *rest)
         assert found.disparity_sigma.min() >= MIN_SIGMA
         assert found.disparity_sigma.max() <= MIN_SIGMA + START_SIGMA * 2.7183**3 + 1e-4
 
@@ -52,23 +53,24 @@ def test_spreads_stay_between_their_bounds_whatever_comes() -> None:
 def test_frames_of_a_window_see_each_other_and_windows_do_not() -> None:
     rgb, *rest = inputs()
     network = trained()
-    whole = network(rgb, *rest)
+    whole = network(network.features(rgb), *rest)
     other_rgb = rgb.clone()
     other_rgb[0, 1] += 1
-    changed = (whole.disparity != network(other_rgb, *rest).disparity).flatten(2).any(2)
+    changed = (whole.disparity != network(network.features(other_rgb), *rest).disparity).flatten(2).any(2)
     assert changed.tolist() == [[True, True, True], [False, False, False]]
 
 
 def test_every_input_reaches_the_answer() -> None:
     rgb, known, evidence, frames = inputs(1)
     network = trained()
-    plain = network(rgb, known, evidence, frames).sky_logit
+    seen = network.features(rgb)
+    plain = network(seen, known, evidence, frames).sky_logit
     evidence.depth[:] = 0.5
-    assert not torch.equal(network(rgb, known, evidence, frames).sky_logit, plain)
+    assert not torch.equal(network(seen, known, evidence, frames).sky_logit, plain)
     evidence.depth[:] = 0
-    assert not torch.equal(network(rgb, known + 1, evidence, frames).sky_logit, plain)
-    assert not torch.equal(network(rgb, known, evidence, 3 * frames).sky_logit, plain)
-    assert torch.equal(network(rgb, known, evidence, frames).sky_logit, plain)
+    assert not torch.equal(network(seen, known + 1, evidence, frames).sky_logit, plain)
+    assert not torch.equal(network(seen, known, evidence, 3 * frames).sky_logit, plain)
+    assert torch.equal(network(seen, known, evidence, frames).sky_logit, plain)
 
 
 def test_recomputing_saves_memory_and_changes_no_gradient() -> None:
@@ -78,7 +80,7 @@ def test_recomputing_saves_memory_and_changes_no_gradient() -> None:
         network.checkpointing = checkpointing
         rgb, known, *rest = inputs(1)
         known.requires_grad_()
-        found = network(rgb, known, *rest)
+        found = network(network.features(rgb), known, *rest)
         (found.disparity.square().mean() + found.sky_logit.mean()).backward()
         gradients.append((known.grad, network.known_in.weight.grad))
     torch.testing.assert_close(gradients[0], gradients[1])
