@@ -47,7 +47,7 @@ SURE = 0.5
 
 
 def start_model(encoder: Path, *, depth: Path | None = None, network: Path = BUNDLED) -> TinyModel:
-    """Diffusion network and codec of a bundled model's file, the encoder of ImageNet, a fresh depth network or a trained."""
+    """Diffusion network and codec of a bundled model's file, the encoder of ImageNet, a fresh depth network or one."""
     torch.manual_seed(SEED)
     model = TinyModel(TinyConfig())
     kept = {k: v.float() for k, v in load_file(network).items() if k.startswith(("network.", "codec."))}

@@ -68,8 +68,8 @@ class DepthNetwork(nn.Module):
         self.checkpointing = False
         self.layout = torch.channels_last
 
-    def features(self, rgb: Float[Tensor, "B T 3 H W"]) -> list[Float[Tensor, "N C h w"]]:
-        """The encoder's, at 1/2 to 1/32; N counts the frames of all windows. What evidence there is changes nothing.
+    def features(self, rgb: Float[Tensor, "B T 3 H W"]) -> list[Tensor]:
+        """The encoder's [N C h w] at 1/2 to 1/32; N counts the frames of all windows. No evidence changes them.
 
         Args:
             rgb: in [-1, 1]; sides that are multiples of 32.
@@ -78,7 +78,7 @@ class DepthNetwork(nn.Module):
 
     def forward(
         self,
-        features: list[Float[Tensor, "N C h w"]],
+        features: list[Tensor],
         known: Float[Tensor, "B T 1 h w"],
         evidence: Evidence,
         frames: Float[Tensor, "B T"],
