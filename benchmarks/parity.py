@@ -1,6 +1,6 @@
 """Compare this package with recorded outputs of the published networks, case by case.
 
-    python benchmarks/parity.py --reference DIR [--only PREFIX ...] [--json FILE]
+    python benchmarks/parity.py --reference DIR [--only PREFIX ...] [--json FILE] [--device cuda]
 
 A case is one ``*.npz`` or ``windows*.json`` of the folder. The longest prefix of its name that a family has
 registered decides which check runs; every setting is read from the file. Other files are configurations or
@@ -33,6 +33,18 @@ from geo4d.errors import Geo4DError  # noqa: E402
 CASE_ERRORS = (ArithmeticError, LookupError, RuntimeError, ValueError, TypeError, OSError, Geo4DError)
 FAMILIES = ("parity_geo4d", "parity_geometrycrafter")
 """Modules beside this file, each with ``CASES``. One that is absent leaves its cases unknown, which fails."""
+
+
+@dataclass
+class Place:
+    """Where the checks compute: every case is read onto the device, every network is held there in the type."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+PLACE = Place()
+"""Of the whole process; ``benchmarks/gpu.py`` and the option ``--device`` change it."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +116,7 @@ def compare(name: str, predicted: Any, reference: Any, limit: str | Limit) -> Co
     anything else, and a difference of shape, makes both measures infinite. Differences are taken in float64.
     """
     bound = LIMITS[limit] if isinstance(limit, str) else limit
-    predicted_array = np.asarray(predicted, dtype=np.float64)
-    reference_array = np.asarray(reference, dtype=np.float64)
+    predicted_array, reference_array = (_host_array(values) for values in (predicted, reference))
     if predicted_array.shape != reference_array.shape:
         return Comparison(
             f"{name} (shape {predicted_array.shape}, recorded {reference_array.shape})",
@@ -126,6 +137,15 @@ def compare(name: str, predicted: Any, reference: Any, limit: str | Limit) -> Co
     passed = max_abs <= (np.inf if bound.max_abs is None else bound.max_abs)
     passed = passed and rel_l2 <= (np.inf if bound.rel_l2 is None else bound.rel_l2)
     return Comparison(name, max_abs, rel_l2, bound, passed)
+
+
+def _host_array(values: Any) -> np.ndarray:
+    """Float64 values of an array, a tensor on any device or a (nested) list of either."""
+    if isinstance(values, list | tuple):
+        return np.asarray([_host_array(part) for part in values], np.float64)
+    if hasattr(values, "detach"):
+        values = values.detach().double().cpu()
+    return np.asarray(values, dtype=np.float64)
 
 
 def rule_tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -168,7 +188,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, required=True, help="folder with the recorded cases")
     parser.add_argument("--only", nargs="+", default=None, metavar="PREFIX", help="only files that start so")
     parser.add_argument("--json", type=Path, default=None, help="write every comparison to this file")
+    parser.add_argument("--device", default=PLACE.device, help="torch device of networks and cases")
     options = parser.parse_args(arguments)
+    PLACE.device = options.device
 
     files = find_cases(options.reference)
     if options.only:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parity import Case, Comparison, compare, rule_tensor
+from parity import PLACE, Case, Comparison, compare, rule_tensor
 from parity_geo4d_maps import (
     check_normalise,
     check_plucker,
@@ -27,6 +27,7 @@ from geo4d.diffusion.schedules import (
     make_ddim_table,
     make_schedule,
 )
+from geo4d.models.devices import DTYPES
 from geo4d.models.geo4d import config as configs
 from geo4d.models.geo4d import modalities
 from geo4d.models.geo4d.conditioning import PROMPT, compute_constants, prepare_picture, prompt_tokens
@@ -36,6 +37,7 @@ from geo4d.models.geo4d.options import Geo4DOptions
 from geo4d.models.geo4d.pipeline import Geo4DPredictor
 from geo4d.models.geo4d.vae import VAE, sample_moments
 from geo4d.models.geo4d.weights import PublishedKey, from_published, main_table, make_parts, point_vae_table
+from geo4d.models.layers import hold_weights
 from geo4d.types import Window
 
 Data = dict[str, Any]
@@ -57,7 +59,8 @@ def load_part(part: str, config: Geo4DConfig, file_prefix: str = "") -> nn.Modul
     parts, _ = from_published(published_state(held), held)
     module = make_parts(config, [part])[part]
     module.load_state_dict(parts[part], assign=True)
-    return module.eval().requires_grad_(False)
+    hold_weights(module, DTYPES[PLACE.dtype])
+    return module.eval().requires_grad_(False).to(PLACE.device)
 
 
 def unet_only(options: Data) -> Geo4DConfig:
@@ -175,10 +178,10 @@ def check_clip(file: Path, reference: Path) -> list[Comparison]:
                 mean = tokens.double().abs().mean()
                 comparisons.append(compare(f"{name}_mean_abs", mean, data[f"{name}_mean_abs"], "module"))
         elif name == "pre_zero_image":
-            prepared = prepare_picture(torch.zeros(1, 3, 64, 64), size)
+            prepared = prepare_picture(torch.zeros(1, 3, 64, 64, device=PLACE.device), size)
             comparisons.append(compare(name, prepared[0, :, 0, 0], recorded, "module"))
         elif name == "tok_zero_image":
-            tokens = tower(torch.zeros(1, 3, 64, 64))
+            tokens = tower(torch.zeros(1, 3, 64, 64, device=PLACE.device))
             comparisons.append(compare(name, tokens[:, : recorded.shape[1]], recorded, "module"))
     if "text_out" in data:
         text = load_part("text", config)(data["token_ids"])
@@ -240,7 +243,8 @@ def check_ddim(file: Path, reference: Path) -> list[Comparison]:
 def check_train_loss(file: Path, reference: Path) -> list[Comparison]:
     data = read_case(file)
     schedule = make_schedule()
-    clean = data["z"] * schedule.scale.float()[data["timesteps"]].reshape(-1, 1, 1, 1, 1)
+    scale = schedule.scale.float().to(PLACE.device)
+    clean = data["z"] * scale[data["timesteps"]].reshape(-1, 1, 1, 1, 1)
     noisy, target = v_training_pair(
         data["z"], data["noise"], data["timesteps"], schedule.alphas_cumprod, schedule.scale
     )
@@ -260,7 +264,7 @@ def find_token_ids(prompt: str, reference: Path) -> Tensor:
     for file in sorted(reference.glob("clip_*.npz")):
         data = read_case(file)
         if prompt in data.get("prompts", []):
-            return data["token_ids"][data["prompts"].index(prompt)][None]
+            return data["token_ids"][data["prompts"].index(prompt)][None].cpu()
     raise ValueError(f"no case of {reference} records the token ids of the prompt {prompt!r}")
 
 
@@ -294,6 +298,8 @@ def make_predictor(data: Data, token_ids: Tensor) -> Geo4DPredictor:
             guidance_rescale=settings["guidance_rescale"],
             sky_tolerance=settings["sky_eps"],
         ),
+        device=PLACE.device,
+        dtype=DTYPES[PLACE.dtype],
     )
 
 

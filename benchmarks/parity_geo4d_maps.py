@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from parity import Comparison, compare
+from parity import PLACE, Comparison, compare
 from torch import Tensor
 
 from geo4d.diffusion.schedules import (
@@ -36,7 +36,7 @@ def read_case(file: Path) -> Data:
             elif array.ndim == 0:
                 data[name] = array.item()
             else:
-                data[name] = torch.from_numpy(array)
+                data[name] = torch.from_numpy(array).to(PLACE.device)
     for name in ("config", "clip_config", "settings"):
         if name in data:
             data[name] = json.loads(data[name])

@@ -189,13 +189,15 @@ def _in_unit_of_windows(
     )
     if not bool(mine.any()):
         return fits, known
-    scales = variables.window_scale.cpu() / scene.samples.point_unit.cpu().to(variables.window_scale)
+    home = fits.rotation.device
+    scales = (variables.window_scale / scene.samples.point_unit.to(variables.window_scale)).to(home)
+    mine = mine.to(home)
     fits = replace(fits, scale=fits.scale.clone(), translation=fits.translation.clone())
     for place, trajectory in enumerate(trajectories):
         if trajectory.window < 0:
             scale = scales[mine].median()
             turned = trajectory.c2w[:, :3, 3].to(fits.rotation) @ fits.rotation[place].mT
-            offset = variables.centre.cpu()[trajectory.frames] - scale * turned
+            offset = variables.centre.to(home)[trajectory.frames.to(home)] - scale * turned
             fits.scale[place], fits.translation[place] = scale, offset.median(0).values
             known[place] = True
     return fits, known

@@ -75,6 +75,6 @@ def believed(disparity: Float[Tensor, "B T 1 H W"], evidence: Evidence) -> Evide
     kept = ~(doubted | lost[:, None])
     depth = evidence.depth * kept[:, :, None, None, None]
     cameras = evidence.cameras.clone()
-    positions = [3, 4, 5, 7]
-    cameras[:, :, positions] = cameras[:, :, positions] * ~lost[:, None, None, None, None]
+    for positions in (slice(3, 6), slice(7, 8)):  # the moments, and the trust in them
+        cameras[:, :, positions] *= ~lost[:, None, None, None, None]
     return replace(evidence, depth=depth, cameras=cameras)

@@ -1,0 +1,246 @@
+"""A device that is not there: tensors say they lie on ``cuda:0`` and compute on the CPU, under the rules of a real one.
+
+Within ``FakeDevice()`` every tensor made on or moved to ``cuda`` is a ``FakeTensor`` around one of the CPU. An operator whose
+tensors lie on different devices fails as it would there (only numbers, tensors without axes, may come from the CPU); so does
+``numpy()``. What makes the host wait for the device (``item``, ``bool``, ``cpu``, ``nonzero``, an index by a mask) is counted
+with the line that asked for it; what copies values to it, in ``copies``.
+"""
+
+import traceback
+from collections import Counter
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
+
+DEVICE = torch.device("cuda", 0)
+
+_WAITS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique_consecutive",
+    "_unique2",
+    "is_nonzero",
+    "equal",
+}
+"""Operators that need a value on the host, beside copies to it and indices by masks."""
+
+_FROM_ANYWHERE = {"copy_", "_to_copy", "_copy_from"}
+"""Operators whose tensors may lie on different devices."""
+
+_INDICES_FROM_CPU = {"index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index"}
+"""Operators whose indices may come from the CPU."""
+
+
+class FakeTensor(Tensor):
+    """A tensor that says it is on ``DEVICE``; ``held`` holds its values."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, real: Tensor) -> "FakeTensor":
+        found = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            real.shape,
+            strides=real.stride(),
+            storage_offset=real.storage_offset(),
+            dtype=real.dtype,
+            layout=real.layout,
+            device=DEVICE,
+            requires_grad=real.requires_grad,
+        )
+        found.held = real.detach()
+        return found  # type: ignore[no-any-return]
+
+    def __repr__(self, *unused: Any) -> str:
+        return f"FakeTensor({self.held!r})"
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:
+        kwargs.pop("device", None)
+        return torch.tensor(data, dtype=kwargs.pop("dtype", self.dtype)).to(DEVICE)
+
+    def numpy(self, *unused: Any, **also: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+
+    def __array__(self, *unused: Any, **also: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(f"a tensor of the fake device was used outside of it, by {operator}")
+
+
+class FakeGenerator(torch.Generator):
+    """A generator that says it is on the device it was asked for; its numbers are the CPU's."""
+
+    place = torch.device("cpu")
+
+    def __new__(cls, device: Any = "cpu") -> "FakeGenerator":
+        found: FakeGenerator = super().__new__(cls, "cpu")
+        found.place = torch.device(device)
+        return found
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return self.place
+
+
+class FakeDevice(TorchDispatchMode):
+    """The device for the length of a ``with`` block.
+
+    Attributes:
+        waits: line of the package -> how often the host waited for the device there.
+        copies: the same for copies of the host's tensors to it.
+        attention_batches: sequences of each call of fused attention.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch._C._ensureCUDADeviceGuardSet()  # one that does nothing, where there is no CUDA
+        self.waits: Counter[str] = Counter()
+        self.copies: Counter[str] = Counter()
+        self.attention_batches: list[int] = []
+        self._patches = [
+            patch.object(torch.cuda, name, value)
+            for name, value in {
+                "is_available": lambda: True,
+                "is_bf16_supported": lambda including_emulation=True: True,
+                "device_count": lambda: 1,
+                "current_device": lambda: 0,
+                "synchronize": lambda *unused: None,
+                "empty_cache": lambda: None,
+                "is_initialized": lambda: True,
+            }.items()
+        ]
+        self._patches.append(patch.object(torch, "Generator", FakeGenerator))
+        self._patches += [patch.object(torch, name, _drawing(name)) for name in ("rand", "randn", "randint")]
+        self._patches += [patch.object(torch, name, _from_values(name)) for name in ("tensor", "as_tensor")]
+
+    def __enter__(self) -> "FakeDevice":
+        for one in self._patches:
+            one.start()
+        # A module that moves gets new parameters: those of the CPU cannot turn into ours.
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
+        for one in self._patches:
+            one.stop()
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = operator.__name__.partition(".")[0]
+        fakes, plain = _tensors((args, kwargs))
+        asked = kwargs.get("device")
+        wants_fake = asked is not None and torch.device(asked).type == "cuda"
+        if not fakes and not wants_fake:
+            return operator(*args, **kwargs)
+        if not fakes and name == "_to_copy" and not kwargs.get("non_blocking"):
+            self.copies[_place()] += 1
+        if fakes:
+            self._require_one_device(name, operator, args, plain)
+            self._count(name, args, asked)
+        if name == "_fused_sdp_choice":
+            return 0  # plain matrix products: their operators are checked one by one
+        if name == "_scaled_dot_product_attention_math" or "scaled_dot_product" in name:
+            self.attention_batches.append(args[0].shape[0])
+        if wants_fake:
+            kwargs["device"] = torch.device("cpu")
+        if kwargs.get("pin_memory"):
+            kwargs["pin_memory"] = False
+        real_args, real_kwargs = tree_map_only(FakeTensor, lambda t: t.held, (args, kwargs))
+        found = operator(*real_args, **real_kwargs)
+        if operator._schema.is_mutable and name.endswith("_"):
+            _refresh(args[0])
+            return args[0]
+        if "out" in kwargs:
+            return kwargs["out"]
+        moved_away = name == "_to_copy" and asked is not None and not wants_fake
+        if moved_away:
+            return found
+        return tree_map(lambda t: FakeTensor(t) if isinstance(t, Tensor) else t, found)
+
+    def _require_one_device(self, name: str, operator: Any, args: Any, plain: list[Tensor]) -> None:
+        if name in _FROM_ANYWHERE:
+            return
+        if name in _INDICES_FROM_CPU:
+            plain = [t for t in _tensors((args[0], *args[2:]))[1]]
+        outside = [t for t in plain if t.ndim > 0]
+        if outside:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found cuda:0 and cpu in {operator} "
+                f"(shapes {[tuple(t.shape) for t in outside]})"
+            )
+
+    def _count(self, name: str, args: Any, asked: Any) -> None:
+        away = name == "_to_copy" and asked is not None and torch.device(asked).type != "cuda"
+        copied = name == "copy_" and isinstance(args[1], FakeTensor) and not isinstance(args[0], FakeTensor)
+        masked = name in _INDICES_FROM_CPU and any(
+            isinstance(i, FakeTensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1] if i is not None
+        )
+        if name in _WAITS or away or copied or masked:
+            self.waits[_place()] += 1
+
+
+def _tensors(values: Any) -> tuple[list[Tensor], list[Tensor]]:
+    flat = [value for value in tree_flatten(values)[0] if isinstance(value, Tensor)]
+    return [t for t in flat if isinstance(t, FakeTensor)], [t for t in flat if not isinstance(t, FakeTensor)]
+
+
+def _from_values(name: str) -> Any:
+    """The function of torch, which copies values of the host to the device at the end."""
+    make = getattr(torch, name)
+
+    def made(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
+        found: Tensor
+        if device is None or torch.device(device).type == "cpu" or isinstance(data, FakeTensor):
+            found = make(data, **({} if device is None else {"device": device}), **kwargs)
+        else:
+            found = make(data, **kwargs).to(device)
+        return found
+
+    return made
+
+
+def _drawing(name: str) -> Any:
+    """The function of torch, which takes a generator of its own device alone."""
+    draw = getattr(torch, name)
+
+    def checked(*args: Any, **kwargs: Any) -> Tensor:
+        generator, device = kwargs.get("generator"), torch.device(kwargs.get("device") or "cpu")
+        place = getattr(generator, "place", torch.device("cpu"))
+        if generator is not None and place.type != device.type:
+            raise RuntimeError(
+                f"Expected a '{device.type}' device type for generator but found '{place.type}' in {name}"
+            )
+        found: Tensor = draw(*args, **kwargs)
+        return found
+
+    return checked
+
+
+def _refresh(value: Any) -> None:
+    """Sizes after an operator in place."""
+    if isinstance(value, FakeTensor) and tuple(value.shape) != tuple(value.held.shape):
+        raise RuntimeError("operators in place that change a shape are not known to the fake device")
+
+
+def _place() -> str:
+    """The innermost line of the package."""
+    for frame in reversed(traceback.extract_stack()):
+        path = frame.filename.replace("\\", "/")
+        if "/geo4d/" in path and "/tests/" not in path:
+            return f"geo4d/{path.rpartition('/geo4d/')[2]}:{frame.lineno}"
+    return "elsewhere"
