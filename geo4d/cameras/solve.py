@@ -218,6 +218,8 @@ def solve_shot(problem: ShotProblem) -> ShotSolution:
     if _doubtful(problem, best.refined):
         best = _other_parts(problem, dense, best)
     judged = judge_shot_depth(problem, dense, best.refined)
+    if judged is None:
+        return unknown_shot(problem, NOT_EXPLAINED)
     if best.kind == "parallax" and not carries_depth(config, judged):
         best = replace(best, kind=turning_kind(problem, judged.turned), parallax=judged.parallax)
     refined, spread, assumed = with_focal(problem, dense, best.refined, best.kind, judged)

@@ -29,8 +29,11 @@ def carries_depth(config: CameraSolveConfig, judged: DepthJudgement) -> bool:
     return judged.gain > config.parallax_test and judged.depth_spread < config.depth_limit
 
 
-def judge_shot_depth(problem: ShotProblem, view: KeyframeView, refined: Refined) -> DepthJudgement:
-    """What the still points of a run of cameras say about depth and focal length: the run that moves most."""
+def judge_shot_depth(problem: ShotProblem, view: KeyframeView, refined: Refined) -> DepthJudgement | None:
+    """What the still points of a run of cameras say about depth and focal length: the run that moves most.
+
+    None where no still point is seen by enough of these cameras: then nothing is known.
+    """
     begin, end = best_window(problem, view, problem.config.judged_cameras)
     obs = view.observations
     inside = (obs.camera >= begin) & (obs.camera < end) & refined.static[obs.point]
@@ -39,6 +42,8 @@ def judge_shot_depth(problem: ShotProblem, view: KeyframeView, refined: Refined)
     keep = inside & member[obs.point]
     sub = obs.select(keep, (torch.cumsum(member, 0) - 1)[obs.point[keep]])
     chosen = member.nonzero()[:, 0]
+    if len(chosen) == 0:
+        return None
     few = spread_points(sub, len(chosen), problem.config.judged_points)
     keep = few[sub.point]
     sub = sub.select(keep, (torch.cumsum(few, 0) - 1)[sub.point[keep]])
