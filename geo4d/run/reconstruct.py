@@ -133,6 +133,7 @@ def reconstruct(
                         clip,
                         intrinsics_known=source.intrinsics is not None,
                         per_frame_scale=predictor.info.window_length == 1,
+                        folder=work.windows,
                         progress=progress,
                     )
             give_back_memory()
