@@ -1,12 +1,18 @@
 """Cameras from tracks on their way into the fusion."""
 
+import numpy as np
+import pytest
 import torch
 
 from geo4d.cameras.pose import RELIABLE
 from geo4d.cameras.types import MotionCameras, ShotMotion
+from geo4d.evidence.agreement import agreeing
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.poses import so3_exp
-from geo4d.run.evidence import camera_evidence
+from geo4d.run import evidence
+from geo4d.run.evidence import WindowEvidence, camera_evidence
+from geo4d.types import Window
+from geo4d.video.io import Video
 
 SIZE = (90, 160)
 
@@ -61,3 +67,24 @@ def test_a_frame_before_the_first_known_one_stands_where_that_one_is() -> None:
     motion = moving_camera([0.0, 0.0] + [0.9] * 5, [shot(0, 7, "parallax")])
     found = camera_evidence(motion, [(0, 7)], SIZE)
     assert torch.allclose(found.c2w[:2], motion.c2w[2])
+
+
+def test_a_frame_is_judged_once_however_many_windows_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[torch.Tensor] = []
+
+    def count(disparity: torch.Tensor, confidence: torch.Tensor, moving: torch.Tensor | None) -> torch.Tensor:
+        judged.append(disparity)
+        return agreeing(disparity, confidence, moving)
+
+    monkeypatch.setattr(evidence, "agreeing", count)
+    motion = moving_camera([0.9] * 8, [shot(0, 8, "rotation")])
+    clip = Video(np.random.default_rng(0).integers(0, 255, (8, 24, 32, 3), np.uint8))
+    windows = [tuple(range(6)), tuple(range(2, 8))]
+    about = WindowEvidence(motion, clip, (12, 16), windows)
+    for index, frames in enumerate(windows):
+        numbers = torch.tensor(frames)
+        window = Window(clip.read(numbers, (12, 16)), numbers, numbers / 24.0, index, 24.0)
+        maps = about(window)
+        assert maps.points.shape == (6, 12, 16, 3)
+        assert torch.equal(maps.c2w, motion.c2w[numbers].float())
+    assert [tuple(disparity.shape) for disparity in judged] == [(12, 16)] * 8
