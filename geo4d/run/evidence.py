@@ -139,9 +139,13 @@ class WindowEvidence:
         if self._evidence is None or not self._evidence.reaches(run[0], LEAP):
             first = first_frame_needed(run[0])
             frames = (self._clip.read([t], self._sweep_size)[0] for t in range(first, self._clip.num_frames))
-            swept = iter_evidence(self._motion, frames, first_frame=first)
+            # Here and not for each window: most frames lie in two of them.
+            swept = (
+                self._still(found.resized(self._size))
+                for found in iter_evidence(self._motion, frames, first_frame=first)
+            )
             self._evidence = MotionEvidence(self._motion, swept, keep=self._keep)
-        return [self._still(found.resized(self._size)) for found in self._evidence.frames(run)]
+        return self._evidence.frames(run)
 
     def _still(self, found: FrameEvidence) -> FrameEvidence:
         """Without what moves, and without unsure evidence that contradicts the sure one around it."""

@@ -1,5 +1,6 @@
 """Cameras from tracks on their way into the fusion."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,11 +9,15 @@ from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.cameras.pose import RELIABLE
 from geo4d.cameras.types import MotionCameras, ShotMotion
 from geo4d.errors import WorkSpaceFull
+from geo4d.evidence.agreement import agreeing
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.poses import so3_exp
 from geo4d.optimise import scratch
 from geo4d.results.places import run_folder
-from geo4d.run.evidence import camera_evidence
+from geo4d.run import evidence
+from geo4d.run.evidence import WindowEvidence, camera_evidence
+from geo4d.types import Window
+from geo4d.video.io import Video
 
 SIZE = (90, 160)
 
@@ -110,3 +115,24 @@ def test_no_room_for_it_leaves_a_run_that_goes_on(tmp_path, monkeypatch, how, he
             run(tmp_path / "out", **how)
     assert run(tmp_path / "out", resume=True, **how).has_poses
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_frame_is_judged_once_however_many_windows_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[torch.Tensor] = []
+
+    def count(disparity: torch.Tensor, confidence: torch.Tensor, moving: torch.Tensor | None) -> torch.Tensor:
+        judged.append(disparity)
+        return agreeing(disparity, confidence, moving)
+
+    monkeypatch.setattr(evidence, "agreeing", count)
+    motion = moving_camera([0.9] * 8, [shot(0, 8, "rotation")])
+    clip = Video(np.random.default_rng(0).integers(0, 255, (8, 24, 32, 3), np.uint8))
+    windows = [tuple(range(6)), tuple(range(2, 8))]
+    about = WindowEvidence(motion, clip, (12, 16), windows)
+    for index, frames in enumerate(windows):
+        numbers = torch.tensor(frames)
+        window = Window(clip.read(numbers, (12, 16)), numbers, numbers / 24.0, index, 24.0)
+        maps = about(window)
+        assert maps.points.shape == (6, 12, 16, 3)
+        assert torch.equal(maps.c2w, motion.c2w[numbers].float())
+    assert [tuple(disparity.shape) for disparity in judged] == [(12, 16)] * 8
