@@ -103,7 +103,11 @@ def _averaged(
     unknown = torch.full_like(maps.depth, torch.nan)
     if alignment.c2w is None or not others:
         return maps.depth, unknown
-    frame, intrinsics, c2w = maps.frame_index, alignment.intrinsics.float(), alignment.c2w.float()
+    frame, intrinsics, c2w = (
+        maps.frame_index,
+        alignment.intrinsics.to(maps.depth),
+        alignment.c2w.to(maps.depth),
+    )
     height, width = maps.depth.shape
     grid = pixel_grid((height, width), device=maps.depth.device)
     size = grid.new_tensor([width, height])

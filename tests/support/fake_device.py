@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
@@ -61,10 +62,6 @@ class FakeTensor(Tensor):
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
-
-    def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:
-        kwargs.pop("device", None)
-        return torch.tensor(data, dtype=kwargs.pop("dtype", self.dtype)).to(DEVICE)
 
     def numpy(self, *unused: Any, **also: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
@@ -122,19 +119,20 @@ class FakeDevice(TorchDispatchMode):
             }.items()
         ]
         self._patches.append(patch.object(torch, "Generator", FakeGenerator))
-        self._patches += [patch.object(torch, name, _drawing(name)) for name in ("rand", "randn", "randint")]
-        self._patches += [patch.object(torch, name, _from_values(name)) for name in ("tensor", "as_tensor")]
+        self._factories = _Factories(self)
 
     def __enter__(self) -> "FakeDevice":
         for one in self._patches:
             one.start()
         # A module that moves gets new parameters: those of the CPU cannot turn into ours.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
+        self._factories.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
+        self._factories.__exit__(*exception)
         torch.__future__.set_overwrite_module_params_on_conversion(False)
         for one in self._patches:
             one.stop()
@@ -199,36 +197,63 @@ def _tensors(values: Any) -> tuple[list[Tensor], list[Tensor]]:
     return [t for t in flat if isinstance(t, FakeTensor)], [t for t in flat if not isinstance(t, FakeTensor)]
 
 
-def _from_values(name: str) -> Any:
-    """The function of torch, which copies values of the host to the device at the end."""
-    make = getattr(torch, name)
+class _Factories(TorchFunctionMode):
+    """Functions that make tensors: they make them on the CPU, and ours from those. A torch without CUDA refuses otherwise."""
 
-    def made(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
-        found: Tensor
-        if device is None or torch.device(device).type == "cpu" or isinstance(data, FakeTensor):
-            found = make(data, **({} if device is None else {"device": device}), **kwargs)
+    def __init__(self, device: FakeDevice) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(function, "__name__", "")
+        on_ours = bool(args) and isinstance(args[0], FakeTensor)
+        if name in ("__getitem__", "__setitem__") and on_ours:
+            return self._indexed(function, *args)
+        if name == "__invert__" and on_ours:
+            return torch.bitwise_not(*args)
+        if name in _MADE:
+            asked = kwargs.get("device")
+            ours = asked is not None and torch.device(asked).type == "cuda"
+            _require_generator(name, kwargs.get("generator"), ours)
+            if not ours or (name == "as_tensor" and on_ours):
+                return function(*args, **kwargs)
+            kwargs["device"] = "cpu"
+        elif name.startswith("new_") and on_ours:
+            ours = torch.device(kwargs.pop("device", None) or DEVICE).type == "cuda"
+            args = (args[0].held, *args[1:])
         else:
-            found = make(data, **kwargs).to(device)
-        return found
+            return function(*args, **kwargs)
+        if ours and name in ("tensor", "as_tensor", "new_tensor"):
+            self.device.copies[_place()] += 1
+        found = function(*args, **kwargs)
+        return FakeTensor(found) if ours else found
 
-    return made
+
+    def _indexed(self, function: Any, whole: FakeTensor, index: Any, *value: Any) -> Any:
+        """Views and elements through the tensor behind ours; an index by a mask makes the host wait."""
+        ours, _ = _tensors(index)
+        if any(i.dtype in (torch.bool, torch.uint8) for i in ours):
+            self.device.waits[_place()] += 1
+        if value and isinstance(value[0], Tensor) and value[0].ndim and not isinstance(value[0], FakeTensor):
+            raise RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu in __setitem__")
+        held = tree_map_only(FakeTensor, lambda t: t.held, (whole, index, *value))
+        found = function(*held)
+        return FakeTensor(found) if isinstance(found, Tensor) else found
 
 
-def _drawing(name: str) -> Any:
-    """The function of torch, which takes a generator of its own device alone."""
-    draw = getattr(torch, name)
+_MADE = {
+    "arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm",
+    "tensor", "zeros",
+}  # fmt: skip
+"""Functions that make a tensor on the device they are told."""
 
-    def checked(*args: Any, **kwargs: Any) -> Tensor:
-        generator, device = kwargs.get("generator"), torch.device(kwargs.get("device") or "cpu")
-        place = getattr(generator, "place", torch.device("cpu"))
-        if generator is not None and place.type != device.type:
-            raise RuntimeError(
-                f"Expected a '{device.type}' device type for generator but found '{place.type}' in {name}"
-            )
-        found: Tensor = draw(*args, **kwargs)
-        return found
 
-    return checked
+def _require_generator(name: str, generator: Any, ours: bool) -> None:
+    place = getattr(generator, "place", torch.device("cpu"))
+    if generator is not None and (place.type == "cuda") != ours:
+        asked = "cuda" if ours else "cpu"
+        raise RuntimeError(f"Expected a '{asked}' device type for generator but found '{place.type}' in {name}")
 
 
 def _refresh(value: Any) -> None:
