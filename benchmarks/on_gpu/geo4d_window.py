@@ -30,7 +30,9 @@ def windows_of(bench: Bench, count: int) -> list[Window]:
 
 
 @torch.no_grad()
-def run_stages(bench: Bench, predictor: Geo4DPredictor, windows: list[Window], result: dict[str, Any]) -> None:
+def run_stages(
+    bench: Bench, predictor: Geo4DPredictor, windows: list[Window], result: dict[str, Any]
+) -> None:
     """Encode, denoise, decode and read, each by itself, twice: the first pass chooses kernels."""
     size = geo4d_size(bench.smallest)
     rgb = torch.stack([one.rgb for one in windows])
@@ -104,7 +106,9 @@ def rounding(bench: Bench, result: dict[str, Any]) -> None:
     constants = geo4d_constants(config, bench.device)
     context = torch.cat([constants.text, constants.image], 1)
     time, fps = torch.tensor([499], device=bench.device), torch.tensor([24], device=bench.device)
-    kinds = ("float32", "tf32", "bfloat16", "float16") if bench.device.type == "cuda" else ("float32", "bfloat16")
+    kinds = (
+        ("float32", "tf32", "bfloat16", "float16") if bench.device.type == "cuda" else ("float32", "bfloat16")
+    )
     outputs: dict[str, Any] = {}
     for part in ("unet", "point_vae"):
         for kind in kinds:

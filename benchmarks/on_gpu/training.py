@@ -154,7 +154,9 @@ def the_loop(bench: Bench, result: dict[str, Any]) -> None:
     device = None if bench.device.type == "cuda" else "cpu"
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        run: Callable[..., Any] = partial(run_stage, "smallest", num_workers=0, num_validation=0, device=device)
+        run: Callable[..., Any] = partial(
+            run_stage, "smallest", num_workers=0, num_validation=0, device=device
+        )
         run("codec", root / "codec")
         start = root / "codec" / "weights" / "model.safetensors"
         stages = ("pairs",) if bench.smallest else ("pairs", "decoder")

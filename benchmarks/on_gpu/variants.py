@@ -65,7 +65,9 @@ def profile(bench: Bench, result: dict[str, Any]) -> None:
         call()
         bench.sync()
         result[name] = kernels(bench, call)
-    result["summary"] = "; ".join(f"{row['percent']} % {row['name'][:36]}" for row in result["denoise"]["top"])
+    result["summary"] = "; ".join(
+        f"{row['percent']} % {row['name'][:36]}" for row in result["denoise"]["top"]
+    )
 
 
 def kernels(bench: Bench, call: Any) -> dict[str, Any]:

@@ -130,7 +130,10 @@ PREDICTORS: dict[str, str] = {
 
 
 def choose_device(device: str | None) -> str:
-    """The torch device to run on: the given one if this machine has it; None picks a CUDA device if there is one, else the CPU.
+    """The torch device to run on: the given one if this machine has it; None takes CUDA if there is one, else the CPU.
+
+    Other accelerators are taken by name alone: they have no float64, which some stages compute in (mps), or were never
+    tried (xpu).
 
     Raises:
         ValueError: no such device here.

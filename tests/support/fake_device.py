@@ -1,9 +1,9 @@
 """A device that is not there: tensors say they lie on ``cuda:0`` and compute on the CPU, under the rules of a real one.
 
-Within ``FakeDevice()`` every tensor made on or moved to ``cuda`` is a ``FakeTensor`` around one of the CPU. An operator whose
-tensors lie on different devices fails as it would there (only numbers, tensors without axes, may come from the CPU); so does
-``numpy()``. What makes the host wait for the device (``item``, ``bool``, ``cpu``, ``nonzero``, an index by a mask) is counted
-with the line that asked for it; what copies values to it, in ``copies``.
+Within ``FakeDevice()`` every tensor made on or moved to ``cuda`` is a ``FakeTensor`` around one of the CPU. An operator
+whose tensors lie on different devices fails as it would there (only numbers, tensors without axes, may come from the
+CPU); so does ``numpy()``. What makes the host wait for the device (``item``, ``bool``, ``cpu``, ``nonzero``, an index by
+a mask) is counted with the line that asked for it; what copies values to it, in ``copies``.
 """
 
 import traceback
@@ -59,9 +59,6 @@ class FakeTensor(Tensor):
 
     def __repr__(self, *unused: Any) -> str:
         return f"FakeTensor({self.held!r})"
-
-    def tolist(self) -> Any:
-        return self.cpu().tolist()
 
     def numpy(self, *unused: Any, **also: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
@@ -152,14 +149,14 @@ class FakeDevice(TorchDispatchMode):
             self._count(name, args, asked)
         if name == "_fused_sdp_choice":
             return 0  # plain matrix products: their operators are checked one by one
-        if name == "_scaled_dot_product_attention_math" or "scaled_dot_product" in name:
-            self.attention_batches.append(args[0].shape[0])
         if wants_fake:
             kwargs["device"] = torch.device("cpu")
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False
         real_args, real_kwargs = tree_map_only(FakeTensor, lambda t: t.held, (args, kwargs))
-        if name == "_softmax" and args[2]:  # from 16 bits to float32 in one go, which the CPU has no kernel for
+        if (
+            name == "_softmax" and args[2]
+        ):  # from 16 bits to float32 in one go, which the CPU has no kernel for
             real_args = (real_args[0].float(), args[1], False)
         found = operator(*real_args, **real_kwargs)
         if operator._schema.is_mutable and name.endswith("_"):
@@ -176,7 +173,7 @@ class FakeDevice(TorchDispatchMode):
         if name in _FROM_ANYWHERE:
             return
         if name in _INDICES_FROM_CPU:
-            plain = [t for t in _tensors((args[0], *args[2:]))[1]]
+            _, plain = _tensors((args[0], *args[2:]))
         outside = [t for t in plain if t.ndim > 0]
         if outside:
             raise RuntimeError(
@@ -188,7 +185,9 @@ class FakeDevice(TorchDispatchMode):
         away = name == "_to_copy" and asked is not None and torch.device(asked).type != "cuda"
         copied = name == "copy_" and isinstance(args[1], FakeTensor) and not isinstance(args[0], FakeTensor)
         masked = name in _INDICES_FROM_CPU and any(
-            isinstance(i, FakeTensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1] if i is not None
+            isinstance(i, FakeTensor) and i.dtype in (torch.bool, torch.uint8)
+            for i in args[1]
+            if i is not None
         )
         if name in _WAITS or away or copied or masked:
             self.waits[_place()] += 1
@@ -200,7 +199,7 @@ def _tensors(values: Any) -> tuple[list[Tensor], list[Tensor]]:
 
 
 class _Factories(TorchFunctionMode):
-    """Functions that make tensors: they make them on the CPU, and ours from those. A torch without CUDA refuses otherwise."""
+    """Functions that make tensors: on the CPU, and ours from those. A torch without CUDA refuses otherwise."""
 
     def __init__(self, device: FakeDevice) -> None:
         super().__init__()
@@ -212,8 +211,17 @@ class _Factories(TorchFunctionMode):
         on_ours = bool(args) and isinstance(args[0], FakeTensor)
         if name in ("__getitem__", "__setitem__") and on_ours:
             return self._indexed(function, *args)
+        if name in _NUMBERS and on_ours:
+            self.device.waits[_place()] += 1
+            return function(args[0].held)
         if name == "__invert__" and on_ours:
             return torch.bitwise_not(*args)
+        if name == "scaled_dot_product_attention" and on_ours:
+            self.device.attention_batches.append(args[0].shape[0])
+        if name in _WHOLE and on_ours:
+            if name == "nonzero":
+                self.device.waits[_place()] += 1
+            return tree_map_only(Tensor, FakeTensor, function(args[0].held, *args[1:], **kwargs))
         if name in _MADE:
             asked = kwargs.get("device")
             ours = asked is not None and torch.device(asked).type == "cuda"
@@ -231,18 +239,25 @@ class _Factories(TorchFunctionMode):
         found = function(*args, **kwargs)
         return FakeTensor(found) if ours else found
 
-
     def _indexed(self, function: Any, whole: FakeTensor, index: Any, *value: Any) -> Any:
         """Views and elements through the tensor behind ours; an index by a mask makes the host wait."""
         ours, _ = _tensors(index)
         if any(i.dtype in (torch.bool, torch.uint8) for i in ours):
             self.device.waits[_place()] += 1
         if value and isinstance(value[0], Tensor) and value[0].ndim and not isinstance(value[0], FakeTensor):
-            raise RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu in __setitem__")
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found cuda:0 and cpu in __setitem__"
+            )
         held = tree_map_only(FakeTensor, lambda t: t.held, (whole, index, *value))
         found = function(*held)
         return FakeTensor(found) if isinstance(found, Tensor) else found
 
+
+_WHOLE = {"contiguous", "nonzero", "quantile"}
+"""Functions of one tensor that a torch without CUDA cannot take apart for another device."""
+
+_NUMBERS = {"__float__", "__int__", "__bool__", "__index__", "item", "tolist"}
+"""What turns a tensor into a number of Python: the host waits for it."""
 
 _MADE = {
     "arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm",
@@ -255,7 +270,9 @@ def _require_generator(name: str, generator: Any, ours: bool) -> None:
     place = getattr(generator, "place", torch.device("cpu"))
     if generator is not None and (place.type == "cuda") != ours:
         asked = "cuda" if ours else "cpu"
-        raise RuntimeError(f"Expected a '{asked}' device type for generator but found '{place.type}' in {name}")
+        raise RuntimeError(
+            f"Expected a '{asked}' device type for generator but found '{place.type}' in {name}"
+        )
 
 
 def _refresh(value: Any) -> None:

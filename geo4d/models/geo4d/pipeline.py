@@ -19,7 +19,14 @@ from geo4d.diffusion.schedules import make_ddim_table, make_schedule
 from geo4d.errors import CheckpointError
 from geo4d.models.base import PredictorInfo, require_multiple
 from geo4d.models.chunks import Chunks
-from geo4d.models.devices import DTYPES, OnDevice, default_device, default_dtype, frames_at_once, windows_at_once
+from geo4d.models.devices import (
+    DTYPES,
+    OnDevice,
+    default_device,
+    default_dtype,
+    frames_at_once,
+    windows_at_once,
+)
 from geo4d.models.geo4d.conditioning import ContextConstants, ImageTower, Resampler
 from geo4d.models.geo4d.config import Geo4DConfig
 from geo4d.models.geo4d.noise import WindowNoise, draw_noise

@@ -192,7 +192,9 @@ class GeometryCrafterPredictor:
             statistics = merge_statistics(frame_records(points, mask))
         else:
             # Frames encoded before need no prior again, unless this window is all that the statistics see.
-            asked = window if context is None or done == window.num_frames else _pick(window, slice(done, None))
+            asked = (
+                window if context is None or done == window.num_frames else _pick(window, slice(done, None))
+            )
             points, mask = self.prior(asked)
             records = frame_records(points, mask) if context is None else context["prior_records"]
             statistics = merge_statistics(records)

@@ -86,9 +86,7 @@ def _residual(
     square = _total(slope.square()).clamp(min=1e-30)
     if focal is None:
         best = _total(slope * target) / square
-        best_by_shift = (
-            _total(slope_by_shift * target) - 2 * best * _total(slope * slope_by_shift)
-        ) / square
+        best_by_shift = (_total(slope_by_shift * target) - 2 * best * _total(slope * slope_by_shift)) / square
     else:
         best, best_by_shift = focal.to(slope), torch.zeros_like(square)
     factor, change = best[:, None, None], best_by_shift[:, None, None]
