@@ -5,9 +5,9 @@
 Parts, by value: the bundled model and its main job against the CPU; the recorded cases; Geo4D and GeometryCrafter at the
 released size with weights made on the device; memory caps of 12 and 24 GiB; a training step of each family; types,
 compilation and a profile. Every part has a JSON file of its own in DIR, written after each step: a step that fails
-leaves its traceback, one that no longer fits into the budget a line, and a process that dies is followed by another that goes on
-behind it. A short table ends the output. Without a CUDA device everything runs at the smallest size on the CPU, which
-is what the tests do.
+leaves its traceback, one that no longer fits into the budget a line, and a process that dies is followed by another
+that goes on behind it. A short table ends the output. Without a CUDA device everything runs at the smallest size on the
+CPU, which is what the tests do.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def all_steps() -> list[Any]:
 
 
 def chosen_steps(only: list[str] | None) -> list[Any]:
-    return [step for step in all_steps() if not only or step.part in only or f"{step.part}/{step.name}" in only]
+    return [
+        step for step in all_steps() if not only or step.part in only or f"{step.part}/{step.name}" in only
+    ]
 
 
 def child(options: argparse.Namespace) -> int:
@@ -103,7 +105,15 @@ def child(options: argparse.Namespace) -> int:
 def parent(options: argparse.Namespace) -> int:
     """Processes one after another until every step has a final state or the time is over."""
     deadline = time.time() + options.budget
-    command = [sys.executable, __file__, "--child", "--output", str(options.output), "--deadline", str(deadline)]
+    command = [
+        sys.executable,
+        __file__,
+        "--child",
+        "--output",
+        str(options.output),
+        "--deadline",
+        str(deadline),
+    ]
     command += ["--device", options.device] + (["--smallest"] if options.smallest else [])
     command += ["--only", *options.only] if options.only else []
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -169,12 +179,18 @@ def brief(result: Any) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=None, help="folder of the JSON files")
     parser.add_argument("--budget", type=float, default=230.0, help="seconds of wall time")
     parser.add_argument("--only", nargs="+", default=None, metavar="PART", help="parts, or PART/STEP")
-    parser.add_argument("--smallest", action="store_true", help="smallest size; always so without a CUDA device")
-    parser.add_argument("--device", default=None, help="torch device; by default the accelerator if there is one")
+    parser.add_argument(
+        "--smallest", action="store_true", help="smallest size; always so without a CUDA device"
+    )
+    parser.add_argument(
+        "--device", default=None, help="torch device; by default the accelerator if there is one"
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--deadline", type=float, default=0.0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

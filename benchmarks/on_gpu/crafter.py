@@ -7,13 +7,20 @@ from typing import Any
 
 import torch
 
-from benchmarks.on_gpu.networks import crafter_size, crafter_system, moge_prior, pictures, plane_prior, relative_error
+from benchmarks.on_gpu.networks import (
+    crafter_size,
+    crafter_system,
+    moge_prior,
+    pictures,
+    plane_prior,
+    relative_error,
+)
 from benchmarks.on_gpu.networks import window as make_window
 from benchmarks.on_gpu.steps import Bench, Step
 from geo4d.models.geometrycrafter.prior_maps import frame_records, merge_statistics
 from geo4d.models.geometrycrafter.windows import draw_noise
 
-HALF = dict.fromkeys(("unet_dtype", "encoder_dtype", "decoder_dtype"), "float16") | {"decoder_dtype": "bfloat16"}
+HALF = {"unet_dtype": "float16", "encoder_dtype": "float16", "decoder_dtype": "bfloat16"}
 """Encoders in float16, the decoder in bfloat16: its log depth may grow."""
 
 
@@ -39,8 +46,12 @@ def prior_stage(frames: int, batch: int, bench: Bench, result: dict[str, Any]) -
 
 
 @torch.no_grad()
-def run_stages(frames: int, name: str, settings: dict[str, Any], bench: Bench, result: dict[str, Any]) -> None:
+def run_stages(
+    frames: int, name: str, settings: dict[str, Any], bench: Bench, result: dict[str, Any]
+) -> None:
     """Encode, denoise, decode of a window; the first call of each on a few frames chooses kernels."""
+    if bench.device.type == "cpu":  # float16 is emulated there
+        settings = {key: "bfloat16" if value == "float16" else value for key, value in settings.items()}
     system = system_of(bench, name, **settings)
     size = crafter_size(bench.smallest)
     warm = frame_count(bench, 8)
@@ -94,7 +105,9 @@ def decode_types(bench: Bench, result: dict[str, Any]) -> None:
         result[kind] |= relative_error(maps, reference)
         del system
     result["summary"] = ", ".join(
-        f"{k} {row['median'] * 1e3:.0f} ms {row['rel_l2']:.1e}" for k, row in result.items() if "median" in row
+        f"{k} {row['median'] * 1e3:.0f} ms {row['rel_l2']:.1e}"
+        for k, row in result.items()
+        if "median" in row
     )
 
 

@@ -16,6 +16,9 @@ from benchmarks.on_gpu.steps import Bench, Step
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "models"
 
+QUICK = ("unet_d", "normalise", "postprocess", "plucker", "schedule", "windows")
+"""Cases that stand for all of them at the smallest size."""
+
 NOT_HALF = ("schedule", "normalise", "postprocess", "plucker", "train_loss", "windows", "resampler", "clip")
 """Cases without a network that runs in 16 bits."""
 
@@ -43,7 +46,7 @@ def geo4d_cases(bench: Bench, result: dict[str, Any], dtype: str) -> None:
     for file in parity.find_cases(folder):
         if dtype != "float32" and file.name.startswith(NOT_HALF):
             continue
-        if bench.smallest and file.name.startswith(("ddim", "end_to_end", "clip")):
+        if bench.smallest and not file.name.startswith(QUICK):
             continue  # seconds each on a CPU, where the tests of the network run them
         attempt(result, file.stem, lambda f=file: _worst(cases, f, folder))  # type: ignore[misc]
 
@@ -74,7 +77,12 @@ def crafter_unets(bench: Bench, dtype: str) -> dict[str, Any]:
         data = read_case("geometrycrafter", f"unet_{variant}", bench.device)
         unet = copy.deepcopy(small.make_unet(GOLDEN / "geometrycrafter" / "golden", variant))
         unet = torch.nn.Module.to(unet, device=bench.device, dtype=getattr(torch, dtype))
-        arguments = (data["sample"], data["timestep"].reshape(-1), data["encoder_hidden_states"], data["added_time_ids"])
+        arguments = (
+            data["sample"],
+            data["timestep"].reshape(-1),
+            data["encoder_hidden_states"],
+            data["added_time_ids"],
+        )
         rows[variant] = relative_error(unet(*arguments), data["out"])
     return rows
 
@@ -82,6 +90,7 @@ def crafter_unets(bench: Bench, dtype: str) -> dict[str, Any]:
 def crafter_system(bench: Bench, variant: Any, dtype: str, **settings: Any) -> Any:
     """The small networks as a system on the device, copies of those on the CPU."""
     import parity_geometrycrafter as small
+
     from geo4d.models.geometrycrafter.config import GeometryCrafterConfig, SchedulerConfig
     from geo4d.models.geometrycrafter.stages import GeometryCrafter
 
@@ -109,7 +118,11 @@ def crafter_pipeline(bench: Bench, dtype: str) -> dict[str, Any]:
     points, reference = found.point_map[:, ::4, ::4], data["point_map_every_4th"].cpu()
     error = (points - reference).norm(dim=-1) / reference[..., 2]
     differ = (found.valid[:, ::4, ::4] != data["valid_mask_every_4th"].cpu()).float().mean()
-    return {"error_over_depth_max": float(error.max()), "median": float(error.median()), "mask": float(differ)}
+    return {
+        "error_over_depth_max": float(error.max()),
+        "median": float(error.median()),
+        "mask": float(differ),
+    }
 
 
 def crafter_sampling(bench: Bench, dtype: str) -> dict[str, Any]:
@@ -140,6 +153,7 @@ def crafter_vae(bench: Bench, dtype: str) -> dict[str, Any]:
 def moge_cases(bench: Bench, dtype: str) -> dict[str, Any]:
     """Points of the recorded picture for each recorded setting, both solvers."""
     import parity_geometrycrafter as small
+
     from geo4d.models.moge.config import MoGeConfig, MoGeOptions
     from geo4d.models.moge.infer import infer_moge
     from geo4d.models.moge.model import MoGe
@@ -149,7 +163,11 @@ def moge_cases(bench: Bench, dtype: str) -> dict[str, Any]:
     network = network.cast(getattr(torch, dtype)).to(bench.device)
     rgb = data["image_uint8"].float().div(255).movedim(1, -1)
     rows = {}
-    for name, settings in (("default", {}), ("fov60", {"fov_x_deg": 60.0}), ("noproj", {"force_projection": False})):
+    for name, settings in (
+        ("default", {}),
+        ("fov60", {"fov_x_deg": 60.0}),
+        ("noproj", {"force_projection": False}),
+    ):
         for solver in ("converged", "published"):
             maps = infer_moge(network, rgb, MoGeOptions(solver=solver, **settings))  # type: ignore[arg-type]
             rows[f"{name} {solver}"] = relative_error(
@@ -184,7 +202,10 @@ def attempt(result: dict[str, Any], name: str, work: Callable[[], dict[str, Any]
         with torch.no_grad():
             result[name] = work()
     except Exception as error:
-        result[name] = {"error": f"{type(error).__name__}: {error}"[:1000], "traceback": traceback.format_exc()[-3000:]}
+        result[name] = {
+            "error": f"{type(error).__name__}: {error}"[:1000],
+            "traceback": traceback.format_exc()[-3000:],
+        }
 
 
 def in_type(dtype: str) -> Callable[[Bench, dict[str, Any]], None]:
@@ -202,8 +223,6 @@ def in_type(dtype: str) -> Callable[[Bench, dict[str, Any]], None]:
             raise RuntimeError(f"cases that ended with an error: {', '.join(errors)}")
 
     return work
-
-
 
 
 STEPS = [

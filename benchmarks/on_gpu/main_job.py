@@ -44,7 +44,9 @@ def true_window(count: int, size: tuple[int, int]) -> tuple[Window, EvidenceMaps
     rgb = interpolate(rgb, size, mode="bilinear", align_corners=False, antialias=True).movedim(1, -1)
     truth = EXAMPLES / "clip_truth"
     depth = torch.from_numpy(
-        np.stack([np.load(truth / "depth" / f"{t:06d}.npz")["depth"].astype(np.float32) for t in range(count)])
+        np.stack(
+            [np.load(truth / "depth" / f"{t:06d}.npz")["depth"].astype(np.float32) for t in range(count)]
+        )
     )
     source = (depth.shape[1], depth.shape[2])
     depth = interpolate(depth[:, None], size, mode="nearest")[:, 0]
@@ -57,9 +59,7 @@ def true_window(count: int, size: tuple[int, int]) -> tuple[Window, EvidenceMaps
     finite = torch.isfinite(depth) & (depth > 0)
     mask = finite & (rgb.mean(-1) > 0.35)
     poses = np.loadtxt(truth / "poses.txt", dtype=np.float64)[:count]
-    window = Window(
-        rgb, torch.arange(count), torch.arange(count).double() / 16, 0, 16.0, pixel_aspect=1.0
-    )
+    window = Window(rgb, torch.arange(count), torch.arange(count).double() / 16, 0, 16.0, pixel_aspect=1.0)
     return window, EvidenceMaps(
         points=unproject(torch.where(finite, depth, 1.0), intrinsics),
         mask=mask,
@@ -123,7 +123,7 @@ def reconstruct_on(bench: Bench, result: dict[str, Any], device: str, dtype: str
     """The main job on the example clip; keeps the result for the comparison."""
     import geo4d
 
-    frames = clip_frames(6 if bench.smallest else None)
+    frames = clip_frames(4 if bench.smallest else None)
     times = np.arange(len(frames)) / 16.0
     started = time.perf_counter()
     cpu = time.process_time()

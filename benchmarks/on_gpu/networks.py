@@ -72,7 +72,13 @@ def window(count: int, size: tuple[int, int], index: int = 0) -> Window:
 
 
 def geo4d_config(smallest: bool) -> Geo4DConfig:
-    return small() if smallest else full()
+    if not smallest:
+        return full()
+    narrow = replace(
+        small().unet, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(1,), initial_heads=2
+    )
+    vae = replace(small().vae, channel_mult=(1, 1, 1, 1), num_res_blocks=1)
+    return replace(small(), unet=narrow, vae=vae)
 
 
 def geo4d_size(smallest: bool) -> tuple[int, int]:
@@ -143,7 +149,11 @@ def crafter_system(device: torch.device, smallest: bool, **settings: Any) -> Any
     config = GeometryCrafterConfig(num_steps=1 if smallest else 5)
     config = replace(config, **({"unet_dtype": "float32"} if device.type == "cpu" else {}) | settings)
     system = GeometryCrafter(
-        "diff", **crafter_networks(device, smallest), scheduler=SchedulerConfig(), config=config, device=device
+        "diff",
+        **crafter_networks(device, smallest),
+        scheduler=SchedulerConfig(),
+        config=config,
+        device=device,
     )
     return system.to("cpu") if config.offload else system
 
