@@ -5,9 +5,9 @@
 Parts, by value: the bundled model and its main job against the CPU; the recorded cases; Geo4D and GeometryCrafter at the
 released size with weights made on the device; memory caps of 12 and 24 GiB; a training step of each family; types,
 compilation and a profile. Every part has a JSON file of its own in DIR, written after each step: a step that fails
-leaves its traceback, one that no longer fits into the budget a line, and a process that dies is followed by another that goes on
-behind it. A short table ends the output. Without a CUDA device everything runs at the smallest size on the CPU, which
-is what the tests do.
+leaves its traceback, one that no longer fits into the budget a line, and a process that dies is followed by another
+that goes on behind it. A short table ends the output. Without a CUDA device everything runs at the smallest size on the
+CPU, which is what the tests do.
 """
 
 from __future__ import annotations

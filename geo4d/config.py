@@ -30,7 +30,7 @@ class RunConfig:
         intrinsics: known fx fy cx cy in pixels of the picture as it is shown: upright, with square pixels, before
             max_size; pixel centres at +0.5.
         weights: folder or file with the model's weights; none takes the bundled or pulled ones.
-        device: torch device; none takes an accelerator if there is one.
+        device: torch device; none takes a CUDA device if there is one, else the CPU.
         dtype: compute type of the network; none picks by device.
         num_steps: sampling steps of a diffusion model; none takes the model's default.
         window_stride: frames between window starts; none takes the model's default.

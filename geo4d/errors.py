@@ -40,6 +40,10 @@ class DiskFull(OutputError):
     """The disk, a quota or a limit on the size of files has no room for what must be written."""
 
 
+class WorkSpaceFull(DiskFull):
+    """The place of the work files has no room for them; says where it is and how many bytes they need."""
+
+
 class CheckpointError(Geo4DError):
     """A weight file is missing, foreign, incomplete or unsafe."""
 
@@ -120,6 +124,10 @@ def explain(error: BaseException) -> tuple[int, str]:
         return OutputError.exit_code, f"cannot use{place or ' a file or port'}: {error.strerror}"
     if isinstance(error, ValueError) and not isinstance(error, UnicodeError):  # that one is no wrong usage
         return USAGE_ERROR, str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "geo4d":
+        return MissingExtraError.exit_code, (
+            f"geo4d needs the module {error.name}, which is not installed: run 'geo4d doctor' to see what is missing"
+        )
     name = type(error).__name__
     return BUG, f"this is a bug: {name}: {error}; repeat with --debug for the traceback and report it"
 

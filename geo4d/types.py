@@ -116,7 +116,11 @@ class EvidenceMaps:
 
 @runtime_checkable
 class Prior(Protocol):
-    """Anything that turns a window into camera-frame points and a mask (MoGe, plane sweep, a depth sensor)."""
+    """Anything that turns a window into camera-frame points and a mask (MoGe, plane sweep, a depth sensor).
+
+    One whose answer for a frame does not depend on the others of its window may say so with ``frames_alone = True``;
+    it is then asked for several at a time.
+    """
 
     name: str
 
@@ -221,6 +225,13 @@ class FrameMaps:
     def valid(self) -> Bool[Tensor, "H W"]:
         """True where a surface is known: finite depth."""
         return torch.isfinite(self.depth)
+
+    def to(self, device: torch.device | str) -> "FrameMaps":
+        """The same maps on another device."""
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 @runtime_checkable

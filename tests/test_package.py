@@ -23,3 +23,11 @@ def test_import_is_light_and_names_are_listed():
         "assert not {'torch', 'numpy', 'av', 'zarr'} & set(sys.modules)\n"
         "assert 'reconstruct' in dir(geo4d) and geo4d.__version__\n"
     )
+
+
+def test_the_main_job_loads_no_more_than_it_uses():
+    run(
+        "import sys, geo4d.run.reconstruct\n"
+        "heavy = {'scipy', 'matplotlib', 'viser', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )

@@ -291,7 +291,8 @@ def r23(folder: Path, size: Size) -> Outcome:
 @reliability(
     "R24",
     "installation",
-    "help, doctor and a run on every interpreter; import under 1 s; at most 15 dependencies, no GPL",
+    "help, doctor and a run on every interpreter (what needs no torch where that needs CUDA); import under 1 s; "
+    "at most 15 dependencies, no GPL",
 )
 def r24(folder: Path, size: Size) -> Outcome:
     import importlib.metadata as metadata
@@ -317,45 +318,120 @@ def r24(folder: Path, size: Size) -> Outcome:
         for interpreter in interpreters():
             figure, problem = install_and_run(interpreter, folder)
             tally.case(interpreter, not problem, problem)
-            figures.append(f"{interpreter}: {figure}")
+            figures.append(f"{Path(interpreter).parent.parent.name} {figure}")
     return tally.outcome("; ".join(figures))
 
 
 def interpreters() -> list[str]:
-    """Pythons on this machine that the project claims."""
-    return [name for minor in range(11, 15) if (name := shutil.which(f"python3.{minor}"))]
+    """Pythons on this machine that the project claims: those that pyenv keeps before those on the path."""
+    found = []
+    for minor in range(11, 15):
+        kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+        names = [*kept.glob(f"3.{minor}.*/bin/python"), shutil.which(f"python3.{minor}")]
+        test = f"import sys; sys.exit(sys.version_info[:2] != (3, {minor}))"
+        works = (
+            str(name)
+            for name in names
+            if name and subprocess.run([name, "-c", test], capture_output=True).returncode == 0
+        )
+        found += [name for name in (next(works, None),) if name is not None]
+    return found
 
 
 def install_and_run(interpreter: str, folder: Path) -> tuple[str, str]:
-    """A wheel in a fresh environment, then help, doctor and the example.
+    """A wheel in a fresh environment, then help, doctor and the example; where torch comes with gigabytes of CUDA, all
+    that needs no torch.
 
     Returns:
-        the seconds of the example, and what went wrong.
+        what was run in how many seconds, and what went wrong.
     """
-    place = folder / Path(interpreter).name
-    wheels = folder / "wheels"
-    python = str(place / "bin/python")
-    steps = [
-        [interpreter, "-m", "venv", str(place)],
-        [python, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels), str(REPOSITORY)],
-        [python, "-m", "pip", "install", "-q", "--find-links", str(wheels), "geo4d"],
-        [str(place / "bin/geo4d"), "--help"],
-        [str(place / "bin/geo4d"), "doctor"],
-        [
-            str(place / "bin/geo4d"),
-            "reconstruct",
-            str(REPOSITORY / "examples/clip.mp4"),
-            "-o",
-            str(place / "out"),
-            "--quiet",
-        ],
-    ]
-    seconds = 0.0
-    for words in steps:
+    version = _output([interpreter, "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"], folder)
+    place, wheels = folder / version, folder / "wheels"
+    python, program = str(place / "bin/python"), str(place / "bin/geo4d")
+    try:
+        _output([interpreter, "-m", "venv", str(place)], folder)
+        _output([python, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels), str(REPOSITORY)], folder)
+        wheel = str(next(wheels.glob("*.whl")))
+        if (cuda := cuda_packages(python, wheel, folder)) > 0:
+            return _run_without_torch(python, program, wheel, folder, cuda), ""
+        _output([python, "-m", "pip", "install", "-q", wheel], folder)
+        _output([program, "--help"], folder)
+        _output([program, "doctor"], folder)
         started = time.monotonic()
-        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run(words, capture_output=True, text=True, env=clean, cwd=folder)
+        example = REPOSITORY / "examples/clip.mp4"
+        _output([program, "reconstruct", str(example), "-o", str(place / "out"), "--quiet"], folder)
         seconds = time.monotonic() - started
-        if done.returncode:
-            return "", f"{' '.join(words[:4])}: code {done.returncode}: {done.stderr.strip()[-200:]}"
-    return f"example in {seconds:.0f} s", "" if seconds < 60 else f"the example took {seconds:.0f} s"
+        return f"example in {seconds:.0f} s", "" if seconds < 60 else f"the example took {seconds:.0f} s"
+    except RuntimeError as error:
+        return "failed", str(error)
+
+
+def cuda_packages(python: str, wheel: str, folder: Path) -> int:
+    """How many packages of CUDA an installation brings, by a resolution that downloads no package."""
+    report = folder / "report.json"
+    words = [python, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed", "--report", str(report)]
+    _output([*words, wheel], folder)
+    names = [item["metadata"]["name"] for item in json.loads(report.read_text())["install"]]
+    return sum(name.startswith("nvidia") for name in names)
+
+
+_WITHOUT_TORCH = """
+import importlib, pkgutil, sys
+import geo4d
+loaded, needs = 0, 0
+for module in pkgutil.walk_packages(geo4d.__path__, "geo4d."):
+    if module.name.endswith("__main__"):
+        continue
+    try:
+        importlib.import_module(module.name)
+        loaded += 1
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        needs += 1
+from geo4d.video.containers import VideoFile
+from pathlib import Path
+video = VideoFile(Path(sys.argv[1]))
+shapes = {video.read(t).shape for t in range(video.num_frames)}
+assert len(shapes) == 1
+print(f"{loaded} of {loaded + needs} modules, {video.num_frames} frames of the example")
+"""
+
+
+def _run_without_torch(python: str, program: str, wheel: str, folder: Path, cuda: int) -> str:
+    """What can be shown where torch is not installed; what was shown, and what was not."""
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needs = [need for need in project["dependencies"] if not need.startswith("torch")]
+    started = time.monotonic()
+    _output([python, "-m", "pip", "install", "-q", "--only-binary", ":all:", *needs], folder)
+    _output([python, "-m", "pip", "install", "-q", "--no-deps", wheel], folder)
+    for words in ([], ["reconstruct"], ["export"], ["batch"], ["report"], ["models"]):
+        _output([program, *words, "--help"], folder)
+    shown = _output([python, "-c", _WITHOUT_TORCH, str(REPOSITORY / "examples/clip.mp4")], folder)
+    done = subprocess.run([program, "doctor"], capture_output=True, text=True, env=_clean(), cwd=folder)
+    if done.returncode != 1 or "torch is missing" not in done.stdout:
+        raise RuntimeError(
+            f"doctor without torch: code {done.returncode}: {done.stdout[-200:]}{done.stderr[-200:]}"
+        )
+    return (
+        f"torch comes with {cuda} packages of CUDA and was left out; without it help, {shown}, doctor names it, "
+        f"{time.monotonic() - started:.0f} s with installing; no reconstruction was run"
+    )
+
+
+def _output(words: list[str], folder: Path) -> str:
+    """What a command outside the checkout prints.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = subprocess.run(words, capture_output=True, text=True, env=_clean(), cwd=folder)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words[:4])}: code {done.returncode}: {done.stderr.strip()[-200:]}")
+    return done.stdout.strip()
+
+
+def _clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -16,6 +16,9 @@ from benchmarks.on_gpu.steps import Bench, Step
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "models"
 
+QUICK = ("unet_d", "normalise", "postprocess", "plucker", "schedule", "windows")
+"""Cases that stand for all of them at the smallest size."""
+
 NOT_HALF = ("schedule", "normalise", "postprocess", "plucker", "train_loss", "windows", "resampler", "clip")
 """Cases without a network that runs in 16 bits."""
 
@@ -43,7 +46,7 @@ def geo4d_cases(bench: Bench, result: dict[str, Any], dtype: str) -> None:
     for file in parity.find_cases(folder):
         if dtype != "float32" and file.name.startswith(NOT_HALF):
             continue
-        if bench.smallest and file.name.startswith(("ddim", "end_to_end", "clip")):
+        if bench.smallest and not file.name.startswith(QUICK):
             continue  # seconds each on a CPU, where the tests of the network run them
         attempt(result, file.stem, lambda f=file: _worst(cases, f, folder))  # type: ignore[misc]
 

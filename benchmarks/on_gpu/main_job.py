@@ -123,7 +123,7 @@ def reconstruct_on(bench: Bench, result: dict[str, Any], device: str, dtype: str
     """The main job on the example clip; keeps the result for the comparison."""
     import geo4d
 
-    frames = clip_frames(6 if bench.smallest else None)
+    frames = clip_frames(4 if bench.smallest else None)
     times = np.arange(len(frames)) / 16.0
     started = time.perf_counter()
     cpu = time.process_time()

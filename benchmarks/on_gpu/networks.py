@@ -72,7 +72,13 @@ def window(count: int, size: tuple[int, int], index: int = 0) -> Window:
 
 
 def geo4d_config(smallest: bool) -> Geo4DConfig:
-    return small() if smallest else full()
+    if not smallest:
+        return full()
+    narrow = replace(
+        small().unet, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(1,), initial_heads=2
+    )
+    vae = replace(small().vae, channel_mult=(1, 1, 1, 1), num_res_blocks=1)
+    return replace(small(), unet=narrow, vae=vae)
 
 
 def geo4d_size(smallest: bool) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Measured steps within a budget of wall time: each leaves its record as soon as it is done, a failed one its traceback."""
+"""Measured steps within a budget of wall time: each leaves its record as soon as it is done, a failed one a traceback."""
 
 from __future__ import annotations
 

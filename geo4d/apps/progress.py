@@ -41,6 +41,20 @@ class StageBars:
             self._progress.start()
         return self
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the bars."""
+        if self._quiet:
+            return
+        if self._progress is not None:
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """No more bars: what is printed from here on stays below them."""
+        if self._progress is not None:
+            self._progress.stop()
+
     def __call__(self, stage: str, done: int, total: int) -> None:
         if self._quiet:
             return

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from geo4d.geometry.poses import so3_exp
 from geo4d.optimise.band import BandFactor, factor_band, solve_bordered
 from geo4d.optimise.damped import minimise
 from geo4d.optimise.manifold import mirror_of, moved_on_sphere, tangent_of
-from geo4d.optimise.scratch import Scratch
+from geo4d.optimise.scratch import Scratch, give_back_memory
 from geo4d.optimise.small import cholesky_3x3, solve_3x3, sum_outer, whiten
 
 
@@ -54,6 +55,7 @@ class BundleConfig:
         group: cameras per block of points when the Schur complement is formed.
         tolerance: stop when the cost falls by less than this share.
         reliability: also find ``log_focal_spread`` and ``pose_information``, worth two more steps.
+        scratch: folder for what is too large to be held in memory; None takes the system's temporary one.
     """
 
     num_iterations: int = 30
@@ -67,6 +69,7 @@ class BundleConfig:
     group: int = 12
     tolerance: float = 1e-5
     reliability: bool = True
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,17 @@ def _shared_unknowns(config: BundleConfig) -> dict[str, bool]:
     return {"focal": config.focal == "shared", "radial": config.radial_prior > 0}
 
 
+_ALIKE = 3
+"""Points of one block are seen for about as long, to so many groups of cameras: its tables are dense then."""
+
+_W_RESIDENT = 2**22
+"""Bytes of the couplings that are in memory at a time: what the blocks of a run of cameras share."""
+
+
 @dataclass(frozen=True)
 class _Block:
-    """Points whose first cameras are near each other: their observations, by cell of a [cameras, points] table."""
+    """Points whose first cameras, and last ones, are near each other: their observations, by cell of a [cameras, points]
+    table."""
 
     members: Int[Tensor, " M"]
     rows: Int[Tensor, " R"]
@@ -154,7 +165,8 @@ def _blocks_of(observations: Observations, num_cameras: int, num_points: int, gr
     )
     last = torch.zeros(num_points, dtype=torch.long).scatter_reduce(0, point, camera, "amax")
     local = torch.empty(num_points, dtype=torch.long)
-    block_of = first.div(group, rounding_mode="floor")
+    length = (last - first).clamp_min(0).div(_ALIKE * group, rounding_mode="floor")
+    block_of = first.div(group, rounding_mode="floor") * (int(length.max()) + 1) + length
     seen = torch.zeros(num_points, dtype=torch.bool)
     seen[point] = True
     blocks = []
@@ -220,6 +232,7 @@ class BundleProblem:
         free: which unknowns of which cameras may move.
         runs: observations that are linearised together, as rows, and how many of them each camera has.
         extent: cameras that one run of the band holds.
+        scratch: folder for what is too large to be held.
     """
 
     def __init__(
@@ -239,7 +252,7 @@ class BundleProblem:
         self.observations = observations.select(keep)
         self.per_camera = torch.bincount(self.observations.camera, minlength=num_cameras).tolist()
         self.runs = list(_runs_of_cameras(self.per_camera, AT_ONCE))
-        self.num_cameras, self.num_points = num_cameras, num_points
+        self.num_cameras, self.num_points, self.scratch = num_cameras, num_points, config.scratch
         self.terms = (terms or usual_terms)(self.observations)
         self.priors = _priors(config, num_cameras)
         self.layout = Layout.of(config)
@@ -270,7 +283,8 @@ class BundleProblem:
         layout, size = self.layout, self.layout.size
         mirror = mirror_of(state.points).T
         shared = layout.num_border + 1
-        W = Scratch((size, 3, len(self.observations.camera)), np.float64)
+        shape = (size, 3, len(self.observations.camera))
+        W = Scratch(shape, np.float64, self.scratch, resident_bytes=_W_RESIDENT)
         w = torch.zeros(shared, 3, self.num_points, dtype=torch.float64)
         V = torch.zeros(3, 3, self.num_points, dtype=torch.float64)
         U = []
@@ -397,6 +411,7 @@ class Reduced:
         corner: of the border and the gradient.
         factor: Cholesky factors of the point blocks.
         stores: hold ``diagonal`` and ``below``, on disk where they are large.
+        scratch: folder for them and for the factor of the band.
     """
 
     diagonal: Float[Tensor, "B M M"]
@@ -405,11 +420,14 @@ class Reduced:
     corner: Float[Tensor, "b1 b1"]
     factor: Float[Tensor, "6 P"]
     stores: tuple[Scratch, Scratch]
+    scratch: Path | None = None
 
     def band(self) -> BandFactor | None:
         """Factor of the band; None where it is not positive."""
+        if self.stores[0].on_disk:
+            give_back_memory()  # of the tables that the band was summed from: the factor takes as much again
         shape = (len(self.diagonal), *self.diagonal.shape[1:])
-        factors = (Scratch(shape, np.float64), Scratch(shape, np.float64))
+        factors = (Scratch(shape, np.float64, self.scratch), Scratch(shape, np.float64, self.scratch))
         return factor_band(self.block, self.below, factors)
 
     def block(self, number: int) -> Float[Tensor, "M M"]:
@@ -439,14 +457,15 @@ def reduce(equations: NormalEquations, damping: float) -> Reduced:
     corner[:num_border, :num_border].diagonal().mul_(1 + damping)
     corner = corner - z.flatten(1) @ z.flatten(1).T
     stores = (
-        Scratch((num_runs, run, run), np.float64), Scratch((max(num_runs - 1, 0), run, run), np.float64)
-    )  # fmt: skip
+        Scratch((num_runs, run, run), np.float64, problem.scratch),
+        Scratch((max(num_runs - 1, 0), run, run), np.float64, problem.scratch),
+    )
     diagonal, below = (torch.from_numpy(store.array) for store in stores)
     right = torch.zeros(num_runs * run, num_border + 1, dtype=torch.float64)
     right[: n * size] = U[:, :size, size:].reshape(n * size, -1)
     at, row = torch.arange(n).div(extent, rounding_mode="floor"), torch.arange(n) % extent
     cells = diagonal.view(num_runs, extent, size, extent, size)
-    reduced = Reduced(diagonal, below, right, corner, factor, stores)
+    reduced = Reduced(diagonal, below, right, corner, factor, stores, problem.scratch)
     for number, cameras in enumerate(_damped_cameras(equations, damping).split(extent)):
         inside = torch.arange(len(cameras))
         cells[number, inside, :, inside] = cameras
@@ -458,6 +477,7 @@ def reduce(equations: NormalEquations, damping: float) -> Reduced:
         cells[a[inside], before[inside], 6, after[inside], 6] -= equations.link
         across = below.view(num_runs - 1, extent, size, extent, size)
         across[a[~inside], after[~inside], 6, before[~inside], 6] -= equations.link
+    worked_on = 0
     for block in problem.blocks:
         cameras, members = block.high - block.low, len(block.members)
         table = torch.zeros(size * 3, cameras * members, dtype=torch.float64)
@@ -469,6 +489,9 @@ def reduce(equations: NormalEquations, damping: float) -> Reduced:
         product = table @ table.T
         right[block.low * size : block.high * size] -= table @ z[:, :, block.members].flatten(1).T
         first_run = block.low // extent
+        if first_run != worked_on:  # until then the blocks of points work on the same parts of the band
+            reduced.touched(2)
+        worked_on = first_run
         split = min((first_run + 1) * extent, block.high)
         k, start = (split - block.low) * size, (block.low - first_run * extent) * size
         diagonal[first_run, start : start + k, start : start + k] -= product[:k, :k]
@@ -476,7 +499,7 @@ def reduce(equations: NormalEquations, damping: float) -> Reduced:
             rest = width - k
             diagonal[first_run + 1, :rest, :rest] -= product[k:, k:]
             below[first_run, :rest, start : start + k] -= product[k:, :k]
-        reduced.touched(2)
+    reduced.touched(2)
     diagonal[-1].diagonal()[(n - (num_runs - 1) * extent) * size :] = 1.0
     return reduced
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geo4d.cameras.observations import Observations
 from geo4d.cameras.rotations import bearing
-from geo4d.cameras.terms import BundleState, reprojection_error, rescale
+from geo4d.cameras.terms import AT_ONCE, BundleState, reprojection_error, rescale
 from geo4d.cameras.thresholds import GOOD_SHARE, LEAST_NOISE
 from geo4d.optimise.small import sum_outer
 
@@ -28,16 +28,18 @@ def triangulate(
 
     Points without observations come back as the direction +z at infinity.
     """
-    rays = observations.uv.T * (-log_focal).exp()[observations.camera]
-    P = w2c[:, :3].permute(1, 2, 0)[:, :, observations.camera]
-    rows = (P[:2] - rays[:, None] * P[2]) * observations.weight.sqrt()
-    normal = torch.zeros(4, 4, num_points, dtype=rows.dtype)
-    normal.index_add_(2, observations.point, sum_outer(rows, rows))
+    world_to_camera, per_focal = w2c[:, :3].permute(1, 2, 0), (-log_focal).exp()
+    normal = torch.zeros(4, 4, num_points, dtype=w2c.dtype)
+    for _, some in observations.slices(AT_ONCE):
+        rays = some.uv.T * per_focal[some.camera]
+        P = world_to_camera[:, :, some.camera]
+        rows = (P[:2] - rays[:, None] * P[2]) * some.weight.sqrt()
+        normal.index_add_(2, some.point, sum_outer(rows, rows))
     points = torch.linalg.eigh(normal.permute(2, 0, 1)).eigenvectors[..., 0].contiguous()
-    depth = (P[2] * points.T[:, observations.point]).sum(0)
-    votes = torch.zeros(num_points, dtype=rows.dtype).index_add_(
-        0, observations.point, depth.sign() * observations.weight
-    )
+    votes = torch.zeros(num_points, dtype=w2c.dtype)
+    for _, some in observations.slices(AT_ONCE):
+        depth = (world_to_camera[2][:, some.camera] * points.T[:, some.point]).sum(0)
+        votes.index_add_(0, some.point, depth.sign() * some.weight)
     points = points * torch.where(votes < 0, -1.0, 1.0)[:, None]
     seen = torch.zeros(num_points, dtype=torch.bool)
     seen[observations.point] = True

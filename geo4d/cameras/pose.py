@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -38,6 +39,7 @@ def pose_frames(
     per_frame_scale: bool = False,
     tracker: TrackMaker = followed,
     config: CameraSolveConfig | None = None,
+    scratch: Path | None = None,
 ) -> MotionCameras:
     """Cameras of frames whose depth is known: track, then solve.
 
@@ -50,9 +52,12 @@ def pose_frames(
         per_frame_scale: the depth of every frame has a scale of its own; see ``MotionCameras.depth_scale``.
         tracker: makes the tracks; see ``tracks.sources``.
         config: the solver.
+        scratch: folder for work files of long videos; None takes the system's temporary one.
     """
     tracks = _track(frames, masks, scene, tracker)
-    return solve_with_depth(tracks, depth, intrinsics, per_frame_scale=per_frame_scale, config=config)
+    return solve_with_depth(
+        tracks, depth, intrinsics, per_frame_scale=per_frame_scale, config=config, scratch=scratch
+    )
 
 
 def _track(
@@ -126,6 +131,7 @@ def pose_reconstruction(
     objective: Objective = "depth",
     depth_weight: float = 0.0,
     config: CameraSolveConfig | None = None,
+    scratch: Path | None = None,
 ) -> Reconstruction:
     """The same depth with new cameras.
 
@@ -142,6 +148,7 @@ def pose_reconstruction(
             ``published-refined``: then also their stage in which points are unknowns.
         depth_weight: of the depths in that stage, >= 0; see ``published_refine.refine_published``.
         config: see ``CameraSolveConfig``.
+        scratch: folder for work files of long videos; None takes the system's temporary one.
     Returns:
         with ``c2w``, ``intrinsics``, ``reliable`` and ``scene`` replaced, and what the tracks said in ``diagnostics``.
     Raises:
@@ -179,7 +186,12 @@ def pose_reconstruction(
     if given:
         config = replace(config, depth_focal_spread=0.0)
     motion = solve_with_depth(
-        tracks, _finite_depth(reconstruction), tracked_K, per_frame_scale=per_frame_scale, config=config
+        tracks,
+        _finite_depth(reconstruction),
+        tracked_K,
+        per_frame_scale=per_frame_scale,
+        config=config,
+        scratch=scratch,
     )
     return _with_cameras(reconstruction, motion, per_frame_scale)
 

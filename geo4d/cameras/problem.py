@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -32,6 +33,7 @@ class ShotProblem:
         prior: (focal length in pixels, spread of its logarithm).
         pixel_error: expected error of a track, pixels.
         config: settings.
+        scratch: folder for what is too large to be held in memory; None takes the system's temporary one.
     """
 
     start: int
@@ -44,6 +46,7 @@ class ShotProblem:
     prior: tuple[float, float]
     pixel_error: float
     config: CameraSolveConfig
+    scratch: Path | None = None
 
     @property
     def num_frames(self) -> int:
@@ -76,12 +79,14 @@ def shot_problem(
     intrinsics: Float[Tensor, "T 3 3"] | None,
     focal_prior: tuple[float, float] | None,
     config: CameraSolveConfig,
+    scratch: Path | None = None,
 ) -> ShotProblem:
     """The frames [start, stop) of a video.
 
     Args:
         intrinsics: known, of all frames of the video; None to estimate a focal length.
         focal_prior: (focal in pixels, spread of its logarithm); None takes the config's.
+        scratch: see ``ShotProblem``.
     """
     height, width = tracks.size
     inside = (tracks.frame >= start) & (tracks.frame < stop)
@@ -108,6 +113,7 @@ def shot_problem(
         focal_prior or (share * width, spread),
         max(0.25, config.pixel_error * math.hypot(height, width) / 800),
         config,
+        scratch,
     )
 
 
@@ -127,4 +133,5 @@ def refine_settings(problem: ShotProblem, kind: MotionKind) -> BundleConfig:
         focal_prior=problem.focal_prior,
         prior_strength=problem.config.prior_strength,
         radial_prior=problem.radial_prior,
+        scratch=problem.scratch,
     )

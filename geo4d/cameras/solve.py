@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -62,6 +63,7 @@ def fit_cameras(
     focal_prior: tuple[float, float] | None = None,
     config: CameraSolveConfig | None = None,
     progress: Callable[[float], None] | None = None,
+    scratch: Path | None = None,
 ) -> MotionCameras:
     """Cameras of all frames from tracks alone.
 
@@ -74,6 +76,7 @@ def fit_cameras(
         focal_prior: (median focal in pixels, spread of its logarithm), for instance from a depth predictor.
         config: see ``CameraSolveConfig``.
         progress: called with the share done.
+        scratch: folder for work files of long videos; None takes the system's temporary one.
     Returns:
         cameras with confidence; never raises for a video without motion or features.
     Raises:
@@ -85,7 +88,9 @@ def fit_cameras(
         tracks,
         known,
         progress,
-        lambda start, stop: solve_shot(shot_problem(tracks, start, stop, known, focal_prior, config)),
+        lambda start, stop: solve_shot(
+            shot_problem(tracks, start, stop, known, focal_prior, config, scratch)
+        ),
     )
 
 
@@ -97,6 +102,7 @@ def solve_with_depth(
     per_frame_scale: bool = False,
     config: CameraSolveConfig | None = None,
     progress: Callable[[float], None] | None = None,
+    scratch: Path | None = None,
 ) -> MotionCameras:
     """Cameras of all frames from tracks and the depth maps of a predictor.
 
@@ -112,6 +118,7 @@ def solve_with_depth(
         per_frame_scale: the depth of every frame has a scale of its own (single-image predictors).
         config: see ``CameraSolveConfig``.
         progress: called with the share done.
+        scratch: see ``fit_cameras``.
     Raises:
         ValueError: intrinsics or depth of the wrong length.
     Source: GeometryCrafter, supplement, Eq. (9) and (10), with the depth term that its code leaves out.
@@ -122,7 +129,7 @@ def solve_with_depth(
 
     def solve(start: int, stop: int) -> ShotSolution:
         inside = (tracks.frame >= start) & (tracks.frame < stop)
-        problem = shot_problem(tracks, start, stop, known, None, config)
+        problem = shot_problem(tracks, start, stop, known, None, config, scratch)
         return solve_shot_with_depth(problem, log_depth[inside], per_frame_scale=per_frame_scale)
 
     return _each_shot(tracks, known, progress, solve)
@@ -275,6 +282,7 @@ def _grow(problem: ShotProblem, view: KeyframeView, run: tuple[int, int], start:
         prior_strength=problem.config.prior_strength * problem.pixel_error**2,
         radial_prior=problem.radial_prior,
         tolerance=1e-4,
+        scratch=problem.scratch,
     )
     return Adjusted(replace(view, observations=obs), bundle_adjust(state, obs, config=settings))
 
@@ -298,6 +306,7 @@ def _turn(problem: ShotProblem, view: KeyframeView, start: StartResult) -> Adjus
         focal_prior=problem.focal_prior,
         prior_strength=problem.config.prior_strength * problem.pixel_error**2,
         with_translation=False,
+        scratch=problem.scratch,
     )
     return Adjusted(view, bundle_adjust(BundleState(w2c, log_focal, points), obs, config=settings))
 

@@ -152,6 +152,7 @@ def _adjust(problem: ShotProblem, view: KeyframeView, per_frame_scale: bool) -> 
         focal_prior=(float(known_focal.mean().exp()), config.depth_focal_spread or 1.0),
         prior_strength=config.prior_strength * problem.pixel_error**2,
         tolerance=1e-4,
+        scratch=problem.scratch,
     )
     result: BundleResult | None = None
     for turn in range(3):

@@ -15,7 +15,7 @@ then .571 / .445 / .487; evidence alone .556 / .418 / .418.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,15 +55,23 @@ def _around(
     values: Float[Tensor, "H W"], weight: Float[Tensor, "H W"]
 ) -> tuple[Float[Tensor, "H W"], Bool[Tensor, "H W"]]:
     """Weighted means over the smallest neighbourhood with enough weight, and where there is one."""
+    height, width = values.shape
     mean, known = torch.zeros_like(values), torch.zeros_like(values, dtype=torch.bool)
-    both = torch.stack([weight, weight * values])[:, None]
+    # Sums over all pixels above and to the left: a box of any size is the difference of four of them.
+    sums = torch.stack([weight, weight * values]).double().cumsum(1).cumsum(2)
+    sums = F.pad(sums, (1, 0, 1, 0))
     for radius in RADII:
-        width = 2 * radius + 1
-        sums = both
-        for window, padding in (((1, width), (0, radius)), ((width, 1), (radius, 0))):
-            sums = F.avg_pool2d(sums, window, stride=1, padding=padding) * width
-        mass, total = sums[:, 0]
+        top, bottom = _ends(height, radius, values.device)
+        left, right = _ends(width, radius, values.device)
+        rows = sums.index_select(1, bottom) - sums.index_select(1, top)
+        mass, total = (rows.index_select(2, right) - rows.index_select(2, left)).to(values.dtype)
         first = (mass >= ENOUGH) & ~known
         mean = torch.where(first, total / mass.clamp(min=1e-9), mean)
         known |= first
     return mean, known
+
+
+def _ends(length: int, radius: int, device: torch.device) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Of the stretch within ``radius`` of every position, cut at the borders: where it begins, and behind its end."""
+    at = torch.arange(length, device=device)
+    return (at - radius).clamp(min=0), (at + radius + 1).clamp(max=length)

@@ -6,6 +6,7 @@ Axis names: V frames of the window, R reference frames, N neighbours of a refere
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -150,14 +151,19 @@ def _box(maps: Float[Tensor, "*b H W"], patch: int) -> Float[Tensor, "*b H W"]:
         columns[..., k:] += rows[..., :-k]
         columns[..., :-k] += rows[..., k:]
     height, width = maps.shape[-2:]
-    return columns.mul_(_inverse_count(height, half, maps)[:, None] * _inverse_count(width, half, maps))
+    return columns.mul_(_inverse_count(height, width, half, maps.dtype, maps.device))
 
 
-def _inverse_count(length: int, half: int, like: Tensor) -> Float[Tensor, " length"]:
-    """1 / number of positions within ``half`` of each position that lie inside."""
-    at = torch.arange(length, device=like.device)
-    inside = (at + half).clamp_max(length - 1) - (at - half).clamp_min(0) + 1
-    return inside.to(like.dtype).reciprocal()
+@lru_cache(maxsize=8)
+def _inverse_count(
+    height: int, width: int, half: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "height width"]:
+    """1 / number of pixels within ``half`` of each pixel, along both axes, that lie inside."""
+    rows, columns = (
+        (at + half).clamp_max(len(at) - 1) - (at - half).clamp_min(0) + 1
+        for at in (torch.arange(length, device=device) for length in (height, width))
+    )
+    return rows.to(dtype).reciprocal()[:, None] * columns.to(dtype).reciprocal()
 
 
 def _patch_statistics(
@@ -187,13 +193,16 @@ def _correlate(
     shift = d * offset[:, None, None]
     depth = (base[2] + shift[2]).clamp_min(1e-6)
     inverse = depth.reciprocal_()
-    x = (base[0] + shift[0]).mul_(inverse)
-    y = (base[1] + shift[1]).mul_(inverse)
-    grid = torch.stack([x, y], -1).reshape(1, -1, width, 2)
+    # The numbers of x and of y lie in one piece each: interleaving them would take as long as sampling.
+    place = torch.empty(2, len(d), height * width, dtype=source.dtype, device=source.device)
+    for k in range(2):
+        torch.add(base[k], shift[k], out=place[k]).mul_(inverse)
+    grid = place.reshape(2, 1, -1, width).permute(1, 2, 3, 0)
     warped = F.grid_sample(
         source[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False
     ).reshape(len(d), height, width)
-    outside = torch.maximum(x.abs_(), y.abs_()) > 1
+    x, y = place.abs_()
+    outside = torch.maximum(x, y) > 1
     sums = torch.empty(3, len(d), height, width, dtype=source.dtype, device=source.device)
     sums[0] = warped
     torch.mul(warped, warped, out=sums[1])
@@ -201,7 +210,7 @@ def _correlate(
     warped_mean, square, product = _box(sums, config.patch)
     variance = square.sub_(warped_mean * warped_mean).clamp_min_(0).add_(config.texture_floor**2)
     score = product.sub_(warped_mean.mul_(mean)).mul_(variance.rsqrt_()).div_(spread)
-    return torch.where(outside.reshape(len(d), height, width), _INVALID, score)
+    return score.masked_fill_(outside.reshape(len(d), height, width), _INVALID)
 
 
 def parabola(

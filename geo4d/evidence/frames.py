@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from geo4d.cameras.types import CameraSolveConfig, MotionCameras
 from geo4d.evidence.cost import SweepConfig
 from geo4d.evidence.sweep import sweep_disparity, to_grey
 from geo4d.geometry.cameras import camera_rays, resize_intrinsics
+from geo4d.optimise.scratch import give_back_memory
 from geo4d.optimise.threads import one_thread
 from geo4d.tracks.follow import TrackBuilder, TrackConfig
 from geo4d.types import EvidenceMaps, Window
@@ -99,6 +101,7 @@ def fit_motion(
     masks: Iterable[Bool[Tensor, "H W"]] | None = None,
     focal_prior: tuple[float, float] | None = None,
     progress: Callable[[int], None] | None = None,
+    scratch: Path | None = None,
 ) -> MotionCameras:
     """Cameras of a whole video from its tracks; one frame in memory at a time.
 
@@ -109,6 +112,7 @@ def fit_motion(
         masks: True on moving things, one per frame.
         focal_prior: (median focal in pixels of ``frames``, spread of its logarithm).
         progress: called with the number of frames tracked.
+        scratch: folder for work files of long videos; None takes the system's temporary one.
     Raises:
         ValueError: no frames, or frames of different sizes.
     """
@@ -119,8 +123,15 @@ def fit_motion(
         builder.add(frame, next(mask_iterator) if mask_iterator is not None else None)
         if progress is not None:
             progress(index + 1)
+    tracks = builder.finish()
+    del builder  # what the tracks were made from is as large as they are
+    give_back_memory()
     return fit_cameras(
-        builder.finish(), intrinsics=known_intrinsics, focal_prior=focal_prior, config=config.cameras
+        tracks,
+        intrinsics=known_intrinsics,
+        focal_prior=focal_prior,
+        config=config.cameras,
+        scratch=scratch,
     )
 
 

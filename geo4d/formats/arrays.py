@@ -142,7 +142,9 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: 
         with _zip_store(temporary, "w") as store:
             group = zarr.create_group(store, zarr_format=3, attributes=dict(attributes))
             for name, array in arrays.items():
-                group.create_array(name, data=array, chunks=_whole(array.shape), compressors=_compressors())
+                group.create_array(
+                    name, data=array, chunks=_whole(array.shape), compressors=_compressors(array.dtype)
+                )
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.comment = bytes(_SUM_LENGTH)
         with temporary.open("rb+") as file:
@@ -227,7 +229,7 @@ def create_frames(group: Any, name: str, shape: tuple[int, ...], dtype: Any, fil
         shape=shape,
         chunks=(1, *_whole(shape[1:])),
         dtype=dtype,
-        compressors=_compressors(),
+        compressors=_compressors(dtype),
         fill_value=fill_value,
         chunk_key_encoding={"name": "default", "separator": "."},
         config={"write_empty_chunks": True},
@@ -240,16 +242,19 @@ def create_whole(group: Any, name: str, values: np.ndarray) -> Any:
         name,
         data=values,
         chunks=_whole(values.shape),
-        compressors=_compressors(),
+        compressors=_compressors(values.dtype),
         chunk_key_encoding={"name": "default", "separator": "."},
         config={"write_empty_chunks": True},
     )
 
 
-def _compressors() -> list[Any]:
+def _compressors(dtype: Any) -> list[Any]:
+    """Bits of equal weight beside each other, then the fastest zstd: half the time of level 3 on whole bytes, and files
+    that are a tenth larger (maps in float16)."""
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    return [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()]
+    shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle" if np.dtype(dtype).itemsize > 1 else "shuffle"
+    return [BloscCodec(cname="zstd", clevel=1, shuffle=shuffle), Crc32cCodec()]
 
 
 def _whole(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from geo4d.errors import DiskFull, Geo4DError, InputError, OutputError
+from geo4d.errors import DiskFull, Geo4DError, InputError, OutputError, WorkSpaceFull
 
 
 def existing_file(path: str | Path, what: str) -> Path:
@@ -244,11 +244,13 @@ def disk_errors(path: Path, needed: int, left: str) -> Iterator[None]:
         needed: bytes that it takes at most.
         left: what became of the part that was written.
     Raises:
-        DiskFull: in place of whatever said that the disk is full.
+        DiskFull: in place of whatever said that the disk is full, unless that says itself where and by how much.
     """
     free = _free(path)
     try:
         yield
+    except WorkSpaceFull:
+        raise
     except Exception as error:
         if not _no_room_was(error) and not _no_room_is(error, path, needed):
             raise
@@ -276,7 +278,7 @@ def _no_room_is(error: Exception, path: Path, needed: int) -> bool:
     if _free(path) < max(needed, 2**16):
         return True
     try:  # a quota, or a limit on the size of files
-        with tempfile.TemporaryFile(dir=_existing_folder(path)) as file:
+        with tempfile.TemporaryFile(dir=existing_folder(path)) as file:
             file.write(bytes(min(max(needed, 1), 2**20)))
             file.flush()
     except OSError as refused:
@@ -285,10 +287,11 @@ def _no_room_is(error: Exception, path: Path, needed: int) -> bool:
 
 
 def _free(path: Path) -> int:
-    return shutil.disk_usage(_existing_folder(path)).free
+    return shutil.disk_usage(existing_folder(path)).free
 
 
-def _existing_folder(path: Path) -> Path:
+def existing_folder(path: Path) -> Path:
+    """The nearest folder above a path that exists."""
     folder = path.absolute().parent
     while not folder.is_dir():
         folder = folder.parent

@@ -21,6 +21,9 @@ from geo4d.types import FrameMaps, Prediction
 CONFIDENCE_HALF = 0.1
 """Relative depth error at which the confidence is one half."""
 
+CPU_CHUNK, DEVICE_CHUNK = 8192, 2**20
+"""Pixels that are solved together."""
+
 MOVING_STEPS = (-8, -3, 3, 8)
 """Neighbours, in frames, that the dynamic probability looks at: near enough to overlap, far enough to show motion."""
 
@@ -118,14 +121,14 @@ def iter_depth(
     *,
     frames: Iterable[int] | None = None,
     device: torch.device | str | None = None,
-    chunk: int = 8192,
+    chunk: int | None = None,
 ) -> Iterator[FrameMaps]:
     """Depth and confidence of the frames, in the order asked for; holds only the windows that see a frame.
 
     Args:
         predictions: the sequence that the alignment was made from.
         frames: which, by default all; increasing order reads every window once.
-        chunk: pixels at a time.
+        chunk: pixels at a time; None: as many as fit a CPU's cache, or many on an accelerator.
     Raises:
         ValueError: the predictions are not those of the alignment.
     """
@@ -226,7 +229,7 @@ def fuse_frame(
     views: Sequence[tuple[int, int, Prediction]],
     *,
     device: torch.device | str | None = None,
-    chunk: int = 8192,
+    chunk: int | None = None,
 ) -> FrameMaps:
     """Depth and confidence of one frame from the windows that see it.
 
@@ -236,6 +239,8 @@ def fuse_frame(
     height, width = alignment.size
     num_pixels = height * width
     config = alignment.config
+    if chunk is None:
+        chunk = CPU_CHUNK if torch.device(device or "cpu").type == "cpu" else DEVICE_CHUNK
     if not views:
         empty = torch.full((height, width), torch.nan, device=device)
         return FrameMaps(frame, empty, torch.zeros_like(empty))

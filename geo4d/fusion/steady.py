@@ -16,8 +16,8 @@ from torch.nn.functional import grid_sample
 
 from geo4d.fusion.alignment import Alignment
 from geo4d.fusion.confidence import CURVE
-from geo4d.fusion.moving import rigid_flow
-from geo4d.geometry.cameras import pixel_grid
+from geo4d.geometry.cameras import camera_rays
+from geo4d.geometry.poses import relative
 from geo4d.types import FrameMaps
 
 
@@ -56,26 +56,45 @@ def iter_steady(
         yield from maps
         return
     config = config or SteadyConfig()
-    held: dict[int, FrameMaps] = {}
-    chance: dict[int, Tensor] = {}
+    held: dict[int, _Held] = {}
     source = iter(maps)
     last = alignment.num_frames - 1
     for frame in range(alignment.num_frames):
         while not held or max(held) < min(last, frame + config.reach):
             new = next(source)
-            held[new.frame_index] = new
-            found = new.dynamic if moving is None else moving(new.frame_index)
-            chance[new.frame_index] = torch.zeros_like(new.depth) if found is None else found.to(new.depth)
+            held[new.frame_index] = _hold(new, new.dynamic if moving is None else moving(new.frame_index))
         for old in [number for number in held if number < frame - config.reach]:
-            del held[old], chance[old]
-        near = [
-            number
+            del held[old]
+        others = [
+            held[number]
             for number in sorted(held)
             if number != frame and int(alignment.scene[number]) == int(alignment.scene[frame])
         ]
-        others = [(held[n], _still(chance[n])) for n in near]
-        depth, apart = _averaged(alignment, held[frame], _still(chance[frame]), others, config)
-        yield _with_confidence(replace(held[frame], depth=depth), apart)
+        depth, apart = _averaged(alignment, held[frame], others, config)
+        yield _with_confidence(replace(held[frame].maps, depth=depth), apart)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A frame, and what its neighbours sample.
+
+    Attributes:
+        layers: logarithm of the depth (0 where it is not known), whether it is known, weight by what moves.
+    """
+
+    maps: FrameMaps
+    layers: Float[Tensor, "3 H W"]
+
+    @property
+    def still(self) -> Float[Tensor, "H W"]:
+        return self.layers[2]
+
+
+def _hold(maps: FrameMaps, probability: Tensor | None) -> _Held:
+    known = torch.isfinite(maps.depth)
+    log = torch.where(known, maps.depth, 1.0).log()
+    still = torch.ones_like(maps.depth) if probability is None else _still(probability.to(maps.depth))
+    return _Held(maps, torch.stack([log, known.to(log), still]))
 
 
 def _still(probability: Tensor) -> Tensor:
@@ -93,37 +112,51 @@ def _with_confidence(maps: FrameMaps, apart: Tensor) -> FrameMaps:
 
 
 def _averaged(
-    alignment: Alignment,
-    maps: FrameMaps,
-    still: Tensor,
-    others: Sequence[tuple[FrameMaps, Tensor]],
-    config: SteadyConfig,
+    alignment: Alignment, held: _Held, others: Sequence[_Held], config: SteadyConfig
 ) -> tuple[Tensor, Tensor]:
     """Depth, and the root mean square difference in log depth from the neighbours; NaN where none sees the pixel."""
+    maps = held.maps
     unknown = torch.full_like(maps.depth, torch.nan)
     if alignment.c2w is None or not others:
         return maps.depth, unknown
-    frame, intrinsics, c2w = maps.frame_index, alignment.intrinsics.float(), alignment.c2w.float()
     height, width = maps.depth.shape
-    grid = pixel_grid((height, width), device=maps.depth.device)
-    size = grid.new_tensor([width, height])
+    known = torch.isfinite(maps.depth)
+    rays = camera_rays(alignment.intrinsics[maps.frame_index].to(maps.depth), (height, width))
+    # [3, pixels]: each coordinate lies in one piece. Unknown pixels take part as any other, with no weight.
+    points = rays.reshape(-1, 3).T.contiguous() * torch.where(known, maps.depth, 1.0).reshape(-1)
+    own_weight = held.still * known
     moved, mass = torch.zeros_like(maps.depth), torch.ones_like(maps.depth)
     squares, seen = torch.zeros_like(maps.depth), torch.zeros_like(maps.depth)
-    for other, other_still in others:
-        number = other.frame_index
-        flow, z = rigid_flow(maps.depth, intrinsics[frame], c2w[frame], intrinsics[number], c2w[number])
-        place = 2 * (flow + grid) / size - 1
-        known = torch.isfinite(other.depth)
-        layers = torch.stack([torch.where(known, other.depth, 1.0).log() * known, known.float(), other_still])
-        sampled = grid_sample(layers[None], place.nan_to_num(nan=-9.0)[None], align_corners=False)[0]
-        usable = (sampled[1] > 0.99) & torch.isfinite(z)
-        difference = torch.where(usable, sampled[0] - z.log(), 0.0)
-        weight = torch.exp(-0.5 * (difference / config.width) ** 2) * still * sampled[2] * usable
-        moved += weight * difference
+    numbers = [other.maps.frame_index for other in others]
+    for other, (turn, step) in zip(others, _lookups(alignment, maps, numbers), strict=True):
+        x, y, z = torch.addmm(step[:, None], turn, points).reshape(3, height, width)
+        z = z.clamp_(min=1e-6)  # behind the camera: far outside of the picture
+        place = torch.stack([x, y], -1).div_(z[..., None])
+        log, found, counts = grid_sample(other.layers[None], place[None], align_corners=False)[0]
+        counts.mul_(found.gt_(0.99)).mul_(own_weight)
+        difference = log.sub_(z.log_())
+        weight = difference.square().mul_(-0.5 / config.width**2).exp_().mul_(counts)
         mass += weight
-        counts = usable * still * sampled[2]
-        squares += counts * difference.abs().clamp(max=config.most) ** 2
+        moved += weight.mul_(difference)
+        squares += difference.abs_().clamp_(max=config.most).square_().mul_(counts)
         seen += counts
-    depth = torch.where(torch.isfinite(maps.depth), maps.depth * (moved / mass).exp(), maps.depth)
+    depth = torch.where(known, maps.depth * (moved / mass).exp(), maps.depth)
     disagreement = torch.where(seen > 0.5, (squares / seen.clamp(min=1e-6)).sqrt(), unknown)
     return depth, disagreement
+
+
+def _lookups(
+    alignment: Alignment, maps: FrameMaps, numbers: Sequence[int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For every other frame: turn [3, 3] and step [3] that take points of the frame's camera to places there.
+
+    A place is (x z, y z, z) with x and y in the convention of ``grid_sample``: -1 and 1 at the borders of the picture.
+    """
+    assert alignment.c2w is not None
+    height, width = maps.depth.shape
+    cameras, own = alignment.c2w[numbers], alignment.c2w[[maps.frame_index]]
+    to_borders = cameras.new_tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
+    motion = relative(cameras, own.expand_as(cameras))
+    seen_by = to_borders @ alignment.intrinsics[numbers].to(cameras) @ motion[:, :3]
+    for lookup in seen_by.to(maps.depth):
+        yield lookup[:, :3], lookup[:, 3]

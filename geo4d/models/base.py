@@ -36,6 +36,8 @@ class PredictorInfo:
         gives_poses: True if predictions carry enough to place the cameras in one world.
         scale_kind: of the depth that comes out.
         work: of a window, and of a frame's other stages, in units of 1e9 float32 matrix operations; None: not measured.
+        windows_at_once: windows that ``predict_batch(windows, seed=...)`` is given together, where nothing is known of
+            them but their frames; 1: the predictor has no such function, or it gains nothing here.
         smaller: the option that needs less memory, for the message when memory has run out.
         config: resolved configuration, JSON values.
     """
@@ -55,6 +57,7 @@ class PredictorInfo:
     work: tuple[float, float] | None = None
     config: Mapping[str, Any] | None = None
     weights_compared: Mapping[str, int] | None = None
+    windows_at_once: int = 1
 
 
 @runtime_checkable
@@ -127,7 +130,10 @@ PREDICTORS: dict[str, str] = {
 
 
 def choose_device(device: str | None) -> str:
-    """The torch device to run on: the given one if this machine has it; None picks the accelerator if there is one.
+    """The torch device to run on: the given one if this machine has it; None takes CUDA if there is one, else the CPU.
+
+    Other accelerators are taken by name alone: they have no float64, which some stages compute in (mps), or were never
+    tried (xpu).
 
     Raises:
         ValueError: no such device here.
@@ -164,7 +170,7 @@ def load_predictor(
         name: a key of ``PREDICTORS``.
         weights: folder or file with the weights; None takes the bundled ones or the local model store
             (see ``geo4d models pull``). Never downloads.
-        device: torch device; None picks the accelerator if there is one.
+        device: torch device; None picks a CUDA device if there is one, else the CPU.
         dtype: compute type of the network; None picks by device.
         options: fields of the predictor's own pipeline config, such as ``num_steps``.
     Raises:

@@ -28,8 +28,37 @@ def default_device() -> str:
 def default_dtype(device: str) -> torch.dtype:
     """bfloat16 where the device computes in it, float16 on older GPUs, float32 on other CPUs."""
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if cuda_computes_bfloat16() else torch.float16
     return torch.bfloat16 if device == "cpu" and cpu_computes_bfloat16() else torch.float32
+
+
+FRAMES_AT_ONCE = ((40, 8), (20, 4))
+"""GiB of an accelerator's memory, and the frames of 320x512 that a full-size decoder may then treat together."""
+
+WINDOWS_AT_ONCE = ((40, 4), (20, 2))
+"""The same for windows of sixteen such frames in the diffusion network."""
+
+
+def frames_at_once(device: torch.device) -> int:
+    """Frames for one call of a decoder: 1 on a CPU, where more gain nothing; the same in every run on a machine."""
+    return _by_memory(device, FRAMES_AT_ONCE)
+
+
+def windows_at_once(device: torch.device) -> int:
+    """Windows that share the calls of a diffusion network: 1 on a CPU; the same in every run on a machine."""
+    return _by_memory(device, WINDOWS_AT_ONCE)
+
+
+def _by_memory(device: torch.device, steps: tuple[tuple[int, int], ...]) -> int:
+    if device.type != "cuda":
+        return 1
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return next((count for least, count in steps if total >= least), 1)
+
+
+def cuda_computes_bfloat16() -> bool:
+    """Whether the GPU has instructions for bfloat16; older ones emulate it at a fraction of the speed."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def cpu_computes_bfloat16() -> bool:

@@ -45,6 +45,10 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(input.float()).to(input.dtype)
 
 
+MOST_SEQUENCES = 65_535
+"""Sequences that an accelerator's fused kernels take in one call: the batch is an axis of their grid."""
+
+
 def attention(
     query: Float[Tensor, "B L heads d"],
     key: Float[Tensor, "B S heads d"],
@@ -53,6 +57,9 @@ def attention(
     causal: bool = False,
 ) -> Float[Tensor, "B L inner"]:
     """Softmax attention with scale d^-1/2 by torch's fused kernel; heads come back side by side."""
+    if query.device.type != "cpu" and len(query) > MOST_SEQUENCES:
+        parts = zip(*(tensor.split(MOST_SEQUENCES) for tensor in (query, key, value)), strict=True)
+        return torch.cat([attention(*part, causal=causal) for part in parts])
     out = F.scaled_dot_product_attention(
         query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=causal
     )

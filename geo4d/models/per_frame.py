@@ -18,6 +18,8 @@ class PerFramePrior:
         predictor: asked for windows of one frame, without evidence from motion.
     """
 
+    frames_alone = True
+
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.name = f"{predictor.info.name} per frame"

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from geo4d.errors import OutputError
+from geo4d.errors import WorkSpaceFull
 
 HELD_BYTES = 16 * 2**20
 """Arrays up to this size stay in memory."""
 
-_RESIDENT_BYTES = 2**18
+RESIDENT_BYTES = 2**18
 """Of a mapped array, about so much is resident at a time."""
 
 _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -34,16 +34,24 @@ class Scratch:
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: Any, folder: Path | None = None, *, held_bytes: int | None = None
+        self,
+        shape: tuple[int, ...],
+        dtype: Any,
+        folder: Path | None = None,
+        *,
+        held_bytes: int | None = None,
+        resident_bytes: int | None = None,
     ) -> None:
         """
         Args:
             folder: where the file is made; None takes the system's temporary folder.
             held_bytes: up to this size it stays in memory; None takes ``HELD_BYTES``.
+            resident_bytes: of a file, about so much is in memory at a time; None takes ``RESIDENT_BYTES``.
         Raises:
-            OutputError: the disk has no room for it.
+            WorkSpaceFull: the disk has no room for it.
         """
         self._resident = 0
+        self._most_resident = RESIDENT_BYTES if resident_bytes is None else resident_bytes
         self._map: mmap.mmap | None = None
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if size <= (HELD_BYTES if held_bytes is None else held_bytes):
@@ -55,19 +63,24 @@ class Scratch:
             self._map = mmap.mmap(file.fileno(), size)
         self.array = np.frombuffer(self._map, dtype).reshape(shape)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is too large to be held."""
+        return self._map is not None
+
     def touched(self, num_bytes: int) -> None:
         """Say that about so many bytes were read or written; lets go of pages when they have become many."""
         self._resident += num_bytes
-        if self._resident >= _RESIDENT_BYTES:
+        if self._resident >= self._most_resident:
             self._let_go()
 
     def clear(self) -> None:
         """Set everything to zero."""
         flat = self.array.reshape(-1)
-        step = _RESIDENT_BYTES // flat.itemsize
+        step = RESIDENT_BYTES // flat.itemsize
         for start in range(0, flat.size, step):
             flat[start : start + step] = 0
-            self.touched(_RESIDENT_BYTES)
+            self.touched(self._most_resident)
 
     def _let_go(self) -> None:
         self._resident = 0
@@ -93,7 +106,7 @@ def _allocate(file: int, size: int, folder: Path | None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise OutputError(
-            f"the alignment of this video needs {size} bytes of work space in {folder or tempfile.gettempdir()}, "
-            "which has no room for them; free some space or choose another output"
+        raise WorkSpaceFull(
+            f"cannot write {folder or tempfile.gettempdir()}: the disk is full; {size} bytes of work space are needed "
+            "there; free some space or choose another output"
         ) from error

@@ -81,6 +81,7 @@ def find_motion(
             known_intrinsics=known,
             config=MotionConfig(cameras=CameraSolveConfig(zoom=zoom)),
             progress=lambda done: progress("track points", done, clip.num_frames),
+            scratch=folder,
         )
         arrays = {name: getattr(motion, name).numpy() for name in _ARRAYS}
         # As text: some spreads are infinite, which JSON proper does not know.
@@ -138,9 +139,13 @@ class WindowEvidence:
         if self._evidence is None or not self._evidence.reaches(run[0], LEAP):
             first = first_frame_needed(run[0])
             frames = (self._clip.read([t], self._sweep_size)[0] for t in range(first, self._clip.num_frames))
-            swept = iter_evidence(self._motion, frames, first_frame=first)
+            # Here and not for each window: most frames lie in two of them.
+            swept = (
+                self._still(found.resized(self._size))
+                for found in iter_evidence(self._motion, frames, first_frame=first)
+            )
             self._evidence = MotionEvidence(self._motion, swept, keep=self._keep)
-        return [self._still(found.resized(self._size)) for found in self._evidence.frames(run)]
+        return self._evidence.frames(run)
 
     def _still(self, found: FrameEvidence) -> FrameEvidence:
         """Without what moves, and without unsure evidence that contradicts the sure one around it."""
@@ -254,6 +259,7 @@ def place_cameras(
     *,
     intrinsics_known: bool,
     per_frame_scale: bool,
+    folder: Path,
     progress: Callable[[str, int, int], None],
 ) -> tuple[Alignment, MotionCameras]:
     """Cameras for predictions that have none: tracked points, lifted by the aligned depth.
@@ -263,6 +269,7 @@ def place_cameras(
         intrinsics_known: keep them.
         per_frame_scale: let every frame's depth change by a factor, for models that see one picture at a time (each
             window is one frame).
+        folder: for work files.
     """
     size = fit_size(clip.size, TRACKING_SIZE)
 
@@ -281,6 +288,7 @@ def place_cameras(
         scene=alignment.scene.tolist(),
         per_frame_scale=per_frame_scale,
         config=CameraSolveConfig(depth_focal_spread=0.0) if intrinsics_known else None,
+        scratch=folder,
     )
     similarity = alignment.window_similarity
     if per_frame_scale and motion.depth_scale is not None:

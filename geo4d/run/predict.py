@@ -101,6 +101,18 @@ class WindowSource:
             prediction = self._predict_with_less(predict, window, error)
         return mask_nonfinite(prediction)
 
+    def predict_group(self, windows: Sequence[Window]) -> list[Prediction]:
+        """Several windows in one call of the predictor, or one by one where memory does not allow it."""
+        together: Callable[..., list[Prediction]] = self.predictor.predict_batch  # type: ignore[attr-defined]
+        try:
+            return [mask_nonfinite(found) for found in together(windows, seed=self.seed)]
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("out of memory with %d windows together; one after another", len(windows))
+            error.__traceback__ = None  # it holds every tensor of the try
+        return [self.predict(window, None, 0, None) for window in windows]
+
     def _predict_with_less(
         self, predict: Callable[[], Prediction], window: Window, error: Exception
     ) -> Prediction:
@@ -147,8 +159,33 @@ def predict_windows(source: WindowSource, spool: Spool, progress: Progress) -> N
     """Predict every window that the spool does not hold yet, in order.
 
     Where there is evidence to make, that of the next window is made beside the prediction of this one, in one thread that
-    alone touches the clip.
+    alone touches the clip; what was predicted before is written beside it in another.
     """
+    with ThreadPoolExecutor(1) as writing:
+        last: Future[int] | None = None
+
+        def write(prediction: Prediction) -> None:
+            nonlocal last
+            if last is not None:
+                last.result()  # one at a time waits with its maps
+            last = writing.submit(spool.write, prediction)
+
+        if source.evidence is None and source.predictor.info.windows_at_once > 1:
+            _predict_groups(source, spool, write, progress)
+        else:
+            _predict_in_turn(source, spool, write, lambda: last is None or last.result(), progress)
+        if last is not None:
+            last.result()
+
+
+def _predict_in_turn(
+    source: WindowSource,
+    spool: Spool,
+    write: Callable[[Prediction], None],
+    written: Callable[[], object],
+    progress: Progress,
+) -> None:
+    """One window after another; each may go on from the one before, as that came back from disk."""
     total = len(source.plan.windows)
     previous: Prediction | None = None
     missing = iter([index for index in range(total) if not spool.path(index).is_file()])
@@ -173,12 +210,30 @@ def predict_windows(source: WindowSource, spool: Spool, progress: Progress) -> N
                     )  # its file was damaged
                     window, evidence = inputs.result()
                     prepare_next()
-                spool.write(source.predict(window, evidence, 0, _before(source.plan, index, previous)))
-                prediction = spool.read(index)  # as it came back from disk: a resumed run sees the same
-                if prediction is None:
-                    raise AssertionError(f"window {index} was written but cannot be read")
+                prediction = source.predict(window, evidence, 0, _before(source.plan, index, previous))
+                write(prediction)
+                if prediction.carry is not None:
+                    written()
+                    prediction = spool.read(index)  # as it came back from disk: a resumed run sees the same
+                    if prediction is None:
+                        raise AssertionError(f"window {index} was written but cannot be read")
             previous = prediction
             progress("predict", index + 1, total)
+
+
+def _predict_groups(
+    source: WindowSource, spool: Spool, write: Callable[[Prediction], None], progress: Progress
+) -> None:
+    """Several windows a call. Which ones share a call follows from their numbers, so a resumed run does the same."""
+    total, size = len(source.plan.windows), source.predictor.info.windows_at_once
+    for first in range(0, total, size):
+        group = range(first, min(first + size, total))
+        missing = {index for index in group if spool.read(index) is None}
+        if missing:
+            for prediction in source.predict_group([source.window(index) for index in group]):
+                if prediction.window_index in missing:
+                    write(prediction)
+        progress("predict", group.stop, total)
 
 
 def predict_again(source: WindowSource, spool: Spool, index: int, attempt: int) -> bool:

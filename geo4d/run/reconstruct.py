@@ -133,12 +133,13 @@ def reconstruct(
                         clip,
                         intrinsics_known=source.intrinsics is not None,
                         per_frame_scale=predictor.info.window_length == 1,
+                        folder=work.windows,
                         progress=progress,
                     )
             give_back_memory()
             with clock("write"), memory_errors("storing maps", "use --output-size model or a smaller size"):
                 writer = StoreWriter(work.result, clip.num_frames, plan.map_size, config.precision)
-                shown = write_maps(writer, alignment, predictions, clip, moving, progress)
+                shown = write_maps(writer, alignment, predictions, clip, moving, progress, device)
             alignment = replace(alignment, reliable=alignment.reliable & shown & camera_known(motion, shown))
             writer.finish(
                 frame_arrays(alignment, clip, plan.map_size),

@@ -14,6 +14,7 @@ from geo4d.cameras.pose import Objective, pose_reconstruction
 from geo4d.config import Precision, check_intrinsics
 from geo4d.errors import InputError
 from geo4d.evidence.masks import MaskFormat, grow, read_masks
+from geo4d.formats.files import existing_folder
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.results.manifest import read_manifest
 from geo4d.results.reader import load_result
@@ -96,6 +97,7 @@ def repose(
         tracker=tracker,
         objective=objective,
         depth_weight=depth_weight,
+        scratch=existing_folder(Path(output)),
     )
     return _write(after, manifest, Path(output), overwrite, keeps_world=path is not None)
 

@@ -51,12 +51,15 @@ def write_maps(
     clip: Video,
     moving: MovingMaps | None,
     progress: Progress,
+    device: str = "cpu",
 ) -> Bool[Tensor, " T"]:
     """Dense maps of every frame, at the size of the store; a few frames are enlarged and stored beside each other.
 
     What moves is told by flow where the cameras come from tracks, else by the aligned depths (``fusion/moving.py``).
     Where the picture shows nothing (``video/visible.py``), no confidence is left.
 
+    Args:
+        device: where depth and confidence are computed; what is stored is the host's work, beside it.
     Returns:
         True for frames with a usable picture.
     """
@@ -96,8 +99,9 @@ def write_maps(
     # One torch thread in each: frames, not parts of them, are shared out.
     with one_thread(), ThreadPoolExecutor(workers) as pool:
         by_depth = moving is None or not moving.everywhere
-        dense = iter_dense(alignment, predictions, with_moving=by_depth)
-        for maps in iter_steady(alignment, dense, None if moving is None else moving_at):
+        dense = iter_dense(alignment, predictions, with_moving=by_depth, device=device)
+        for found in iter_steady(alignment, dense, None if moving is None else moving_at):
+            maps = found.to("cpu")
             by_flow = moving_at(maps.frame_index)
             if by_flow is not None:
                 maps = replace(maps, dynamic=torch.where(torch.isnan(maps.depth), 0.0, by_flow))

@@ -15,7 +15,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geo4d.tracks.licences import show_licence
@@ -173,6 +172,10 @@ def _join(
 
 def _merge_close(xy: np.ndarray, distance: float) -> np.ndarray:
     """Number of the keypoint that every position belongs to: the first position within a distance."""
+    from scipy.spatial import (
+        cKDTree,  # here: it is a tenth of what the command loads, and the usual tracks do without
+    )
+
     if len(xy) == 0:
         return np.empty(0, np.int64)
     first = np.arange(len(xy))

@@ -255,8 +255,9 @@ class Batch:
     samples: Int[Tensor, " B"]
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same on another device."""
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        """The same on another device; the sample numbers stay with the host, which draws by them."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "samples"}
+        return Batch(**moved, samples=self.samples.cpu())
 
     def describe(self) -> str:
         """For messages: the sample numbers."""

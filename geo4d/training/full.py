@@ -98,8 +98,8 @@ class Geo4DDiffusion(Task):
         self.register_buffer("scale", schedule.scale.float(), persistent=False)
         for name in ("text", "empty_text", "image"):
             self.register_buffer(name, getattr(constants, name).clone(), persistent=False)
-        wanted = {group for modality in modalities for group in GROUPS[modality]}
-        active = torch.tensor([float(group in wanted) for group in config.latent_groups])
+        self.wanted = {group for modality in modalities for group in GROUPS[modality]}
+        active = torch.tensor([float(group in self.wanted) for group in config.latent_groups])
         active = active.repeat_interleave(config.vae.latent_channels)[None, :, None, None, None]
         self.register_buffer("active", active, persistent=False)
 
@@ -119,10 +119,8 @@ class Geo4DDiffusion(Task):
         with torch.no_grad():
             colour = self.encode(batch.rgb)
             groups = [
-                self.encode(maps[group])
-                if bool(self.active[0, 4 * index, 0, 0, 0])
-                else torch.zeros_like(colour)
-                for index, group in enumerate(self.config.latent_groups)
+                self.encode(maps[group]) if group in self.wanted else torch.zeros_like(colour)
+                for group in self.config.latent_groups
             ]
             latent = torch.cat(groups, dim=1).float()
         noise, timestep = sample_noise(batch.samples, tuple(latent.shape[1:]), self.seed, 0.0)

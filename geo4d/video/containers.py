@@ -21,7 +21,7 @@ from geo4d.video.display import HDR_TRANSFERS, displayed_size, to_rgb, turn_of
 from geo4d.video.integrity import declared_size, find_damage, has_index
 from geo4d.video.limits import MAX_FRAMES, MAX_PIXELS
 from geo4d.video.lost import PacketTime, first_lost, gap, time_of
-from geo4d.video.sniff import SNIFF_BYTES, describe, sniff_container
+from geo4d.video.sniff import container_of
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class VideoFile:
         self._interlaced = False
         self._packets: list[PacketTime] | None = None
         self._damage: Damage | None = None
-        self._demuxer = self._sniff()
+        self._demuxer = container_of(path)
         self._seekable = self._demuxer in ("mp4", "matroska", "avi")
         self.table = self._scan(stop)
         self._watcher = None
@@ -176,19 +176,6 @@ class VideoFile:
     def _transfer(self) -> int:
         """Code of the transfer function; the decoder knows it from the first picture on."""
         return int(self._stream.codec_context.color_trc)
-
-    def _sniff(self) -> str:
-        try:
-            with self.path.open("rb") as file:
-                head = file.read(SNIFF_BYTES)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
-        if not head:
-            raise InputError(f"{self.path} is empty (0 bytes); expected a video file")
-        demuxer = sniff_container(head)
-        if demuxer is None:
-            raise InputError(f"{self.path} is not a video file that geo4d opens: {describe(head)}")
-        return demuxer
 
     def _open(self) -> None:
         import av

@@ -1,5 +1,9 @@
 """What a video file is, by its first bytes: the demuxer is chosen here, never by FFmpeg from the name."""
 
+from pathlib import Path
+
+from geo4d.errors import InputError
+
 SNIFF_BYTES = 4096
 
 VIDEO_SUFFIXES = (
@@ -38,6 +42,35 @@ VIDEO_SUFFIXES = (
     *(".m2t", ".h264", ".264", ".avc", ".hevc", ".h265", ".265"),
 )
 """Usual names of the containers that ``sniff_container`` knows: where files are looked for, not where one is opened."""
+
+
+def first_bytes(path: Path) -> bytes:
+    """What ``sniff_container`` looks at.
+
+    Raises:
+        InputError: the file cannot be read, or is empty.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(SNIFF_BYTES)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if not head:
+        raise InputError(f"{path} is empty (0 bytes); expected a video file")
+    return head
+
+
+def container_of(path: Path) -> str:
+    """FFmpeg demuxer for a video file, by its first bytes.
+
+    Raises:
+        InputError: it cannot be read, is empty, or is no video container that we open.
+    """
+    head = first_bytes(path)
+    demuxer = sniff_container(head)
+    if demuxer is None:
+        raise InputError(f"{path} is not a video file that geo4d opens: {describe(head)}")
+    return demuxer
 
 
 def sniff_container(head: bytes) -> str | None:

@@ -34,7 +34,10 @@ def outside_bars(rgb: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
     visible = torch.ones_like(grey, dtype=torch.bool)
     for axis in (0, 1):
         lines = grey if axis == 0 else grey.T
-        bar = (lines.amax(1) < DARK) & (lines.std(1, correction=0) < EVEN)
+        bar = lines.amax(1) < DARK
+        if not bool(bar[0] | bar[-1]):  # usually: no bar begins here
+            continue
+        bar = bar.masked_scatter(bar, lines[bar].std(1, correction=0) < EVEN)
         from_start, from_end = bar.int().cumprod(0), bar.flip(0).int().cumprod(0).flip(0)
         shown = (from_start + from_end) == 0
         visible &= shown[:, None] if axis == 0 else shown[None]

@@ -52,6 +52,8 @@ def test_wrong_usage(capsys):
         (MissingExtraError("numba", "synthetic", "drawing"), 6),
         (MemoryError(), 7),
         (GeometryError("x"), 8),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 6),
+        (ModuleNotFoundError("No module named 'geo4d.lost'", name="geo4d.lost"), 70),
         (KeyError("x"), 70),
         (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "x"), 70),
         (KeyboardInterrupt(), 130),

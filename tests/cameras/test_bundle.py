@@ -176,7 +176,7 @@ def test_an_adjustment_in_pieces_on_disk_is_the_same(monkeypatch, with_depth):
     monkeypatch.setattr(bundle, "AT_ONCE", 100)
     monkeypatch.setattr(terms, "AT_ONCE", 90)
     monkeypatch.setattr(scratch, "HELD_BYTES", 0)
-    monkeypatch.setattr(scratch, "_RESIDENT_BYTES", 4096)
+    monkeypatch.setattr(scratch, "RESIDENT_BYTES", 4096)
     pieces, apart = solve()
     assert pieces > 3
     close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-8)  # sums in another order

@@ -9,7 +9,9 @@ import torch
 from geo4d.fusion import AlignConfig, align
 from geo4d.fusion.confidence import HIGH, LOW, ConfidenceCurve
 from geo4d.fusion.dense import iter_dense
+from geo4d.fusion.moving import rigid_flow
 from geo4d.fusion.steady import SteadyConfig, iter_steady
+from geo4d.geometry.cameras import pixel_grid
 from geo4d.types import FrameMaps
 
 
@@ -78,6 +80,56 @@ def test_an_answer_does_not_depend_on_frames_out_of_reach(still) -> None:
     second = [m.depth for m in iter_steady(alignment, maps_of(depth), config=config)]
     assert all(torch.equal(a, b) for a, b in zip(first[:7], second[:7], strict=True))
     assert not torch.equal(first[7], second[7])
+
+
+def plain_average(
+    alignment, depth: torch.Tensor, moving: torch.Tensor, frame: int, near: list[int]
+) -> torch.Tensor:
+    """The average of one frame pixel by pixel, as the module's docstring says it."""
+    config, own = SteadyConfig(), depth[frame]
+    size = (own.shape[0], own.shape[1])
+    total, mass = torch.zeros_like(own), torch.ones_like(own)
+    for n in near:
+        K, c2w = alignment.intrinsics.float(), alignment.c2w.float()
+        flow, z = rigid_flow(own, K[frame], c2w[frame], K[n], c2w[n])
+        place = (flow + pixel_grid(size) - 0.5).nan_to_num(nan=-9.0)
+        corner = place.floor().long()
+        log, known, still = torch.zeros_like(own), torch.zeros_like(own), torch.zeros_like(own)
+        for dx in (0, 1):
+            for dy in (0, 1):
+                column, row = corner[..., 0] + dx, corner[..., 1] + dy
+                inside = (column >= 0) & (row >= 0) & (column < size[1]) & (row < size[0])
+                at = (row.clamp(0, size[0] - 1), column.clamp(0, size[1] - 1))
+                share = (1 - (place[..., 0] - column).abs()) * (1 - (place[..., 1] - row).abs()) * inside
+                there = depth[n][at]
+                log += share * torch.where(torch.isfinite(there), there, 1.0).log()
+                known += share * torch.isfinite(there)
+                still += share * (1 - 2 * moving[n][at]).clamp(0, 1)
+        difference = torch.where((known > 0.99) & torch.isfinite(z), log - z.log(), 0.0)
+        weight = (-0.5 * (difference / config.width) ** 2).exp() * (1 - 2 * moving[frame]).clamp(0, 1) * still
+        weight = weight * ((known > 0.99) & torch.isfinite(z))
+        total, mass = total + weight * difference, mass + weight
+    return torch.where(torch.isfinite(own), own * (total / mass).exp(), own)
+
+
+def test_the_average_is_that_of_a_plain_loop(still) -> None:
+    wall, alignment = still
+    generator = torch.Generator().manual_seed(1)
+    depth = wall.depth.float() * (1 + 0.05 * torch.randn(wall.depth.shape, generator=generator))
+    depth[3, :5], depth[4, 5:9] = torch.nan, torch.inf
+    turned = alignment.c2w.clone()
+    turned[9, :3, 0], turned[9, :3, 2] = -turned[9, :3, 0], -turned[9, :3, 2]  # sees nothing of the others
+    alignment = replace(alignment, c2w=turned)
+    moving = 0.8 * torch.rand(depth.shape, generator=generator)
+    out = {m.frame_index: m.depth for m in iter_steady(alignment, maps_of(depth), lambda t: moving[t])}
+    for frame in (0, 4, 9, 12):
+        near = [n for n in range(max(0, frame - 10), min(16, frame + 11)) if n != frame]
+        expected = plain_average(alignment, depth, moving, frame, near)
+        # A hair's breadth decides whether a pixel on the border counts: nearly all, not all.
+        apart = (out[frame] / expected).log().abs().nan_to_num(nan=0.0)
+        assert torch.equal(torch.isfinite(out[frame]), torch.isfinite(depth[frame]))
+        assert float((apart < 1e-4).float().mean()) > 0.995
+        assert float(apart.max()) < 0.05
 
 
 def test_the_published_form_is_left_alone(make_wall) -> None:

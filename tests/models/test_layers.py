@@ -2,7 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from geo4d.models.layers import GroupNorm, LayerNorm, as_layout_of, attention, hold_weights, use_channels_last
+from geo4d.models.layers import (
+    MOST_SEQUENCES,
+    GroupNorm,
+    LayerNorm,
+    as_layout_of,
+    attention,
+    hold_weights,
+    use_channels_last,
+)
+from tests.support.fake_device import DEVICE, FakeDevice
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -84,3 +93,15 @@ def test_norms_and_embeddings_stay_in_float32() -> None:
     hold_weights(module, torch.bfloat16)
     kinds = {name: next(child.parameters()).dtype for name, child in module.items()}
     assert kinds == {"a": torch.bfloat16, "b": torch.bfloat16, "n": torch.float32, "e": torch.float32}
+
+
+def test_attention_is_split_where_a_fused_kernel_takes_no_more_sequences() -> None:
+    query, key, value = torch.randn(3, MOST_SEQUENCES + 10, 2, 1, 4).unbind()
+    plain = attention(query, key, value)
+    with FakeDevice() as device:
+        moved = [tensor.to(DEVICE) for tensor in (query, key, value)]
+        found = attention(*moved).cpu()
+        # 32 windows of 320x512: one sequence for each latent pixel of a window.
+        assert max(device.attention_batches) <= 65_535
+        assert sum(device.attention_batches) == len(query)
+    torch.testing.assert_close(found, plain)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from geo4d.errors import OutputError
+from geo4d.errors import WorkSpaceFull
 from geo4d.optimise import scratch
 from geo4d.optimise.band import BorderedBandSystem
 from geo4d.optimise.scratch import Scratch
@@ -16,7 +16,7 @@ def resident_bytes() -> int:
 
 def test_values_stay_when_pages_are_let_go(tmp_path, monkeypatch):
     monkeypatch.setattr(scratch, "HELD_BYTES", 1000)
-    monkeypatch.setattr(scratch, "_RESIDENT_BYTES", 4096)
+    monkeypatch.setattr(scratch, "RESIDENT_BYTES", 4096)
     store = Scratch((1000, 3), np.float64, tmp_path)
     expected = np.arange(3000.0).reshape(1000, 3)
     for row in range(1000):
@@ -43,7 +43,7 @@ def test_no_room_names_place_and_bytes(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scratch.os, "posix_fallocate", full)
-    with pytest.raises(OutputError, match=f"needs {2**25} bytes of work space in {tmp_path}"):
+    with pytest.raises(WorkSpaceFull, match=f"{tmp_path}: the disk is full; {2**25} bytes of work space"):
         Scratch((2**25,), np.uint8, tmp_path)
 
 
@@ -57,6 +57,6 @@ def test_a_system_on_disk_gives_the_same_bits(tmp_path, monkeypatch):
 
     held = step()
     monkeypatch.setattr(scratch, "HELD_BYTES", 0)
-    monkeypatch.setattr(scratch, "_RESIDENT_BYTES", 64)
+    monkeypatch.setattr(scratch, "RESIDENT_BYTES", 64)
     assert np.array_equal(step(), held)
     assert torch.isfinite(torch.from_numpy(held)).all()

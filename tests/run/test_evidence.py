@@ -1,12 +1,23 @@
 """Cameras from tracks on their way into the fusion."""
 
+import numpy as np
+import pytest
 import torch
 
+import geo4d
+from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.cameras.pose import RELIABLE
 from geo4d.cameras.types import MotionCameras, ShotMotion
+from geo4d.errors import WorkSpaceFull
+from geo4d.evidence.agreement import agreeing
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.poses import so3_exp
-from geo4d.run.evidence import camera_evidence
+from geo4d.optimise import scratch
+from geo4d.results.places import run_folder
+from geo4d.run import evidence
+from geo4d.run.evidence import WindowEvidence, camera_evidence
+from geo4d.types import Window
+from geo4d.video.io import Video
 
 SIZE = (90, 160)
 
@@ -61,3 +72,67 @@ def test_a_frame_before_the_first_known_one_stands_where_that_one_is() -> None:
     motion = moving_camera([0.0, 0.0] + [0.9] * 5, [shot(0, 7, "parallax")])
     found = camera_evidence(motion, [(0, 7)], SIZE)
     assert torch.allclose(found.c2w[:2], motion.c2w[2])
+
+
+HOW = [({"evidence": "motion"}, 2**17), ({"gives_poses": False}, 2**15)]
+"""Two ways to the cameras of a run: from tracks before the predictor, from tracks and depth after it; and bytes that a
+few keyframes of it take at most, the whole shot not."""
+
+
+def run(output, frames: int = 17, *, resume: bool = False, **how) -> geo4d.Reconstruction:
+    world = BoxWorld((96, 160))
+    video = torch.stack([world.rgb(t) for t in range(frames)])
+    model = TruthPredictor(BoxWorld((24, 40)), length=8, stride=4, **how)
+    return geo4d.reconstruct(video, output, model=model, output_size="model", resume=resume)
+
+
+@pytest.mark.parametrize(("how", "held"), HOW)
+def test_what_cameras_are_solved_with_lies_in_the_folder_of_the_run(tmp_path, monkeypatch, how, held) -> None:
+    places = []
+    usual = scratch.tempfile.TemporaryFile
+
+    def watch(dir=None):
+        places.append(dir)
+        return usual(dir=dir)
+
+    monkeypatch.setattr(scratch.tempfile, "TemporaryFile", watch)
+    monkeypatch.setattr(scratch, "HELD_BYTES", held)
+    run(tmp_path / "out", **how)
+    assert None not in places
+    assert {place.parent for place in places} == {run_folder(tmp_path / "out")}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize(("how", "held"), HOW)
+def test_no_room_for_it_leaves_a_run_that_goes_on(tmp_path, monkeypatch, how, held) -> None:
+    def full(file, start, size):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch.os, "posix_fallocate", full)
+        patch.setattr(scratch, "HELD_BYTES", held)
+        with pytest.raises(WorkSpaceFull, match=f"{run_folder(tmp_path / 'out')}.* bytes of work space"):
+            run(tmp_path / "out", **how)
+    assert run(tmp_path / "out", resume=True, **how).has_poses
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_frame_is_judged_once_however_many_windows_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[torch.Tensor] = []
+
+    def count(disparity: torch.Tensor, confidence: torch.Tensor, moving: torch.Tensor | None) -> torch.Tensor:
+        judged.append(disparity)
+        return agreeing(disparity, confidence, moving)
+
+    monkeypatch.setattr(evidence, "agreeing", count)
+    motion = moving_camera([0.9] * 8, [shot(0, 8, "rotation")])
+    clip = Video(np.random.default_rng(0).integers(0, 255, (8, 24, 32, 3), np.uint8))
+    windows = [tuple(range(6)), tuple(range(2, 8))]
+    about = WindowEvidence(motion, clip, (12, 16), windows)
+    for index, frames in enumerate(windows):
+        numbers = torch.tensor(frames)
+        window = Window(clip.read(numbers, (12, 16)), numbers, numbers / 24.0, index, 24.0)
+        maps = about(window)
+        assert maps.points.shape == (6, 12, 16, 3)
+        assert torch.equal(maps.c2w, motion.c2w[numbers].float())
+    assert [tuple(disparity.shape) for disparity in judged] == [(12, 16)] * 8

@@ -1,9 +1,9 @@
 """A device that is not there: tensors say they lie on ``cuda:0`` and compute on the CPU, under the rules of a real one.
 
-Within ``FakeDevice()`` every tensor made on or moved to ``cuda`` is a ``FakeTensor`` around one of the CPU. An operator whose
-tensors lie on different devices fails as it would there (only numbers, tensors without axes, may come from the CPU); so does
-``numpy()``. What makes the host wait for the device (``item``, ``bool``, ``cpu``, ``nonzero``, an index by a mask) is counted
-with the line that asked for it; what copies values to it, in ``copies``.
+Within ``FakeDevice()`` every tensor made on or moved to ``cuda`` is a ``FakeTensor`` around one of the CPU. An operator
+whose tensors lie on different devices fails as it would there (only numbers, tensors without axes, may come from the
+CPU); so does ``numpy()``. What makes the host wait for the device (``item``, ``bool``, ``cpu``, ``nonzero``, an index by
+a mask) is counted with the line that asked for it; what copies values to it, in ``copies``.
 """
 
 import traceback
@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
@@ -58,13 +59,6 @@ class FakeTensor(Tensor):
 
     def __repr__(self, *unused: Any) -> str:
         return f"FakeTensor({self.held!r})"
-
-    def tolist(self) -> Any:
-        return self.cpu().tolist()
-
-    def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:
-        kwargs.pop("device", None)
-        return torch.tensor(data, dtype=kwargs.pop("dtype", self.dtype)).to(DEVICE)
 
     def numpy(self, *unused: Any, **also: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
@@ -122,19 +116,20 @@ class FakeDevice(TorchDispatchMode):
             }.items()
         ]
         self._patches.append(patch.object(torch, "Generator", FakeGenerator))
-        self._patches += [patch.object(torch, name, _drawing(name)) for name in ("rand", "randn", "randint")]
-        self._patches += [patch.object(torch, name, _from_values(name)) for name in ("tensor", "as_tensor")]
+        self._factories = _Factories(self)
 
     def __enter__(self) -> "FakeDevice":
         for one in self._patches:
             one.start()
         # A module that moves gets new parameters: those of the CPU cannot turn into ours.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
+        self._factories.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
+        self._factories.__exit__(*exception)
         torch.__future__.set_overwrite_module_params_on_conversion(False)
         for one in self._patches:
             one.stop()
@@ -154,13 +149,15 @@ class FakeDevice(TorchDispatchMode):
             self._count(name, args, asked)
         if name == "_fused_sdp_choice":
             return 0  # plain matrix products: their operators are checked one by one
-        if name == "_scaled_dot_product_attention_math" or "scaled_dot_product" in name:
-            self.attention_batches.append(args[0].shape[0])
         if wants_fake:
             kwargs["device"] = torch.device("cpu")
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False
         real_args, real_kwargs = tree_map_only(FakeTensor, lambda t: t.held, (args, kwargs))
+        if (
+            name == "_softmax" and args[2]
+        ):  # from 16 bits to float32 in one go, which the CPU has no kernel for
+            real_args = (real_args[0].float(), args[1], False)
         found = operator(*real_args, **real_kwargs)
         if operator._schema.is_mutable and name.endswith("_"):
             _refresh(args[0])
@@ -176,7 +173,7 @@ class FakeDevice(TorchDispatchMode):
         if name in _FROM_ANYWHERE:
             return
         if name in _INDICES_FROM_CPU:
-            plain = [t for t in _tensors((args[0], *args[2:]))[1]]
+            _, plain = _tensors((args[0], *args[2:]))
         outside = [t for t in plain if t.ndim > 0]
         if outside:
             raise RuntimeError(
@@ -201,36 +198,81 @@ def _tensors(values: Any) -> tuple[list[Tensor], list[Tensor]]:
     return [t for t in flat if isinstance(t, FakeTensor)], [t for t in flat if not isinstance(t, FakeTensor)]
 
 
-def _from_values(name: str) -> Any:
-    """The function of torch, which copies values of the host to the device at the end."""
-    make = getattr(torch, name)
+class _Factories(TorchFunctionMode):
+    """Functions that make tensors: on the CPU, and ours from those. A torch without CUDA refuses otherwise."""
 
-    def made(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
-        found: Tensor
-        if device is None or torch.device(device).type == "cpu" or isinstance(data, FakeTensor):
-            found = make(data, **({} if device is None else {"device": device}), **kwargs)
+    def __init__(self, device: FakeDevice) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(function, "__name__", "")
+        on_ours = bool(args) and isinstance(args[0], FakeTensor)
+        if name in ("__getitem__", "__setitem__") and on_ours:
+            return self._indexed(function, *args)
+        if name in _NUMBERS and on_ours:
+            self.device.waits[_place()] += 1
+            return function(args[0].held)
+        if name == "__invert__" and on_ours:
+            return torch.bitwise_not(*args)
+        if name == "scaled_dot_product_attention" and on_ours:
+            self.device.attention_batches.append(args[0].shape[0])
+        if name in _WHOLE and on_ours:
+            if name == "nonzero":
+                self.device.waits[_place()] += 1
+            return tree_map_only(Tensor, FakeTensor, function(args[0].held, *args[1:], **kwargs))
+        if name in _MADE:
+            asked = kwargs.get("device")
+            ours = asked is not None and torch.device(asked).type == "cuda"
+            _require_generator(name, kwargs.get("generator"), ours)
+            if not ours or (name == "as_tensor" and on_ours):
+                return function(*args, **kwargs)
+            kwargs["device"] = "cpu"
+        elif name.startswith("new_") and on_ours:
+            ours = torch.device(kwargs.pop("device", None) or DEVICE).type == "cuda"
+            args = (args[0].held, *args[1:])
         else:
-            found = make(data, **kwargs).to(device)
-        return found
+            return function(*args, **kwargs)
+        if ours and name in ("tensor", "as_tensor", "new_tensor"):
+            self.device.copies[_place()] += 1
+        found = function(*args, **kwargs)
+        return FakeTensor(found) if ours else found
 
-    return made
-
-
-def _drawing(name: str) -> Any:
-    """The function of torch, which takes a generator of its own device alone."""
-    draw = getattr(torch, name)
-
-    def checked(*args: Any, **kwargs: Any) -> Tensor:
-        generator, device = kwargs.get("generator"), torch.device(kwargs.get("device") or "cpu")
-        place = getattr(generator, "place", torch.device("cpu"))
-        if generator is not None and place.type != device.type:
+    def _indexed(self, function: Any, whole: FakeTensor, index: Any, *value: Any) -> Any:
+        """Views and elements through the tensor behind ours; an index by a mask makes the host wait."""
+        ours, _ = _tensors(index)
+        if any(i.dtype in (torch.bool, torch.uint8) for i in ours):
+            self.device.waits[_place()] += 1
+        if value and isinstance(value[0], Tensor) and value[0].ndim and not isinstance(value[0], FakeTensor):
             raise RuntimeError(
-                f"Expected a '{device.type}' device type for generator but found '{place.type}' in {name}"
+                "Expected all tensors to be on the same device, but found cuda:0 and cpu in __setitem__"
             )
-        found: Tensor = draw(*args, **kwargs)
-        return found
+        held = tree_map_only(FakeTensor, lambda t: t.held, (whole, index, *value))
+        found = function(*held)
+        return FakeTensor(found) if isinstance(found, Tensor) else found
 
-    return checked
+
+_WHOLE = {"contiguous", "nonzero", "quantile"}
+"""Functions of one tensor that a torch without CUDA cannot take apart for another device."""
+
+_NUMBERS = {"__float__", "__int__", "__bool__", "__index__", "item", "tolist"}
+"""What turns a tensor into a number of Python: the host waits for it."""
+
+_MADE = {
+    "arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm",
+    "tensor", "zeros",
+}  # fmt: skip
+"""Functions that make a tensor on the device they are told."""
+
+
+def _require_generator(name: str, generator: Any, ours: bool) -> None:
+    place = getattr(generator, "place", torch.device("cpu"))
+    if generator is not None and (place.type == "cuda") != ours:
+        asked = "cuda" if ours else "cpu"
+        raise RuntimeError(
+            f"Expected a '{asked}' device type for generator but found '{place.type}' in {name}"
+        )
 
 
 def _refresh(value: Any) -> None:

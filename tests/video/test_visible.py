@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from geo4d.video.visible import outside_bars, shows_something, visible_pixels
+from geo4d.video.visible import DARK, EVEN, outside_bars, shows_something, visible_pixels
 
 
 def picture(height: int = 90, width: int = 160) -> torch.Tensor:
@@ -57,3 +57,29 @@ def test_a_small_picture_in_the_dark_is_no_usable_frame() -> None:
     visible = visible_pixels(frame)
     assert int(visible.sum()) == 200
     assert not shows_something(visible)
+
+
+def plain_bars(rgb: torch.Tensor) -> torch.Tensor:
+    """Line by line from each border: as long as the line is dark and flat."""
+    grey = rgb.mean(-1)
+    outside = torch.ones(grey.shape, dtype=torch.bool)
+    for lines, mask in ((grey, outside), (grey.T, outside.T)):
+        for order in (range(len(lines)), range(len(lines) - 1, -1, -1)):
+            for line in order:
+                if lines[line].max() >= DARK or lines[line].std(correction=0) >= EVEN:
+                    break
+                mask[line] = False
+    return outside
+
+
+@pytest.mark.parametrize(
+    "sides", [(0, 0, 0, 0), (9, 0, 0, 0), (0, 4, 0, 0), (0, 0, 7, 3), (5, 5, 5, 5), (90, 0, 0, 0)]
+)
+def test_bars_are_those_of_a_plain_loop(sides: tuple[int, int, int, int]) -> None:
+    top, bottom, left, right = sides
+    frame = picture()
+    frame[40:44] = 0.01  # a dark line inside is no bar
+    frame[:top], frame[90 - bottom :], frame[:, :left], frame[:, 160 - right :] = 0.02, 0.03, 0.01, 0.0
+    if top == 9:
+        frame[4, ::7] = 0.07  # dark, but not flat: the bar ends above it
+    assert torch.equal(outside_bars(frame), plain_bars(frame))

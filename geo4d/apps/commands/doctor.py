@@ -39,6 +39,15 @@ def run(options: DoctorOptions) -> int:
 
 def examine() -> tuple[list[str], bool]:
     """One fact per line, and whether the core works."""
+    problems = _incompatible()
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:  # nothing else can be found out
+        return [f"package   {problem}" for problem in problems] or [f"package   torch: {error}"], False
+    return _examine(problems)
+
+
+def _examine(problems: list[str]) -> tuple[list[str], bool]:
     import shutil
     import tempfile
 
@@ -70,7 +79,7 @@ def examine() -> tuple[list[str], bool]:
     decoder, has_decoder = _decoder()
     lines.append(f"decoder   {decoder}")
     healthy &= has_decoder
-    for problem in _incompatible():
+    for problem in problems:
         lines.append(f"package   {problem}")
         healthy = False
     for extra, packages in EXTRAS.items():

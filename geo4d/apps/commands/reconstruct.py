@@ -11,6 +11,7 @@ import tyro
 from geo4d.config import RunConfig
 
 if TYPE_CHECKING:
+    from geo4d.apps.progress import StageBars
     from geo4d.datasets import base
     from geo4d.types import Reconstruction
 
@@ -60,6 +61,14 @@ class ReconstructOptions(RunOptions):
 def run(options: ReconstructOptions) -> int:
     """Reconstruct, then say what came out."""
     from geo4d.apps.progress import StageBars
+    from geo4d.video.outset import outset
+
+    with StageBars(quiet=options.quiet) as bars:
+        bars.say(f"reading {outset(options.video)}")  # before torch is loaded, which takes a second or two
+        return _run(options, bars)
+
+
+def _run(options: ReconstructOptions, bars: "StageBars") -> int:
     from geo4d.results.verdict import judge_result
     from geo4d.run.plan import RunPlan
     from geo4d.run.reconstruct import reconstruct
@@ -75,16 +84,16 @@ def run(options: ReconstructOptions) -> int:
         reference = load_ground_truth(options.ground_truth)  # a wrong folder is said before the work
     elif options.json is not None:
         raise ValueError("expected --ground-truth with --json: scores need something to compare with")
-    with StageBars(quiet=options.quiet) as bars:
-        result = reconstruct(
-            options.video,
-            options.output,
-            overwrite=options.overwrite,
-            resume=options.resume,
-            on_plan=show,
-            on_progress=bars,
-            **options.keywords(),
-        )
+    result = reconstruct(
+        options.video,
+        options.output,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        on_plan=show,
+        on_progress=bars,
+        **options.keywords(),
+    )
+    bars.stop()
     verdict = judge_result(result)
     if not options.quiet:
         height, width = result.size

@@ -29,7 +29,8 @@ class Geo4DOptions:
         max_area: largest picture area in pixels; None takes the largest trained one.
         height, width: size of the network's frames, multiples of 64; None: planned from the video's. The authors run any
             16:9 video at 320 x 512.
-        encode_chunk, decode_chunk: frames per call of the codec.
+        encode_chunk, decode_chunk: frames per call of the codec; None decodes one at a time on a CPU, and on an
+            accelerator as many as its memory lets (``devices.frames_at_once``).
         offload: keep on the accelerator only the part that is at work.
         compile: compile the UNet with torch.compile; slow first window, needs a C++ compiler.
     """
@@ -49,7 +50,7 @@ class Geo4DOptions:
     height: int | None = None
     width: int | None = None
     encode_chunk: int = 4
-    decode_chunk: int = 1
+    decode_chunk: int | None = None
     offload: bool = False
     compile: bool = False
 

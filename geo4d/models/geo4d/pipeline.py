@@ -19,7 +19,14 @@ from geo4d.diffusion.schedules import make_ddim_table, make_schedule
 from geo4d.errors import CheckpointError
 from geo4d.models.base import PredictorInfo, require_multiple
 from geo4d.models.chunks import Chunks
-from geo4d.models.devices import DTYPES, OnDevice, default_device, default_dtype
+from geo4d.models.devices import (
+    DTYPES,
+    OnDevice,
+    default_device,
+    default_dtype,
+    frames_at_once,
+    windows_at_once,
+)
 from geo4d.models.geo4d.conditioning import ContextConstants, ImageTower, Resampler
 from geo4d.models.geo4d.config import Geo4DConfig
 from geo4d.models.geo4d.noise import WindowNoise, draw_noise
@@ -76,14 +83,16 @@ class Geo4DPredictor:
         home = "cpu" if self.options.offload else self.device
         for module in self._modules():
             module.eval().requires_grad_(False)
-            hold_weights(module, dtype)
+            # The codec's activations leave the range of float16, and what overflows there would end as masked pixels.
+            codec = dtype == torch.float16 and isinstance(module, VAE)
+            hold_weights(module, torch.float32 if codec else dtype)
             if dtype != torch.float32 or self.device.type != "cpu":
                 use_channels_last(module)
             module.to(home)
         self._denoiser: Callable[..., Tensor] = torch.compile(unet) if self.options.compile else unet
         self._constant_keys: list[ContextKeys] = []
         self._chunks = Chunks(
-            {"encode": self.options.encode_chunk, "decode": self.options.decode_chunk, "sample": 2**20},
+            {"encode": self.options.encode_chunk, "decode": self._decode_chunk(), "sample": 2**20},
             self.device,
             "use --model-option preset=low-memory, a smaller max_area, or --dtype bfloat16",
         )
@@ -96,6 +105,7 @@ class Geo4DPredictor:
             window_length=WINDOW_LENGTH,
             window_stride=self.options.window_stride,
             takes_gaps=True,
+            windows_at_once=1 if self.options.offload else windows_at_once(self.device),
             smaller="--model-option preset=low-memory",
             config={
                 "network": config.to_dict(),
@@ -104,6 +114,9 @@ class Geo4DPredictor:
                 "device": self.device.type,
             },
         )
+
+    def _decode_chunk(self) -> int:
+        return self.options.decode_chunk or frames_at_once(self.device)
 
     def _modules(self) -> list[torch.nn.Module]:
         parts = (self.unet, self.vae, self.point_vae, self.image_tower, self.resampler)
@@ -120,7 +133,7 @@ class Geo4DPredictor:
         height, width = self.size_for(source_size)
         weights = sum(p.numel() * p.element_size() for m in self._modules() for p in m.parameters())
         pixels = height * width
-        frames_per_call = max(self.options.encode_chunk, self.options.decode_chunk)
+        frames_per_call = max(self.options.encode_chunk, self._decode_chunk())
         unet = pixels * WINDOW_LENGTH * self.config.unet.model_channels * self.dtype.itemsize // 64 * 70
         codec = pixels * frames_per_call * self.config.vae.channels * self.dtype.itemsize * 10
         return weights + max(unet, codec) + 12 * 4 * pixels * WINDOW_LENGTH
@@ -322,10 +335,11 @@ class Geo4DPredictor:
         point_vae, vae = self.point_vae, self.vae
 
         def chunked(decode: Callable[[Tensor], Tensor], group: str) -> Tensor:
-            def to_host(z: Tensor) -> Tensor:
-                return rearrange(decode(z.to(self.device)).float(), "t c h w -> t h w c").cpu()
-
-            return self._chunks.run("decode", to_host, groups[group])
+            latents = groups[group].to(self.device)
+            # The maps wait on the device: the host reads them once, when the whole window is there.
+            return self._chunks.run(
+                "decode", lambda z: rearrange(decode(z).float(), "t c h w -> t h w c"), latents
+            )
 
         with self._at_work(point_vae):
             point_map = chunked(point_vae.decode_with_uncertainty, "point_map")
@@ -333,7 +347,7 @@ class Geo4DPredictor:
             direction = chunked(vae.decode, "ray_direction")
             moment = chunked(vae.decode, "ray_moment")
             disparity = chunked(vae.decode, "disparity").mean(-1)
-        return DecodedMaps(point_map, direction, moment, disparity)
+        return DecodedMaps(point_map.cpu(), direction.cpu(), moment.cpu(), disparity.cpu())
 
     def _at_work(self, module: torch.nn.Module) -> "OnDevice":
         return OnDevice(module, self.device, self.options.offload)

@@ -93,6 +93,16 @@ class Mixer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mix_factor = nn.Parameter(torch.zeros(1))
+        self._known: tuple[Tensor, int, float] | None = None  # parameter, its version, the share
+
+    def share(self) -> float:
+        """The share as a number. An accelerator is asked once: the host would wait for it in every block and chunk."""
+        factor: Tensor = self.mix_factor
+        if factor.device.type == "cpu":
+            return float(torch.sigmoid(factor.float()))
+        if self._known is None or self._known[0] is not factor or self._known[1] != factor._version:
+            self._known = factor, factor._version, float(torch.sigmoid(factor.float()))
+        return self._known[2]
 
 
 class SpaceTimeBlock(nn.Module):
@@ -115,9 +125,7 @@ class SpaceTimeBlock(nn.Module):
         spatial = in_parts(self.spatial_res_block, x, at_once)
         added = self.temporal_res_block(over_time(spatial, num_frames))
         # (1 - a) * spatial + a * (spatial + added), written with one pass over the features.
-        share = (
-            float(torch.sigmoid(self.time_mixer.mix_factor.float())) if not torch.is_grad_enabled() else None
-        )
+        share = None if torch.is_grad_enabled() else self.time_mixer.share()
         frames = added.permute(0, 2, 3, 1).reshape(spatial.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
         if share is not None:
             return spatial.add_(frames, alpha=share)

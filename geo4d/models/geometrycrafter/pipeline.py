@@ -50,6 +50,10 @@ def network_size(source_size: tuple[int, int], config: GeometryCrafterConfig) ->
     return height, width
 
 
+PRIOR_FRAMES = 8
+"""Frames that a prior is asked for together; how many of them its network takes at once is its own option."""
+
+
 class PriorCache:
     """Maps of the per-frame prior by the content of the frame, up to a number of bytes.
 
@@ -63,25 +67,34 @@ class PriorCache:
         self._frames: dict[bytes, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, window: Window) -> tuple[Float[Tensor, "V H W 3"], Bool[Tensor, "V H W"]]:
-        """Points and mask of every frame; each frame is asked for by itself, so results do not depend on windows."""
-        points, masks = [], []
-        for t in range(window.num_frames):
-            key = hashlib.sha1(window.rgb[t].contiguous().numpy().tobytes(), usedforsecurity=False).digest()
-            found = self._frames.get(key)
-            if found is None:
-                maps = self.prior(_frame(window, t))
-                found = maps.points[0].float().cpu(), maps.mask[0].cpu()
-                size = sum(x.numel() * x.element_size() for x in found)
-                if self.used_bytes + size <= self.limit_bytes:
-                    self._frames[key] = found
-                    self.used_bytes += size
-            points.append(found[0])
-            masks.append(found[1])
+        """Points and mask of every frame; results do not depend on windows.
+
+        A prior that treats every frame by itself (``frames_alone``) is asked for several at once, any other for one.
+        """
+        keys = [
+            hashlib.sha1(rgb.contiguous().numpy().tobytes(), usedforsecurity=False).digest()
+            for rgb in window.rgb
+        ]
+        found = {key: self._frames[key] for key in keys if key in self._frames}
+        missing = list({key: t for t, key in enumerate(keys) if key not in found}.items())
+        at_once = PRIOR_FRAMES if getattr(self.prior, "frames_alone", False) else 1
+        for start in range(0, len(missing), at_once):
+            asked = missing[start : start + at_once]
+            maps = self.prior(_pick(window, [t for _, t in asked]))
+            for (key, _), points, mask in zip(asked, maps.points, maps.mask, strict=True):
+                found[key] = points.float().cpu(), mask.cpu()
+                self._keep(key, found[key])
+        points, masks = zip(*(found[key] for key in keys), strict=True)
         return torch.stack(points), torch.stack(masks)
 
+    def _keep(self, key: bytes, maps: tuple[Tensor, Tensor]) -> None:
+        size = sum(x.numel() * x.element_size() for x in maps)
+        if self.used_bytes + size <= self.limit_bytes:
+            self._frames[key] = tuple(x.clone() for x in maps)  # type: ignore[assignment]  # not a view of many frames
+            self.used_bytes += size
 
-def _frame(window: Window, t: int) -> Window:
-    pick = slice(t, t + 1)
+
+def _pick(window: Window, pick: slice | list[int]) -> Window:
     return dataclasses.replace(
         window,
         rgb=window.rgb[pick],
@@ -179,7 +192,9 @@ class GeometryCrafterPredictor:
             statistics = merge_statistics(frame_records(points, mask))
         else:
             # Frames encoded before need no prior again, unless this window is all that the statistics see.
-            asked = window if context is None or done == window.num_frames else _after(window, done)
+            asked = (
+                window if context is None or done == window.num_frames else _pick(window, slice(done, None))
+            )
             points, mask = self.prior(asked)
             records = frame_records(points, mask) if context is None else context["prior_records"]
             statistics = merge_statistics(records)
@@ -255,17 +270,6 @@ class GeometryCrafterPredictor:
         )
 
 
-def _after(window: Window, done: int) -> Window:
-    pick = slice(done, None)
-    return dataclasses.replace(
-        window,
-        rgb=window.rgb[pick],
-        frame_indices=window.frame_indices[pick],
-        times_s=window.times_s[pick],
-        intrinsics=None if window.intrinsics is None else window.intrinsics[pick],
-    )
-
-
 def _shared_frames(window: Window, previous: Prediction | None) -> int:
     """How many frames of the window the one before has seen already."""
     if previous is None:
@@ -311,7 +315,7 @@ def load(
     Args:
         name: a key of ``VARIANTS``.
         weights: checkpoint folder (see ``weights.load_system``); None: the local model store.
-        device: None: the accelerator if there is one.
+        device: None: a CUDA device if there is one, else the CPU.
         dtype: type of all networks; None: as published on an accelerator (UNet float16, the rest float32), float32 on
             the CPU.
         prior_model: any ``Prior``, ``tiny`` (the bundled model, every frame by itself), or the path of a MoGe checkpoint;
@@ -322,6 +326,7 @@ def load(
         CheckpointError: weights are missing, foreign or unsafe.
         MissingExtraError: the extra ``geometrycrafter`` is not installed.
     """
+    from geo4d.models.devices import frames_at_once
     from geo4d.models.geometrycrafter.weights import check_system, load_system
     from geo4d.models.moge.config import MoGeOptions
     from geo4d.models.moge.pipeline import MoGePrior
@@ -362,7 +367,8 @@ def load(
         prior_file = find_moge(prior_model)
         checked = CheckedWeights.merge([checked, check_weights([prior_file])])
         network = load_moge(prior_file)
-        prior_model = MoGePrior(network, MoGeOptions(dtype=config.prior_dtype), place)
+        together = frames_at_once(torch.device(place))
+        prior_model = MoGePrior(network, MoGeOptions(dtype=config.prior_dtype, batch=together), place)
     return GeometryCrafterPredictor(name, system, prior_model, sha256, checked.compared)
 
 

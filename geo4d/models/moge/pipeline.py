@@ -24,6 +24,7 @@ class MoGePrior:
     """Points and mask of every frame by itself, at the size of the window's frames."""
 
     name = "moge"
+    frames_alone = True
 
     def __init__(self, network: MoGe, options: MoGeOptions, device: torch.device | str = "cpu") -> None:
         self.options = options
@@ -122,7 +123,7 @@ def load(
 
     Args:
         weights: ``model.pt`` or its folder; None: the local model store.
-        device: None: the accelerator if there is one.
+        device: None: a CUDA device if there is one, else the CPU.
         dtype: see ``MoGeOptions``; None: float32.
         options: fields of ``MoGeOptions``.
     Raises:

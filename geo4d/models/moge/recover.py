@@ -18,6 +18,9 @@ SAMPLES = 64
 
 Solver = Literal["converged", "published"]
 
+MOST_STEPS, LOOK_EVERY = 100, 10
+"""Steps of the iteration, and after how many of them the host asks an accelerator whether all is solved."""
+
 MIN_POINTS = 2
 """Fewer masked samples than this give focal 1 and shift 0."""
 
@@ -52,77 +55,105 @@ def recover_focal_shift(
     usable = torch.isfinite(samples).all(-1)
     if mask is not None:
         usable &= F.interpolate(mask[:, None].float(), grid, mode="nearest").flatten(1) > 0
+    if solver == "converged" and points.device.type != "cpu":
+        focals, shifts = _solve(samples, target[None], usable, focal)
+        return focals.to(points), shifts.to(points)
     focals, shifts = points.new_ones(num), points.new_zeros(num)
     for b in range(num):
         keep = usable[b]
-        known = None if focal is None else float(focal[b])
+        known = None if focal is None else focal[b : b + 1]
         if int(keep.sum()) < MIN_POINTS:
-            focals[b] = 1.0 if known is None else known
-            continue
-        solve = _solve_published if solver == "published" else _solve
-        focals[b], shifts[b] = solve(samples[b][keep], target[keep], known)
+            focals[b] = 1.0 if known is None else known[0]
+        elif solver == "published":
+            focals[b], shifts[b] = _solve_published(samples[b][keep], target[keep], known)
+        else:
+            # Only what is used, so that no sum depends on what lies between.
+            found = _solve(samples[b][None, keep], target[None, keep], keep[None, keep], known)
+            focals[b], shifts[b] = found[0][0], found[1][0]
     return focals, shifts
 
 
 def _residual(
-    shift: Tensor, points: Float[Tensor, "n 3"], target: Float[Tensor, "n 2"], focal: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
+    shift: Float[Tensor, " B"],
+    points: Float[Tensor, "B n 3"],
+    target: Float[Tensor, "B n 2"],
+    focal: Float[Tensor, " B"] | None,
+) -> tuple[Float[Tensor, "B n 2"], Float[Tensor, "B n 2"], Float[Tensor, " B"]]:
     """Residuals, their derivative by the shift, and the focal length used."""
-    depth = points[:, 2:] + shift
-    slope = points[:, :2] / depth
+    depth = points[..., 2:] + shift[:, None, None]
+    slope = points[..., :2] / depth
     slope_by_shift = -slope / depth
-    square = slope.square().sum().clamp(min=1e-30)
+    square = _total(slope.square()).clamp(min=1e-30)
     if focal is None:
-        product = (slope * target).sum()
-        best = product / square
-        best_by_shift = ((slope_by_shift * target).sum() - 2 * best * (slope * slope_by_shift).sum()) / square
+        best = _total(slope * target) / square
+        best_by_shift = (_total(slope_by_shift * target) - 2 * best * _total(slope * slope_by_shift)) / square
     else:
-        best, best_by_shift = torch.as_tensor(focal).to(slope), torch.zeros_like(square)
-    residual = best * slope - target
-    return residual, best_by_shift * slope + best * slope_by_shift, best
+        best, best_by_shift = focal.to(slope), torch.zeros_like(square)
+    factor, change = best[:, None, None], best_by_shift[:, None, None]
+    return factor * slope - target, change * slope + factor * slope_by_shift, best
+
+
+def _total(values: Float[Tensor, "B n c"]) -> Float[Tensor, " B"]:
+    """Sum over each picture; of one picture alone in the order of the whole tensor."""
+    return values.sum()[None] if len(values) == 1 else values.flatten(1).sum(1)
 
 
 def _solve(
-    points: Float[Tensor, "n 3"], target: Float[Tensor, "n 2"], focal: float | None
-) -> tuple[Tensor, Tensor]:
+    points: Float[Tensor, "B n 3"],
+    target: Float[Tensor, "B n 2"] | Float[Tensor, "1 n 2"],
+    keep: Bool[Tensor, "B n"],
+    focal: Float[Tensor, " B"] | None,
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Focal lengths and shifts of pictures that are solved beside each other; a solved one waits for the others."""
+    # Points that do not count lie on the axis, at a depth that says nothing: their residual is their target, taken out.
+    neutral = points.new_tensor([0.0, 0.0, 1.0])
+    enough = keep.sum(1) >= MIN_POINTS
+    target = torch.where(keep[..., None], target, 0.0)
+    z = points[..., 2]
+    nearest = torch.where(keep, z, torch.inf).amin(1)
+    farthest = torch.where(keep, z, -torch.inf).amax(1)
+    largest = torch.where(keep, z.abs(), 0.0).amax(1)
+    nearest, farthest = (torch.where(enough, value, 1.0) for value in (nearest, farthest))
+    points = torch.where(keep[..., None], points, neutral * farthest[:, None, None])
     # Every depth must stay positive after the shift, else the residual has a pole between two solutions. Points
     # that lie behind the camera from the start (a shifted prior) begin just in front of it.
-    nearest = points[:, 2].min()
-    span = (points[:, 2].max() - nearest).clamp(min=1e-6 * points[:, 2].abs().max().clamp(min=1e-30))
+    span = torch.maximum(farthest - nearest, 1e-6 * largest.clamp(min=1e-30))
     lowest = -nearest + 1e-4 * span
     shift = torch.maximum(torch.zeros_like(lowest), lowest)
-    damping = 1e-3
+    damping = torch.full_like(shift, 1e-3)
     residual, jacobian, best = _residual(shift, points, target, focal)
-    cost = residual.square().sum()
-    for _ in range(100):
-        gradient = (jacobian * residual).sum()
-        curvature = jacobian.square().sum()
-        if curvature <= 0:
-            break
+    cost, done = _total(residual.square()), ~enough
+    for step_number in range(MOST_STEPS):
+        gradient, curvature = _total(jacobian * residual), _total(jacobian.square())
+        done = done | (curvature <= 0)
         step = -gradient / (curvature * (1 + damping))
-        proposal = torch.maximum(shift + step, (shift + lowest) / 2)
+        proposal = torch.where(done, shift, torch.maximum(shift + step, (shift + lowest) / 2))
         new_residual, new_jacobian, new_best = _residual(proposal, points, target, focal)
-        new_cost = new_residual.square().sum()
-        if new_cost <= cost:
-            moved = (proposal - shift).abs()
-            shift, residual, jacobian, best, cost = proposal, new_residual, new_jacobian, new_best, new_cost
-            damping = max(damping / 10, 1e-12)
-            if moved <= 1e-10 * (span + shift.abs()):
-                break
-        else:
-            damping *= 10
-            if damping > 1e12:
-                break
-    return best, shift
+        new_cost = _total(new_residual.square())
+        better = ~done & (new_cost <= cost)
+        moved = (proposal - shift).abs()
+        shift = torch.where(better, proposal, shift)
+        chosen = better[:, None, None]
+        residual = torch.where(chosen, new_residual, residual)
+        jacobian = torch.where(chosen, new_jacobian, jacobian)
+        best, cost = torch.where(better, new_best, best), torch.where(better, new_cost, cost)
+        damping = torch.where(better, (damping / 10).clamp(min=1e-12), damping * 10)
+        done = done | (better & (moved <= 1e-10 * (span + shift.abs()))) | (~better & (damping > 1e12))
+        # The host waits for an accelerator only now and then.
+        if (shift.device.type == "cpu" or step_number % LOOK_EVERY == LOOK_EVERY - 1) and bool(done.all()):
+            break
+    alone = best.new_ones(()) if focal is None else focal.to(best)
+    return torch.where(enough, best, alone), torch.where(enough, shift, 0.0)
 
 
 def _solve_published(
-    points: Float[Tensor, "n 3"], target: Float[Tensor, "n 2"], focal: float | None
+    points: Float[Tensor, "n 3"], target: Float[Tensor, "n 2"], known: Float[Tensor, " 1"] | None
 ) -> tuple[Tensor, Tensor]:
     from scipy.optimize import least_squares
 
     xy, z = points[:, :2].float().cpu().numpy(), points[:, 2].float().cpu().numpy()
     uv = target.float().cpu().numpy()
+    focal = None if known is None else float(known)
 
     def best_focal(slope: np.ndarray) -> float:
         return float((slope * uv).sum() / np.square(slope).sum()) if focal is None else focal

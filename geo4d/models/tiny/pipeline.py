@@ -17,7 +17,7 @@ from geo4d.geometry.cameras import centred_intrinsics, pixel_grid, resize_intrin
 from geo4d.geometry.maps import ray_map_to_cameras
 from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import PredictorInfo, require_multiple
-from geo4d.models.devices import cpu_computes_bfloat16, default_device
+from geo4d.models.devices import cpu_computes_bfloat16, cuda_computes_bfloat16, default_device
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.conditioning import encode_window, no_evidence
 from geo4d.models.tiny.config import BLOCK, PICTURE_MULTIPLE
@@ -326,7 +326,7 @@ def load(
 
     Args:
         weights: a weight file or a folder with ``model.safetensors``; None takes the bundled one.
-        device: None picks the accelerator if there is one.
+        device: None picks a CUDA device if there is one, else the CPU.
         dtype: compute type; None picks bfloat16 where the processor computes it natively, else float32.
         options: fields of ``TinyPipelineConfig``.
     Raises:
@@ -352,7 +352,7 @@ def load(
 
 
 def default_dtype(device: str) -> Compute:
-    """bfloat16 where it is fast, else float32."""
+    """bfloat16 where the device computes in it, else float32."""
     if device.startswith("cuda"):
-        return "bfloat16"
+        return "bfloat16" if cuda_computes_bfloat16() else "float32"
     return "bfloat16" if device == "cpu" and cpu_computes_bfloat16() else "float32"

@@ -1,4 +1,5 @@
 import re
+import sys
 
 from geo4d.apps.commands import doctor
 
@@ -42,3 +43,19 @@ def test_doctor_is_not_healthy_with_a_decoder_that_does_not_work(monkeypatch):
     lines, healthy = doctor.examine()
     assert not healthy
     assert "decoder   PyAV 99 does not work" in lines
+
+
+def test_doctor_says_that_torch_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it now fails as if it were not there
+    monkeypatch.setattr(doctor, "_incompatible", lambda: ["torch is missing: pip install 'torch>=2.10'"])
+    assert doctor.run(doctor.DoctorOptions()) == 1
+    assert capsys.readouterr().out == "package   torch is missing: pip install 'torch>=2.10'\n"
+
+
+def test_doctor_says_why_a_torch_that_is_there_cannot_be_loaded(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(doctor, "_incompatible", list)
+    lines, healthy = doctor.examine()
+    assert not healthy
+    assert len(lines) == 1
+    assert lines[0].startswith("package   torch: ")

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from geo4d.models.geometrycrafter.blocks import SpaceTimeBlock
 from tests.support.blocks import tiny_decoder
+from tests.support.fake_device import DEVICE, FakeDevice
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -42,3 +44,26 @@ def test_block_equals_the_library_block(num_frames):
     x = torch.randn(2 * num_frames, 64, 5, 7)
     expected = library(x, image_only_indicator=torch.zeros(2, num_frames))
     torch.testing.assert_close(ours(x, num_frames), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_share_is_asked_for_once_on_an_accelerator():
+    decoder = tiny_decoder()
+    latent = torch.randn(4, 4, 4, 6)
+    with torch.no_grad():
+        plain = decoder(latent, 2)
+    with FakeDevice() as device, torch.no_grad():
+        decoder.to(DEVICE)
+        found = [maps.cpu() for maps in decoder(latent.to(DEVICE), 2)]
+        first = sum(device.waits.values())
+        device.waits.clear()
+        decoder(latent.to(DEVICE), 2)
+        assert first > 3
+        assert sum(device.waits.values()) == 0
+        # A share that was trained in between is read again.
+        for block in decoder.modules():
+            if isinstance(block, SpaceTimeBlock):
+                block.time_mixer.mix_factor += 2.0
+        changed = [maps.cpu() for maps in decoder(latent.to(DEVICE), 2)]
+    for one, other, third in zip(found, plain, changed, strict=True):
+        torch.testing.assert_close(one, other)
+        assert not torch.allclose(third, other)

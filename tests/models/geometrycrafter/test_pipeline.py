@@ -84,6 +84,22 @@ def test_prior_maps_are_kept_between_the_passes(make_predictor, make_window, roo
     assert torch.equal(kept.point_map, again.point_map)
 
 
+def test_a_prior_of_single_frames_is_asked_for_several_at_once(make_predictor, make_window, room_prior):
+    window = make_window(range(11), SIZE)
+    alone = make_predictor().prior(window)
+    assert room_prior.calls == 11
+    room_prior.frames_alone, room_prior.calls = True, 0
+    predictor = make_predictor()
+    together = predictor.prior(window)
+    assert room_prior.calls == 2
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one, other)
+    later = predictor.prior(make_window(range(9, 12), SIZE))  # two frames are known by now
+    assert room_prior.calls == 3
+    assert torch.equal(later[0][:2], alone[0][9:])
+    assert predictor.prior.used_bytes == sum(x.numel() * x.element_size() for x in alone) // 11 * 12
+
+
 def test_evidence_takes_the_place_of_the_prior(make_predictor, make_window, room_prior):
     window = make_window(range(2), SIZE)
     predictor = make_predictor(force_fixed_focal=False)

@@ -136,7 +136,7 @@ class Denoising(Task):
             output = self.unet(torch.cat([prior, video], 2), timestep, tokens, self._ids(len(latent), device))
             return (-output.float() - latent).square().mean(), {}
         noise, levels = self._draw(batch.samples, tuple(latent.shape[1:]))
-        sample = add_noise(latent, noise.to(device), levels.to(device))
+        sample = add_noise(latent, noise.to(device), levels)
         seen = torch.cat([sample.scaled, video, prior], 2)
         output = self.unet(seen, sample.timestep, tokens, self._ids(len(latent), device))
         with torch.autocast(device.type, enabled=False):

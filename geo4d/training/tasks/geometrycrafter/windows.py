@@ -41,8 +41,9 @@ class Windows:
         return self.rgb.shape[1]
 
     def to(self, device: torch.device | str) -> "Windows":
-        """The same on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "names"}
+        """The same on another device; the sample numbers stay with the host, which draws by them."""
+        stay = ("names", "samples")
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in stay}
         return replace(self, **moved)
 
     def split(self, parts: int) -> list["Windows"]:
