@@ -1,11 +1,11 @@
 """The bundled model window by window on rendered scenes, before any fusion: which evidence, how many steps, which spread.
 
     python benchmarks/tiny_windows.py --cache DIR [--scenes heldout validation turned upright] [--weights FILE]
-        [--numbers 0-63] [--table evidence steps calibration decoder] [--output benchmarks/results/NAME.json]
+        [--numbers 0-63] [--table evidence steps calibration] [--output benchmarks/results/NAME.json]
 
 ``heldout``: the frozen set, for reporting. ``validation``: textures of the training bank, scenes of their own, half of
 them bare rooms, for choosing weights and settings; ``turned``: the same filmed by a camera on its side; ``upright``:
-portrait pictures. 96 x 160 pictures for the network, evidence of the real tracker from the whole 24-frame sequence.
+portrait pictures. 192 x 320 pictures for the network, evidence of the real tracker from the whole 24-frame sequence.
 Depth is scored after a robust scale and shift of disparity per window, cameras after a similarity.
 The evidence of each sequence is computed once and kept in DIR.
 """
@@ -78,7 +78,7 @@ def load_sequence(scenes: Scenes, number: int, cache: Path) -> dict[str, Any]:
 
     clip = make_clip(scenes, number)
     rgb = clip.rgb.float() / 255
-    size = (96, 160) if rgb.shape[1] < rgb.shape[2] else (160, 96)
+    size = (192, 320) if rgb.shape[1] < rgb.shape[2] else (320, 192)
     small = resize_video(rgb, size).contiguous()
     swept = sweep_size(size)
     motion = fit_motion(iter(rgb))
@@ -160,7 +160,9 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def anchored_afterwards(prediction: Any, evidence: EvidenceMaps, window: Window) -> Tensor:
     """The network without evidence, its answer pulled onto the sweep."""
-    encoded = encode_window(evidence, (prediction.disparity.shape[1], prediction.disparity.shape[2]))
+    encoded = encode_window(
+        evidence, (prediction.disparity.shape[1] // 2, prediction.disparity.shape[2] // 2)
+    )
     rgb = window.rgb.permute(0, 3, 1, 2)[None] * 2 - 1
     change = log_correction(prediction.disparity[None, :, None], encoded, rgb)[0, :, 0]
     return prediction.disparity * change.exp()
@@ -253,44 +255,10 @@ def spread_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[
     return table
 
 
-def decoder_table(predictor: TinyPredictor, items: list[dict[str, Any]]) -> dict[str, Any]:
-    """The learned decoder against the maps it starts from (linear codec, pulled onto the evidence)."""
-    from geo4d.models.tiny.modalities import normalise
-
-    rows: dict[str, list[dict[str, float]]] = {}
-    model = predictor.model
-    for item in items:
-        window, evidence, depth, c2w = windows(item)[0]
-        size = (depth.shape[-2], depth.shape[-1])
-        rgb = window.rgb.permute(0, 3, 1, 2)[None] * 2 - 1
-        encoded = encode_window(evidence, size)
-        maps, _ = normalise(depth[None], item["intrinsics"][:LENGTH][None], c2w[None])
-        noise = torch.randn(
-            (1, LENGTH, model.config.latent_channels, size[0] // 8, size[1] // 8),
-            generator=torch.Generator().manual_seed(0),
-        )
-        positions = window.frame_indices[None].float()
-        enabled = predictor.dtype != "float32"
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled):
-            latent = model.sample(rgb, encoded, positions, noise, 1)
-            plain, learned = model.decode(latent, rgb, encoded)
-        surface = torch.isfinite(depth)[None]
-        for share in (0.0, 0.25, 0.5, 1.0):
-            disparity = torch.lerp(plain.disparity, learned.disparity.float(), share)
-            points = torch.lerp(plain.points, learned.points.float(), share)
-            row = score_one(disparity[0, :, 0], None, depth, c2w)
-            row["point_error"] = float((points - maps.points).norm(dim=2)[surface].mean())
-            rows.setdefault(f"{share:.0%} of the learned correction", []).append(row)
-    return {
-        name: {k: sum(r[k] for r in found) / len(found) for k in found[0]} for name, found in rows.items()
-    }
-
-
 TABLES = {
     "evidence": evidence_table,
     "steps": steps_table,
     "calibration": calibration_table,
-    "decoder": decoder_table,
 }
 
 

@@ -48,5 +48,5 @@ class ConfidenceCurve:
         return torch.sigmoid(self.offset + self.weight[0] * spread + self.weight[1] * windows + last)
 
 
-CURVE = ConfidenceCurve(offset=-4.499, weight=(-0.824, -0.215, -0.921), unknown=1.773)
+CURVE = ConfidenceCurve(offset=-3.869, weight=(-0.533, -0.259, -0.931), unknown=1.677)
 """Fitted by ``benchmarks/confidence.py`` to all of its 24 clips."""

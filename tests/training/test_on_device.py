@@ -11,7 +11,7 @@ from geo4d.models.geo4d.weights import make_parts
 from geo4d.models.tiny.config import smallest_preset
 from geo4d.models.tiny.model import TinyModel
 from geo4d.training.full import Geo4DDiffusion, Geo4DPointDecoding
-from geo4d.training.tasks.tiny.tasks import DiffusionConfig, TinyDecoding, TinyDiffusion
+from geo4d.training.tasks.tiny.tasks import DiffusionConfig, TinyDepth, TinyDiffusion
 from tests.support.fake_device import DEVICE, FakeDevice, FakeTensor
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_geo4d_point_decoding() -> None:
     assert places(waits) == {"geo4d/modalities.py"}
 
 
-@pytest.mark.parametrize("kind", [TinyDiffusion, TinyDecoding])
+@pytest.mark.parametrize("kind", [TinyDiffusion, TinyDepth])
 def test_tiny(kind) -> None:
     torch.manual_seed(0)
     model = TinyModel(smallest_preset())

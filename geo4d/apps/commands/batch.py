@@ -2,7 +2,7 @@
 
 geo4d batch clips/ -o out --workers 4
 
-geo4d batch 'day*/**/*.mp4' list.txt shard-{0001..0100}.tar -o out --stride 2 --model-option correction=0
+geo4d batch 'day*/**/*.mp4' list.txt shard-{0001..0100}.tar -o out --stride 2 --model-option doubt=false
 
 geo4d batch s3://bucket/videos -o out --work /scratch --shard $SLURM_ARRAY_TASK_ID/10
 

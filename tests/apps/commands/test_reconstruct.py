@@ -8,9 +8,9 @@ from geo4d.errors import InputError
 
 
 def test_model_options_are_json_or_text() -> None:
-    texts = ("correction=0.5", "doubt=false", "window-length=8", "decoder_dtype=float16", "note=a=b")
+    texts = ("sky_disparity=0.5", "doubt=false", "window-length=8", "decoder_dtype=float16", "note=a=b")
     assert parse_options(texts) == {
-        "correction": 0.5,
+        "sky_disparity": 0.5,
         "doubt": False,
         "window_length": 8,
         "decoder_dtype": "float16",
@@ -19,7 +19,7 @@ def test_model_options_are_json_or_text() -> None:
     assert parse_options(()) == {}
 
 
-@pytest.mark.parametrize("texts", [("correction",), ("=3",), ("a=1", "a=2")])
+@pytest.mark.parametrize("texts", [("sky_disparity",), ("=3",), ("a=1", "a=2")])
 def test_malformed_model_options(texts: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="NAME=VALUE with every name once"):
         parse_options(texts)
@@ -29,8 +29,8 @@ def test_malformed_model_options(texts: tuple[str, ...]) -> None:
     ("arguments", "said"),
     [
         (["--model-option", "sharpness=3"], "sharpness"),
-        (["--model-option", "correction=much"], "right types"),
-        (["--model-option", "correction=7"], "correction of 0 to 1"),
+        (["--model-option", "sky_disparity=much"], "right types"),
+        (["--model-option", "sky_disparity=-7"], "positive disparity of the sky"),
         (["--wide-windows", "huge"], "dilated"),
     ],
 )
