@@ -427,8 +427,8 @@ class UNet(nn.Module):
     def compile_transformers(self, backend: str = "inductor") -> None:
         """Compile the blocks of all transformers, in place.
 
-        Blocks of one width and size share their code, so there are a handful of graphs; the whole network as one graph did
-        not get through the compiler in 200 seconds even when a tenth as wide.
+        Blocks of one width and size share their code, so there are a handful of graphs; the whole network as one graph
+        did not get through the compiler in 200 seconds even when a tenth as wide.
         """
         for module in self.modules():
             if isinstance(module, SpatialBlock | TemporalBlock):
