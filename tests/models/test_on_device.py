@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.on_gpu.networks import geo4d_predictor, moge_prior, window
 from geo4d.models.geo4d.pipeline import Geo4DPredictor
+from geo4d.models.moge.recover import recover_focal_shift
 from tests.support.fake_device import DEVICE, FakeDevice
 
 CPU = torch.device("cpu")
@@ -72,17 +73,34 @@ def test_the_codec_stays_in_float32_beside_a_float16_network() -> None:
     assert torch.isfinite(maps.point_map).all()
 
 
-def test_moge_waits_as_often_for_eight_frames_as_for_two() -> None:
-    views = [window(count, (56, 84)) for count in (2, 8)]
+def test_focal_and_shift_of_eight_pictures_wait_no_more_than_those_of_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.linspace(-0.5, 0.5, 70), torch.linspace(-0.7, 0.7, 90), indexing="ij")
+    z = 2 + torch.rand(8, 70, 90, generator=generator)
+    points = torch.stack([x * z, y * z, z - torch.rand(8, 1, 1, generator=generator)], -1)
+    mask = torch.rand(8, 70, 90, generator=generator) < 0.7
+    mask[3] = False
+    reference = recover_focal_shift(points, mask)
     counts = []
-    for view in views:
-        reference = moge_prior(CPU, True)(view)
+    for number in (1, 8):
         with FakeDevice() as device:
-            prior = moge_prior(CPU, True, batch=8)
-            prior.network.to(DEVICE)
-            device.waits.clear()
-            found = prior(view)
-            counts.append(waits_in(device, "recover.py"))
-        torch.testing.assert_close(found.points, reference.points, atol=1e-3, rtol=1e-3)
-        assert torch.equal(found.mask, reference.mask)
-    assert counts[0] <= counts[1] <= 10
+            found = recover_focal_shift(points[:number].to(DEVICE), mask[:number].to(DEVICE))
+            counts.append(sum(device.waits.values()))
+            focal, shift = (values.cpu() for values in found)
+        torch.testing.assert_close(focal, reference[0][:number], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(shift, reference[1][:number], rtol=1e-4, atol=1e-5)
+    assert counts[1] <= counts[0] + 1 <= 5
+    assert (focal[3], shift[3]) == (1.0, 0.0)
+
+
+def test_moge_asks_its_network_for_a_batch_and_reads_the_maps_once() -> None:
+    view = window(8, (56, 84))
+    reference = moge_prior(CPU, True)(view)
+    with FakeDevice() as device:
+        prior = moge_prior(CPU, True, batch=8)
+        prior.network.to(DEVICE)
+        device.waits.clear()
+        found = prior(view)
+        assert waits_in(device, "moge/pipeline.py") == 4
+    torch.testing.assert_close(found.points, reference.points, atol=1e-3, rtol=1e-3)
+    assert torch.equal(found.mask, reference.mask)

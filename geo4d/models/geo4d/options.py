@@ -32,7 +32,7 @@ class Geo4DOptions:
         encode_chunk, decode_chunk: frames per call of the codec; None decodes one at a time on a CPU, and on an
             accelerator as many as its memory lets (``devices.frames_at_once``).
         offload: keep on the accelerator only the part that is at work.
-        compile: compile the UNet with torch.compile; slow first window, needs a C++ compiler.
+        compile: compile the UNet's transformers with torch.compile; slow first window, needs a C++ compiler.
     """
 
     num_steps: int = 5

@@ -89,7 +89,8 @@ class Geo4DPredictor:
             if dtype != torch.float32 or self.device.type != "cpu":
                 use_channels_last(module)
             module.to(home)
-        self._denoiser: Callable[..., Tensor] = torch.compile(unet) if self.options.compile else unet
+        if self.options.compile:
+            unet.compile_transformers()
         self._constant_keys: list[ContextKeys] = []
         self._chunks = Chunks(
             {"encode": self.options.encode_chunk, "decode": self._decode_chunk(), "sample": 2**20},
@@ -305,7 +306,7 @@ class Geo4DPredictor:
             ]
 
             def predict_v(x: Tensor, timestep: Tensor, condition: object) -> Tensor:
-                return self._denoiser(torch.cat([x, rgb_latent], dim=1), timestep, condition, speed)
+                return self.unet(torch.cat([x, rgb_latent], dim=1), timestep, condition, speed)
 
             denoise = denoise_from_v(
                 predict_v,

@@ -187,13 +187,14 @@ def test_out_of_memory_is_met_with_smaller_chunks(
 
     monkeypatch.setattr(predictor.vae, "moments", limited(predictor.vae.moments, 3))
     monkeypatch.setattr(predictor.vae, "decode", limited(predictor.vae.decode, 1))
-    monkeypatch.setattr(predictor, "_denoiser", limited(predictor.unet, 1))
+    forward = predictor.unet.forward
+    monkeypatch.setattr(predictor.unet, "forward", limited(forward, 1))
     assert all(close(a, b) for a, b in zip(predictor.predict_batch(windows, seed=0), usual, strict=True))
-    monkeypatch.setattr(predictor, "_denoiser", limited(predictor.unet, 0))
+    monkeypatch.setattr(predictor.unet, "forward", limited(forward, 0))
     with pytest.raises(ResourceError, match="low-memory"):
         predictor.predict(windows[0], seed=0)
     monkeypatch.setattr(
-        predictor, "_denoiser", lambda *a: (_ for _ in ()).throw(RuntimeError("shape mismatch"))
+        predictor.unet, "forward", lambda *a: (_ for _ in ()).throw(RuntimeError("shape mismatch"))
     )
     with pytest.raises(RuntimeError, match="shape mismatch"):
         predictor.predict(windows[0], seed=0)

@@ -1,6 +1,9 @@
 """The UNet against itself: layouts, contexts, batches, frames."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +110,34 @@ def test_gradient_checkpointing_gives_the_same_gradients(make_part: Callable[...
     assert all(g is not None and g.abs().max() > 0 for g in gradients[0].values())
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-7)
+
+
+COMPILED = """
+import torch
+from torch._dynamo.utils import counters
+from geo4d.models.geo4d.config import small
+from geo4d.models.geo4d.unet import SpatialBlock, TemporalBlock, UNet
+
+torch.manual_seed(0)
+unet = UNet(small().unet).eval().requires_grad_(False)
+arguments = torch.randn(1, 20, 2, 8, 8), torch.tensor([5]), torch.randn(1, 109, 64), torch.tensor([24])
+plain = unet(*arguments)
+unet.compile_transformers("eager")
+torch.testing.assert_close(unet(*arguments), plain)
+blocks = sum(isinstance(m, SpatialBlock | TemporalBlock) for m in unet.modules())
+print(counters["stats"]["unique_graphs"], blocks)
+"""
+
+
+def test_compiled_transformers_share_their_graphs(repository: Path) -> None:
+    """In a process of its own: the shape checks of the tests are nothing that a compiler can follow."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], capture_output=True, text=True, cwd=repository, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    graphs, blocks = map(int, done.stdout.split())
+    assert blocks == 33
+    assert 2 <= graphs <= 10
 
 
 def test_temporal_conv_is_the_three_dimensional_one() -> None:

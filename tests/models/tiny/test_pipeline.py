@@ -13,6 +13,7 @@ from geo4d.models.tiny.pipeline import (
     LEAST_DISPARITY,
     TinyPipelineConfig,
     TinyPredictor,
+    default_dtype,
     depth_from_disparity,
     intrinsics_from_rays,
     known_intrinsics,
@@ -214,3 +215,19 @@ def test_an_option_is_known_by_its_old_name_too(caplog) -> None:
     assert load(use_prior=False).info.evidence is None
     assert "use_prior is now called use_evidence" in caplog.text
     assert load().info.evidence == "motion"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "cpu", "dtype"),
+    [
+        ("cuda", True, False, "bfloat16"),
+        ("cuda:0", False, True, "float32"),  # a card that only emulates bfloat16
+        ("cpu", False, True, "bfloat16"),
+        ("cpu", True, False, "float32"),
+        ("mps", True, True, "float32"),
+    ],
+)
+def test_types_by_what_the_device_computes_in(monkeypatch, device, gpu, cpu, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu)
+    monkeypatch.setattr("geo4d.models.tiny.pipeline.cpu_computes_bfloat16", lambda: cpu)
+    assert default_dtype(device) == dtype
