@@ -96,7 +96,7 @@ class TinyPredictor:
         self.model = model.to(self.device).eval().requires_grad_(False).channels_last()
         self.info = PredictorInfo(
             name="tiny",
-            description="bundled small Geo4D-style model (demonstration weights, trained on made-up scenes)",
+            description="bundled small Geo4D-style model (pretrained picture encoder; made-up scenes and public pictures)",
             licence="Apache-2.0",
             weights_sha256=weights_sha256,
             weights_compared=weights_compared,
