@@ -26,7 +26,7 @@ from geo4d.models.tiny.doubt import believed
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, restore_disparity
 from geo4d.models.tiny.model import TinyModel, halved
 from geo4d.models.tiny.network import Evidence
-from geo4d.models.tiny.vouched import mixed_with_evidence, vouched_share
+from geo4d.models.tiny.vouched import mixed_with_evidence, tempered, vouched_share
 from geo4d.models.tiny.weights import BUNDLED, check_file, load_model
 from geo4d.types import EvidenceMaps, Prediction, Window
 
@@ -96,7 +96,7 @@ class TinyPredictor:
         self.model = model.to(self.device).eval().requires_grad_(False).channels_last()
         self.info = PredictorInfo(
             name="tiny",
-            description="bundled small Geo4D-style model (pretrained picture encoder; made-up scenes and public pictures)",
+            description="bundled small Geo4D-style model (pretrained encoder; made-up scenes and public pictures)",
             licence="Apache-2.0",
             weights_sha256=weights_sha256,
             weights_compared=weights_compared,
@@ -168,8 +168,9 @@ class TinyPredictor:
         with torch.no_grad():
             with self._autocast():
                 features = self.model.depth.features(rgb)
+            witness = None
             if self.config.doubt and bool((encoded.depth[:, :, 2] > 0).any()):
-                encoded, share = self._judged(rgb, features, encoded, frames)
+                witness, encoded, share = self._judged(rgb, features, encoded, frames)
             with self._autocast():
                 latent = self.model.sample(halved(rgb), encoded, frames, noise, self.config.num_steps)
                 found = self.model.depth_maps(
@@ -180,6 +181,9 @@ class TinyPredictor:
             if float(share) < 1 and self.config.anchor:
                 raised = disparity.clamp(min=LEAST_DISPARITY)
                 disparity = torch.where(sky, 0.0, mixed_with_evidence(raised, share, encoded, rgb))
+            if witness is not None:
+                raised = tempered(disparity.clamp(min=LEAST_DISPARITY), witness, encoded)
+                disparity = torch.where(sky, 0.0, raised)
         known = known_intrinsics(window, evidence)
         return self._prediction(window, layout, found, disparity[0, :, 0], sky[0, :, 0], seed, known)
 
@@ -188,14 +192,14 @@ class TinyPredictor:
 
     def _judged(
         self, rgb: Tensor, features: list[Tensor], evidence: Evidence, frames: Tensor
-    ) -> tuple[Evidence, Tensor]:
-        """Evidence that does not contradict the answer without it, and the network's share (``vouched.py``)."""
+    ) -> tuple[Tensor, Evidence, Tensor]:
+        """The answer without evidence, what evidence does not contradict it, and the network's share (``vouched.py``)."""
         nothing = no_evidence(rgb.shape[0], rgb.shape[1], (rgb.shape[-2] // 2, rgb.shape[-1] // 2), rgb)
         with self._autocast():
             found = self.model.depth_maps(rgb, nothing, frames, anchor=False, features=features)
         witness = restore_disparity(found.disparity.float())
         evidence = believed(witness, evidence)
-        return evidence, vouched_share(witness, evidence, rgb)
+        return witness, evidence, vouched_share(witness, evidence, rgb)
 
     def _disparity(
         self, found: DepthMaps, evidence: Evidence, rgb: Float[Tensor, "B T 3 H W"]

@@ -7,7 +7,7 @@ import torch
 
 from geo4d.models.tiny.conditioning import encode_evidence, no_evidence
 from geo4d.models.tiny.network import Evidence
-from geo4d.models.tiny.vouched import checkerboard, mixed_with_evidence, vouched_share
+from geo4d.models.tiny.vouched import ALONE, checkerboard, mixed_with_evidence, tempered, vouched_share
 
 SIZE = (96, 160)
 FRAMES = 4
@@ -93,3 +93,23 @@ def test_blocks_have_the_same_area_on_both_sides_and_fit_the_short_side() -> Non
         assert board.shape == size
         assert 0.35 < float(board.float().mean()) < 0.65
         assert bool(board[0, 0]) != bool(board[0, min(size) // 3 + 1])
+
+
+def test_evidence_counts_as_far_as_its_own_error_allows() -> None:
+    """Sure evidence leaves the answer, hopeless evidence leaves the witness; the unit of the answer is kept in between."""
+    answer, witness = bumpy(3)[:, :, None], 5 * bumpy(4)[:, :, None]
+    evidence = evidence_of(bumpy(3))
+
+    def apart(error: float) -> tuple[float, float]:
+        found = tempered(answer, witness, replace(evidence, error=torch.full((1, FRAMES), error)))
+        return tuple(float((found.log() - other.log()).std()) for other in (answer, witness))
+
+    assert apart(0.02)[0] < 1e-3
+    assert apart(2.0)[1] < 1e-3
+    half = apart(ALONE)
+    assert half[0] == pytest.approx(half[1], rel=1e-3)
+    found = tempered(answer, witness, replace(evidence, error=torch.full((1, FRAMES), ALONE)))
+    assert float((found.log() - answer.log()).mean()) == pytest.approx(0, abs=0.02)
+    assert torch.equal(tempered(answer, witness, evidence), answer)  # states no error
+    nothing = replace(no_evidence(1, FRAMES, SIZE, grey()), error=torch.full((1, FRAMES), 2.0))
+    assert torch.equal(tempered(answer, witness, nothing), answer)
