@@ -9,6 +9,11 @@ import numpy as np
 Bytes = bytes | mmap.mmap
 
 _INSIDE = (b"trak", b"mdia", b"minf", b"stbl")
+_REQUIRED = {
+    b"mdia": ((b"mdhd",), (b"hdlr",), (b"minf",)),
+    b"stbl": ((b"stsd",), (b"stts",), (b"stsc",), (b"stsz", b"stz2"), (b"stco", b"co64")),
+}
+"""Atom -> what must stand in it: one of each group."""
 _TABLES = {b"stts": 8, b"ctts": 8, b"stsc": 12, b"stco": 4, b"co64": 8, b"stss": 4}
 """Atom -> bytes of an entry; each begins with version and flags, and the number of entries."""
 
@@ -29,9 +34,14 @@ def atoms(data: Bytes, start: int, stop: int) -> Iterator[tuple[bytes, int, int]
 
 
 def index_fault(data: Bytes, start: int, stop: int) -> str | None:
-    """Which table of the index (in ``moov``) promises more entries than it has room for; decoders take memory for all."""
+    """What is wrong with the index (in ``moov``): a table is missing, or promises more entries than it has room for,
+    which decoders take memory for."""
     for kind, begin, end in atoms(data, start, stop):
         end = min(end, stop)
+        inside = {name for name, _, _ in atoms(data, begin + 8, end)} if kind in _REQUIRED else set()
+        for names in _REQUIRED.get(kind, ()):
+            if not any(name in inside for name in names):
+                return f"its index is damaged: {kind.decode()} has no {names[0].decode()}"
         if kind in _INSIDE:
             fault = index_fault(data, begin + 8, end)
             if fault is not None:
