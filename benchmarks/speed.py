@@ -170,7 +170,7 @@ def run_once(
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
         "network_wall_s": round(network["network_wall_s"], 3),
         "network_thread_s": round(network["network_thread_s"], 3),
-        "peak_mb": round(usage.ru_maxrss / 1024),
+        "peak_mb": network["peak_mb"],
         "stages_s": {name: round(value, 3) for name, value in told["seconds"].items()},
         "stages_cpu_s": {name: round(value, 3) for name, value in told.get("cpu_seconds", {}).items()},
     }  # fmt: skip
@@ -263,9 +263,11 @@ def compare_processes(
 
 def summary(runs: Sequence[dict[str, Any]], network_cpu: float) -> dict[str, float]:
     """Medians over the runs; ``without_network`` takes the network's own seconds of each run off."""
+    names = ("first_line_s", "wall_s", "cpu_s", "peak_mb")
     found = {
         name: statistics.median(run[name] for run in runs)
-        for name in ("first_line_s", "wall_s", "cpu_s", "peak_mb")
+        for name in names
+        if all(run[name] is not None for run in runs)
     }
     found["wall_without_network_s"] = statistics.median(run["wall_s"] - run["network_wall_s"] for run in runs)
     found["cpu_without_network_s"] = found["cpu_s"] - network_cpu

@@ -72,6 +72,18 @@ class Wrapping(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                         setattr(cls, name, self._watch.wrap(vars(cls)[name]))
 
 
+def peak_mb() -> float | None:
+    """Largest resident memory of this process; None where the system does not tell.
+
+    Not that of ``getrusage``: there a child begins with what its parent held.
+    """
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    (line,) = [line for line in status.read_text("utf-8").splitlines() if line.startswith("VmHWM")]
+    return round(int(line.split()[1]) / 1024)
+
+
 def main() -> int:
     record, *words = sys.argv[1:]
     watch = Stopwatch()
@@ -79,7 +91,12 @@ def main() -> int:
     from geo4d.apps.cli import main as command
 
     code = command(words)
-    found = {"network_wall_s": watch.wall, "network_thread_s": watch.cpu, "calls": watch.calls}
+    found = {
+        "network_wall_s": watch.wall,
+        "network_thread_s": watch.cpu,
+        "calls": watch.calls,
+        "peak_mb": peak_mb(),
+    }
     Path(record).write_text(json.dumps(found), encoding="utf-8")
     return code
 

@@ -123,15 +123,15 @@ def _averaged(
     known = torch.isfinite(maps.depth)
     rays = camera_rays(alignment.intrinsics[maps.frame_index].to(maps.depth), (height, width))
     # [3, pixels]: each coordinate lies in one piece. Unknown pixels take part as any other, with no weight.
-    points = rays.reshape(-1, 3).T.contiguous() * torch.where(known, maps.depth, 1.0).reshape(-1)
+    points = (rays.reshape(-1, 3).T * torch.where(known, maps.depth, 1.0).reshape(-1)).contiguous()
     own_weight = held.still * known
     moved, mass = torch.zeros_like(maps.depth), torch.ones_like(maps.depth)
     squares, seen = torch.zeros_like(maps.depth), torch.zeros_like(maps.depth)
     numbers = [other.maps.frame_index for other in others]
     for other, (turn, step) in zip(others, _lookups(alignment, maps, numbers), strict=True):
-        x, y, z = torch.addmm(step[:, None], turn, points).reshape(3, height, width)
-        z = z.clamp_(min=1e-6)  # behind the camera: far outside of the picture
-        place = torch.stack([x, y], -1).div_(z[..., None])
+        there = torch.addmm(step[:, None], turn, points).reshape(3, height, width)
+        z = there[2].clamp_(min=1e-6)  # behind the camera: far outside of the picture
+        place = there[:2].div_(z).permute(1, 2, 0)
         log, found, counts = grid_sample(other.layers[None], place[None], align_corners=False)[0]
         counts.mul_(found.gt_(0.99)).mul_(own_weight)
         difference = log.sub_(z.log_())

@@ -230,7 +230,11 @@ class Video:
             frames: positions, any order.
             size: (height, width) to scale to; None: ``self.size``.
         """
-        return torch.stack([torch.from_numpy(self._frame(int(t), size)) for t in frames]).float() / 255
+        pictures = [self._frame(int(t), size) for t in frames]
+        found = torch.empty(len(pictures), *pictures[0].shape) if pictures else torch.empty(0, *self.size, 3)
+        for place, picture in zip(found, pictures, strict=True):
+            place.copy_(torch.from_numpy(picture))  # whole numbers to float32 in one pass
+        return found.div_(255)
 
     def frames(self, size: tuple[int, int] | None = None) -> Iterator[Float[Tensor, "H W 3"]]:
         """All frames one by one, colour in [0, 1]."""

@@ -36,9 +36,9 @@ NUM_ITERATIONS = 20
 LEAST_WEIGHT = 0.02
 """Confidence below which a pixel judges nothing."""
 ALONE = 0.18
-"""Error of the logarithm of depth that the network alone has about. 16 rendered clips, the four samples and a clip whose zoom
-was taken for a path chose it among 0.12 to 0.3: delta of that clip .30 -> .52, of the rendered ones .771 -> .766, of the
-samples .887 -> .883; AbsRel .47 -> .28, .258 -> .248, .148 -> .149."""
+"""Error of the logarithm of depth that the network alone has about. 16 rendered clips, the four samples and a clip
+whose zoom was taken for a path chose it among 0.12 to 0.3: delta of that clip .30 -> .52, of the rendered ones .771 ->
+.766, of the samples .887 -> .883; AbsRel .47 -> .28, .258 -> .248, .148 -> .149."""
 LEAST_SEEN = 0.01
 """Share of a window's top disparity below which the witness says no more than "far"."""
 USUAL_COVERAGE = 0.02
