@@ -8,6 +8,7 @@ a mask) is counted with the line that asked for it; what copies values to it, in
 
 import traceback
 from collections import Counter
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -17,7 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
+import geo4d
+
 DEVICE = torch.device("cuda", 0)
+PACKAGE = Path(geo4d.__file__).parent
 
 _WAITS = {
     "_local_scalar_dense",
@@ -284,7 +288,7 @@ def _refresh(value: Any) -> None:
 def _place() -> str:
     """The innermost line of the package."""
     for frame in reversed(traceback.extract_stack()):
-        path = frame.filename.replace("\\", "/")
-        if "/geo4d/" in path and "/tests/" not in path:
-            return f"geo4d/{path.rpartition('/geo4d/')[2]}:{frame.lineno}"
+        path = Path(frame.filename)
+        if path.is_relative_to(PACKAGE):
+            return f"geo4d/{path.relative_to(PACKAGE).as_posix()}:{frame.lineno}"
     return "elsewhere"

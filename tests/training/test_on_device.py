@@ -47,7 +47,7 @@ def test_geo4d_diffusion_waits_only_for_the_range_of_a_map() -> None:
     here, there, waits = both(geo4d_task(), geo4d_batch(2, (64, 64)))
     assert there == pytest.approx(here, rel=1e-5)
     # A quantile over the valid pixels needs to know how many there are, once for the points and once for the disparity.
-    assert places(waits) == {"geo4d/modalities.py"}
+    assert places(waits) == {"geo4d/models/geo4d/modalities.py"}
     assert sum(waits.values()) == 2
 
 
@@ -55,7 +55,7 @@ def test_geo4d_point_decoding() -> None:
     vae = random_weights(make_parts(geo4d_config(True), ["point_vae"])["point_vae"], CPU)
     here, there, waits = both(Geo4DPointDecoding(vae), geo4d_batch(2, (64, 64)))
     assert there == pytest.approx(here, rel=1e-5)
-    assert places(waits) == {"geo4d/modalities.py"}
+    assert places(waits) == {"geo4d/models/geo4d/modalities.py"}
 
 
 @pytest.mark.parametrize("kind", [TinyDiffusion, TinyDepth])
