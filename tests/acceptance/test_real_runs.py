@@ -26,7 +26,7 @@ CASES = [(name, figure) for name, clip in CLIPS.items() for figure in clip.all_l
 def measured(request, tmp_path_factory):
     """Name of a clip -> its figures and its confidence sample; two clips at a time, those that the session asks for."""
     asked = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
-    whole = any(item.name == "test_confidence_over_all_clips" for item in request.session.items)
+    whole = any(item.name.startswith("test_confidence_over_all_clips") for item in request.session.items)
     folder = tmp_path_factory.mktemp("acceptance")
 
     def judged(name):
