@@ -68,14 +68,14 @@ def _work(folder: Path, worker: int, processes: int, first: int, ends: float) ->
     torch.set_num_threads(1)
     number = first + worker
     while time.time() < ends:
-        if number % 50 == worker:
-            while (
-                sum(p.stat().st_size for p in folder.glob("*.pt")) > PENDING_GB << 30 and time.time() < ends
-            ):
-                time.sleep(1)
+        if sum(p.stat().st_size for p in folder.glob("*.pt")) > PENDING_GB << 30:
+            print(f"{PENDING_GB} GB lie in {folder}: no more clips", flush=True)
+            return
         try:
             make_chunk(folder, number)
-        except Exception as error:  # a scene that cannot be drawn must not end the farm
+        except (
+            RuntimeError
+        ) as error:  # no acceptable draw of a scene (``make_scene``): the farm goes on without it
             print(f"chunk {number}: {error!r}", flush=True)
         number += processes
 
