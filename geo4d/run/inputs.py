@@ -19,7 +19,10 @@ from geo4d.run.plan import RunPlan
 from geo4d.video.first_look import FirstLook
 from geo4d.video.io import Video
 
-DECIDE_NO_WINDOW = ("times", "tries", "fusion", "output_size", "keep_windows", "allow_partial")
+DECIDE_NO_WINDOW = (
+    *("times", "tries", "fusion", "output_size", "keep_windows", "allow_partial"),
+    *("trajectory", "trajectory_use", "depth", "depth_unit", "time_offset"),
+)
 """Settings that may change when a run is resumed: they come after the windows."""
 
 

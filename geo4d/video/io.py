@@ -212,6 +212,11 @@ class Video:
         """Number of frames after the choice of range and stride."""
         return len(self.source_frames)
 
+    @property
+    def num_source_frames(self) -> int:
+        """Number of readable frames of the source, up to ``stop`` where that was given."""
+        return self._source.num_frames
+
     def __len__(self) -> int:
         return self.num_frames
 

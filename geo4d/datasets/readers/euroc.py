@@ -61,6 +61,31 @@ def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
     return rows[:, 0] * 1e-9, poses, text
 
 
+def body_trajectory_camera(path: Path, video: Path | None) -> tuple[str, np.ndarray] | None:
+    """Where a camera sits on the body whose poses a csv of the data set holds.
+
+    Args:
+        path: the csv, such as ``mav0/state_groundtruth_estimate0/data.csv``.
+        video: folder of the pictures, which names the camera; anything else takes ``cam0``.
+    Returns:
+        name of the camera and [4, 4] camera to body (``T_BS``); None where there is no ``sensor.yaml`` for it.
+    Raises:
+        InputError: ``sensor.yaml`` has no ``T_BS``.
+    """
+    rig = path.absolute().parent.parent
+    name = "cam0"
+    if video is not None:
+        inside = [part.name for part in (video.absolute(), *video.absolute().parents) if part.parent == rig]
+        name = inside[0] if inside and re.fullmatch(r"cam[0-9]+", inside[0]) else name
+    sensor = rig / name / "sensor.yaml"
+    if not sensor.is_file():
+        return None
+    numbers = _yaml_numbers(sensor.read_text(encoding="utf-8", errors="replace"), "data")
+    if len(numbers) != 16:
+        raise InputError(f"expected 16 numbers of T_BS in {sensor}, got {len(numbers)}")
+    return name, np.array(numbers).reshape(4, 4)
+
+
 def _record(folder: Path, inside: Path) -> Recording | None:
     chosen = choose_camera(folder, ("mav0/cam0", "mav0/cam1"), inside)
     if chosen is None or not (chosen[0] / "data.csv").is_file():
