@@ -87,8 +87,8 @@ def fit_trajectory_scale(
 ) -> float:
     """The factor that takes the translations of a known trajectory to the unit of the depth maps.
 
-    Every track seen by two frames of a shot gives one estimate: the point lifted from the first, turned and moved by factor times
-    the known translation, must lie on the ray of the second. The weighted median is robust to moving things.
+    Every track seen by two frames of a shot gives one estimate: the point lifted from the first, turned and moved by
+    factor times the known translation, must lie on the ray of the second. The weighted median is robust to moving things.
 
     Args:
         frames: True for those that count; None takes all.
