@@ -35,6 +35,9 @@ class RunConfig:
         depth: folder of measured depth (16-bit PNG, EXR, npy), matched by name or time; makes the result metric.
         depth_unit: metres of value 1 in these files, such as 0.001 for millimetres; none takes what they state.
         time_offset: seconds to add to the times of the trajectory or the depth, so that they are those of the frames.
+        distortion: of the pictures, which are undistorted when they are read: radtan:K1,K2,P1,P2[,K3] (OpenCV, ROS
+            plumb_bob) or fisheye:K1,K2,K3,K4 (equidistant), with intrinsics; none takes what a data set's folder states,
+            'none' takes the pictures as they are.
         weights: folder or file with the model's weights; none takes the bundled or pulled ones.
         device: torch device; none takes a CUDA device if there is one, else the CPU.
         dtype: compute type of the network; none picks by device.
@@ -64,6 +67,7 @@ class RunConfig:
     split_shots: bool = True
     fov_deg: float | None = None
     intrinsics: tuple[float, float, float, float] | None = None
+    distortion: str | None = None
     trajectory: Path | None = None
     trajectory_use: Literal["scale", "poses"] = "scale"
     depth: Path | None = None

@@ -83,7 +83,7 @@ def open_metric(clip: Video, config: RunConfig) -> KnownPath | KnownDepth | None
         return KnownPath(given, config.trajectory_use == "poses")
     if config.depth is not None:
         folder = open_depths(config.depth, clip, unit=config.depth_unit, time_offset_s=config.time_offset)
-        return KnownDepth(folder)
+        return KnownDepth(folder, clip)
     return None
 
 
@@ -174,9 +174,11 @@ class KnownDepth:
 
     Attributes:
         folder: the files, matched to the frames.
+        clip: the frames; what was undistorted there is undistorted here.
     """
 
     folder: DepthFolder
+    clip: Video
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -242,6 +244,8 @@ class KnownDepth:
         ratios = []
         for maps in iter_depth(alignment, predictions, frames=frames):
             measured = self.folder.read(maps.frame_index)
+            if self.clip.lens is not None:
+                measured = self.clip.lens.undistorted_map(measured, self.clip.source_size)
             found, sure = maps.depth.cpu().numpy(), maps.confidence.cpu().numpy()
             rows, cols = (
                 ((np.arange(n) + 0.5) * m / n).astype(int)
