@@ -22,6 +22,7 @@ class RunConfig:
         times: file with the times of the frames of a folder of pictures: one a line, or 'time name' as in TUM's rgb.txt.
         pictures: which pictures of a folder: a pattern of names, * for anything and # for a number; only '*' itself takes
             several sequences together.
+        topic: with the pictures of a ROS bag or MCAP file, where several topics hold some.
         value_range: values that become black and white in pictures of more than 8 bits; none takes the range of the
             whole sequence.
         allow_partial: go on with the readable frames of a damaged source.
@@ -62,6 +63,7 @@ class RunConfig:
     fps: float | None = None
     times: Path | None = None
     pictures: str | None = None
+    topic: str | None = None
     value_range: tuple[float, float] | None = None
     allow_partial: bool = False
     split_shots: bool = True

@@ -11,12 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.config import RunConfig
+from geo4d.datasets.base import Recording
 from geo4d.datasets.recordings import find_recording, picture_names
+from geo4d.formats.bags import bag_kind
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
 from geo4d.geometry.distortion import Distortion
 from geo4d.models.base import Predictor, load_predictor
 from geo4d.results.provenance import versions
 from geo4d.run.plan import RunPlan
+from geo4d.video.bags import find_camera
 from geo4d.video.first_look import FirstLook
 from geo4d.video.io import Video
 from geo4d.video.lens import Lens
@@ -41,10 +44,11 @@ def open_clip(
     """
     times = config.times if times_s is None else times_s
     reading: dict[str, Any] = {"fps": config.fps, "times": times, "pictures": config.pictures}
+    reading["topic"] = config.topic
     recording = None
     if isinstance(video, str | Path) and config.pictures is None:
-        recording = find_recording(Path(video))
-    if recording is not None and isinstance(video, str | Path):
+        recording = _bag(Path(video), config) or find_recording(Path(video))
+    if recording is not None and recording.files and isinstance(video, str | Path):
         reading["pictures"] = picture_names(recording, Path(video))
         if config.fps is None and times is None:
             reading["times"] = recording.times_s
@@ -83,6 +87,17 @@ def open_clip(
             clip.undistort(lens)
         config = replace(config, intrinsics=lens.pinhole(clip.source_size))
     return clip, config
+
+
+def _bag(video: Path, config: RunConfig) -> Recording | None:
+    """What a ROS bag or MCAP file says of the camera; its pictures are found when it is opened."""
+    kind = bag_kind(video)
+    if kind is None:
+        return None
+    camera = find_camera(video, config.topic)
+    return Recording(
+        f"the {kind}", (), np.zeros(0), camera.intrinsics, camera.size, camera.words, (), camera.distortion
+    )
 
 
 def load_model(

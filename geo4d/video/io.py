@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,14 +18,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.errors import InputError
+from geo4d.formats.bags import bag_kind
 from geo4d.formats.hashes import hash_file
 from geo4d.video.arrays import ArraySource
+from geo4d.video.bags import BagFrames
 from geo4d.video.containers import VideoFile
-from geo4d.video.first_look import LOOK_SIZE, FirstLook
+from geo4d.video.first_look import FirstLook, Looking
 from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times
 from geo4d.video.kept import KeptPictures
 from geo4d.video.lens import Lens
 from geo4d.video.pictures import sniff_image
+from geo4d.video.sizes import fit_size, resized
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,8 @@ class Video:
 
     Args:
         source: a video file, a folder of pictures (in order of the values in their names), one picture (of an
-            animation or several pages, every one is a frame), or an array [T, H, W, 3], uint8 or float in [0, 1].
+            animation or several pages, every one is a frame), a ROS bag or MCAP file, or an array [T, H, W, 3], uint8 or
+            float in [0, 1].
         start: first source frame to use.
         stop: source frame to stop before; None: the end. Frames from there on are not even decoded.
         stride: use every ``stride``-th frame.
@@ -70,6 +74,7 @@ class Video:
             whole sequence.
         look: sees the frames while a video file is opened, which takes a decode of its own anyway; other sources are
             not read for it.
+        topic: of the pictures of a ROS bag or MCAP file; None takes the only one.
         lens: of distorted pictures, which are undistorted wherever they are read; None takes them as they are.
     Raises:
         InputError: missing, not a video, damaged without ``allow_partial``, or no frame in the range.
@@ -104,6 +109,7 @@ class Video:
         value_range: tuple[float, float] | None = None,
         look: FirstLook | None = None,
         lens: Lens | None = None,
+        topic: str | None = None,
     ) -> None:
         if start < 0 or stride < 1 or (stop is not None and stop <= start):
             raise ValueError(f"expected 0 <= start < stop and stride >= 1, got {start}, {stop}, {stride}")
@@ -123,8 +129,8 @@ class Video:
         self._hash: str | None = None
         before = None if self.path is None else _identity(self.path)
         self._lens = lens
-        self._watcher = None if look is None else _Looking(look, start, stride, max_size, lens)
-        self._source, stated = self._open(source, stop, pictures, times, value_range, fps)
+        self._watcher = None if look is None else Looking(look, start, stride, max_size, lens)
+        self._source, stated = self._open(source, stop, pictures, times, value_range, fps, topic)
         self._identities = {path: _identity(path) for path in self._files()}
         if self.path in self._identities:
             self._identities[self.path] = before
@@ -163,12 +169,19 @@ class Video:
         times: str | Path | Sequence[float] | np.ndarray | None,
         value_range: tuple[float, float] | None,
         fps: float | None,
+        topic: str | None,
     ) -> tuple[_Source, np.ndarray | None]:
         """The source, and the times of its frames where they are stated."""
         if isinstance(source, np.ndarray | Tensor):
             frames = ArraySource(source)
             return frames, None if times is None else list_times(times, frames.num_frames, self.name)
         path = Path(source)
+        if bag_kind(path) is not None:
+            return self._open_bag(
+                path, stop, topic, times is not None or pictures is not None or fps is not None
+            )
+        if topic is not None:
+            raise ValueError(f"expected a ROS bag or MCAP file with a topic, got {path}")
         if path.is_dir():
             listed = list_frames(path, pictures, times, find_times=fps is None)
             folder = FrameFiles(listed.files, stop, value_range)
@@ -201,6 +214,18 @@ class Video:
         if fps is not None:
             log.warning("%s states its own times; fps=%g is not used", self.name, fps)
         return file_source, file_source.table.times_s
+
+    def _open_bag(
+        self, path: Path, stop: int | None, topic: str | None, otherwise: bool
+    ) -> tuple[_Source, np.ndarray]:
+        if otherwise:
+            raise ValueError(
+                f"{path} states its own times and order; times, fps and pictures are for folders"
+            )
+        frames = BagFrames(path, topic, stop)
+        self.damage, self.expected_frames = frames.damage, frames.expected
+        self.notes, self.reading["topic"] = tuple(frames.notes), frames.topic
+        return frames, frames.times_s
 
     def _describe(self, frames: FrameFiles, notes: Sequence[str]) -> None:
         self.damage, self.expected_frames = frames.damage, frames.expected
@@ -318,7 +343,7 @@ class Video:
 
     def _files(self) -> list[Path]:
         """The files that the frames come from."""
-        if isinstance(self._source, FrameFiles):
+        if isinstance(self._source, FrameFiles | BagFrames):
             return list(self._source.files)
         return [] if self.path is None else [self.path]
 
@@ -328,7 +353,7 @@ class Video:
             digest.update(str((self._source.array.shape, self._source.array.dtype)).encode())
             for frame in self._source.array:
                 digest.update(np.ascontiguousarray(frame).tobytes())
-        elif isinstance(self._source, FrameFiles):
+        elif isinstance(self._source, FrameFiles | BagFrames):
             for path in self._source.files:
                 digest.update(os.fsencode(path.name) + b"\0")
                 hash_file(path, digest)
@@ -363,7 +388,7 @@ class Video:
         if self._decoded is None or self._decoded[0] != t:
             picture = self._source.read(int(self.source_frames[t]))
             self._decoded = (t, picture if self._lens is None else self._lens.undistorted(picture))
-        frame = _resized(self._decoded[1], size)
+        frame = resized(self._decoded[1], size)
         self._cache[key] = frame
         self._cached_bytes += frame.nbytes
         while len(self._cache) > 1 and (len(self._cache) > CACHE_FRAMES or self._cached_bytes > CACHE_BYTES):
@@ -384,48 +409,12 @@ def reopen(place: Path, reading: Mapping[str, Any], stop: int) -> Video:
         value_range = (value_range[0], value_range[1])
     if pictures is not None:  # all of them, whatever part is in use: the hash is that of the whole list
         return Video(place, allow_partial=True, pictures=pictures, value_range=value_range, lens=lens)
-    if place.is_dir():  # version 0.1.0 kept no list and took all pictures in order of name
+    if (
+        place.is_dir() and "topic" not in reading
+    ):  # version 0.1.0 kept no list and took all pictures in order of name
         return Video(place, stop=stop, allow_partial=True, pictures=ALL, fps=24.0)
-    return Video(place, stop=stop, allow_partial=True, value_range=value_range, lens=lens)
-
-
-def fit_size(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
-    """(height, width) with the longest side at most ``max_size``, aspect kept, never enlarged."""
-    height, width = size
-    if max_size is None or max(size) <= max_size:
-        return size
-    scale = max_size / max(size)
-    return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-class _Looking:
-    """Shows a ``FirstLook`` the frames in use, as small as it wants them."""
-
-    def __init__(
-        self, look: FirstLook, start: int, stride: int, max_size: int | None, lens: Lens | None
-    ) -> None:
-        self._look, self._start, self._stride, self._max_size = look, start, stride, max_size
-        self._lens = lens
-
-    def see(self, index: int, read: Callable[[], np.ndarray]) -> None:
-        if index < self._start or (index - self._start) % self._stride:
-            return
-        frame = read() if self._lens is None else self._lens.undistorted(read())
-        size = fit_size(fit_size((frame.shape[0], frame.shape[1]), self._max_size), LOOK_SIZE)
-        self._look.add(torch.from_numpy(_resized(frame, size)).float() / 255)
-
-    def forget(self) -> None:
-        self._look.forget()
-
-
-def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    import cv2
-
-    height, width = size
-    if frame.shape[:2] == (height, width):
-        return frame
-    shrinks = height * width < frame.shape[0] * frame.shape[1]
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    topic = reading.get("topic")
+    return Video(place, stop=stop, allow_partial=True, value_range=value_range, lens=lens, topic=topic)
 
 
 def _frame_rate(times_s: np.ndarray, source: _Source, stride: int, fps: float | None) -> float:

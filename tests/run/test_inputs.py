@@ -108,3 +108,26 @@ def test_distortion_of_the_user_needs_intrinsics() -> None:
         open_clip(pictures, RunConfig(distortion="fisheye:0.1,0,0,0"))
     with pytest.raises(ValueError, match="radtan:K1"):
         open_clip(pictures, RunConfig(distortion="0.1,0,0,0", intrinsics=camera))
+
+
+def test_a_bag_brings_its_camera_and_its_distortion(tmp_path) -> None:
+    from tests.support.bags import START_NS, camera_info, raw_image, write_bag
+
+    made = []
+    for t in range(3):
+        stamp = START_NS + t * 10**8
+        made.append(("/cam/image_raw", stamp, raw_image(2, stamp, np.full((48, 64, 3), t, np.uint8), "bgr8")))
+        info = camera_info(2, stamp, (48, 64), (50, 51, 31.5, 23.5), (0.3, 0.0, 0.0, 0.0, 0.0))
+        made.append(("/cam/camera_info", stamp, info))
+    path = write_bag(tmp_path / "drive", "mcap", made)
+    film, config = open_clip(path, RunConfig())
+    assert film.lens is not None
+    assert film.lens.intrinsics == (50, 51, 32, 24)
+    assert config.intrinsics == pytest.approx(film.lens.pinhole((48, 64)))
+    assert any("camera of the MCAP file: fx 50" in note for note in film.notes)
+    assert film.num_frames == 3
+    film.close()
+    film, config = open_clip(path, RunConfig(intrinsics=(60.0, 60.0, 32.0, 24.0), topic="/cam/image_raw"))
+    assert film.lens is None
+    assert config.intrinsics == (60, 60, 32, 24)
+    film.close()
