@@ -6,8 +6,10 @@ of a batch failed; 70 a bug; 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM. The
 ``geo4d.errors``.
 """
 
+import inspect
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,6 +37,9 @@ COMMANDS: dict[str, str] = {
     "doctor": "what this machine has and lacks",
 }
 """Name -> one line. The module of a command is ``geo4d.apps.commands.NAME``: a dataclass of options and ``run``."""
+
+LOCAL = ("reconstruct", "pose", "export", "report", "evaluate")
+"""Commands none of whose options takes an address."""
 
 INTERRUPTED = 130
 
@@ -181,11 +186,34 @@ def overview() -> str:
 def _run(name: str, words: Sequence[str]) -> int:
     import tyro
 
+    from geo4d.apps.options import CONFIG, help_text, readable
+
     module = import_module(f"geo4d.apps.commands.{name}")
     options_type = get_type_hints(module.run, include_extras=True)["options"]
-    about = module.describe() if hasattr(module, "describe") else module.__doc__
-    options = tyro.cli(options_type, prog=f"geo4d {name}", args=list(words), description=about)
+    if name in LOCAL:
+        refuse_addresses(name, words)
+    about = module.describe() if hasattr(module, "describe") else inspect.getdoc(options_type)
+    options: object = tyro.cli(
+        readable(options_type),
+        prog=f"geo4d {name}",
+        args=list(words),
+        description=help_text(about or "", module.EXAMPLES),
+        config=CONFIG,
+    )
     return module.run(options)
+
+
+def refuse_addresses(name: str, words: Sequence[str]) -> None:
+    """
+    Raises:
+        InputError: an address stands where a command takes files and folders of this machine.
+    """
+    for word in words:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", word):
+            raise errors.InputError(
+                f"geo4d {name} takes files and folders, got the address {word}: download it first (curl -LO, or yt-dlp "
+                "for pages with a video); 'geo4d batch' reads s3://, gs:// and az:// buckets"
+            )
 
 
 def _fail(message: str, code: int) -> int:

@@ -62,10 +62,10 @@ def lay_out(benchmark: str, root: Path | None, settings: EvaluationSettings) -> 
         ValueError: unknown benchmark or sequence, or no root where one is needed.
     """
     layouts = _layouts()
-    if root is None and benchmark != "synthetic":
-        raise ValueError(f"expected --root DIR with the dataset of benchmark {benchmark}, got none")
     if benchmark not in layouts:
         raise ValueError(f"expected one of {', '.join(layouts)} as the benchmark, got {benchmark!r}")
+    if root is None and benchmark != "synthetic":
+        raise ValueError(f"expected --root DIR with the dataset of benchmark {benchmark}, got none")
     plan = layouts[benchmark](benchmark, root or Path(), settings)
     paths = plan.paths
     if settings.sequences is not None:

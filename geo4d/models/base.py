@@ -150,8 +150,15 @@ def choose_device(device: str | None) -> str:
     if device is None:
         return "cuda" if "cuda" in have else "cpu"
     if device not in have:
+        hint = ""
+        if device.partition(":")[0] in ("cuda", "gpu") and "cuda" not in have:
+            missing = (
+                "a card or its driver" if torch.version.cuda else "CUDA, as another build of torch has it"
+            )
+            hint = f" (what is missing is {missing})"
         raise ValueError(
-            f"expected a device that torch has on this machine ({', '.join(have)}), got {device!r}; see 'geo4d doctor'"
+            f"expected a device that torch has on this machine ({', '.join(have)}), got {device!r}; "
+            f"see 'geo4d doctor'{hint}"
         )
     return device
 

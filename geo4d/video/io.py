@@ -175,6 +175,10 @@ class Video:
         if isinstance(source, np.ndarray | Tensor):
             frames = ArraySource(source)
             return frames, None if times is None else list_times(times, frames.num_frames, self.name)
+        if "://" in str(source):
+            raise InputError(
+                f"expected a file or folder of this machine, got the address {source}; download it first"
+            )
         path = Path(source)
         if bag_kind(path) is not None:
             return self._open_bag(

@@ -1,7 +1,10 @@
+import re
+import shlex
 import signal
 import subprocess
 import sys
 from importlib import import_module
+from typing import get_type_hints
 
 import pytest
 
@@ -17,8 +20,61 @@ def test_every_command_has_a_module_with_options(repository):
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
 def test_help_of_every_command(name, capsys):
     assert cli.main([name, "--help"]) == 0
-    assert "usage: geo4d" in capsys.readouterr().out
-    assert import_module(f"geo4d.apps.commands.{name}").__doc__
+    said = capsys.readouterr().out
+    assert "usage: geo4d" in said
+    assert "``" not in said
+    assert "{None}" not in said
+    assert not [word for word in re.findall(r"[A-Z]+", said) if word in ("STR", "INT", "FLOAT")]
+    module = import_module(f"geo4d.apps.commands.{name}")
+    assert module.__doc__
+    assert len(module.EXAMPLES) >= 2
+    assert all(example in said for example in module.EXAMPLES)
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_examples_of_the_help_are_commands_that_exist(name, monkeypatch):
+    module = import_module(f"geo4d.apps.commands.{name}")
+    got = []
+    real = module.run
+
+    def run(options):
+        got.append(options)
+        return 0
+
+    run.__annotations__ = real.__annotations__
+    monkeypatch.setattr(module, "run", run)
+    for example in module.EXAMPLES:
+        program, command, *words = shlex.split(example)
+        assert (program, command) == ("geo4d", name)
+        assert cli.main([command, *words]) == 0, example
+    expected = get_type_hints(real)["options"]
+    assert [isinstance(options, expected) for options in got] == [True] * len(module.EXAMPLES)
+
+
+def test_train_lists_its_stages(capsys):
+    cli.main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert "--preset tiny: codec, pairs, clips, windows, depth, calibration" in said
+    assert "--family geometrycrafter --preset full: maps, maps-video" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["reconstruct", "https://example.com/a.mp4", "-o", "out"],
+        ["reconstruct", "a.mp4", "-o", "s3://bucket/out"],
+        ["pose", "http://host/result", "-o", "out"],
+        ["report", "rtsp://host/stream"],
+    ],
+)
+def test_addresses_are_refused_with_what_to_do(words, capsys):
+    assert cli.main(words) == 3
+    assert "download it first" in capsys.readouterr().err
+
+
+def test_a_report_is_an_html_page(tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path), "-o", "x.pdf"]) == 2
+    assert "ending in .html" in capsys.readouterr().err
 
 
 def test_help_and_version_import_nothing_heavy():
@@ -108,3 +164,8 @@ def test_bad_output_from_the_outside(tmp_path, capsys):
         assert cli.main(["reconstruct", "x.mp4", "-o", str(output)]) == 4
     assert (tmp_path / "a file").read_text() == "precious"
     assert capsys.readouterr().err.count("error: ") == 2
+
+
+def test_an_unknown_benchmark_is_named_before_its_data_is_asked_for(capsys):
+    assert cli.main(["evaluate", "nonsense"]) == 2
+    assert "as the benchmark, got 'nonsense'" in capsys.readouterr().err

@@ -23,6 +23,13 @@ def test_devices_that_are_not_here_are_named(monkeypatch) -> None:
     assert choose_device("cpu") == "cpu"
     with pytest.raises(ValueError, match=r"\(cpu.*\), got 'cuda:3'; see 'geo4d doctor'"):
         choose_device("cuda:3")
+    for built, words in (
+        ("12.8", "missing is a card or its driver"),
+        (None, "missing is CUDA, as another build"),
+    ):
+        monkeypatch.setattr(torch.version, "cuda", built)
+        with pytest.raises(ValueError, match=words):
+            choose_device("gpu")
 
 
 def test_an_accelerator_is_picked_where_there_is_one(monkeypatch) -> None:

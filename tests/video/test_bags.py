@@ -112,6 +112,11 @@ def test_compressed_pictures(tmp_path, kind, suffix, tolerance):
         assert np.abs(video.read([2])[0].numpy() * 255 - rgb(2)).mean() <= tolerance + 1e-4
 
 
+def test_an_address_is_refused_in_python_too():
+    with pytest.raises(InputError, match="download it first"):
+        Video("https://example.com/drive.mcap")
+
+
 def test_of_several_topics_one_must_be_named(tmp_path):
     depth = lambda stamp, t: raw_image(2, stamp, np.full(SIZE, 1000, np.uint16), "16UC1")  # noqa: E731
     made = pictures(2, 2, "/depth/image", depth) + pictures(2, 2, "/left/image_raw")

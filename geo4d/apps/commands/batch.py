@@ -1,13 +1,4 @@
-"""Reconstruct many videos: folders, patterns, lists, WebDataset tars, buckets; over processes and machines.
-
-geo4d batch clips/ -o out --workers 4
-
-geo4d batch 'day*/**/*.mp4' list.txt shard-{0001..0100}.tar -o out --stride 2 --model-option doubt=false
-
-geo4d batch s3://bucket/videos -o out --work /scratch --shard $SLURM_ARRAY_TASK_ID/10
-
-A second call goes on with what is left; several at once on one output share the clips. See docs/batch.md.
-"""
+"""``geo4d batch``: many videos in, a result for each, and a table."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +9,19 @@ import tyro
 from geo4d.apps.commands.reconstruct import RunOptions
 from geo4d.batch.settings import BatchSettings
 
+EXAMPLES = (
+    "geo4d batch clips/ -o out --workers 4",
+    "geo4d batch 'day*/**/*.mp4' list.txt shard-{0001..0100}.tar -o out --stride 2 --model-option doubt=false",
+    "geo4d batch s3://bucket/videos -o out --work /scratch --shard $SLURM_ARRAY_TASK_ID/10",
+)
+
 
 @dataclass(frozen=True)
 class BatchOptions(RunOptions):
-    """Reconstruct many videos."""
+    """Reconstruct many videos: folders, patterns, lists, WebDataset tars, buckets; over processes and machines.
+
+    A second call goes on with what is left; several at once on one output share the clips. See docs/batch.md.
+    """
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Folders, video files, quoted patterns, lists (.txt, one place a line), tars, s3://, gs:// or az:// prefixes."""

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from geo4d.datasets.base import Reader
     from geo4d.datasets.clips import Clip
 
+EXAMPLES = (
+    "geo4d data check data/tum data/sintel",
+    "geo4d data pack -o shards --from data/tum --frames 100",
+)
+
 
 @dataclass(frozen=True)
 class DataOptions:

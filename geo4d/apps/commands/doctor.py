@@ -4,6 +4,12 @@ import importlib.util
 import re
 from dataclasses import dataclass
 
+EXAMPLES = (
+    "geo4d doctor",
+    "geo4d doctor --debug",
+)
+
+
 EXTRAS: dict[str, dict[str, str]] = {
     "geometrycrafter": {"diffusers": "diffusers", "transformers": "transformers"},
     "usd": {"usd-core": "pxr"},
@@ -29,7 +35,7 @@ EXTRAS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """Print what this machine has and lacks."""
+    """What this machine has and lacks: device, versions, memory, optional packages, weights."""
 
 
 def run(options: DoctorOptions) -> int:

@@ -6,6 +6,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+EXAMPLES = (
+    "geo4d evaluate synthetic",
+    "geo4d evaluate sintel --root data/sintel --model tiny --json scores.json",
+)
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:

@@ -7,9 +7,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+EXAMPLES = (
+    "geo4d export OUT --format usd -o shot.usdc --up z --reference 400,300,900,320,0,2.5",
+    "geo4d export OUT --format mcap -o out.mcap --frames 0:100:2",
+)
+
 
 def describe() -> str:
-    """What ``--help`` says first: an example, and every format with its suffixes."""
+    """What ``--help`` says first: every format with its suffixes."""
     from geo4d.errors import PluginError
     from geo4d.export import find_format, format_names
 
@@ -22,9 +27,7 @@ def describe() -> str:
             lines.append(f"  {name:<11} broken: {error}")
     return "\n".join(
         [
-            "Write a reconstruction as files of another tool, for example",
-            "",
-            "  geo4d export OUT --format usd -o shot.usdc --up z --reference 400,300,900,320,0,2.5",
+            "Write a reconstruction as files of another tool.",
             "",
             "Formats:",
             *lines,

@@ -7,6 +7,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+EXAMPLES = (
+    "geo4d models list",
+    "geo4d models pull moge",
+)
+
 
 @dataclass(frozen=True)
 class ModelsOptions:

@@ -6,6 +6,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+EXAMPLES = (
+    "geo4d pose out -o posed --mask masks/",
+    "geo4d pose out -o metric --trajectory poses.txt --time-offset 1403715273.26",
+)
+
 
 @dataclass(frozen=True)
 class PoseOptions:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from geo4d.datasets import base
     from geo4d.types import Reconstruction
 
+EXAMPLES = (
+    "geo4d reconstruct clip.mp4 -o out --fov-deg 60",
+    "geo4d reconstruct drive.mcap -o out --topic /front/image_raw --trajectory poses.txt",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -40,10 +45,13 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class ReconstructOptions(RunOptions):
-    """Reconstruct the 4D geometry of a video."""
+    """Reconstruct the 4D geometry of a video: depth, cameras, confidence and what moves, for every frame.
+
+    docs/reconstruct.md explains every option, what is written, and the exit codes.
+    """
 
     video: Annotated[Path, tyro.conf.Positional]
-    """Video file or folder of frames."""
+    """Video file, folder of pictures, data set's folder, ROS bag or MCAP file."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for the result."""
     overwrite: bool = False

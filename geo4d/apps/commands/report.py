@@ -6,6 +6,11 @@ from typing import Annotated
 
 import tyro
 
+EXAMPLES = (
+    "geo4d report out",
+    "geo4d report out -o page.html --num-frames 12",
+)
+
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -24,6 +29,10 @@ def run(options: ReportOptions) -> int:
     import geo4d
     from geo4d.viewer.report import save_report
 
+    if options.output is not None and options.output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(
+            f"expected a file ending in .html with -o, got {options.output}; a report is an HTML page"
+        )
     result = options.result.resolve()
     output = options.output or result.with_name(result.name + "_report.html")
     print(f"wrote {save_report(geo4d.load(options.result), output, num_frames=options.num_frames)}")

@@ -10,16 +10,35 @@ import tyro
 if TYPE_CHECKING:
     from geo4d.training.loop import LoopConfig
 
+EXAMPLES = (
+    "geo4d train codec -o runs/codec",
+    "geo4d train all -o runs/gc --family geometrycrafter --preset smallest --steps 100",
+)
+
+
+def describe() -> str:
+    """What ``--help`` says first: the stages of every family and preset, in their order."""
+    from geo4d.training import stages
+    from geo4d.training.tasks.geometrycrafter import stages as geometrycrafter
+
+    lines = ["Train one stage of a model.", "", "Stages, in their order:"]
+    for family, presets in (("geo4d", stages.PRESETS), ("geometrycrafter", geometrycrafter.PRESETS)):
+        for name, make in presets.items():
+            lines.append(f"  --family {family} --preset {name}: {', '.join(make().stages)}")
+    return "\n".join(
+        [
+            *lines,
+            "  --family geometrycrafter: 'all' runs its stages one after the other",
+            "",
+            "The bundled weights were made by the stages of geo4d's tiny up to calibration; points, multiresolution,",
+            "rays and disparity are Geo4D's own order. Several processes: torchrun --nproc-per-node N -m geo4d train ...",
+        ]
+    )
+
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train one stage of a model.
-
-    The stages of the bundled size are codec, pairs, clips, windows, decoder, calibration (the way the bundled weights
-    were made), and points, multiresolution, rays, disparity (Geo4D's own order). With --family geometrycrafter they are
-    maps, maps-video, unet, unet-long (and pictures before them at --preset smallest), or 'all' for all of them in order.
-    Several processes: start this command with 'torchrun --nproc-per-node N -m geo4d train ...'.
-    """
+    """Train one stage of a model."""
 
     stage: Annotated[str, tyro.conf.Positional]
     """Name of the stage."""

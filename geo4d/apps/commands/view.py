@@ -6,6 +6,11 @@ from typing import Annotated
 
 import tyro
 
+EXAMPLES = (
+    "geo4d view out",
+    "geo4d view out --port 9000 --scene 1",
+)
+
 
 @dataclass(frozen=True)
 class ViewOptions:
