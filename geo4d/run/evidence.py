@@ -124,8 +124,11 @@ class WindowEvidence:
         self._evidence: MotionEvidence | None = None
 
     def __call__(self, window: Window) -> EvidenceMaps:
-        runs = stretches(window.frame_indices.tolist())
-        maps = evidence_for_window(self._motion, [found for run in runs for found in self._frames(run)])
+        wanted = window.frame_indices.tolist()
+        maps = evidence_for_window(
+            self._motion, [found for run in stretches(wanted) for found in self._frames(run)]
+        )
+        maps = replace(maps, moving=self._probabilities(wanted, maps.mask))
         if len(window.frame_indices) > 1 and int(window.frame_indices.diff().max()) > 1:
             return maps  # the same depth and cameras as in the plain windows: nothing new for the fusion
         if self._spool is not None and not self._spool.path(window.index, EVIDENCE).is_file():
@@ -133,6 +136,15 @@ class WindowEvidence:
             if prediction is not None:
                 self._spool.write(mask_nonfinite(prediction), EVIDENCE)
         return maps
+
+    def _probabilities(
+        self, frames: Sequence[int], like: Bool[Tensor, "V H W"]
+    ) -> Float[Tensor, "V H W"] | None:
+        """Of moving; 0 in frames without cameras, of which there is no evidence either."""
+        if self._moving is None:
+            return None
+        found = [self._moving.at(t, (like.shape[1], like.shape[2])) for t in frames]
+        return torch.stack([torch.zeros(like.shape[1:]) if maps is None else maps for maps in found])
 
     def _frames(self, run: Sequence[int]) -> list[FrameEvidence]:
         """Evidence about frames that lie near each other; sweeps from where it stands, or anew from before them."""

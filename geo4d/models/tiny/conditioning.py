@@ -61,6 +61,9 @@ def encode_window(evidence: EvidenceMaps, size: tuple[int, int]) -> Evidence:
         )
         trust = trust[None].float()
     encoded = encode_evidence(disparity[None].float(), confidence[None].float(), size, intrinsics, c2w, trust)
+    if evidence.moving is not None:
+        moving = F.interpolate(evidence.moving[:, None].float(), encoded.depth.shape[-2:], mode="area")
+        encoded = replace(encoded, moving=moving[None, :, 0])
     if evidence.log_depth_spread is None:
         return encoded
     used = confidence > 0

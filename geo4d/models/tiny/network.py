@@ -34,16 +34,19 @@ class Evidence:
             translation, one per latent cell.
         error: mean spread of the logarithm of each frame's disparity as the evidence itself states it, or None; not read
             by the network.
+        moving: probability that a pixel of ``depth`` shows something moving, or None; not read by the network.
     """
 
     depth: Float[Tensor, "B T 3 h2 w2"]
     cameras: Float[Tensor, "B T 8 h w"]
     error: Float[Tensor, "B T"] | None = None
+    moving: Float[Tensor, "B T h2 w2"] | None = None
 
     def to(self, device: torch.device | str) -> "Evidence":
         """The same on another device."""
         error = None if self.error is None else self.error.to(device)
-        return Evidence(self.depth.to(device), self.cameras.to(device), error)
+        moving = None if self.moving is None else self.moving.to(device)
+        return Evidence(self.depth.to(device), self.cameras.to(device), error, moving)
 
 
 class TinyUNet(nn.Module):

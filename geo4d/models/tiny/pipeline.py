@@ -26,6 +26,7 @@ from geo4d.models.tiny.doubt import believed
 from geo4d.models.tiny.features import SharedFeatures
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, restore_disparity
 from geo4d.models.tiny.model import TinyModel, halved
+from geo4d.models.tiny.movers import without_contradicted
 from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.vouched import mixed_with_evidence, tempered, vouched_share
 from geo4d.models.tiny.weights import BUNDLED, check_file, load_model
@@ -51,8 +52,8 @@ class TinyPipelineConfig:
         window_stride: frames between window starts.
         use_evidence: let evidence from motion in.
         anchor: pull the maps onto confident evidence (``anchor.py``).
-        doubt: leave out evidence that contradicts the pictures (``doubt.py``), and believe the network's layout as far
-            as evidence that it did not see vouches for it (``vouched.py``); one network pass more.
+        doubt: leave out evidence that contradicts the pictures (``doubt.py``, ``movers.py``), and believe the network's
+            layout as far as evidence that it did not see vouches for it (``vouched.py``); one network pass more.
         sky_disparity: where the depth network sees sky, its own disparity must also lie below this share of the
             window's top. A bare wall that looks like sky keeps its depth. Chosen on validation clips.
     """
@@ -205,7 +206,7 @@ class TinyPredictor:
         with self._autocast():
             found = self.model.depth_maps(rgb, nothing, frames, anchor=False, features=features)
         witness = restore_disparity(found.disparity.float())
-        evidence = believed(witness, evidence)
+        evidence = without_contradicted(witness, believed(witness, evidence))
         return witness, evidence, vouched_share(witness, evidence, rgb)
 
     def _disparity(
