@@ -22,6 +22,7 @@ class RunConfig:
         times: file with the times of the frames of a folder of pictures: one a line, or 'time name' as in TUM's rgb.txt.
         pictures: which pictures of a folder: a pattern of names, * for anything and # for a number; only '*' itself takes
             several sequences together.
+        topic: with the pictures of a ROS bag or MCAP file, where several topics hold some.
         value_range: values that become black and white in pictures of more than 8 bits; none takes the range of the
             whole sequence.
         allow_partial: go on with the readable frames of a damaged source.
@@ -29,6 +30,15 @@ class RunConfig:
         fov_deg: known horizontal field of view in degrees.
         intrinsics: known fx fy cx cy in pixels of the picture as it is shown: upright, with square pixels, before
             max_size; pixel centres at +0.5.
+        trajectory: known path of the camera in metres (TUM, KITTI poses, EuRoC csv), matched by time; makes the result
+            metric.
+        trajectory_use: what it gives: the scale, the solved cameras stay; or the poses themselves, in its world.
+        depth: folder of measured depth (16-bit PNG, EXR, npy), matched by name or time; makes the result metric.
+        depth_unit: metres of value 1 in these files, such as 0.001 for millimetres; none takes what they state.
+        time_offset: seconds to add to the times of the trajectory or the depth, so that they are those of the frames.
+        distortion: of the pictures, which are undistorted when they are read: radtan:K1,K2,P1,P2[,K3] (OpenCV, ROS
+            plumb_bob) or fisheye:K1,K2,K3,K4 (equidistant), with intrinsics; none takes what a data set's folder states,
+            'none' takes the pictures as they are.
         weights: folder or file with the model's weights; none takes the bundled or pulled ones.
         device: torch device; none takes a CUDA device if there is one, else the CPU.
         dtype: compute type of the network; none picks by device.
@@ -53,11 +63,18 @@ class RunConfig:
     fps: float | None = None
     times: Path | None = None
     pictures: str | None = None
+    topic: str | None = None
     value_range: tuple[float, float] | None = None
     allow_partial: bool = False
     split_shots: bool = True
     fov_deg: float | None = None
     intrinsics: tuple[float, float, float, float] | None = None
+    distortion: str | None = None
+    trajectory: Path | None = None
+    trajectory_use: Literal["scale", "poses"] = "scale"
+    depth: Path | None = None
+    depth_unit: float | None = None
+    time_offset: float = 0.0
     weights: Path | None = None
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -88,6 +105,20 @@ class RunConfig:
             raise ValueError(f"expected a seed of 0 to 2**63 - 1, got {self.seed}")
         if self.fps is not None and self.times is not None:
             raise ValueError("expected fps or a file of times, got both")
+        if self.trajectory is not None and self.depth is not None:
+            raise ValueError(
+                "expected a trajectory or a folder of depth, got both; one of them decides the scale"
+            )
+        if self.trajectory_use != "scale" and self.trajectory is None:
+            raise ValueError("expected a trajectory with trajectory_use, got none")
+        if self.depth_unit is not None and (self.depth is None or not 0 < self.depth_unit < math.inf):
+            raise ValueError(
+                f"expected a depth_unit > 0, the metres of value 1, with a folder of depth, got {self.depth_unit}"
+            )
+        if not math.isfinite(self.time_offset) or (self.time_offset and not (self.trajectory or self.depth)):
+            raise ValueError(
+                f"expected a time_offset in seconds with a trajectory or a folder of depth, got {self.time_offset}"
+            )
         if self.tries < 0:
             raise ValueError(f"expected tries >= 0, got {self.tries}")
         parse_size(self.output_size)

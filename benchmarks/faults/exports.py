@@ -9,9 +9,9 @@ from benchmarks.faults import clips
 from benchmarks.faults.harness import Outcome, Size, Tally, command, reconstruct, reliability, tree_sha256
 
 EVERYTHING = ("--min-confidence", "0", "--edge-step", "0", "--max-points", "0")
-WITH_POINTS = ("ply", "glb", "usd", "colmap", "nerfstudio", "rrd")
-EXTRAS = {"usd": "pxr", "rrd": "rerun.chunk"}
-"""Formats whose packages are extras."""
+WITH_POINTS = ("ply", "glb", "usd", "colmap", "nerfstudio", "rrd", "mcap")
+EXTRAS = {"usd": ("pxr", "usd"), "rrd": ("rerun.chunk", "rerun"), "mcap": ("mcap.writer", "ros")}
+"""Formats whose packages are extras: the module that is looked for, and the extra."""
 
 
 def target_name(format_name: str) -> str:
@@ -38,15 +38,13 @@ def r22(folder: Path, size: Size) -> Outcome:
     if ended.code != 0:
         return Outcome(False, ended.last)
     result, tally = geo4d.load(source), Tally()
-    missing = {name for name, module in EXTRAS.items() if not _found(module)}
+    missing = {name for name, (module, _) in EXTRAS.items() if not _found(module)}
     for name in FORMATS:
         words = EVERYTHING if name in WITH_POINTS else ()
         words = ("export", source, "--format", name, "-o", folder / target_name(name), *words)
         ended = command(*words)
         if name in missing:
-            told = (
-                ended.code == 6 and ended.told and f"geo4d[{name if name == 'usd' else 'rerun'}]" in ended.err
-            )
+            told = ended.code == 6 and ended.told and f"geo4d[{EXTRAS[name][1]}]" in ended.err
             tally.case(f"export {name} without its extra", told, ended.last)
             continue
         tally.case(f"export {name}", ended.code == 0, ended.last)
@@ -280,9 +278,31 @@ def _check_rrd(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-
     return float(np.max(errors)), 0.01  # not a number, if one is not
 
 
+def _check_mcap(folder: Path, result) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    from tests.readers_of_targets import ros
+
+    topics, _ = ros.load(folder / target_name("mcap"))
+    turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # +z up, +y forward
+    errors = [0.0]
+    for t in range(result.num_frames):
+        wanted, pixels = _frame_points(result, t)
+        fields = ros.cloud(topics["/points"][t][1])
+        found = np.stack([fields[axis] for axis in "xyz"], 1).astype(np.float64)
+        moved = topics["/tf"][t][1].transforms[0].transform
+        pose = ros.matrix(moved.translation, moved.rotation)
+        seen = (
+            (found - pose[:3, 3])
+            @ pose[:3, :3]
+            @ np.array(topics["/camera/camera_info"][t][1].k).reshape(3, 3).T
+        )
+        errors.append(_PER_POINT * _relative(found, wanted @ turn.T))
+        errors.append(float(np.abs(seen[:, :2] / seen[:, 2:] + 0.5 - pixels).max()))
+    return float(np.max(errors)), 0.01  # not a number, if one is not
+
+
 CHECKS = {
     "npz": _check_npz, "exr": _check_exr, "png": _check_png, "ply": _check_points, "glb": _check_glb, "usd": _check_usd,
     "nuke": _check_nuke, "chan": _check_chan, "tum": _check_tum, "kitti": _check_kitti, "colmap": _check_colmap,
-    "nerfstudio": _check_nerfstudio, "rrd": _check_rrd, "preview": _check_preview,
+    "nerfstudio": _check_nerfstudio, "rrd": _check_rrd, "mcap": _check_mcap, "preview": _check_preview,
 }  # fmt: skip
 """A check of every format: largest error, and what is allowed. A new format without one fails."""

@@ -24,6 +24,7 @@ from geo4d.tracks.types import Tracks
 from geo4d.types import LazyFrames, Reconstruction
 
 Objective = Literal["depth", "published", "published-refined"]
+TrajectoryUnit = Literal["metres", "unknown"]
 
 RELIABLE = 0.2
 """Least confidence of a pose that counts as reliable."""
@@ -82,20 +83,25 @@ def fit_trajectory_scale(
     log_depth: Float[Tensor, " O"],
     intrinsics: Float[Tensor, "T 3 3"],
     c2w: Float[Tensor, "T 4 4"],
+    frames: Bool[Tensor, " T"] | None = None,
 ) -> float:
     """The factor that takes the translations of a known trajectory to the unit of the depth maps.
 
-    Every track seen by two frames gives one estimate: the point lifted from the first, turned and moved by factor times
-    the known translation, must lie on the ray of the second. The weighted median is robust to moving things.
+    Every track seen by two frames of a shot gives one estimate: the point lifted from the first, turned and moved by
+    factor times the known translation, must lie on the ray of the second. The weighted median is robust to moving things.
 
+    Args:
+        frames: True for those that count; None takes all.
     Raises:
         ValueError: the trajectory or the tracks have no parallax to measure.
     """
-    first = torch.cat([torch.ones(1, dtype=torch.bool), tracks.track[1:] != tracks.track[:-1]])
+    shot = tracks.starts_shot.cumsum(0)[tracks.frame]
+    other = (tracks.track[1:] != tracks.track[:-1]) | (shot[1:] != shot[:-1])
+    first = torch.cat([torch.ones(1, dtype=torch.bool), other])  # of a track in a shot
     row = torch.where(first, torch.arange(len(first)), 0).cummax(0).values
     usable = ~first & torch.isfinite(log_depth[row])
-    shot = tracks.starts_shot.cumsum(0)
-    usable &= shot[tracks.frame] == shot[tracks.frame[row]]
+    if frames is not None:
+        usable &= frames[tracks.frame]
     later, earlier = usable.nonzero()[:, 0], row[usable]
     rays = torch.cat([tracks.xy.double(), torch.ones(len(row), 1, dtype=torch.float64)], 1)
     rays = (torch.linalg.inv(intrinsics.double())[tracks.frame] @ rays[..., None])[..., 0]
@@ -126,6 +132,7 @@ def pose_reconstruction(
     masks: Iterable[Bool[Tensor, "H W"]] | None = None,
     intrinsics: Float[Tensor, "*t 3 3"] | None = None,
     trajectory: Float[Tensor, "T 4 4"] | None = None,
+    trajectory_unit: TrajectoryUnit = "metres",
     per_frame_scale: bool = False,
     tracker: TrackMaker = followed,
     objective: Objective = "depth",
@@ -140,7 +147,9 @@ def pose_reconstruction(
         frames: RGB in [0, 1] of any size, one per frame of the reconstruction; None takes its own colour.
         masks: True on moving things, at the size of ``frames``; None takes the reconstruction's ``dynamic`` if any.
         intrinsics: pixels of the maps; None keeps those of the reconstruction (their focal length is refined).
-        trajectory: known camera to world of every frame; only its scale is fitted.
+        trajectory: known camera to world of every frame, taken as it is.
+        trajectory_unit: ``metres``: the depth of each scene is scaled to it, and the result is metric. ``unknown``: the
+            trajectory is scaled to the depth.
         per_frame_scale: let every frame's depth change by a factor of its own (single-image predictors).
         tracker: makes the tracks; see ``tracks.sources``.
         objective: ``depth``: points are unknowns, depth is measured (``solve_with_depth``). ``published``: that of
@@ -152,7 +161,7 @@ def pose_reconstruction(
     Returns:
         with ``c2w``, ``intrinsics``, ``reliable`` and ``scene`` replaced, and what the tracks said in ``diagnostics``.
     Raises:
-        ValueError: no colour, or arrays of the wrong length.
+        ValueError: no colour, arrays of the wrong length, or a trajectory that moves past no tracked point.
     """
     num_frames, size = reconstruction.num_frames, reconstruction.size
     given = intrinsics is not None
@@ -179,6 +188,8 @@ def pose_reconstruction(
     if trajectory is not None:
         if len(trajectory) != num_frames:
             raise ValueError(f"expected a trajectory of {num_frames} poses, got {len(trajectory)}")
+        if trajectory_unit == "metres":
+            return _along_metres(reconstruction, tracks, tracked_K, K, trajectory)
         return _along(reconstruction, tracks, tracked_K, K, trajectory)
     if objective != "depth":
         return _by_published(reconstruction, tracks, tracked_K, objective, depth_weight)
@@ -203,7 +214,7 @@ def _along(
     K: Float[Tensor, "T 3 3"],
     trajectory: Float[Tensor, "N 4 4"],
 ) -> Reconstruction:
-    """On a known trajectory, whose scale is fitted."""
+    """On a known trajectory of unknown unit, which is scaled to the depth."""
     log_depth = sample_log_depth(tracks, _finite_depth(reconstruction))
     factor = fit_trajectory_scale(tracks, log_depth, tracked_K, trajectory)
     c2w = trajectory.double().clone()
@@ -213,6 +224,36 @@ def _along(
         reconstruction,
         c2w=c2w.numpy(),
         intrinsics=K.numpy(),
+        diagnostics={**reconstruction.diagnostics, "pose": pose},
+    )
+
+
+def _along_metres(
+    reconstruction: Reconstruction,
+    tracks: Tracks,
+    tracked_K: Float[Tensor, "T 3 3"],
+    K: Float[Tensor, "T 3 3"],
+    trajectory: Float[Tensor, "N 4 4"],
+) -> Reconstruction:
+    """On a known trajectory in metres, to which the depth of every scene is scaled by a factor of its own."""
+    log_depth = sample_log_depth(tracks, _finite_depth(reconstruction))
+    scene = np.zeros(len(trajectory), np.int64) if reconstruction.scene is None else reconstruction.scene
+    numbers = torch.from_numpy(np.asarray(scene, np.int64))
+    metres = torch.ones(len(trajectory), dtype=torch.float64)
+    for number in numbers.unique():
+        inside = numbers == number
+        try:
+            factor = fit_trajectory_scale(tracks, log_depth, tracked_K, trajectory, inside)
+        except ValueError as error:
+            raise ValueError(f"the scale of scene {int(number)} is not determined: {error}") from error
+        metres[inside] = 1 / factor
+    pose = {"metres_per_unit": [float(metres[numbers == number][0]) for number in numbers.unique()]}
+    return replace(
+        reconstruction,
+        depth=_scaled_depth(reconstruction, metres.float()),
+        c2w=trajectory.double().numpy(),
+        intrinsics=K.numpy(),
+        scale_kind="metric",
         diagnostics={**reconstruction.diagnostics, "pose": pose},
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from geo4d.errors import InputError
+from geo4d.geometry.distortion import Distortion
 from geo4d.types import FrameArray, ScaleKind
 
 
@@ -119,6 +120,7 @@ class Recording:
         size: (height, width) that the intrinsics belong to; None where the folder does not tell.
         camera: what is to be known of the camera: where the numbers come from, distortion, why there are none.
         notes: statements: which pictures were taken, what is missing.
+        distortion: of the pictures, with ``intrinsics``; None where there is none, or none is stated.
     """
 
     title: str
@@ -128,6 +130,7 @@ class Recording:
     size: tuple[int, int] | None
     camera: str
     notes: tuple[str, ...] = ()
+    distortion: Distortion | None = None
 
     def intrinsics_for(self, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
         """The intrinsics if they are those of pictures of that (height, width)."""

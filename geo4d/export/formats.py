@@ -70,6 +70,10 @@ FORMATS: dict[str, Format] = {
         _writer("recording.save_recording"), "recording for the rerun viewer (extra rerun)",
         (".rrd",), file_name="scene.rrd", bytes_per_pixel=32,
     ),
+    "mcap": Format(
+        _writer("robotics.save_mcap"), "ROS 2 messages for Foxglove, rviz: picture, depth, camera, points (extra ros)",
+        (".mcap",), file_name="scene.mcap", ups=("z", "camera", "y"), bytes_per_pixel=28,
+    ),
     "preview": Format(
         _writer("movie.save_preview"), "movie of picture, depth and confidence side by side",
         (".mp4",), file_name="preview.mp4", bytes_per_pixel=3,

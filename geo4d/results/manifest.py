@@ -208,6 +208,7 @@ def diagnostics_fault(diagnostics: Any) -> str | None:
         "frames_without_picture": _is_list(_is_int),
         "motion": _is_list(_has(start=_is_int, stop=_is_int, kind=_is_text, statement=_is_text)),
         "seconds": _is_mapping(_is_number),
+        "metric": _has(statement=_is_text),
     }
     for name, fits in shapes.items():
         if diagnostics.get(name) is not None and not fits(diagnostics[name]):

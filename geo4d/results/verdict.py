@@ -54,6 +54,7 @@ def judge_result(result: Reconstruction) -> Verdict:
         diagnostics.get("not_finite") or {},
         without_picture=diagnostics.get("frames_without_picture") or (),
         motion=diagnostics.get("motion") or (),
+        metric=diagnostics.get("metric"),
     )
 
 
@@ -63,6 +64,7 @@ def judge_frames(
     *,
     without_picture: Sequence[int] = (),
     motion: Sequence[Mapping[str, Any]] = (),
+    metric: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """The verdict on the frames of a result.
 
@@ -71,9 +73,12 @@ def judge_frames(
         not_finite: windows whose values were not all finite, as ``diagnostics.json`` lists them.
         without_picture: frames that are black, flat or burnt out.
         motion: what the tracks say about each shot, as ``diagnostics.json`` lists it.
+        metric: what the metres come from, where they were measured.
     """
     num_frames, usable = len(reliable), int(reliable.sum())
     problems, remarks = [], []
+    if metric is not None:
+        remarks.append(str(metric["statement"]))
     if not_finite:
         names = ", ".join(str(window) for window in list(not_finite)[:8])
         more = ", ..." if len(not_finite) > 8 else ""

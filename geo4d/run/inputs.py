@@ -11,15 +11,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.config import RunConfig
+from geo4d.datasets.base import Recording
 from geo4d.datasets.recordings import find_recording, picture_names
+from geo4d.formats.bags import bag_kind
 from geo4d.geometry.cameras import centred_intrinsics, focal_from_fov, intrinsics_matrix, resize_intrinsics
+from geo4d.geometry.distortion import Distortion
 from geo4d.models.base import Predictor, load_predictor
 from geo4d.results.provenance import versions
 from geo4d.run.plan import RunPlan
+from geo4d.video.bags import find_camera
 from geo4d.video.first_look import FirstLook
 from geo4d.video.io import Video
+from geo4d.video.lens import Lens
 
-DECIDE_NO_WINDOW = ("times", "tries", "fusion", "output_size", "keep_windows", "allow_partial")
+DECIDE_NO_WINDOW = (
+    *("times", "tries", "fusion", "output_size", "keep_windows", "allow_partial"),
+    *("trajectory", "trajectory_use", "depth", "depth_unit", "time_offset"),
+)
 """Settings that may change when a run is resumed: they come after the windows."""
 
 
@@ -36,13 +44,19 @@ def open_clip(
     """
     times = config.times if times_s is None else times_s
     reading: dict[str, Any] = {"fps": config.fps, "times": times, "pictures": config.pictures}
+    reading["topic"] = config.topic
     recording = None
     if isinstance(video, str | Path) and config.pictures is None:
-        recording = find_recording(Path(video))
-    if recording is not None and isinstance(video, str | Path):
+        recording = _bag(Path(video), config) or find_recording(Path(video))
+    if recording is not None and recording.files and isinstance(video, str | Path):
         reading["pictures"] = picture_names(recording, Path(video))
         if config.fps is None and times is None:
             reading["times"] = recording.times_s
+    wanted = config.distortion
+    distortion = None if wanted in (None, "none") else Distortion.parse(str(wanted))
+    lens = None
+    if distortion is not None and config.intrinsics is not None:
+        lens = Lens(distortion, config.intrinsics)
     clip = Video(
         video,
         start=config.start,
@@ -52,6 +66,7 @@ def open_clip(
         value_range=config.value_range,
         allow_partial=config.allow_partial,
         look=look,
+        lens=lens,
         **reading,
     )
     if recording is not None:
@@ -59,8 +74,30 @@ def open_clip(
         intrinsics = recording.intrinsics_for(clip.source_size)
         if intrinsics is not None and not known:
             config = replace(config, intrinsics=intrinsics)
+            stated = recording.distortion if wanted is None else distortion
+            lens = None if stated is None else Lens(stated, intrinsics)
         clip.notes = (*recording.notes, recording.camera_note(clip.source_size, known), *clip.notes)
+    if distortion is not None and lens is None:
+        clip.close()
+        raise ValueError(
+            "expected --intrinsics FX FY CX CY with --distortion: its numbers belong to a camera, got none"
+        )
+    if lens is not None:
+        if clip.lens is None:
+            clip.undistort(lens)
+        config = replace(config, intrinsics=lens.pinhole(clip.source_size))
     return clip, config
+
+
+def _bag(video: Path, config: RunConfig) -> Recording | None:
+    """What a ROS bag or MCAP file says of the camera; its pictures are found when it is opened."""
+    kind = bag_kind(video)
+    if kind is None:
+        return None
+    camera = find_camera(video, config.topic)
+    return Recording(
+        f"the {kind}", (), np.zeros(0), camera.intrinsics, camera.size, camera.words, (), camera.distortion
+    )
 
 
 def load_model(

@@ -26,6 +26,7 @@ from geo4d.run.align import align_windows
 from geo4d.run.evidence import WindowEvidence, find_motion, place_cameras
 from geo4d.run.first_pass import first_look, kept_sizes, list_shots
 from geo4d.run.inputs import known_intrinsics, known_matrix, list_inputs, load_model, open_clip
+from geo4d.run.metric import open_metric
 from geo4d.run.plan import RunPlan, plan_run, require_space
 from geo4d.run.predict import Progress, WindowSource, predict_windows, prepare
 from geo4d.run.spool import Spool
@@ -72,7 +73,7 @@ def reconstruct(
         InputError: the video is missing, damaged or no video.
         OutputError: the output exists, is locked, or cannot be written.
         CheckpointError: the model's weights are missing or unsafe.
-        GeometryError: no window gave usable geometry.
+        GeometryError: no window gave usable geometry, or a trajectory or depth was given and the scale stays open.
         ValueError: unknown or nonsensical settings.
     """
     config = make_config(**settings)
@@ -95,6 +96,9 @@ def reconstruct(
             looks = None if look is None else look.looks
             plan = plan_run(clip, predictor, config, scenes=scenes, device=device, looks=looks)
             inputs = list_inputs(clip, predictor, plan, config)
+            metric_source = open_metric(clip, config)
+            if metric_source is not None:
+                plan = replace(plan, notes=(*plan.notes, *metric_source.notes))
         if on_plan is not None:
             on_plan(plan)
         needed = plan.spool_bytes + plan.result_bytes
@@ -136,15 +140,23 @@ def reconstruct(
                         folder=work.windows,
                         progress=progress,
                     )
+            metric = None
+            if metric_source is not None:
+                with clock("align"):
+                    metric = metric_source.measure(alignment, predictions, motion)
             give_back_memory()
             with clock("write"), memory_errors("storing maps", "use --output-size model or a smaller size"):
                 writer = StoreWriter(work.result, clip.num_frames, plan.map_size, config.precision)
-                shown = write_maps(writer, alignment, predictions, clip, moving, progress, device)
+                factor = None if metric is None else metric.factor
+                shown = write_maps(writer, alignment, predictions, clip, moving, progress, device, factor)
+            if metric is not None:
+                alignment = metric.applied(alignment)
             alignment = replace(alignment, reliable=alignment.reliable & shown & camera_known(motion, shown))
             writer.finish(
                 frame_arrays(alignment, clip, plan.map_size),
                 describe_result(alignment, clip, config, inputs, target),
                 describe_run(alignment, motion, predictions, plan, spool, tries, shown, clock),
+                world="first camera" if metric is None or metric.c2w is None else "given",
             )
             clip.check_unchanged()
             clip.read_from(None)

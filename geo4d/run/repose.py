@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from geo4d.cameras.pose import Objective, pose_reconstruction
+from geo4d.cameras.pose import Objective, TrajectoryUnit, pose_reconstruction
 from geo4d.config import Precision, check_intrinsics
-from geo4d.errors import InputError
 from geo4d.evidence.masks import MaskFormat, grow, read_masks
 from geo4d.formats.files import existing_folder
+from geo4d.formats.trajectories import load_trajectory
 from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.results.manifest import read_manifest
 from geo4d.results.reader import load_result
 from geo4d.results.source import open_source
 from geo4d.results.workspace import Workspace
 from geo4d.results.writer import StoreWriter
+from geo4d.run.frame_poses import FramePoses, frame_poses
 from geo4d.tracks.sources import TrackMaker, followed
 from geo4d.tracks.types import TRACKING_SIZE
 from geo4d.types import FrameMaps, Reconstruction
@@ -36,6 +39,8 @@ def repose(
     mask_radius: float = 0.005,
     intrinsics: tuple[float, float, float, float] | None = None,
     trajectory: str | Path | None = None,
+    trajectory_unit: TrajectoryUnit = "metres",
+    time_offset: float = 0.0,
     per_frame_scale: bool = False,
     tracker: TrackMaker = followed,
     objective: Objective = "depth",
@@ -52,7 +57,10 @@ def repose(
         mask_radius: how far masks are grown, share of the picture's diagonal.
         intrinsics: known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at
             +0.5.
-        trajectory: TUM file of camera to world, one line per frame of the result, in any unit.
+        trajectory: known camera to world: TUM, KITTI poses or EuRoC csv; see ``formats.trajectories``. Matched to the
+            frames by their times (KITTI: one row a frame), and taken as it is.
+        trajectory_unit: ``metres`` makes the result metric; ``unknown`` scales the trajectory to the depth.
+        time_offset: seconds to add to the times of the trajectory.
         per_frame_scale: let every frame's depth change by a factor of its own.
         tracker: makes the tracks; see ``tracks.sources``.
         objective, depth_weight: see ``pose_reconstruction``.
@@ -71,14 +79,18 @@ def repose(
         fx, fy, cx, cy = intrinsics
         K = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
         known = resize_intrinsics(K, source_size, before.size)
-    path = None
+    given: FramePoses | None = None
     if trajectory is not None:
-        from geo4d.formats.cameras import load_tum
-
-        _, poses = load_tum(trajectory)
-        if len(poses) != before.num_frames:
-            raise InputError(f"{trajectory}: expected {before.num_frames} poses, got {len(poses)}")
-        path = torch.from_numpy(np.asarray(poses, np.float64))
+        source = manifest["source"].get("path")
+        given = frame_poses(
+            load_trajectory(trajectory),
+            np.asarray(before.times_s, np.float64),
+            np.asarray(before.source_frames, np.int64),
+            None,
+            None if source is None else Path(source),
+            time_offset,
+        )
+        given.require_all()
     pictures = _pictures(manifest["source"], Path(result), frames)
     size = before.size if pictures is None else fit_size(source_size, TRACKING_SIZE)
     masks: Iterator[Tensor] | None = None
@@ -92,14 +104,37 @@ def repose(
         frames=pictures,
         masks=masks,
         intrinsics=known,
-        trajectory=path,
+        trajectory=None if given is None else given.c2w,
+        trajectory_unit=trajectory_unit,
         per_frame_scale=per_frame_scale,
         tracker=tracker,
         objective=objective,
         depth_weight=depth_weight,
         scratch=existing_folder(Path(output)),
     )
-    return _write(after, manifest, Path(output), overwrite, keeps_world=path is not None)
+    if given is not None and trajectory_unit == "metres":
+        after = replace(after, diagnostics={**after.diagnostics, "metric": _metric(after, given)})
+    elif "metric" in after.diagnostics and after.diagnostics["metric"].get("use") == "poses":
+        # the old poses are gone, but the unit of the depth stays
+        after = replace(
+            after,
+            diagnostics={**after.diagnostics, "metric": {**after.diagnostics["metric"], "use": "scale"}},
+        )
+    return _write(after, manifest, Path(output), overwrite, keeps_world=given is not None)
+
+
+def _metric(after: Reconstruction, given: FramePoses) -> dict[str, Any]:
+    """What the metres come from, as ``run.metric.Metric.details``."""
+    factors = after.diagnostics["pose"]["metres_per_unit"]
+    scenes = [{"scene": n, "metres_per_unit": factor} for n, factor in enumerate(factors)]
+    statement = f"metric: poses are those of {given.statement}; the depth is scaled to them by tracked points"
+    return {
+        "by": "trajectory",
+        "use": "poses",
+        "source": given.source,
+        "scenes": scenes,
+        "statement": statement,
+    }
 
 
 def stated_size(result: str | Path) -> tuple[int, int]:
@@ -141,7 +176,8 @@ def _resized_moving(reconstruction: Reconstruction, size: tuple[int, int]) -> It
 def _write(
     after: Reconstruction, manifest: dict, output: Path, overwrite: bool, *, keeps_world: bool
 ) -> Reconstruction:
-    pose = {"posed_by": "tracks with depth", **after.diagnostics["pose"]}
+    posed_by = "a given trajectory" if keeps_world else "tracks with depth"
+    pose = {"posed_by": posed_by, **after.diagnostics["pose"]}
     with Workspace(output, {"pose": pose}, overwrite=overwrite) as work:
         stated = manifest["provenance"].get("config", {}).get("precision")
         precision: Precision = "float32" if stated == "float32" else "float16"
@@ -169,11 +205,17 @@ def _write(
             per_frame["scene"] = np.asarray(after.scene, np.int64)
         if after.reliable is not None:
             per_frame["reliable"] = np.asarray(after.reliable, bool)
-        kept = {k: manifest[k] for k in ("scale_kind", "unit", "source") if k in manifest}
-        provenance = {**manifest["provenance"], "pose": pose}
+        kept = {k: manifest[k] for k in ("unit", "source") if k in manifest}
+        if after.scale_kind == "metric":
+            kept["unit"] = "metres"
+        provenance = {
+            **manifest["provenance"],
+            "pose": pose,
+            "metric": after.diagnostics.get("metric"),
+        }
         writer.finish(
             per_frame,
-            {**kept, "has_poses": True, "provenance": provenance},
+            {**kept, "scale_kind": after.scale_kind, "has_poses": True, "provenance": provenance},
             after.diagnostics,
             world="given" if keeps_world else "first camera",
         )

@@ -52,6 +52,7 @@ def write_maps(
     moving: MovingMaps | None,
     progress: Progress,
     device: str = "cpu",
+    factor: Float[Tensor, " T"] | None = None,
 ) -> Bool[Tensor, " T"]:
     """Dense maps of every frame, at the size of the store; a few frames are enlarged and stored beside each other.
 
@@ -60,6 +61,7 @@ def write_maps(
 
     Args:
         device: where depth and confidence are computed; what is stored is the host's work, beside it.
+        factor: of the depth that is stored, per frame; see ``run.metric``.
     Returns:
         True for frames with a usable picture.
     """
@@ -74,7 +76,10 @@ def write_maps(
 
     def enlarge_and_store(maps: FrameMaps, rgb_low: Tensor, rgb: Tensor) -> int:
         colour = (rgb * 255).round().byte().numpy() if keeps_colour else None
-        writer.write(resize_maps(maps, rgb_low, rgb), colour)
+        maps = resize_maps(maps, rgb_low, rgb)
+        if factor is not None:
+            maps = replace(maps, depth=maps.depth * float(factor[maps.frame_index]))
+        writer.write(maps, colour)
         return maps.frame_index
 
     def finish_one() -> None:
@@ -185,7 +190,13 @@ def describe_result(
         "has_poses": alignment.c2w is not None,
         "unit": "metres" if alignment.scale_kind == "metric" else "up to scale: one unknown factor per scene",
         "source": source,
-        "provenance": {**inputs, "config": config, "align": alignment.config, "machine": machine()},
+        "provenance": {
+            **inputs,
+            "config": config,
+            "align": alignment.config,
+            "metric": alignment.diagnostics.get("metric"),
+            "machine": machine(),
+        },
     }
 
 

@@ -4,11 +4,17 @@ A video file has to be decoded once before anything is known of it: only that sa
 shows a ``FirstLook`` small pictures of the frames in use on the way.
 """
 
+from collections.abc import Callable
+
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geo4d.video.lens import Lens
 from geo4d.video.revisits import FrameLooks
 from geo4d.video.shots import ShotFinder
+from geo4d.video.sizes import fit_size, resized
 
 LOOK_SIZE = 128
 """Longest side of the pictures that are looked at, pixels."""
@@ -36,3 +42,23 @@ class FirstLook:
         self.finder.add(frame)
         if self.looks is not None:
             self.looks.add(frame)
+
+
+class Looking:
+    """Shows a ``FirstLook`` the frames in use, as small as it wants them."""
+
+    def __init__(
+        self, look: FirstLook, start: int, stride: int, max_size: int | None, lens: Lens | None
+    ) -> None:
+        self._look, self._start, self._stride, self._max_size = look, start, stride, max_size
+        self._lens = lens
+
+    def see(self, index: int, read: Callable[[], np.ndarray]) -> None:
+        if index < self._start or (index - self._start) % self._stride:
+            return
+        frame = read() if self._lens is None else self._lens.undistorted(read())
+        size = fit_size(fit_size((frame.shape[0], frame.shape[1]), self._max_size), LOOK_SIZE)
+        self._look.add(torch.from_numpy(resized(frame, size)).float() / 255)
+
+    def forget(self) -> None:
+        self._look.forget()

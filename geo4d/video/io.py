@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,13 +18,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo4d.errors import InputError
+from geo4d.formats.bags import bag_kind
 from geo4d.formats.hashes import hash_file
+from geo4d.video.arrays import ArraySource
+from geo4d.video.bags import BagFrames
 from geo4d.video.containers import VideoFile
-from geo4d.video.first_look import LOOK_SIZE, FirstLook
+from geo4d.video.first_look import FirstLook, Looking
 from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times
 from geo4d.video.kept import KeptPictures
-from geo4d.video.limits import MAX_PIXELS
+from geo4d.video.lens import Lens
 from geo4d.video.pictures import sniff_image
+from geo4d.video.sizes import fit_size, resized
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +59,8 @@ class Video:
 
     Args:
         source: a video file, a folder of pictures (in order of the values in their names), one picture (of an
-            animation or several pages, every one is a frame), or an array [T, H, W, 3], uint8 or float in [0, 1].
+            animation or several pages, every one is a frame), a ROS bag or MCAP file, or an array [T, H, W, 3], uint8 or
+            float in [0, 1].
         start: first source frame to use.
         stop: source frame to stop before; None: the end. Frames from there on are not even decoded.
         stride: use every ``stride``-th frame.
@@ -69,9 +74,11 @@ class Video:
             whole sequence.
         look: sees the frames while a video file is opened, which takes a decode of its own anyway; other sources are
             not read for it.
+        topic: of the pictures of a ROS bag or MCAP file; None takes the only one.
+        lens: of distorted pictures, which are undistorted wherever they are read; None takes them as they are.
     Raises:
         InputError: missing, not a video, damaged without ``allow_partial``, or no frame in the range.
-        ValueError: a nonsensical range or array.
+        ValueError: a nonsensical range or array, or no pinhole picture fits into those of the lens.
 
     Attributes:
         path: the source on disk, or None for an array.
@@ -101,6 +108,8 @@ class Video:
         times: str | Path | Sequence[float] | np.ndarray | None = None,
         value_range: tuple[float, float] | None = None,
         look: FirstLook | None = None,
+        lens: Lens | None = None,
+        topic: str | None = None,
     ) -> None:
         if start < 0 or stride < 1 or (stop is not None and stop <= start):
             raise ValueError(f"expected 0 <= start < stop and stride >= 1, got {start}, {stop}, {stride}")
@@ -119,8 +128,9 @@ class Video:
         self.reading: dict[str, Any] = {}
         self._hash: str | None = None
         before = None if self.path is None else _identity(self.path)
-        self._watcher = None if look is None else _Looking(look, start, stride, max_size)
-        self._source, stated = self._open(source, stop, pictures, times, value_range, fps)
+        self._lens = lens
+        self._watcher = None if look is None else Looking(look, start, stride, max_size, lens)
+        self._source, stated = self._open(source, stop, pictures, times, value_range, fps, topic)
         self._identities = {path: _identity(path) for path in self._files()}
         if self.path in self._identities:
             self._identities[self.path] = before
@@ -144,6 +154,8 @@ class Video:
         self.fps = _frame_rate(self.times_s, self._source, stride, fps)
         self.source_size = self._source.size
         self.size = fit_size(self.source_size, max_size)
+        if lens is not None:
+            self.undistort(lens)
         self._cache: OrderedDict[tuple[int, tuple[int, int]], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
         self._decoded: tuple[int, np.ndarray] | None = None
@@ -157,12 +169,19 @@ class Video:
         times: str | Path | Sequence[float] | np.ndarray | None,
         value_range: tuple[float, float] | None,
         fps: float | None,
+        topic: str | None,
     ) -> tuple[_Source, np.ndarray | None]:
         """The source, and the times of its frames where they are stated."""
         if isinstance(source, np.ndarray | Tensor):
-            frames = _ArraySource(source)
+            frames = ArraySource(source)
             return frames, None if times is None else list_times(times, frames.num_frames, self.name)
         path = Path(source)
+        if bag_kind(path) is not None:
+            return self._open_bag(
+                path, stop, topic, times is not None or pictures is not None or fps is not None
+            )
+        if topic is not None:
+            raise ValueError(f"expected a ROS bag or MCAP file with a topic, got {path}")
         if path.is_dir():
             listed = list_frames(path, pictures, times, find_times=fps is None)
             folder = FrameFiles(listed.files, stop, value_range)
@@ -196,6 +215,18 @@ class Video:
             log.warning("%s states its own times; fps=%g is not used", self.name, fps)
         return file_source, file_source.table.times_s
 
+    def _open_bag(
+        self, path: Path, stop: int | None, topic: str | None, otherwise: bool
+    ) -> tuple[_Source, np.ndarray]:
+        if otherwise:
+            raise ValueError(
+                f"{path} states its own times and order; times, fps and pictures are for folders"
+            )
+        frames = BagFrames(path, topic, stop)
+        self.damage, self.expected_frames = frames.damage, frames.expected
+        self.notes, self.reading["topic"] = tuple(frames.notes), frames.topic
+        return frames, frames.times_s
+
     def _describe(self, frames: FrameFiles, notes: Sequence[str]) -> None:
         self.damage, self.expected_frames = frames.damage, frames.expected
         self.notes = (*notes, *frames.notes)
@@ -211,6 +242,11 @@ class Video:
     def num_frames(self) -> int:
         """Number of frames after the choice of range and stride."""
         return len(self.source_frames)
+
+    @property
+    def num_source_frames(self) -> int:
+        """Number of readable frames of the source, up to ``stop`` where that was given."""
+        return self._source.num_frames
 
     def __len__(self) -> int:
         return self.num_frames
@@ -257,6 +293,25 @@ class Video:
         """Take frames of their sizes from kept pictures, which must be complete; None ends that."""
         self._kept = pictures
 
+    def undistort(self, lens: Lens) -> None:
+        """From here on, frames are those of the pinhole camera ``lens.pinhole(source_size)``; before any is read.
+
+        Raises:
+            ValueError: no pinhole picture fits into the distorted ones.
+        """
+        fx, fy, cx, cy = lens.pinhole(self.source_size)
+        self._lens, self.reading["lens"] = lens, lens.stated()
+        self.notes = (
+            *self.notes,
+            f"the pictures are undistorted when they are read, {lens.distortion.words()}; camera of the undistorted "
+            f"ones: fx {fx:.6g}, fy {fy:.6g}, cx {cx:.6g}, cy {cy:.6g} px",
+        )
+
+    @property
+    def lens(self) -> Lens | None:
+        """Of the pictures as they are stored; None where they are taken as they are."""
+        return self._lens
+
     def sha256(self) -> str:
         """Hash of the source: of the bytes of a file, of names and bytes of a folder, of an array's values.
 
@@ -288,17 +343,17 @@ class Video:
 
     def _files(self) -> list[Path]:
         """The files that the frames come from."""
-        if isinstance(self._source, FrameFiles):
+        if isinstance(self._source, FrameFiles | BagFrames):
             return list(self._source.files)
         return [] if self.path is None else [self.path]
 
     def _sha256(self) -> str:
         digest = hashlib.sha256()
-        if isinstance(self._source, _ArraySource):
+        if isinstance(self._source, ArraySource):
             digest.update(str((self._source.array.shape, self._source.array.dtype)).encode())
             for frame in self._source.array:
                 digest.update(np.ascontiguousarray(frame).tobytes())
-        elif isinstance(self._source, FrameFiles):
+        elif isinstance(self._source, FrameFiles | BagFrames):
             for path in self._source.files:
                 digest.update(os.fsencode(path.name) + b"\0")
                 hash_file(path, digest)
@@ -331,8 +386,9 @@ class Video:
             return self._kept.read(t, size)
         # The frame just decoded is kept whole: read at a second size, it would need decoding from its key frame on.
         if self._decoded is None or self._decoded[0] != t:
-            self._decoded = (t, self._source.read(int(self.source_frames[t])))
-        frame = _resized(self._decoded[1], size)
+            picture = self._source.read(int(self.source_frames[t]))
+            self._decoded = (t, picture if self._lens is None else self._lens.undistorted(picture))
+        frame = resized(self._decoded[1], size)
         self._cache[key] = frame
         self._cached_bytes += frame.nbytes
         while len(self._cache) > 1 and (len(self._cache) > CACHE_FRAMES or self._cached_bytes > CACHE_BYTES):
@@ -348,76 +404,17 @@ def reopen(place: Path, reading: Mapping[str, Any], stop: int) -> Video:
         stop: number of frames in use.
     """
     pictures, value_range = reading.get("pictures"), reading.get("value_range")
+    lens = None if reading.get("lens") is None else Lens.of(reading["lens"])
     if value_range is not None:
         value_range = (value_range[0], value_range[1])
     if pictures is not None:  # all of them, whatever part is in use: the hash is that of the whole list
-        return Video(place, allow_partial=True, pictures=pictures, value_range=value_range)
-    if place.is_dir():  # version 0.1.0 kept no list and took all pictures in order of name
+        return Video(place, allow_partial=True, pictures=pictures, value_range=value_range, lens=lens)
+    if (
+        place.is_dir() and "topic" not in reading
+    ):  # version 0.1.0 kept no list and took all pictures in order of name
         return Video(place, stop=stop, allow_partial=True, pictures=ALL, fps=24.0)
-    return Video(place, stop=stop, allow_partial=True, value_range=value_range)
-
-
-def fit_size(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
-    """(height, width) with the longest side at most ``max_size``, aspect kept, never enlarged."""
-    height, width = size
-    if max_size is None or max(size) <= max_size:
-        return size
-    scale = max_size / max(size)
-    return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-class _Looking:
-    """Shows a ``FirstLook`` the frames in use, as small as it wants them."""
-
-    def __init__(self, look: FirstLook, start: int, stride: int, max_size: int | None) -> None:
-        self._look, self._start, self._stride, self._max_size = look, start, stride, max_size
-
-    def see(self, index: int, read: Callable[[], np.ndarray]) -> None:
-        if index < self._start or (index - self._start) % self._stride:
-            return
-        frame = read()
-        size = fit_size(fit_size((frame.shape[0], frame.shape[1]), self._max_size), LOOK_SIZE)
-        self._look.add(torch.from_numpy(_resized(frame, size)).float() / 255)
-
-    def forget(self) -> None:
-        self._look.forget()
-
-
-class _ArraySource:
-    """Frames in memory, uint8 or float in [0, 1]."""
-
-    def __init__(self, array: np.ndarray | Tensor) -> None:
-        array = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-        if array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
-            raise ValueError(f"expected video [T, H, W, 3] with T, H, W >= 1, got {list(array.shape)}")
-        if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"expected uint8, or float in [0, 1], got {array.dtype}")
-        if array.shape[1] * array.shape[2] > MAX_PIXELS:
-            raise InputError(f"expected at most {MAX_PIXELS} pixels per frame, got {list(array.shape)}")
-        self.array = array
-        self.num_frames = array.shape[0]
-        self.size = (array.shape[1], array.shape[2])
-
-    def read(self, index: int) -> np.ndarray:
-        frame = self.array[index]
-        if frame.dtype != np.uint8:
-            if not np.isfinite(frame).all() or frame.min() < -1e-3 or frame.max() > 1 + 1e-3:
-                raise InputError(f"frame {index}: expected float colour in [0, 1], got values outside")
-            frame = np.rint(np.clip(frame, 0, 1) * 255).astype(np.uint8)
-        return np.ascontiguousarray(frame)
-
-    def close(self) -> None:
-        pass
-
-
-def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    import cv2
-
-    height, width = size
-    if frame.shape[:2] == (height, width):
-        return frame
-    shrinks = height * width < frame.shape[0] * frame.shape[1]
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    topic = reading.get("topic")
+    return Video(place, stop=stop, allow_partial=True, value_range=value_range, lens=lens, topic=topic)
 
 
 def _frame_rate(times_s: np.ndarray, source: _Source, stride: int, fps: float | None) -> float:

@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 
+from geo4d.formats.bags import bag_kind
 from geo4d.video.integrity import declared_size
 from geo4d.video.pictures import sniff_image
 from geo4d.video.sniff import container_of, first_bytes
@@ -14,6 +15,9 @@ def outset(source: Path) -> str:
     Raises:
         InputError: a file that is no video; what else may be wrong is found when it is opened.
     """
+    bag = bag_kind(source)
+    if bag is not None:
+        return f"{source.name}: a {bag}" if bag != "MCAP file" else f"{source.name}: an {bag}"
     if not source.is_file():
         return f"{source.name}: a folder" if source.is_dir() else f"{source.name}"
     size = f"{source.stat().st_size / 1e6:.1f} MB"

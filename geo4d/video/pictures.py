@@ -211,6 +211,26 @@ def to_colour(image: np.ndarray, value_range: tuple[float, float] | None) -> np.
     return np.ascontiguousarray(image)
 
 
+def check_picture(data: bytes) -> tuple[int, int]:
+    """(height, width) as stored of a PNG, JPEG or WebP picture in memory that is whole.
+
+    Raises:
+        InputError: foreign, cut, damaged, or more than ``MAX_PIXELS``.
+    """
+    kind = sniff_image(data[:16])
+    if kind not in ("png", "jpeg", "webp"):
+        raise InputError("expected a PNG, JPEG or WebP picture, got other content")
+    try:
+        page = _HEADERS[kind](data)
+        _CHECKS[kind](data)
+    except (struct.error, ValueError, IndexError, KeyError) as error:
+        raise InputError(f"the header of the {kind} picture is damaged") from error
+    height, width = page.stored
+    if not 0 < height * width <= MAX_PIXELS:
+        raise InputError(f"declares {width} x {height} pixels; the limit is {MAX_PIXELS / 1e6:.0f} million")
+    return height, width
+
+
 def _no_file(path: Path) -> str:
     if path.is_dir():
         return "is a folder, not a picture"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,13 +64,28 @@ def test_given_intrinsics_stay(room):
 def test_a_known_trajectory_is_only_scaled(room):
     trajectory = room.c2w.clone()
     trajectory[:, :3, 3] /= 7
-    posed = pose_reconstruction(reconstruction_of(room), trajectory=trajectory)
+    posed = pose_reconstruction(reconstruction_of(room), trajectory=trajectory, trajectory_unit="unknown")
+    assert posed.scale_kind == "scale"
     assert posed.diagnostics["pose"]["trajectory_scale"] == pytest.approx(7, rel=0.03)
     np.testing.assert_allclose(posed.c2w[:, :3, :3], room.c2w[:, :3, :3].numpy())
     tracks = track_points(room.rgb)
     log_depth, still = sample_log_depth(tracks, room.depth), torch.eye(4).double().repeat(9, 1, 1)
     with pytest.raises(ValueError, match="scale cannot be found"):
         fit_trajectory_scale(tracks, log_depth, room.intrinsics, still)
+
+
+def test_a_trajectory_in_metres_scales_the_depth_of_each_scene(room):
+    trajectory = room.c2w.clone()
+    trajectory[:, :3, 3] *= 7
+    trajectory[5:, :3, 3] *= 2
+    before = replace(reconstruction_of(room), scene=np.array([3] * 5 + [8] * 4))
+    posed = pose_reconstruction(before, trajectory=trajectory)
+    assert posed.scale_kind == "metric"
+    torch.testing.assert_close(torch.from_numpy(posed.c2w), trajectory)
+    assert posed.diagnostics["pose"]["metres_per_unit"] == pytest.approx([7, 14], rel=0.05)
+    for t, factor in ((2, 7), (7, 14)):
+        ratio = np.asarray(posed.depth[t]) / np.asarray(before.depth[t])
+        assert np.nanmedian(ratio) == pytest.approx(factor, rel=0.05)
 
 
 def test_what_is_missing_is_said(room):

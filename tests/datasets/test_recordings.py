@@ -123,7 +123,8 @@ def test_euroc_by_any_of_its_folders(tmp_path, below):
     assert [file.parent.parent.name for file in found.files] == ["cam1" if right else "cam0"] * 3
     np.testing.assert_allclose(found.times_s, 1403715274.312143104 + np.arange(3) / 20, rtol=0, atol=3e-7)
     assert found.intrinsics_for((12, 16)) == (11 if right else 10, 11, 8, 6)
-    assert "distorted (radial-tangential)" in found.camera
+    assert "of distorted pictures" in found.camera
+    assert found.distortion.model == "radial-tangential"
     assert any("one of 2 cameras" in note for note in found.notes)
 
 

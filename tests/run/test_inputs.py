@@ -66,6 +66,7 @@ def test_a_recording_brings_times_and_camera_and_the_user_wins(tmp_path) -> None
         lines.append(f"{100 + t / 10:.1f} rgb/{t}.png")
     (folder / "rgb.txt").write_text("\n".join(lines))
     film, config = open_clip(folder, RunConfig())
+    assert film.lens is None  # freiburg3 is without distortion
     np.testing.assert_allclose(film.times_s, [100, 100.1, 100.2])
     assert config.intrinsics == pytest.approx((535.4, 539.2, 320.6, 248.1))
     assert any("TUM RGB-D" in note for note in film.notes)
@@ -73,3 +74,60 @@ def test_a_recording_brings_times_and_camera_and_the_user_wins(tmp_path) -> None
     film, config = open_clip(folder, given)
     assert config.intrinsics == (1, 2, 3, 4)
     np.testing.assert_allclose(np.diff(film.times_s), 0.2)
+
+
+def test_distortion_comes_with_its_camera_and_leaves_that_of_the_undistorted_picture(tmp_path) -> None:
+    from geo4d.formats.images import save_image
+
+    folder = tmp_path / "rgbd_dataset_freiburg1_x"
+    for t in range(2):
+        save_image(folder / "rgb" / f"{t}.png", np.zeros((480, 640, 3), np.uint8))
+    (folder / "rgb.txt").write_text("1.0 rgb/0.png\n1.1 rgb/1.png\n")
+    film, config = open_clip(folder, RunConfig())
+    assert film.lens is not None
+    assert film.lens.intrinsics == pytest.approx((517.3, 516.5, 319.1, 255.8))
+    assert config.intrinsics == pytest.approx(film.lens.pinhole((480, 640)))
+    assert config.intrinsics[0] > 517.3
+    as_they_are, kept = open_clip(folder, RunConfig(distortion="none"))
+    assert as_they_are.lens is None
+    assert kept.intrinsics == pytest.approx((517.3, 516.5, 319.1, 255.8))
+    other, _ = open_clip(folder, RunConfig(distortion="radtan:0.1,0,0,0"))
+    assert other.lens is not None
+    assert other.lens.distortion.coefficients == (0.1, 0, 0, 0)
+    mine, _ = open_clip(folder, RunConfig(intrinsics=(500.0, 500.0, 320.0, 240.0)))
+    assert mine.lens is None  # the distortion belongs to the other numbers
+
+
+def test_distortion_of_the_user_needs_intrinsics() -> None:
+    pictures = np.zeros((2, 48, 64, 3), np.uint8)
+    camera = (50.0, 50.0, 32.0, 24.0)
+    film, config = open_clip(pictures, RunConfig(distortion="fisheye:0.1,0,0,0", intrinsics=camera))
+    assert film.lens is not None
+    assert config.intrinsics is not None
+    with pytest.raises(ValueError, match="--intrinsics FX FY CX CY with --distortion"):
+        open_clip(pictures, RunConfig(distortion="fisheye:0.1,0,0,0"))
+    with pytest.raises(ValueError, match="radtan:K1"):
+        open_clip(pictures, RunConfig(distortion="0.1,0,0,0", intrinsics=camera))
+
+
+def test_a_bag_brings_its_camera_and_its_distortion(tmp_path) -> None:
+    from tests.support.bags import START_NS, camera_info, raw_image, write_bag
+
+    made = []
+    for t in range(3):
+        stamp = START_NS + t * 10**8
+        made.append(("/cam/image_raw", stamp, raw_image(2, stamp, np.full((48, 64, 3), t, np.uint8), "bgr8")))
+        info = camera_info(2, stamp, (48, 64), (50, 51, 31.5, 23.5), (0.3, 0.0, 0.0, 0.0, 0.0))
+        made.append(("/cam/camera_info", stamp, info))
+    path = write_bag(tmp_path / "drive", "mcap", made)
+    film, config = open_clip(path, RunConfig())
+    assert film.lens is not None
+    assert film.lens.intrinsics == (50, 51, 32, 24)
+    assert config.intrinsics == pytest.approx(film.lens.pinhole((48, 64)))
+    assert any("camera of the MCAP file: fx 50" in note for note in film.notes)
+    assert film.num_frames == 3
+    film.close()
+    film, config = open_clip(path, RunConfig(intrinsics=(60.0, 60.0, 32.0, 24.0), topic="/cam/image_raw"))
+    assert film.lens is None
+    assert config.intrinsics == (60, 60, 32, 24)
+    film.close()

@@ -9,8 +9,9 @@ import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.apps.cli import main
 from geo4d.errors import InputError
-from geo4d.formats.cameras import save_tum
+from geo4d.formats.cameras import save_kitti_poses, save_tum
 from geo4d.formats.images import save_image
+from geo4d.results.manifest import read_manifest
 from geo4d.results.reader import load_result
 from geo4d.results.workspace import Workspace
 from geo4d.results.writer import StoreWriter
@@ -138,7 +139,7 @@ def test_the_published_objective_and_its_refining_stage(result, tmp_path):
     np.testing.assert_allclose(after.c2w[:, 0, 3], STEP * np.arange(NUM), atol=0.03)
 
 
-def test_mask_intrinsics_and_trajectory_of_the_user(result, tmp_path):
+def test_mask_and_intrinsics_of_the_user(result, tmp_path):
     (tmp_path / "masks").mkdir()
     for t in range(NUM):
         mask = np.zeros((*SIZE, 3), np.float32)
@@ -153,14 +154,51 @@ def test_mask_intrinsics_and_trajectory_of_the_user(result, tmp_path):
     np.testing.assert_allclose(masked.intrinsics[:, 0, 0], FOCAL)
     assert abs(masked.c2w[-1, 0, 3] - STEP * (NUM - 1)) < 0.03
 
+
+def sideways(metres):
+    """Poses that go so far for every step of the wall's world, turned into a world of their own."""
     poses = np.tile(np.eye(4), (NUM, 1, 1))
-    poses[:, 0, 3] = 10 * STEP * np.arange(NUM)
-    save_tum(tmp_path / "path.txt", np.arange(NUM) / 10, poses)
-    scaled = repose(result, tmp_path / "scaled", trajectory=tmp_path / "path.txt")
-    assert scaled.diagnostics["pose"]["trajectory_scale"] == pytest.approx(0.1, rel=0.05)
-    save_tum(tmp_path / "short.txt", np.arange(2) / 10, poses[:2])
-    with pytest.raises(InputError, match="expected 7 poses"):
-        repose(result, tmp_path / "short", trajectory=tmp_path / "short.txt")
+    poses[:, 0, 3] = metres * STEP * np.arange(NUM)
+    world = np.array([[0.0, -1, 0, 5], [1, 0, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]])
+    return world @ poses
+
+
+def test_a_trajectory_in_metres_makes_the_result_metric(result, tmp_path, capsys):
+    save_tum(tmp_path / "path.txt", np.arange(NUM) / 10 + 50, sideways(10))
+    command = ["pose", str(result), "-o", str(tmp_path / "after"), "--trajectory", str(tmp_path / "path.txt")]
+    assert main(command) == 3
+    assert "--time-offset SECONDS" in capsys.readouterr().err
+    assert main([*command, "--time-offset", "-50"]) == 0
+    assert "metric: poses are those of path.txt (TUM)" in capsys.readouterr().out
+    before, after = load_result(result), load_result(tmp_path / "after")
+    assert after.scale_kind == "metric"
+    np.testing.assert_allclose(after.c2w, sideways(10), atol=1e-5)  # as they were given, in their world
+    ratio = np.asarray(after.depth[3]) / np.asarray(before.depth[3])
+    assert np.nanmedian(ratio) == pytest.approx(10, rel=0.05)
+    assert after.diagnostics["pose"]["metres_per_unit"][0] == pytest.approx(np.nanmedian(ratio), rel=1e-4)
+    assert after.provenance["metric"]["source"]["layout"] == "TUM"
+    assert read_manifest(tmp_path / "after")["unit"] == "metres"
+
+
+def test_a_trajectory_of_unknown_unit_takes_that_of_the_depth(result, tmp_path):
+    save_kitti_poses(tmp_path / "path.txt", sideways(10))
+    after = repose(result, tmp_path / "after", trajectory=tmp_path / "path.txt", trajectory_unit="unknown")
+    assert after.scale_kind == "scale"
+    assert after.diagnostics["pose"]["trajectory_scale"] == pytest.approx(0.1, rel=0.05)
+    np.testing.assert_array_equal(after.depth[2], load_result(result).depth[2])
+
+
+def test_a_trajectory_that_does_not_fit_is_refused(result, tmp_path):
+    save_tum(tmp_path / "short.txt", np.arange(5) / 10, sideways(1)[:5])
+    with pytest.raises(InputError, match="expected a pose for every frame, but 2 of 7 have none"):
+        repose(result, tmp_path / "after", trajectory=tmp_path / "short.txt")
+    turns = sideways(1)
+    turns[:, :3, 3] = 0
+    turns[0, 0, 3] = 1e-12
+    save_kitti_poses(tmp_path / "turns.txt", turns)
+    with pytest.raises(ValueError, match="scale of scene 0 is not determined"):
+        repose(result, tmp_path / "after", trajectory=tmp_path / "turns.txt")
+    assert main(["pose", str(result), "-o", str(tmp_path / "after"), "--time-offset", "1"]) == 2
 
 
 def test_a_source_that_changed_since_is_refused(tmp_path):

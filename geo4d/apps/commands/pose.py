@@ -24,7 +24,12 @@ class PoseOptions:
     intrinsics: tuple[float, float, float, float] | None = None
     """Known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at +0.5."""
     trajectory: Path | None = None
-    """TUM file with one known pose per frame; only its scale is fitted."""
+    """Known poses of the camera in metres, taken as they are: TUM or EuRoC csv (matched by time) or KITTI poses (a row a
+    frame). The depth is scaled to them, and the result is metric."""
+    trajectory_unit: Literal["metres", "unknown"] = "metres"
+    """Unit of --trajectory; 'unknown' scales the trajectory to the depth instead."""
+    time_offset: float = 0.0
+    """Seconds to add to the times of --trajectory, so that they are those of the frames."""
     per_frame_scale: bool = False
     """Let every frame's depth change by a factor of its own, for models that see one picture at a time."""
     tracks: Literal[
@@ -60,6 +65,8 @@ class PoseOptions:
 
 def run(options: PoseOptions) -> int:
     """Pose, then say what the tracks told."""
+    if options.trajectory is None and (options.time_offset or options.trajectory_unit != "metres"):
+        raise ValueError("expected --trajectory with --time-offset and --trajectory-unit")
     from geo4d.results.verdict import judge_result
     from geo4d.run.repose import repose, stated_size
     from geo4d.tracks.sources import track_maker
@@ -74,6 +81,8 @@ def run(options: PoseOptions) -> int:
         mask_radius=options.mask_radius,
         intrinsics=options.intrinsics,
         trajectory=options.trajectory,
+        trajectory_unit=options.trajectory_unit,
+        time_offset=options.time_offset,
         per_frame_scale=options.per_frame_scale,
         tracker=track_maker(options.tracks, options.track_weights, picture_size=picture_size),
         objective=options.objective,
@@ -85,6 +94,8 @@ def run(options: PoseOptions) -> int:
         print(shot["statement"])
     if "trajectory_scale" in pose:
         print(f"trajectory scaled by {pose['trajectory_scale']:.6g}")
+    for scene, factor in enumerate(pose.get("metres_per_unit", ())):
+        print(f"depth of scene {scene} scaled by {factor:.6g} m")
     print(f"wrote {options.output}")
     verdict = judge_result(after)
     print("\n".join(verdict.lines()))

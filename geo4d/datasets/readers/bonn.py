@@ -15,8 +15,11 @@ from geo4d.datasets.pieces import (
 )
 from geo4d.datasets.readers.tum import MAX_DIFFERENCE_S, load_recording, record_list
 from geo4d.formats.cameras import load_tum
+from geo4d.geometry.distortion import Distortion
 
 INTRINSICS = (542.822841, 542.576870, 315.593520, 237.756098)
+DISTORTION = Distortion("radial-tangential", (0.039903, -0.099343, -0.000730, -0.000144, 0.0))
+"""k1 k2 p1 p2 k3, as the data set's page lists them; ground truth is read without them."""
 VIDEO_SEQUENCES = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
 """The five of the video depth evaluation of DepthCrafter and Geo4D; ``load_video`` picks the frames."""
 VIDEO_FRAMES = slice(30, 140)
@@ -88,8 +91,8 @@ def load_video(folder: Path, name: str) -> Sequence:
 def _record(folder: Path, inside: Path) -> Recording | None:
     if not folder.name.startswith(_PREFIX):
         return None
-    about = "the pictures are a little distorted (radial-tangential), and only the pinhole part is used"
-    return record_list(folder, READER.title, INTRINSICS, about)
+    about = "whose pictures are a little distorted"
+    return record_list(folder, READER.title, INTRINSICS, about, DISTORTION)
 
 
 READER = Reader(

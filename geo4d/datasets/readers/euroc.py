@@ -18,6 +18,7 @@ from geo4d.datasets.readers.tum import existing
 from geo4d.errors import InputError
 from geo4d.formats.cameras import quaternions_to_poses
 from geo4d.formats.times import load_frame_times
+from geo4d.geometry.distortion import Distortion
 
 MAX_DIFFERENCE_S = 0.01
 
@@ -61,6 +62,48 @@ def load_truth(folder: Path) -> tuple[np.ndarray, np.ndarray, Path]:
     return rows[:, 0] * 1e-9, poses, text
 
 
+def _distortion(text: str, path: Path) -> Distortion | None:
+    """What ``sensor.yaml`` says of the lens; None where it names no coefficients, or only zeros.
+
+    Raises:
+        InputError: a model that is not known.
+    """
+    if "distortion_coefficients:" not in text:
+        return None
+    model = re.search(r"^distortion_model:\s*([\w-]+)", text, re.MULTILINE)
+    coefficients = tuple(_yaml_numbers(text, "distortion_coefficients"))
+    try:
+        found = Distortion.named("radial-tangential" if model is None else model[1], coefficients)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; --distortion none takes the pictures as they are") from error
+    return None if found.is_none else found
+
+
+def body_trajectory_camera(path: Path, video: Path | None) -> tuple[str, np.ndarray] | None:
+    """Where a camera sits on the body whose poses a csv of the data set holds.
+
+    Args:
+        path: the csv, such as ``mav0/state_groundtruth_estimate0/data.csv``.
+        video: folder of the pictures, which names the camera; anything else takes ``cam0``.
+    Returns:
+        name of the camera and [4, 4] camera to body (``T_BS``); None where there is no ``sensor.yaml`` for it.
+    Raises:
+        InputError: ``sensor.yaml`` has no ``T_BS``.
+    """
+    rig = path.absolute().parent.parent
+    name = "cam0"
+    if video is not None:
+        inside = [part.name for part in (video.absolute(), *video.absolute().parents) if part.parent == rig]
+        name = inside[0] if inside and re.fullmatch(r"cam[0-9]+", inside[0]) else name
+    sensor = rig / name / "sensor.yaml"
+    if not sensor.is_file():
+        return None
+    numbers = _yaml_numbers(sensor.read_text(encoding="utf-8", errors="replace"), "data")
+    if len(numbers) != 16:
+        raise InputError(f"expected 16 numbers of T_BS in {sensor}, got {len(numbers)}")
+    return name, np.array(numbers).reshape(4, 4)
+
+
 def _record(folder: Path, inside: Path) -> Recording | None:
     chosen = choose_camera(folder, ("mav0/cam0", "mav0/cam1"), inside)
     if chosen is None or not (chosen[0] / "data.csv").is_file():
@@ -77,7 +120,7 @@ def _record(folder: Path, inside: Path) -> Recording | None:
         )
     if absent:
         notes.append(f"{absent} of {len(listed.times_s)} pictures of data.csv are not in the folder")
-    intrinsics, size, about = None, None, "there is no sensor.yaml"
+    intrinsics, size, distortion, about = None, None, None, "there is no sensor.yaml"
     if (camera / "sensor.yaml").is_file():
         text = (camera / "sensor.yaml").read_text(encoding="utf-8", errors="replace")
         fx, fy, cx, cy = _yaml_numbers(text, "intrinsics")
@@ -85,13 +128,14 @@ def _record(folder: Path, inside: Path) -> Recording | None:
         if "resolution:" in text:
             width, height = (int(value) for value in _yaml_numbers(text, "resolution"))
             size = (height, width)
-        distorted = "distortion_coefficients:" not in text or any(
-            _yaml_numbers(text, "distortion_coefficients")
-        )
-        about = "sensor.yaml" + (
-            "; the pictures are distorted (radial-tangential), and only the pinhole part is used" * distorted
-        )
-    return Recording("EuRoC MAV", tuple(files), times_s, intrinsics, size, about, tuple(notes))
+        distortion = _distortion(text, camera / "sensor.yaml")
+        if distortion is not None:
+            about = "sensor.yaml, of distorted pictures"
+        elif "distortion_coefficients:" in text:
+            about = "sensor.yaml, of pictures without distortion"
+        else:
+            about = "sensor.yaml, which states no distortion"
+    return Recording("EuRoC MAV", tuple(files), times_s, intrinsics, size, about, tuple(notes), distortion)
 
 
 def _load(folder: Path, name: str) -> Sequence:

@@ -20,6 +20,7 @@ from geo4d.datasets.readers.synthetic import load_intrinsics
 from geo4d.errors import InputError
 from geo4d.formats.cameras import load_tum
 from geo4d.formats.times import load_frame_times
+from geo4d.geometry.distortion import Distortion
 
 DYNAMIC_SEQUENCES = tuple(
     f"rgbd_dataset_freiburg3_{who}_{how}"
@@ -35,7 +36,12 @@ INTRINSICS = {
     "freiburg2": (520.9, 521.0, 325.1, 249.7),
     "freiburg3": (535.4, 539.2, 320.1, 247.6),
 }
-"""fx, fy, cx, cy in the colour camera (distortion ignored), as the benchmark's page lists them."""
+"""fx, fy, cx, cy in the colour camera, as the benchmark's page lists them."""
+DISTORTION = {
+    "freiburg1": Distortion("radial-tangential", (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
+    "freiburg2": Distortion("radial-tangential", (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
+}
+"""k1 k2 p1 p2 k3, from the same page; ground truth is read without them."""
 SIZE = (480, 640)
 """(height, width) of the pictures of all these cameras."""
 UNDISTORTED = ("freiburg3",)
@@ -79,13 +85,18 @@ def camera_of(folder: Path) -> str | None:
 
 
 def record_list(
-    folder: Path, title: str, intrinsics: tuple[float, float, float, float] | None, camera: str
+    folder: Path,
+    title: str,
+    intrinsics: tuple[float, float, float, float] | None,
+    camera: str,
+    distortion: Distortion | None = None,
 ) -> Recording | None:
     """The pictures of rgb.txt.
 
     Args:
         intrinsics: fx, fy, cx, cy, centres counted as integers.
         camera: what is to be known of it.
+        distortion: of the pictures.
     """
     if not (folder / "rgb.txt").is_file():
         return None
@@ -98,7 +109,7 @@ def record_list(
         notes.append(f"{absent} of {len(listed.times_s)} pictures of rgb.txt are not in the folder")
     if intrinsics is not None:
         intrinsics = (intrinsics[0], intrinsics[1], intrinsics[2] + 0.5, intrinsics[3] + 0.5)
-    return Recording(title, tuple(files), times_s, intrinsics, SIZE, camera, tuple(notes))
+    return Recording(title, tuple(files), times_s, intrinsics, SIZE, camera, tuple(notes), distortion)
 
 
 def _intrinsics(
@@ -216,8 +227,9 @@ def _record(folder: Path, inside: Path) -> Recording | None:
     elif camera in UNDISTORTED:
         about = f"{camera}, pictures without distortion"
     else:
-        about = f"{camera}; the pictures are distorted (radial-tangential), and only the pinhole part is used"
-    return record_list(folder, "TUM RGB-D", INTRINSICS.get(camera or ""), about)
+        about = f"{camera}, whose pictures are distorted"
+    distortion = DISTORTION.get(camera or "")
+    return record_list(folder, "TUM RGB-D", INTRINSICS.get(camera or ""), about, distortion)
 
 
 READER = Reader(
