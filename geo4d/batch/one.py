@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from geo4d.batch.engine import Job
 from geo4d.config import RunConfig, make_config
 from geo4d.errors import (
     USAGE_ERROR,
@@ -124,6 +125,10 @@ def run_clip(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any
         note["seconds"] = time.perf_counter() - started[0]
         note["cpu_seconds"] = time.process_time() - started[1]
     return {**note, "warnings": warnings.texts}
+
+
+CLIPS_JOB = Job(load, run_clip)
+"""What the workers of a batch do."""
 
 
 def _finish(loaded: Loaded, task: Task, on_progress: Progress) -> tuple[Reconstruction, str]:
