@@ -49,6 +49,7 @@ def reconstruct(
     resume: bool = False,
     on_plan: Callable[[RunPlan], None] | None = None,
     on_progress: Progress | None = None,
+    predict: Callable[[WindowSource, Spool, Progress], None] = predict_windows,
     **settings: Any,
 ) -> Reconstruction:
     """Reconstruct the 4D geometry of a video.
@@ -64,6 +65,8 @@ def reconstruct(
         resume: go on with an unfinished run of ``output``; on a CPU the result is bit-identical.
         on_plan: called once with the plan, before the work starts.
         on_progress: called with a stage, how much of it is done, and how much there is.
+        predict: the stage that puts every window on the spool; ``geo4d.batch.windows.WindowWorkers`` does it with several
+            processes, bit for bit the same on a CPU with the same number of threads.
         settings: fields of ``geo4d.config.RunConfig``, such as ``start``, ``stop``, ``stride``, ``fov_deg``,
             ``device``, ``seed`` or ``output_size``.
     Returns:
@@ -122,7 +125,7 @@ def reconstruct(
                 source = replace(source, evidence=evidence)
             with clock("predict"), memory_errors("predicting windows", _SMALLER):
                 source = prepare(source, work.windows)
-                predict_windows(source, spool, progress)
+                predict(source, spool, progress)
             with clock("align"), memory_errors("aligning windows", _FEWER):
                 alignment, predictions, tries = align_windows(source, spool, motion, config, progress)
             if alignment.c2w is None:

@@ -1,18 +1,21 @@
 """Reconstruct the 4D geometry of a video: depth, cameras, confidence and what moves, for every frame."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from geo4d.batch.settings import WorkerSettings
 from geo4d.config import RunConfig
 
 if TYPE_CHECKING:
     from geo4d.apps.progress import StageBars
     from geo4d.datasets import base
+    from geo4d.run.predict import Progress, WindowSource
+    from geo4d.run.spool import Spool
     from geo4d.types import Reconstruction
 
 
@@ -56,6 +59,7 @@ class ReconstructOptions(RunOptions):
     """File for the scores as JSON; needs --ground-truth."""
     quiet: bool = False
     """Print warnings, errors and scores only."""
+    how: tyro.conf.OmitArgPrefixes[WorkerSettings] = field(default_factory=WorkerSettings)
 
 
 def run(options: ReconstructOptions) -> int:
@@ -91,6 +95,7 @@ def _run(options: ReconstructOptions, bars: "StageBars") -> int:
         resume=options.resume,
         on_plan=show,
         on_progress=bars,
+        predict=window_stage(options),
         **options.keywords(),
     )
     bars.stop()
@@ -118,6 +123,17 @@ def _run(options: ReconstructOptions, bars: "StageBars") -> int:
                 temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     verdict.require(keep_going=options.keep_going)
     return 0
+
+
+def window_stage(options: ReconstructOptions) -> "Callable[[WindowSource, Spool, Progress], None]":
+    """What predicts the windows: this process, or the workers that were asked for."""
+    if options.how == WorkerSettings():
+        from geo4d.run.predict import predict_windows
+
+        return predict_windows
+    from geo4d.batch.windows import WindowWorkers
+
+    return WindowWorkers(options.how, **options.keywords())
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
