@@ -38,6 +38,7 @@ from geo4d.batch.summary import require_table
 from geo4d.batch.tally import Tally
 from geo4d.errors import InputError
 from geo4d.formats.files import new_file, output_errors
+from geo4d.formats.objects import Objects
 
 SOURCES = "sources"
 """In the output: sources that are kept."""
@@ -79,6 +80,8 @@ def run_batch(
     options, output = options or BatchSettings(), Path(output).absolute()
     shard = parse_shard(options.shard)
     require_table(options.table)
+    if options.publish is not None:
+        Objects(options.publish).check()  # a store that does not answer is said before any work
     check_output(output)
     found = find_clips(sources)
     clips = [clip for clip in found.clips.values() if in_shard(clip.name, shard)]
@@ -114,9 +117,20 @@ def run_batch(
                 engine.stop()
                 if not options.keep_sources:
                     shutil.rmtree(work, ignore_errors=True)
+    if options.publish is not None:
+        _publish_tables(output, options.publish)
     for line in coordinator.tally.lines():
         say(f"{line}; see {output / SUMMARY}.md")
     return coordinator.tally
+
+
+def _publish_tables(output: Path, url: str) -> None:
+    """
+    Raises:
+        OutputError: the store does not answer, or refuses.
+    """
+    names = [f"{SUMMARY}.md", f"{SUMMARY}.parquet", LEFT_OUT]
+    Objects(url).write_all((name, output / name) for name in names if (output / name).is_file())
 
 
 def _first_identity(engine: Engine, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from geo4d.formats.objects import is_url
+
 Table = Literal["all", "md"]
 EngineName = Literal["local", "ray"]
 
@@ -56,6 +58,8 @@ class BatchSettings(WorkerSettings):
         verify: compare the content of sources also where sizes and times of change are as they were.
         keep_sources: keep what was unpacked or downloaded, in OUT/sources; results then keep their colour.
         work: folder on a local disk for what is unpacked or downloaded; none takes one inside OUT.
+        publish: address in an object store (s3://, gs://, az://; extra remote) that gets every finished result, as
+            clips/NAME, and the tables; OUT keeps leases, records and unfinished clips.
         table: the summary as Parquet and Markdown, or as Markdown alone.
     """
 
@@ -69,6 +73,7 @@ class BatchSettings(WorkerSettings):
     verify: bool = False
     keep_sources: bool = False
     work: Path | None = None
+    publish: str | None = None
     table: Table = "all"
 
     def __post_init__(self) -> None:
@@ -77,6 +82,10 @@ class BatchSettings(WorkerSettings):
             raise ValueError(f"expected at least 1 try of a clip, got {self.clip_tries}")
         if self.clip_timeout_s is not None and not self.clip_timeout_s >= 1:
             raise ValueError(f"expected a limit of at least 1 second, got {self.clip_timeout_s}")
+        if self.publish is not None and not is_url(self.publish):
+            raise ValueError(
+                f"expected an address such as s3://bucket/name to publish to, got {self.publish!r}; a folder is -o"
+            )
         if self.lease_s < 1:
             raise ValueError(f"expected a lease of at least 1 second, got {self.lease_s}")
         if self.keep_sources and self.work is not None:

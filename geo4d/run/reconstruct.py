@@ -6,6 +6,7 @@ predictor and the fusion, and maps go to the store frame by frame, so nothing ho
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from geo4d.config import make_config
 from geo4d.errors import memory_errors
 from geo4d.evidence.moving import find_moving
 from geo4d.formats.files import disk_errors
+from geo4d.formats.objects import is_url
 from geo4d.models.base import Predictor, choose_device
 from geo4d.optimise.scratch import give_back_memory
 from geo4d.results.provenance import StageClock
@@ -56,7 +58,8 @@ def reconstruct(
 
     Args:
         video: a video file, a folder of frames, or an array [T, H, W, 3], uint8 or float in [0, 1].
-        output: folder for the result; None keeps it in a temporary folder that lives as long as the result.
+        output: folder for the result, or an address in an object store (``s3://bucket/name``; extra ``remote``); None
+            keeps it in a temporary folder that lives as long as the result.
         model: a name in ``geo4d.models.base.PREDICTORS``, or a predictor.
         model_options: further options of the model's own pipeline.
         times_s: seconds of all frames of an array or of a folder, strictly increasing; None takes what ``times``, ``fps``
@@ -79,6 +82,21 @@ def reconstruct(
         ValueError: unknown or nonsensical settings.
     """
     config = make_config(**settings)
+    if is_url(output):
+        from geo4d.run.publish import reconstruct_to_store, what_is_asked
+
+        keywords = {
+            **settings,
+            "model": model,
+            "model_options": model_options,
+            "times_s": times_s,
+            "resume": resume,
+        }
+        make = partial(
+            reconstruct, video, on_plan=on_plan, on_progress=on_progress, predict=predict, **keywords
+        )
+        asked = what_is_asked(video, model, model_options, config)
+        return reconstruct_to_store(str(output), make, asked, overwrite=overwrite, resume=resume)
     if times_s is not None and (config.fps is not None or config.times is not None):
         raise ValueError("expected times_s, a file of times or fps, got two of them")
     progress = on_progress or (lambda stage, done, total: None)
@@ -158,8 +176,14 @@ def reconstruct(
 def load(path: str | Path) -> Reconstruction:
     """Open the result of a run; maps are read when they are sliced.
 
+    Args:
+        path: folder, or an address in an object store (extra ``remote``).
     Raises:
         OutputError: no result there, or it is unfinished, incomplete, damaged, or of a newer format. Damage inside a map
             is found, and raised, when it is sliced.
     """
+    if is_url(path):
+        from geo4d.results.remote import load_remote
+
+        return load_remote(str(path))
     return load_result(path)

@@ -19,6 +19,23 @@ if TYPE_CHECKING:
     from geo4d.types import Reconstruction
 
 
+def place_of(text: str) -> Path | str:
+    """A path, or an address as it is: a path would lose one of its slashes."""
+    from geo4d.formats.objects import is_url
+
+    return text if is_url(text) else Path(text)
+
+
+PLACE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="PATH",
+    instance_from_str=lambda words: place_of(words[0]),
+    is_instance=lambda value: isinstance(value, Path | str),
+    str_from_instance=lambda value: [str(value)],
+)
+"""A path, or an address, on the command line."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What decides the result of one clip: options of every command that reconstructs."""
@@ -47,8 +64,8 @@ class ReconstructOptions(RunOptions):
 
     video: Annotated[Path, tyro.conf.Positional]
     """Video file or folder of frames."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder for the result."""
+    output: Annotated[Path | str, PLACE, tyro.conf.arg(aliases=["-o"])]
+    """Folder for the result, or an address in an object store: s3://, gs://, az:// (extra remote)."""
     overwrite: bool = False
     """Replace an existing result, or forget an unfinished run."""
     resume: bool = False
