@@ -33,6 +33,7 @@ class PredictorInfo:
         evidence: which evidence ``predict`` wants: ``motion`` (cameras from tracks and plane sweep) or none.
         needs_prepare: True if ``prepare`` must see the whole video before the first window.
         takes_gaps: True if the frames of a window need not be consecutive: dilated, keyframe and loop windows.
+        carries: True if a window goes on from the prediction before it: the windows of a shot need their order.
         gives_poses: True if predictions carry enough to place the cameras in one world.
         scale_kind: of the depth that comes out.
         work: of a window, and of a frame's other stages, in units of 1e9 float32 matrix operations; None: not measured.
@@ -51,6 +52,7 @@ class PredictorInfo:
     evidence: Literal["motion"] | None = None
     needs_prepare: bool = False
     takes_gaps: bool = False
+    carries: bool = False
     gives_poses: bool = True
     scale_kind: Literal["metric", "scale"] = "scale"
     smaller: str | None = None
