@@ -45,6 +45,17 @@ Preview: TypeAlias = Literal["index.json", "frames.bin", "points.bin", "thumb.jp
 _LOOK_S = 0.2
 """Seconds between looks at a job whose progress somebody follows."""
 
+_BINARY = "application/octet-stream"
+
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["job", "removed"]},
+        "data": {"type": "string", "description": "the job as JSON; {} when it was removed"},
+    },
+}
+"""One event of a job, for OpenAPI."""
+
 _SIGN_OF_LIFE_S = 15.0
 
 
@@ -145,7 +156,7 @@ def _add_jobs(app: FastAPI, service: Service, fetcher: Fetcher) -> None:
         "/api/jobs/{job}/events",
         response_class=StreamingResponse,
         responses={
-            200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+            200: {"content": {"text/event-stream": {"schema": EVENT}}},
             **_problems(404, 422),
         },
     )
@@ -178,20 +189,21 @@ async def _events(service: Service, id: str) -> AsyncIterator[str]:
 
 def _add_downloads(app: FastAPI, service: Service) -> None:
     """What a finished job gives."""
-    binary = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+    binary = {"content": {_BINARY: {"schema": {"type": "string", "format": "binary"}}}}
+    preview = {"content": {**binary["content"], "application/json": {}, "image/jpeg": {}}}
     options_of = Annotated[ExportOptions, Query()]
 
     @app.get(
         "/api/jobs/{job}/preview/{part}",
         response_class=FileResponse,
-        responses={200: binary, 206: binary, **_problems(404, 409, 416, 422)},
+        responses={200: preview, 206: preview, **_problems(404, 409, 416, 422)},
     )
     async def get_preview(job: str, part: Preview) -> FileResponse:
         """Small pictures of every frame, points and cameras, as the page shows them."""
         path = service.store.place(_done(service, job).id) / PREVIEW / part
         if not path.is_file():
             raise Refusal(404, f"the job has no {part}")
-        kind = mimetypes.guess_type(part)[0] or "application/octet-stream"
+        kind = mimetypes.guess_type(part)[0] or _BINARY
         return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
     @app.post(
@@ -223,8 +235,8 @@ def _add_downloads(app: FastAPI, service: Service) -> None:
         """The file of an export, a zip where it is a folder; the answer waits until it is written."""
         one = _done(service, job)
         path = service.exports.find(one, name, options.given()) or await _written(service, one, name, options)
-        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        return FileResponse(path, media_type=kind, filename=_shown(one, name, path))
+        # Whatever it is, it is saved: a page shown under this address could ask the service.
+        return FileResponse(path, media_type=_BINARY, filename=_shown(one, name, path))
 
 
 def _export_problems(*more: int) -> dict[int | str, dict[str, Any]]:
@@ -350,5 +362,5 @@ def _page_file(name: str) -> Response:
     if name not in PAGE:
         raise Refusal(404, "there is no such file")
     data = files("geo4d.service").joinpath("page", name).read_bytes()
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    kind = mimetypes.guess_type(name)[0] or _BINARY
     return Response(data, media_type=kind, headers={"Cache-Control": "no-cache"})

@@ -16,8 +16,9 @@ MOST_FIELDS, MOST_FIELD_BYTES, MOST_HEADER_BYTES = 40, 4096, 8192
 OVERHEAD = 2**18
 """Bytes of a form beside its clip, at most."""
 
-DRAINED, _DRAIN_S = 2**23, 10.0
-"""Bytes and seconds of a form that are read though it is refused: a client that sends hears the answer only then."""
+DRAINED, _DRAIN_S, _QUIET_S = 2**23, 10.0, 0.5
+"""Bytes and seconds of a form that are read though it is refused, since a client that sends hears the answer only then;
+and seconds without a byte after which it must be listening."""
 
 _PIECE = 2**20
 
@@ -103,10 +104,12 @@ async def drain(pieces: AsyncIterator[bytes]) -> None:
     count = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(_DRAIN_S):
-            async for piece in pieces:
-                count += len(piece)
-                if count > DRAINED:
+            while count <= DRAINED:
+                async with asyncio.timeout(_QUIET_S):
+                    piece = await anext(pieces, b"")
+                if not piece:
                     return
+                count += len(piece)
 
 
 class _Reader:

@@ -1,9 +1,11 @@
 """A service with the model ``stub``, and what tests send to it and ask of it."""
 
+import json
 import shutil
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,3 +99,59 @@ def leftovers(folder: Path) -> list[str]:
 def windows(trace: Path) -> list[str]:
     """Numbers of the windows that were begun, in the folder that the stub leaves its trace in."""
     return [line.split()[0] for file in sorted(trace.iterdir()) for line in file.read_text().splitlines()]
+
+
+class Running:
+    """A service as a process."""
+
+    def __init__(self, folder: Path, port: int, *more: object, **options: object) -> None:
+        from tests.support import batch_stub
+
+        words = [
+            *more,
+            "--folder",
+            folder,
+            "--port",
+            port,
+            "--min-free-mb",
+            1,
+            "--model",
+            "stub",
+            "--output-size",
+            "model",
+            "--tries",
+            0,
+        ]
+        self.base = f"http://127.0.0.1:{port}"
+        self.process = batch_stub.start("serve", *words, **options)
+        await_true(self.is_up, "the service never came up")
+
+    def is_up(self) -> bool:
+        assert self.process.poll() is None, self.process.communicate()
+        try:
+            return self.ask("/health")["status"] == "ok"
+        except OSError:
+            return False
+
+    def ask(self, path: str, data: bytes | None = None, kind: str = "") -> dict:
+        request = urllib.request.Request(self.base + path, data, {"Content-Type": kind} if kind else {})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def send(self, clip: Path) -> str:
+        """A form by hand, as the rule of the format has it; the id of the job."""
+        words = b'--x\r\nContent-Disposition: form-data; name="file"; filename="box.mp4"\r\n\r\n'
+        body = words + clip.read_bytes() + b"\r\n--x--\r\n"
+        return self.ask("/api/jobs", body, "multipart/form-data; boundary=x")["id"]
+
+    def children(self) -> list[int]:
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        threads = path.parent.parent.glob("*/children")
+        return [int(pid) for file in threads for pid in file.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

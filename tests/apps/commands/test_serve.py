@@ -1,10 +1,8 @@
 """The command as a process of its own: it is killed, goes on, and ends when it is asked to."""
 
-import json
 import os
 import signal
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from geo4d.apps.cli import main
 from geo4d.apps.commands.serve import ServeOptions
 from tests.support import batch_stub
-from tests.support.served import await_true, free_port, windows
+from tests.support.served import Running, await_true, free_port, is_alive, windows
 
 
 def test_this_machine_alone_reaches_it_unless_asked() -> None:
@@ -33,46 +31,6 @@ def test_without_the_extra_it_is_named(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert main(["serve", "--folder", str(tmp_path / "jobs")]) == 6
     assert "geo4d[serve]" in capsys.readouterr().err
-
-
-class Running:
-    """A service as a process."""
-
-    def __init__(self, folder: Path, port: int, **options: object) -> None:
-        words = ["--folder", folder, "--port", port, "--min-free-mb", 1, *batch_stub.SMALL[:4], "--tries", 0]
-        self.base = f"http://127.0.0.1:{port}"
-        self.process = batch_stub.start("serve", *words, **options)
-        await_true(self.is_up, "the service never came up")
-
-    def is_up(self) -> bool:
-        assert self.process.poll() is None, self.process.communicate()
-        try:
-            return self.ask("/health")["status"] == "ok"
-        except OSError:
-            return False
-
-    def ask(self, path: str, data: bytes | None = None, kind: str = "") -> dict:
-        request = urllib.request.Request(self.base + path, data, {"Content-Type": kind} if kind else {})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
-
-    def send(self, clip: Path) -> str:
-        """A form by hand, as the rule of the format has it; the id of the job."""
-        words = b'--x\r\nContent-Disposition: form-data; name="file"; filename="box.mp4"\r\n\r\n'
-        body = words + clip.read_bytes() + b"\r\n--x--\r\n"
-        return self.ask("/api/jobs", body, "multipart/form-data; boundary=x")["id"]
-
-    def children(self) -> list[int]:
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        threads = path.parent.parent.glob("*/children")
-        return [int(pid) for file in threads for pid in file.read_text().split()]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at /proc")
