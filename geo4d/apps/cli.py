@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "batch": "many videos in, a result for each, and a table",
     "export": "a result as files of other tools",
     "view": "a result in the browser",
+    "serve": "reconstruction over HTTP: a page and an API",
     "report": "a result as one HTML page",
     "pose": "new cameras for a result",
     "evaluate": "score a model or predictions on a benchmark",
