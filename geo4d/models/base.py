@@ -129,6 +129,10 @@ PREDICTORS: dict[str, str] = {
 """Name -> the module whose ``load(name, **options)`` makes it. The bundled ``tiny`` needs no download."""
 
 
+HUB_MODULE = "geo4d.models.huggingface.pipeline"
+"""Makes the depth networks whose names begin with ``hf:``."""
+
+
 def choose_device(device: str | None) -> str:
     """The torch device to run on: the given one if this machine has it; None takes CUDA if there is one, else the CPU.
 
@@ -167,7 +171,7 @@ def load_predictor(
     """Load a predictor by name.
 
     Args:
-        name: a key of ``PREDICTORS``.
+        name: a key of ``PREDICTORS``, or ``hf:`` and a repository of the Hugging Face hub or a folder.
         weights: folder or file with the weights; None takes the bundled ones or the local model store
             (see ``geo4d models pull``). Never downloads.
         device: torch device; None picks a CUDA device if there is one, else the CPU.
@@ -177,9 +181,12 @@ def load_predictor(
         ValueError: unknown name, or a device that this machine does not have.
         CheckpointError: weights are missing, foreign or unsafe.
     """
-    if name not in PREDICTORS:
-        raise ValueError(f"expected one of {', '.join(PREDICTORS)} as the model, got {name!r}")
+    module = HUB_MODULE if name.startswith("hf:") else PREDICTORS.get(name)
+    if module is None:
+        raise ValueError(
+            f"expected one of {', '.join(PREDICTORS)}, or hf:NAME_OR_FOLDER, as the model, got {name!r}"
+        )
     if device is not None:
         choose_device(device)
-    load: Callable[..., Predictor] = import_module(PREDICTORS[name]).load
+    load: Callable[..., Predictor] = import_module(module).load
     return load(name, weights=weights, device=device, dtype=dtype, **options)
