@@ -112,6 +112,7 @@ class TruthPredictor:
             window_stride=self.stride,
             evidence=self.evidence,
             takes_gaps=not self.carries,
+            carries=self.carries,
             gives_poses=self.gives_poses,
             config={"noise": self.noise},
         )

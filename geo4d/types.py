@@ -102,6 +102,7 @@ class EvidenceMaps:
         c2w: camera to the world of the whole video, translations in the unit of ``points``, or None.
         camera_confidence: in [0, 1] per frame: how far ``c2w`` and ``intrinsics`` may be trusted, or None.
         log_depth_spread: standard deviation of the logarithm of the depth where ``mask``, up to the one factor, or None.
+        moving: probability that a pixel shows something moving, or None where nobody looked.
     """
 
     points: Float[Tensor, "V H W 3"]
@@ -112,6 +113,7 @@ class EvidenceMaps:
     c2w: Float[Tensor, "V 4 4"] | None = None
     camera_confidence: Float[Tensor, " V"] | None = None
     log_depth_spread: Float[Tensor, "V H W"] | None = None
+    moving: Float[Tensor, "V H W"] | None = None
 
 
 @runtime_checkable

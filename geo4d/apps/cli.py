@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "batch": "many videos in, a result for each, and a table",
     "export": "a result as files of other tools",
     "view": "a result in the browser",
+    "serve": "reconstruction over HTTP: a page and an API",
     "report": "a result as one HTML page",
     "pose": "new cameras for a result",
     "evaluate": "score a model or predictions on a benchmark",
@@ -39,7 +40,7 @@ COMMANDS: dict[str, str] = {
 """Name -> one line. The module of a command is ``geo4d.apps.commands.NAME``: a dataclass of options and ``run``."""
 
 LOCAL = ("reconstruct", "pose", "export", "report", "evaluate")
-"""Commands none of whose options takes an address."""
+"""Commands none of whose options takes an address of the web."""
 
 INTERRUPTED = 130
 
@@ -206,13 +207,13 @@ def _run(name: str, words: Sequence[str]) -> int:
 def refuse_addresses(name: str, words: Sequence[str]) -> None:
     """
     Raises:
-        InputError: an address stands where a command takes files and folders of this machine.
+        InputError: an address of the web stands where a command takes files and folders.
     """
     for word in words:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", word):
+        if re.match(r"(https?|ftps?|rtsp|rtmp)://", word, re.IGNORECASE):
             raise errors.InputError(
                 f"geo4d {name} takes files and folders, got the address {word}: download it first (curl -LO, or yt-dlp "
-                "for pages with a video); 'geo4d batch' reads s3://, gs:// and az:// buckets"
+                "for pages with a video)"
             )
 
 

@@ -173,7 +173,13 @@ class Coordinator:
                 self._ended(held, {"state": state, "exit_code": code, "reason": reason})
             elif idle:
                 output = str(self.output / CLIPS / held.clip.name)
-                held.task = Task(held.clip.name, str(held.fetching.result()), output, self.keep_going)
+                held.task = Task(
+                    held.clip.name,
+                    str(held.fetching.result()),
+                    output,
+                    self.keep_going,
+                    self.records.place_in_store(held.clip),
+                )
                 self.engine.submit(idle.pop(0), held.task)
 
     def _handle(self, event: Event) -> None:

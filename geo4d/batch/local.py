@@ -2,14 +2,14 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from typing import Any
 
-from geo4d.batch.engine import Event
-from geo4d.batch.one import Task
+from geo4d.batch.engine import Event, Job, Named, stalled
 from geo4d.batch.worker import work
 from geo4d.errors import BatchError, ResourceError
 
@@ -24,18 +24,21 @@ _GRACE_S = 20.0
 class Worker:
     """One process, and what the coordinator knows about it."""
 
-    def __init__(self, number: int, settings: Mapping[str, Any], threads: int, gpu: str | None) -> None:
+    def __init__(
+        self, number: int, job: Job, settings: Mapping[str, Any], threads: int, gpu: str | None
+    ) -> None:
         self.number = number
-        self.task: Task | None = None
-        self.ready = False
+        self.task: Named | None = None
+        self.ready = self.ended_for_stalling = False
         self.stage = ""
+        self.moved = time.monotonic()
         variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
         if gpu is not None:
             variables["CUDA_VISIBLE_DEVICES"] = gpu
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=work, args=(theirs, settings, threads), name=f"worker {number}", daemon=True
+            target=work, args=(theirs, job, settings, threads), name=f"worker {number}", daemon=True
         )
         with _environment(variables):
             self.process.start()
@@ -58,13 +61,24 @@ class LocalEngine:
 
     Args:
         count: of workers.
-        settings: keywords of ``reconstruct``.
+        job: what they do.
+        settings: keywords for ``job.load``.
+        threads: numerical threads of each; None divides the CPUs.
+        stall_s: seconds without progress after which a worker with a task is ended; None lets it be.
     """
 
-    def __init__(self, count: int, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        count: int,
+        job: Job,
+        settings: Mapping[str, Any],
+        *,
+        threads: int | None = None,
+        stall_s: float | None = None,
+    ) -> None:
         self.count = count
-        self.threads = share_threads(count)
-        self._settings = settings
+        self.threads = threads or share_threads(count)
+        self._job, self._settings, self._stall_s = job, settings, stall_s
         self._gpus = find_gpus(settings.get("device"))
         self._workers: dict[int, Worker] = {}
         self._failed_starts = 0
@@ -91,18 +105,18 @@ class LocalEngine:
     def start(self, number: int) -> None:
         """As in ``Engine``."""
         gpu = self._gpus[number % len(self._gpus)] if self._gpus else None
-        self._workers[number] = Worker(number, self._settings, self.threads, gpu)
+        self._workers[number] = Worker(number, self._job, self._settings, self.threads, gpu)
 
     def idle(self) -> list[int]:
         """As in ``Engine``."""
         return [w.number for w in self._workers.values() if w.ready and w.task is None]
 
-    def submit(self, number: int, task: Task) -> None:
+    def submit(self, number: int, task: Named) -> None:
         """As in ``Engine``."""
         worker = self._workers[number]
         assert worker.ready
         assert worker.task is None
-        worker.task, worker.stage = task, ""
+        worker.task, worker.stage, worker.moved = task, "", time.monotonic()
         try:
             worker.pipe.send(task)
         except OSError:
@@ -124,14 +138,24 @@ class LocalEngine:
             watched[item].number: watched[item] for item in wait(list(watched), timeout_s)
         }.values():
             events += list(self._read(worker))
+        self._end_stalled()
         return events
+
+    def _end_stalled(self) -> None:
+        """End workers that stand still; that they died is read from their pipes."""
+        for worker in self._workers.values():
+            if self._stall_s is None or worker.task is None or worker.ended_for_stalling:
+                continue
+            if time.monotonic() - worker.moved > self._stall_s:
+                worker.ended_for_stalling = True
+                worker.process.kill()
 
     def _read(self, worker: Worker) -> Iterator[Event]:
         try:
             while worker.pipe.poll():
                 kind, *rest = worker.pipe.recv()
                 if kind == "stage":
-                    worker.stage = f"{rest[0]} ({rest[1]} of {rest[2]})"
+                    worker.stage, worker.moved = f"{rest[0]} ({rest[1]} of {rest[2]})", time.monotonic()
                 elif kind == "ready":
                     worker.ready, self._failed_starts = True, 0
                     yield Event("ready", worker.number, note=rest[0])
@@ -150,6 +174,8 @@ class LocalEngine:
     def _replace(self, worker: Worker) -> Event:
         """A new worker for one whose pipe or process ended."""
         code, reason = worker.death()
+        if worker.ended_for_stalling and self._stall_s is not None:
+            code, reason = stalled(self._stall_s, worker.stage)
         worker.pipe.close()
         if not worker.ready:
             self._failed_starts += 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from geo4d.batch.engine import Job
 from geo4d.config import RunConfig, make_config
 from geo4d.errors import (
     USAGE_ERROR,
@@ -55,12 +56,14 @@ class Task:
         path: of the video or the folder of pictures.
         output: folder of the result.
         keep_going: a doubtful result is no failure.
+        publish: address that gets the result in place of the disk; none if empty.
     """
 
     name: str
     path: str
     output: str
     keep_going: bool = False
+    publish: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ def run_clip(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any
                 judge_result(found).require(keep_going=task.keep_going)
             except Exception as error:
                 note["exit_code"], note["reason"] = explain(error)
+            if task.publish:
+                _publish(task)
+                note["published"] = task.publish
         except Exception as error:
             code, reason = explain(error)
             note = {"state": _state_of(error, code), "exit_code": code, "reason": " ".join(reason.split())}
@@ -126,10 +132,38 @@ def run_clip(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any
     return {**note, "warnings": warnings.texts}
 
 
+CLIPS_JOB = Job(load, run_clip)
+"""What the workers of a batch do."""
+
+
+def _publish(task: Task) -> None:
+    """The result of a clip into the store and off the disk; one that was found in the store is there already."""
+    from geo4d.results.remote import remove_local, upload_result
+
+    if is_result(Path(task.output)):
+        upload_result(Path(task.output), task.publish)
+        remove_local(Path(task.output))
+
+
+def _find_published(loaded: Loaded, task: Task) -> Reconstruction | None:
+    """The result in the store, if it is what this batch would make; what is there instead is replaced later."""
+    from geo4d.results.remote import load_remote, remote_manifest
+
+    try:
+        manifest = remote_manifest(task.publish)
+        if manifest is not None and _is_current(loaded, task, manifest):
+            return load_remote(task.publish)
+    except OutputError as error:
+        log.warning("%s; it is made anew", error)
+    return None
+
+
 def _finish(loaded: Loaded, task: Task, on_progress: Progress) -> tuple[Reconstruction, str]:
     output = Path(task.output)
     there = is_result(output)
-    if there and _is_current(loaded, task, output):
+    if task.publish and not there and (published := _find_published(loaded, task)) is not None:
+        return published, "unchanged"
+    if there and _is_current(loaded, task, read_manifest(output)):
         try:
             return load_result(output), "unchanged"
         except OutputError as error:
@@ -143,9 +177,9 @@ def _finish(loaded: Loaded, task: Task, on_progress: Progress) -> tuple[Reconstr
         return reconstruct(task.path, output, overwrite=True, **keywords), "done"
 
 
-def _is_current(loaded: Loaded, task: Task, output: Path) -> bool:
-    """Whether a result is what this batch would make of the source as it is now."""
-    provenance = read_manifest(output)["provenance"]
+def _is_current(loaded: Loaded, task: Task, manifest: Mapping[str, Any]) -> bool:
+    """Whether a result is what this batch would make of the source as it is now, by its manifest."""
+    provenance = manifest["provenance"]
     if any(provenance.get(part) != loaded.identity[part] for part in ("model", "device", "versions")):
         return False
     made, wanted = dict(provenance.get("config", {})), dict(loaded.identity["config"])
@@ -155,7 +189,7 @@ def _is_current(loaded: Loaded, task: Task, output: Path) -> bool:
         return False
     clip, _ = open_clip(task.path, loaded.config)
     with clip:
-        return clip.sha256() == read_manifest(output)["source"].get("sha256")
+        return clip.sha256() == manifest["source"].get("sha256")
 
 
 def _state_of(error: Exception, code: int) -> str:

@@ -38,8 +38,19 @@ class Records:
                 return None
             if record["state"] == "done" and self.options.verify:
                 return None
-        is_there = record["state"] != "done" or (self.output / CLIPS / clip.name / MANIFEST).is_file()
-        return record if is_there else None
+        return record if record["state"] != "done" or self._is_there(record, clip) else None
+
+    def _is_there(self, record: Mapping[str, Any], clip: Clip) -> bool:
+        """Whether a result is where this batch puts it; a store is not asked for each of a million."""
+        if self.options.publish is not None:
+            return bool(record.get("published") == self.place_in_store(clip))
+        return (self.output / CLIPS / clip.name / MANIFEST).is_file()
+
+    def place_in_store(self, clip: Clip) -> str:
+        """Address of a clip's result; empty where results stay on the disk."""
+        return (
+            "" if self.options.publish is None else f"{self.options.publish.rstrip('/')}/{CLIPS}/{clip.name}"
+        )
 
     def tries(self, clip: Clip) -> list[dict[str, Any]]:
         """Deaths and failures of a clip that is still to be done."""

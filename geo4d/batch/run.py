@@ -13,6 +13,8 @@ from typing import Any
 
 from geo4d.batch.clips import in_shard, parse_shard
 from geo4d.batch.coordinator import Coordinator
+from geo4d.batch.engine import Engine
+from geo4d.batch.engines import make_engine
 from geo4d.batch.leases import Leases, Presence
 from geo4d.batch.ledger import (
     BATCH,
@@ -27,7 +29,7 @@ from geo4d.batch.ledger import (
     check_output,
     claim,
 )
-from geo4d.batch.local import LocalEngine
+from geo4d.batch.one import CLIPS_JOB
 from geo4d.batch.records import Records
 from geo4d.batch.settings import BatchSettings
 from geo4d.batch.sources import Found, find_clips
@@ -36,6 +38,7 @@ from geo4d.batch.summary import require_table
 from geo4d.batch.tally import Tally
 from geo4d.errors import InputError
 from geo4d.formats.files import new_file, output_errors
+from geo4d.formats.objects import Objects
 
 SOURCES = "sources"
 """In the output: sources that are kept."""
@@ -68,14 +71,17 @@ def run_batch(
         InputError: no clip is found.
         OutputError: the output is something else, or a batch of another version or with other settings; or the disk is
             full (``DiskFull``).
-        MissingExtraError: pyarrow, or the package of a store, is not installed.
-        BatchError: the model cannot be loaded; with the exit code that says why.
+        MissingExtraError: pyarrow, Ray, or the package of a store, is not installed.
+        BatchError: the model cannot be loaded; with the exit code that says why. Or the Ray cluster does not answer, has
+            other versions, or does not see the files.
         ResourceError: workers die while they start.
         ValueError: nonsensical options.
     """
     options, output = options or BatchSettings(), Path(output).absolute()
     shard = parse_shard(options.shard)
     require_table(options.table)
+    if options.publish is not None:
+        Objects(options.publish).check()  # a store that does not answer is said before any work
     check_output(output)
     found = find_clips(sources)
     clips = [clip for clip in found.clips.values() if in_shard(clip.name, shard)]
@@ -85,7 +91,7 @@ def run_batch(
         )
     for line in found.lines():
         say(line)
-    with LocalEngine(options.workers, settings) as engine:
+    with make_engine(options, CLIPS_JOB, settings, stall_s=options.clip_timeout_s) as engine:
         mark = claim(output, _first_identity(engine, settings), overwrite=options.overwrite)
         folder = output / BATCH
         with output_errors(output):
@@ -111,12 +117,23 @@ def run_batch(
                 engine.stop()
                 if not options.keep_sources:
                     shutil.rmtree(work, ignore_errors=True)
+    if options.publish is not None:
+        _publish_tables(output, options.publish)
     for line in coordinator.tally.lines():
         say(f"{line}; see {output / SUMMARY}.md")
     return coordinator.tally
 
 
-def _first_identity(engine: LocalEngine, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _publish_tables(output: Path, url: str) -> None:
+    """
+    Raises:
+        OutputError: the store does not answer, or refuses.
+    """
+    names = [f"{SUMMARY}.md", f"{SUMMARY}.parquet", LEFT_OUT]
+    Objects(url).write_all((name, output / name) for name in names if (output / name).is_file())
+
+
+def _first_identity(engine: Engine, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the results, as the first worker has it after it has loaded the model."""
     engine.start(0)
     while True:

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from geo4d.batch.clips import Clip, make_name
 from geo4d.batch.ledger import BATCH, IDENTITY
-from geo4d.batch.stores import find_objects, is_remote, iter_members, store_info
+from geo4d.batch.stores import find_objects, iter_members, store_info
 from geo4d.datasets.recordings import find_recording
 from geo4d.errors import InputError
+from geo4d.formats.objects import is_url
 from geo4d.results.manifest import MANIFEST, is_result
 from geo4d.video.pictures import IMAGE_SUFFIXES
 from geo4d.video.sniff import VIDEO_SUFFIXES
@@ -74,7 +75,7 @@ def find_clips(sources: Sequence[str]) -> Found:
     found = Found()
     for source in sources:
         before = len(found.clips) + len(found.left_out)
-        if source.lower().endswith(".txt") and not is_remote(source):
+        if source.lower().endswith(".txt") and not is_url(source):
             for line in _lines(Path(source)):
                 _expand(line, found, listed=True)
         else:
@@ -103,7 +104,7 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"expected a list of clips at {path}: {error.strerror}") from error
     places = [line.strip() for line in text.splitlines()]
     places = [place for place in places if place and not place.startswith("#")]
-    return [place if is_remote(place) else str(path.parent / place) for place in places]
+    return [place if is_url(place) else str(path.parent / place) for place in places]
 
 
 def _expand(source: str, found: Found, *, listed: bool) -> None:
@@ -112,7 +113,7 @@ def _expand(source: str, found: Found, *, listed: bool) -> None:
     Args:
         listed: a line of a list; a file that is missing becomes a clip that fails, so that the table names it.
     """
-    if is_remote(source):
+    if is_url(source):
         _add_remote(source, found)
     elif os.path.isdir(source):
         _walk(Path(os.path.abspath(source)), found)

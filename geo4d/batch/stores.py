@@ -14,23 +14,16 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from geo4d.batch.clips import Clip
-from geo4d.errors import Geo4DError, InputError, MissingExtraError
+from geo4d.errors import Geo4DError, InputError
 from geo4d.formats.files import output_errors
+from geo4d.formats.objects import is_url, open_store
 
 log = logging.getLogger(__name__)
-
-PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "memory": "fsspec"}
-"""Kinds of stores, and the package that fsspec needs for each."""
 
 READS = 3
 """How often an object is read before its clip counts as failed; a second, then two, lie between."""
 
 _BLOCK = 2**20
-
-
-def is_remote(source: str) -> bool:
-    """Whether a source is a URL."""
-    return "://" in source
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ def find_objects(url: str) -> list[tuple[str, dict[str, Any]]]:
         InputError: an unknown kind of store, nothing there, or the store does not answer.
         MissingExtraError: the package for the store is not installed.
     """
-    store, path = _open_store(url)
+    store, path = open_store(url)
     try:
         found = store.find(path, detail=True)
     except Exception as error:  # every store has errors of its own
@@ -89,27 +82,13 @@ def iter_members(location: str) -> Iterator[Member]:
 @contextmanager
 def _open(location: str) -> Iterator[IO[bytes]]:
     """A seekable file, on a disk or in a store."""
-    if is_remote(location):
-        store, path = _open_store(location)
+    if is_url(location):
+        store, path = open_store(location)
         with store.open(path, "rb") as file:
             yield file
     else:
         with open(location, "rb") as file:
             yield file
-
-
-def _open_store(url: str) -> tuple[Any, str]:
-    kind = url.split("://")[0]
-    if kind not in PROTOCOLS:
-        names = ", ".join(f"{name}://" for name in PROTOCOLS)
-        raise InputError(f"expected a store of the kinds {names}, got {url}; copy its files to a folder")
-    try:
-        from fsspec.core import url_to_fs
-
-        store, path = url_to_fs(url)
-    except ImportError as error:
-        raise MissingExtraError(PROTOCOLS[kind], "remote", f"reading {url}") from error
-    return store, str(path)
 
 
 def needs_fetching(clip: Clip) -> bool:
@@ -202,7 +181,7 @@ def _copy(clip: Clip, target: Path) -> None:
         with output_errors(target):
             file.flush()
             os.fsync(file.fileno())
-    if left and not is_remote(clip.location):
+    if left and not is_url(clip.location):
         raise InputError(
             f"{clip.source} ends {left} bytes before the {clip.size} that were listed; it was changed or cut: start again"
         )

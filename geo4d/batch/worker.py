@@ -7,20 +7,28 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geo4d.batch.engine import Job
+
+OFTEN_S = 1.0
+"""Seconds between signs of progress within a stage."""
 
 
-def work(pipe: Connection, settings: Mapping[str, Any], threads: int) -> None:
+def work(pipe: Connection, job: "Job", settings: Mapping[str, Any], threads: int) -> None:
     """Take tasks from the pipe, and send back what became of them.
 
     Sends ``("ready", identity)`` or ``("refused", exit code, reason)`` once, then for each task ``("stage", name, done,
-    total)`` when a stage begins and ``("ended", note)``.
+    total)`` as it gets on and ``("ended", note)``.
 
     Args:
-        settings: keywords of ``reconstruct``.
+        job: what is done.
+        settings: keywords for ``job.load``.
         threads: numerical threads of this process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the coordinator decides
@@ -29,16 +37,11 @@ def work(pipe: Connection, settings: Mapping[str, Any], threads: int) -> None:
     faulthandler.enable()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
 
-    import cv2
-    import torch
-
-    from geo4d.batch.one import load, run_clip
     from geo4d.errors import explain
 
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
+    set_threads(threads)
     try:
-        loaded = load(settings)
+        loaded = job.load(settings)
     except Exception as error:
         pipe.send(("refused", *explain(error)))
         return
@@ -46,20 +49,34 @@ def work(pipe: Connection, settings: Mapping[str, Any], threads: int) -> None:
     with contextlib.suppress(EOFError, OSError):  # the coordinator closed the pipe
         while True:
             task = pipe.recv()
-            pipe.send(("ended", run_clip(loaded, task, _Stages(pipe))))
+            pipe.send(("ended", job.run(loaded, task, Stages(lambda *stage: pipe.send(("stage", *stage))))))
 
 
-class _Stages:
-    """Says on the pipe when another stage begins or a window is done."""
+def set_threads(threads: int) -> None:
+    """Numerical threads of this process, as far as they were not decided when libraries were loaded."""
+    import cv2
+    import torch
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._last = ""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+class Stages:
+    """Says when another stage begins or a window is done, and now and then that a stage gets on.
+
+    Args:
+        say: gets the stage, how much of it is done, and how much there is.
+    """
+
+    def __init__(self, say: Callable[[str, int, int], object]) -> None:
+        self._say = say
+        self._last, self._when = "", 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage != self._last or stage == "predict":
-            self._last = stage
-            self._pipe.send(("stage", stage, done, total))
+        now = time.monotonic()
+        if stage != self._last or stage == "predict" or now - self._when >= OFTEN_S:
+            self._last, self._when = stage, now
+            self._say(stage, done, total)
 
 
 def _end_with_coordinator() -> None:

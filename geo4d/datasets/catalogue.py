@@ -5,6 +5,7 @@ from pathlib import Path
 
 from geo4d.datasets.base import Reader, Sequence, missing
 from geo4d.errors import InputError
+from geo4d.plugins import entry
 
 _READERS = "geo4d.datasets.readers."
 READERS: dict[str, tuple[str, str]] = {
@@ -49,14 +50,24 @@ READERS: dict[str, tuple[str, str]] = {
 """Reader name -> (module, name in it). The order is that of automatic detection: specific layouts first."""
 
 
+def reader_names() -> list[str]:
+    """Names of all readers, those of installed packages behind ours; none is loaded."""
+    return [*READERS, *entry.plugin_points(entry.READERS, "a reader", READERS)]
+
+
 def load_reader(name: str) -> Reader:
     """The reader of that name.
 
     Raises:
         ValueError: unknown name.
+        PluginError: it belongs to a package whose code cannot be used.
     """
     if name not in READERS:
-        raise ValueError(f"expected one of {', '.join(READERS)} as the dataset, got {name!r}")
+        points = entry.plugin_points(entry.READERS, "a reader", READERS)
+        if name not in points:
+            raise ValueError(f"expected one of {', '.join(reader_names())} as the dataset, got {name!r}")
+        foreign: Reader = entry.load_point(points[name], "the reader", Reader, "a geo4d.datasets.base.Reader")
+        return foreign
     module, attribute = READERS[name]
     reader: Reader = getattr(import_module(module), attribute)
     return reader
@@ -90,14 +101,14 @@ def recognise(root: Path | str, reader: str | None = None) -> tuple[Reader, dict
         found = load_reader(reader)
         return found, find_sequences(found, root)
     if root.is_dir():
-        for name in READERS:
+        for name in reader_names():
             candidate = load_reader(name)
             sequences = candidate.find(root)
             if sequences:
                 return candidate, sequences
     raise InputError(
-        f"expected a data set in a known layout in {root}, recognised none of {', '.join(READERS)}; docs/datasets.md "
-        "shows the layouts, --reader NAME says what is missing for one"
+        f"expected a data set in a known layout in {root}, recognised none of {', '.join(reader_names())}; "
+        "docs/datasets.md shows the layouts, --reader NAME says what is missing for one"
     )
 
 
@@ -112,7 +123,7 @@ def load_ground_truth(folder: Path | str, reader: str | None = None) -> Sequence
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"expected a folder with ground truth at {folder}, found none; check the path")
-    for name in [reader] if reader is not None else READERS:
+    for name in [reader] if reader is not None else reader_names():
         candidate = load_reader(name)
         found = candidate.find(folder)
         if len(found) > 1:
@@ -124,6 +135,6 @@ def load_ground_truth(folder: Path | str, reader: str | None = None) -> Sequence
             sequence_name, path = next(iter(found.items()))
             return candidate.load(path, sequence_name)
     raise InputError(
-        f"expected ground truth in a known layout in {folder}, recognised none of {', '.join(READERS)}; "
+        f"expected ground truth in a known layout in {folder}, recognised none of {', '.join(reader_names())}; "
         "docs/datasets.md shows the layouts, the simplest is rgb/, depth/, poses.txt and intrinsics.txt"
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from geo4d.datasets.catalogue import READERS, find_sequences, load_reader
+from geo4d.datasets.catalogue import find_sequences, load_reader, reader_names
 from geo4d.errors import InputError
 from geo4d.evaluation.benchmarks import (
     BENCHMARKS,
@@ -84,7 +84,7 @@ def _layouts() -> dict[str, Callable[[str, Path, EvaluationSettings], Layout]]:
         **dict.fromkeys(BENCHMARKS, _lay_out_published),
         "synthetic": _lay_out_synthetic,
         "samples": _lay_out_samples,
-        **{name: _lay_out_reader for name in READERS if name not in BENCHMARKS},
+        **{name: _lay_out_reader for name in reader_names() if name not in BENCHMARKS},
     }
 
 

@@ -15,9 +15,10 @@ then .571 / .445 / .487; evidence alone .556 / .418 / .418.
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
+
+from geo4d.geometry.neighbours import mean_around
 
 SURE = 0.3
 """Confidence from which evidence is not asked, and speaks for its surroundings."""
@@ -25,9 +26,6 @@ STEP = 0.3
 """Difference of logarithms from which unsure evidence contradicts."""
 SUSPECT = 0.25
 """Probability of moving from which "farther" is a contradiction, too."""
-RADII = (2, 4, 8, 16, 32)
-"""Neighbourhoods (pixels of maps about a hundred rows high), the first with ``ENOUGH`` sure evidence counts."""
-ENOUGH = 4.0
 
 
 def agreeing(
@@ -44,34 +42,8 @@ def agreeing(
         moving: probability that a pixel moves; None is "nothing does".
     """
     log = disparity.clamp(min=1e-12).log()
-    expected, known = _around(log, torch.where(confidence >= SURE, confidence, 0.0))
+    expected, known = mean_around(log, torch.where(confidence >= SURE, confidence, 0.0))
     step = log - expected
     may_move = torch.zeros_like(known) if moving is None else moving >= SUSPECT
     against = torch.where(may_move, step <= -STEP, step >= STEP)
     return ~(known & against & (confidence < SURE))
-
-
-def _around(
-    values: Float[Tensor, "H W"], weight: Float[Tensor, "H W"]
-) -> tuple[Float[Tensor, "H W"], Bool[Tensor, "H W"]]:
-    """Weighted means over the smallest neighbourhood with enough weight, and where there is one."""
-    height, width = values.shape
-    mean, known = torch.zeros_like(values), torch.zeros_like(values, dtype=torch.bool)
-    # Sums over all pixels above and to the left: a box of any size is the difference of four of them.
-    sums = torch.stack([weight, weight * values]).double().cumsum(1).cumsum(2)
-    sums = F.pad(sums, (1, 0, 1, 0))
-    for radius in RADII:
-        top, bottom = _ends(height, radius, values.device)
-        left, right = _ends(width, radius, values.device)
-        rows = sums.index_select(1, bottom) - sums.index_select(1, top)
-        mass, total = (rows.index_select(2, right) - rows.index_select(2, left)).to(values.dtype)
-        first = (mass >= ENOUGH) & ~known
-        mean = torch.where(first, total / mass.clamp(min=1e-9), mean)
-        known |= first
-    return mean, known
-
-
-def _ends(length: int, radius: int, device: torch.device) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Of the stretch within ``radius`` of every position, cut at the borders: where it begins, and behind its end."""
-    at = torch.arange(length, device=device)
-    return (at - radius).clamp(min=0), (at + radius + 1).clamp(max=length)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.fusion.alignment import MIN_VALID_SAMPLES, AlignConfig, Alignment, CameraEvidence
@@ -148,7 +148,12 @@ def align_samples(
             scratch=scratch,
         )
         solutions.append(solve_scene(scene, config, report))
-    return _merge_scenes(partition, solutions, config)
+    follows = torch.zeros(samples.num_windows, dtype=torch.bool)
+    if motion is not None:
+        follows[list(motion.windows)] = (
+            True  # tracks know no metres: these windows take whatever scale the others have
+        )
+    return _merge_scenes(partition, solutions, config, follows)
 
 
 def _bad_windows(registration: Registration, config: AlignConfig) -> Tensor:
@@ -252,9 +257,16 @@ def _scene_of_frames(samples: Samples, component: Tensor, empty: Tensor) -> Tens
 
 
 def _merge_scenes(
-    partition: _Partition, solutions: Sequence[SceneSolution], config: AlignConfig
+    partition: _Partition,
+    solutions: Sequence[SceneSolution],
+    config: AlignConfig,
+    follows: Bool[Tensor, " G"],
 ) -> Alignment:
-    """Put the scenes' results in the places of their frames and windows."""
+    """Put the scenes' results in the places of their frames and windows.
+
+    Args:
+        follows: windows that say nothing about the scale of the world.
+    """
     samples = partition.samples
     num_frames, num_windows = samples.num_frames, samples.num_windows
     intrinsics = torch.eye(3, dtype=torch.float64).repeat(num_frames, 1, 1)
@@ -264,12 +276,13 @@ def _merge_scenes(
     disparity_scale, disparity_shift, disparity_weight = torch.zeros(3, num_windows, dtype=torch.float64)
     reliable = torch.zeros(num_frames, dtype=torch.bool)
     trajectory_window, trajectory_similarity = [], [torch.zeros(0, 4, 4, dtype=torch.float64)]
-    metric = bool(samples.metric.all())
+    says = ~follows if bool((~follows).any()) else torch.ones_like(follows)
+    metric = bool(samples.metric[says].all())
     for scene, solution in enumerate(solutions):
         windows, frames = partition.windows_of(scene), partition.frames_of(scene)
         unit = samples.point_unit[windows]
         if metric:
-            solution = _in_metres(solution, unit)
+            solution = _in_metres(solution, unit, says[windows])
         variables = solution.variables
         intrinsics[frames] = _intrinsics(solution)
         c2w[frames] = rigid(variables.rotation, variables.centre).cpu()
@@ -315,9 +328,9 @@ def _merge_scenes(
     )
 
 
-def _in_metres(solution: SceneSolution, unit: Tensor) -> SceneSolution:
-    """The scene of metric windows (points divided by ``unit``, [G]): it takes their scale on the average."""
-    factor = torch.exp(-(solution.variables.window_scale.cpu() / unit).log().median())
+def _in_metres(solution: SceneSolution, unit: Tensor, says: Tensor) -> SceneSolution:
+    """The scene of metric windows ``says`` (points divided by ``unit``, [G]): it takes their scale on the average."""
+    factor = torch.exp(-(solution.variables.window_scale.cpu() / unit).log()[says].median())
     return replace(
         solution,
         variables=scale_world(solution.variables, factor),

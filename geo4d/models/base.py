@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from geo4d.models.plugins import plugin_loader, plugin_names, require_predictor
 from geo4d.types import EvidenceMaps, Prediction, Window
 
 
@@ -33,6 +34,7 @@ class PredictorInfo:
         evidence: which evidence ``predict`` wants: ``motion`` (cameras from tracks and plane sweep) or none.
         needs_prepare: True if ``prepare`` must see the whole video before the first window.
         takes_gaps: True if the frames of a window need not be consecutive: dilated, keyframe and loop windows.
+        carries: True if a window goes on from the prediction before it: the windows of a shot need their order.
         gives_poses: True if predictions carry enough to place the cameras in one world.
         scale_kind: of the depth that comes out.
         work: of a window, and of a frame's other stages, in units of 1e9 float32 matrix operations; None: not measured.
@@ -51,6 +53,7 @@ class PredictorInfo:
     evidence: Literal["motion"] | None = None
     needs_prepare: bool = False
     takes_gaps: bool = False
+    carries: bool = False
     gives_poses: bool = True
     scale_kind: Literal["metric", "scale"] = "scale"
     smaller: str | None = None
@@ -129,6 +132,10 @@ PREDICTORS: dict[str, str] = {
 """Name -> the module whose ``load(name, **options)`` makes it. The bundled ``tiny`` needs no download."""
 
 
+HUB_MODULE = "geo4d.models.huggingface.pipeline"
+"""Makes the depth networks whose names begin with ``hf:``."""
+
+
 def choose_device(device: str | None) -> str:
     """The torch device to run on: the given one if this machine has it; None takes CUDA if there is one, else the CPU.
 
@@ -174,7 +181,8 @@ def load_predictor(
     """Load a predictor by name.
 
     Args:
-        name: a key of ``PREDICTORS``.
+        name: a key of ``PREDICTORS``, or ``hf:`` and a repository of the Hugging Face hub or a folder; or a name that an
+            installed package offers (entry points ``geo4d.predictors``), or ``package.module:load``.
         weights: folder or file with the weights; None takes the bundled ones or the local model store
             (see ``geo4d models pull``). Never downloads.
         device: torch device; None picks a CUDA device if there is one, else the CPU.
@@ -182,11 +190,24 @@ def load_predictor(
         options: fields of the predictor's own pipeline config, such as ``num_steps``.
     Raises:
         ValueError: unknown name, or a device that this machine does not have.
+        PluginError: code of another package cannot be used.
         CheckpointError: weights are missing, foreign or unsafe.
     """
-    if name not in PREDICTORS:
-        raise ValueError(f"expected one of {', '.join(PREDICTORS)} as the model, got {name!r}")
+    module = HUB_MODULE if name.startswith("hf:") else PREDICTORS.get(name)
+    words = {"weights": weights, "device": device, "dtype": dtype, **options}
+    if module is not None:
+        if device is not None:
+            choose_device(device)
+        load: Callable[..., Predictor] = import_module(module).load
+        return load(name, **words)
+    foreign = plugin_loader(name, PREDICTORS)
+    if foreign is None:
+        names = ", ".join([*PREDICTORS, *plugin_names(PREDICTORS)])
+        raise ValueError(
+            f"expected one of {names}, hf:NAME_OR_FOLDER or package.module:load as the model, got {name!r}"
+        )
     if device is not None:
         choose_device(device)
-    load: Callable[..., Predictor] = import_module(PREDICTORS[name]).load
-    return load(name, weights=weights, device=device, dtype=dtype, **options)
+    made = foreign(name, **words)
+    require_predictor(made, name, Predictor)
+    return made  # type: ignore[return-value]

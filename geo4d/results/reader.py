@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ from geo4d.results.source import source_frames
 from geo4d.types import LazyFrames, Reconstruction
 
 if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
     from geo4d.formats.checksums import Checksums
 
 
@@ -48,20 +50,43 @@ def load_result(path: str | Path, keep: object = None) -> Reconstruction:
             else ""
         )
         raise OutputError(f"expected a geo4d result at {path}, found nothing{unfinished}")
+    from zarr.storage import LocalStore
+
+    store = LocalStore(path / ARRAYS, read_only=True)
+    return assemble(path, store, lambda name: _count_chunks(path / ARRAYS / name), keep)
+
+
+def assemble(
+    path: Path,
+    arrays_store: "Store",
+    count_chunks: Callable[[str], int],
+    keep: object = None,
+    place: str = "",
+) -> Reconstruction:
+    """A result from the folder of its metadata and the store of its arrays.
+
+    Args:
+        count_chunks: how many pieces of an array of this name are there.
+        keep: an object that must live as long as the arrays.
+        place: what errors call the result; the folder, unless given.
+    Raises:
+        OutputError: as ``load_result``.
+    """
+    place = place or str(path)
     manifest = read_manifest(path)
     sums = _read_sums(path, manifest)
     diagnostics = read_json(path / DIAGNOSTICS)
     fault = diagnostics_fault(diagnostics)
     if fault is not None:
         raise OutputError(f"{path / DIAGNOSTICS} is damaged: {fault}")
-    arrays = _open_arrays(path, manifest, sums)
+    arrays = _open_arrays(place, manifest, sums, arrays_store, count_chunks)
     small = {
-        name: _read(path, array, np.s_[...]) for name, array in arrays.items() if name not in FRAME_ARRAYS
+        name: _read(place, array, np.s_[...]) for name, array in arrays.items() if name not in FRAME_ARRAYS
     }
     size = (manifest["size"]["height"], manifest["size"]["width"])
 
     def frames(name: str) -> StoredFrames | None:
-        return StoredFrames(arrays[name], path, keep) if name in arrays else None
+        return StoredFrames(arrays[name], place, keep) if name in arrays else None
 
     stored_rgb = frames("rgb")
     if stored_rgb is not None:
@@ -72,8 +97,8 @@ def load_result(path: str | Path, keep: object = None) -> Reconstruction:
     else:
         rgb = source_frames(manifest["source"], path, small["source_frames"], size)
     return Reconstruction(
-        depth=StoredFrames(arrays["depth"], path, keep),
-        confidence=StoredFrames(arrays["confidence"], path, keep),
+        depth=StoredFrames(arrays["depth"], place, keep),
+        confidence=StoredFrames(arrays["confidence"], place, keep),
         intrinsics=small["intrinsics"],
         times_s=small["times_s"],
         source_frames=small["source_frames"],
@@ -115,14 +140,19 @@ def _read_sums(path: Path, manifest: Mapping[str, Any]) -> "Checksums | None":
     return sums
 
 
-def _open_arrays(path: Path, manifest: Mapping[str, Any], sums: "Checksums | None") -> dict[str, Any]:
+def _open_arrays(
+    path: str,
+    manifest: Mapping[str, Any],
+    sums: "Checksums | None",
+    arrays_store: "Store",
+    count_chunks: Callable[[str], int],
+) -> dict[str, Any]:
     """The arrays of a result by name; each has the shape, numbers and files that the manifest promises."""
     import zarr
-    from zarr.storage import LocalStore
 
     from geo4d.formats.checksums import ChecksummedStore
 
-    store = ChecksummedStore(LocalStore(path / ARRAYS, read_only=True), sums, ARRAYS + "/")
+    store = ChecksummedStore(arrays_store, sums, ARRAYS + "/")
     names = [name for name in manifest["arrays"] if name in LAYOUT]
     with _damage_in(path):
         group: Any = zarr.open_group(store, mode="r", zarr_format=3)
@@ -133,7 +163,7 @@ def _open_arrays(path: Path, manifest: Mapping[str, Any], sums: "Checksums | Non
                 raise OutputError(f"{path} is damaged: {name} {fault}")
     for name, array in arrays.items():
         chunks = math.prod(math.ceil(n / c) for n, c in zip(array.shape, array.chunks, strict=True))
-        missing = chunks - _count_chunks(path / ARRAYS / name)
+        missing = chunks - count_chunks(name)
         if missing > 0:
             raise OutputError(f"{path} is incomplete: {missing} of {chunks} pieces of {name} are missing")
         store.chunk_bytes[name] = math.prod(array.chunks) * array.dtype.itemsize
@@ -167,7 +197,7 @@ def _count_chunks(folder: Path) -> int:
 
 
 @contextmanager
-def _damage_in(path: Path) -> Iterator[None]:
+def _damage_in(path: str) -> Iterator[None]:
     """Whatever zarr and its codecs raise on damaged data becomes one error; they raise nearly everything."""
     try:
         yield
@@ -177,8 +207,8 @@ def _damage_in(path: Path) -> Iterator[None]:
         raise OutputError(f"{path} cannot be read, it is damaged: {error}") from error
 
 
-def _read(path: Path, array: Any, key: Any) -> np.ndarray:
-    with _damage_in(path / ARRAYS / array.basename):
+def _read(path: str, array: Any, key: Any) -> np.ndarray:
+    with _damage_in(f"{path}/{ARRAYS}/{array.basename}"):
         return np.asarray(array[key])
 
 
@@ -187,7 +217,7 @@ class StoredFrames:
     """An array of a result: slices are numpy arrays read from disk, float maps as float32."""
 
     _array: Any
-    _path: Path
+    _path: str
     _keep: object = None
 
     @property

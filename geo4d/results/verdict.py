@@ -55,6 +55,10 @@ def judge_result(result: Reconstruction) -> Verdict:
         without_picture=diagnostics.get("frames_without_picture") or (),
         motion=diagnostics.get("motion") or (),
         metric=diagnostics.get("metric"),
+        relative_windows=(
+            len(diagnostics.get("relative_windows") or ()),
+            len(diagnostics.get("windows") or ()),
+        ),
     )
 
 
@@ -65,6 +69,7 @@ def judge_frames(
     without_picture: Sequence[int] = (),
     motion: Sequence[Mapping[str, Any]] = (),
     metric: Mapping[str, Any] | None = None,
+    relative_windows: tuple[int, int] = (0, 0),
 ) -> Verdict:
     """The verdict on the frames of a result.
 
@@ -74,6 +79,7 @@ def judge_frames(
         without_picture: frames that are black, flat or burnt out.
         motion: what the tracks say about each shot, as ``diagnostics.json`` lists it.
         metric: what the metres come from, where they were measured.
+        relative_windows: how many windows have a depth from pictures alone, and how many there are.
     """
     num_frames, usable = len(reliable), int(reliable.sum())
     problems, remarks = [], []
@@ -91,6 +97,11 @@ def judge_frames(
         remarks.append(f"{num_frames - usable} of {num_frames} frames are not reliable; see 'geo4d report'")
     if without_picture:
         remarks.append(f"{len(without_picture)} of {num_frames} frames have no usable picture")
+    if relative_windows[0]:
+        remarks.append(
+            f"in {relative_windows[0]} of {relative_windows[1]} windows the camera's motion tells nothing about depth: "
+            "there it is the network's own, kept steady over time"
+        )
     lost = sum(shot["stop"] - shot["start"] for shot in motion if shot["kind"] == "unknown")
     if lost and num_frames > 1:
         remarks.append(f"no camera explains the motion of {lost} of {num_frames} frames")

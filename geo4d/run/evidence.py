@@ -39,7 +39,9 @@ from geo4d.run.spool import EVIDENCE, Spool
 from geo4d.tracks.types import TRACKING_SIZE
 from geo4d.types import EvidenceMaps, Prediction, Window
 from geo4d.video.io import Video, fit_size
-from geo4d.video.kept import KeptPictures
+from geo4d.video.kept import KeptClip, KeptPictures
+
+MOTION = "motion.zarr.zip"
 
 LEAP = 40
 """Frames that are worth sweeping, though no window wants them, rather than starting again behind them."""
@@ -69,7 +71,7 @@ def find_motion(
         pictures: made in the same pass, where they are not complete; the clip then reads from them.
         zoom: the focal length may change from frame to frame.
     """
-    path = folder / "motion.zarr.zip"
+    path = folder / MOTION
     if pictures is not None and pictures.complete:
         clip.read_from(pictures)
         pictures = None
@@ -88,7 +90,16 @@ def find_motion(
         text = json.dumps([asdict(shot) for shot in motion.shots])
         save_arrays(path, arrays, {"size": list(motion.size), "shots": text})
         give_back_memory()  # of the tracks and of what the cameras were solved with
-    arrays, attributes = load_arrays(path)
+    return load_motion(folder)
+
+
+def load_motion(folder: Path) -> MotionCameras:
+    """The cameras that ``find_motion`` has left in a folder.
+
+    Raises:
+        InputError: they are not there, or damaged.
+    """
+    arrays, attributes = load_arrays(folder / MOTION)
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     shots = tuple(
         ShotMotion(**{**shot, "starts": tuple(tuple(start) for start in shot["starts"])})
@@ -104,7 +115,7 @@ class WindowEvidence:
     def __init__(
         self,
         motion: MotionCameras,
-        clip: Video,
+        clip: Video | KeptClip,
         size: tuple[int, int],
         windows: Sequence[Sequence[int]],
         spool: Spool | None = None,
@@ -122,10 +133,14 @@ class WindowEvidence:
         self._keep = max(64, 2 * longest)
         self._moving = moving
         self._evidence: MotionEvidence | None = None
+        self._swept_from = 0
 
     def __call__(self, window: Window) -> EvidenceMaps:
-        runs = stretches(window.frame_indices.tolist())
-        maps = evidence_for_window(self._motion, [found for run in runs for found in self._frames(run)])
+        wanted = window.frame_indices.tolist()
+        maps = evidence_for_window(
+            self._motion, [found for run in stretches(wanted) for found in self._frames(run)]
+        )
+        maps = replace(maps, moving=self._probabilities(wanted, maps.mask))
         if len(window.frame_indices) > 1 and int(window.frame_indices.diff().max()) > 1:
             return maps  # the same depth and cameras as in the plain windows: nothing new for the fusion
         if self._spool is not None and not self._spool.path(window.index, EVIDENCE).is_file():
@@ -134,10 +149,21 @@ class WindowEvidence:
                 self._spool.write(mask_nonfinite(prediction), EVIDENCE)
         return maps
 
+    def _probabilities(
+        self, frames: Sequence[int], like: Bool[Tensor, "V H W"]
+    ) -> Float[Tensor, "V H W"] | None:
+        """Of moving; 0 in frames without cameras, of which there is no evidence either."""
+        if self._moving is None:
+            return None
+        found = [self._moving.at(t, (like.shape[1], like.shape[2])) for t in frames]
+        return torch.stack([torch.zeros(like.shape[1:]) if maps is None else maps for maps in found])
+
     def _frames(self, run: Sequence[int]) -> list[FrameEvidence]:
         """Evidence about frames that lie near each other; sweeps from where it stands, or anew from before them."""
-        if self._evidence is None or not self._evidence.reaches(run[0], LEAP):
-            first = first_frame_needed(run[0])
+        # Frames before the one that sweeping began for lack neighbours: windows that go back begin anew.
+        goes_back = run[0] < self._swept_from
+        if self._evidence is None or goes_back or not self._evidence.reaches(run[0], LEAP):
+            first, self._swept_from = first_frame_needed(run[0]), run[0]
             frames = (self._clip.read([t], self._sweep_size)[0] for t in range(first, self._clip.num_frames))
             # Here and not for each window: most frames lie in two of them.
             swept = (
@@ -156,6 +182,21 @@ class WindowEvidence:
             return found
         still = ((1 - probability) / (1 - SURELY_MOVING)).clamp(0, 1)
         return replace(found, confidence=found.confidence * still)
+
+
+def kept_evidence(
+    spool: Spool, clip: Video | KeptClip, size: tuple[int, int], windows: Sequence[Sequence[int]]
+) -> WindowEvidence:
+    """Evidence in a process of its own, from what ``find_motion`` and ``find_moving`` have left in the spool's folder.
+
+    Args:
+        clip: has frames of ``sweep_size(size)``.
+        size, windows: as of ``WindowEvidence``.
+    Raises:
+        InputError: cameras or maps are not there, or damaged.
+    """
+    motion = load_motion(spool.folder)
+    return WindowEvidence(motion, clip, size, windows, spool, MovingMaps(spool.folder, motion))
 
 
 def stretches(frames: Sequence[int]) -> list[list[int]]:

@@ -20,11 +20,14 @@ from geo4d.run.plan import RunPlan
 from geo4d.run.spool import Spool
 from geo4d.types import EvidenceMaps, Prediction, Window
 from geo4d.video.io import Video
+from geo4d.video.kept import KeptClip
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a stage, how much of it is done, and how much there is."""
+
+CONTEXT = "context.zarr.zip"
 
 NEXT_TRY = 1_000_003
 """Added to the seed for each further try of a window."""
@@ -44,7 +47,7 @@ class WindowSource:
         context: what ``predictor.prepare`` returned.
     """
 
-    clip: Video
+    clip: Video | KeptClip
     plan: RunPlan
     predictor: Predictor
     seed: int
@@ -143,7 +146,7 @@ def prepare(source: WindowSource, folder: Path) -> WindowSource:
     """The source with the predictor's first pass over all frames, done once per run and kept in ``folder``."""
     if not source.predictor.info.needs_prepare:
         return source
-    path = folder / "context.zarr.zip"
+    path = folder / CONTEXT
     if not holds_arrays(path):
         length, total = source.plan.model.window_length, source.clip.num_frames
         disjoint = (
@@ -151,16 +154,32 @@ def prepare(source: WindowSource, folder: Path) -> WindowSource:
         )
         context = source.predictor.prepare(disjoint)
         save_arrays(path, {name: value.cpu().numpy() for name, value in context.items()}, {})
-    arrays, _ = load_arrays(path)
-    return replace(source, context={name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    return replace(source, context=load_context(folder))
 
 
-def predict_windows(source: WindowSource, spool: Spool, progress: Progress) -> None:
+def load_context(folder: Path) -> dict[str, Tensor]:
+    """What the predictor's first pass has left in a folder.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    arrays, _ = load_arrays(folder / CONTEXT)
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+
+def predict_windows(
+    source: WindowSource, spool: Spool, progress: Progress, only: range | None = None
+) -> None:
     """Predict every window that the spool does not hold yet, in order.
 
     Where there is evidence to make, that of the next window is made beside the prediction of this one, in one thread that
     alone touches the clip; what was predicted before is written beside it in another.
+
+    Args:
+        only: numbers of some consecutive windows, for processes that share a video. It begins at a multiple of
+            ``windows_at_once``, or at a shot where windows go on from each other.
     """
+    only = range(len(source.plan.windows)) if only is None else only
     with ThreadPoolExecutor(1) as writing:
         last: Future[int] | None = None
 
@@ -171,9 +190,9 @@ def predict_windows(source: WindowSource, spool: Spool, progress: Progress) -> N
             last = writing.submit(spool.write, prediction)
 
         if source.evidence is None and source.predictor.info.windows_at_once > 1:
-            _predict_groups(source, spool, write, progress)
+            _predict_groups(source, spool, write, progress, only)
         else:
-            _predict_in_turn(source, spool, write, lambda: last is None or last.result(), progress)
+            _predict_in_turn(source, spool, write, lambda: last is None or last.result(), progress, only)
         if last is not None:
             last.result()
 
@@ -184,11 +203,12 @@ def _predict_in_turn(
     write: Callable[[Prediction], None],
     written: Callable[[], object],
     progress: Progress,
+    only: range,
 ) -> None:
     """One window after another; each may go on from the one before, as that came back from disk."""
     total = len(source.plan.windows)
     previous: Prediction | None = None
-    missing = iter([index for index in range(total) if not spool.path(index).is_file()])
+    missing = iter([index for index in only if not spool.path(index).is_file()])
     with ThreadPoolExecutor(1) as beside:
         ahead: dict[int, Future[tuple[Window, EvidenceMaps | None]]] = {}
 
@@ -199,7 +219,7 @@ def _predict_in_turn(
 
         if source.evidence is not None:
             prepare_next()
-        for index in range(total):
+        for index in only:
             prediction = spool.read(index)
             if prediction is None:
                 if source.evidence is None:
@@ -213,6 +233,7 @@ def _predict_in_turn(
                 prediction = source.predict(window, evidence, 0, _before(source.plan, index, previous))
                 write(prediction)
                 if prediction.carry is not None:
+                    _require_said(source)
                     written()
                     prediction = spool.read(index)  # as it came back from disk: a resumed run sees the same
                     if prediction is None:
@@ -222,11 +243,11 @@ def _predict_in_turn(
 
 
 def _predict_groups(
-    source: WindowSource, spool: Spool, write: Callable[[Prediction], None], progress: Progress
+    source: WindowSource, spool: Spool, write: Callable[[Prediction], None], progress: Progress, only: range
 ) -> None:
     """Several windows a call. Which ones share a call follows from their numbers, so a resumed run does the same."""
     total, size = len(source.plan.windows), source.predictor.info.windows_at_once
-    for first in range(0, total, size):
+    for first in only[::size]:
         group = range(first, min(first + size, total))
         missing = {index for index in group if spool.read(index) is None}
         if missing:
@@ -253,6 +274,17 @@ def predict_again(source: WindowSource, spool: Spool, index: int, attempt: int) 
         for name, value in new.tensors().items()
         if name in old.tensors()
     )
+
+
+def _require_said(source: WindowSource) -> None:
+    """
+    Raises:
+        ValueError: a predictor carries a state and does not say so, which processes that share a video rely on.
+    """
+    if not source.predictor.info.carries:
+        raise ValueError(
+            f"the predictor {source.predictor.info.name} returned a carry, expected info.carries=True; set it"
+        )
 
 
 def _before(plan: RunPlan, index: int, previous: Prediction | None) -> Prediction | None:

@@ -6,6 +6,7 @@ predictor and the fusion, and maps go to the store frame by frame, so nothing ho
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from geo4d.config import make_config
 from geo4d.errors import memory_errors
 from geo4d.evidence.moving import find_moving
 from geo4d.formats.files import disk_errors
+from geo4d.formats.objects import is_url
 from geo4d.models.base import Predictor, choose_device
 from geo4d.optimise.scratch import give_back_memory
 from geo4d.results.provenance import StageClock
@@ -50,13 +52,15 @@ def reconstruct(
     resume: bool = False,
     on_plan: Callable[[RunPlan], None] | None = None,
     on_progress: Progress | None = None,
+    predict: Callable[[WindowSource, Spool, Progress], None] = predict_windows,
     **settings: Any,
 ) -> Reconstruction:
     """Reconstruct the 4D geometry of a video.
 
     Args:
         video: a video file, a folder of frames, or an array [T, H, W, 3], uint8 or float in [0, 1].
-        output: folder for the result; None keeps it in a temporary folder that lives as long as the result.
+        output: folder for the result, or an address in an object store (``s3://bucket/name``; extra ``remote``); None
+            keeps it in a temporary folder that lives as long as the result.
         model: a name in ``geo4d.models.base.PREDICTORS``, or a predictor.
         model_options: further options of the model's own pipeline.
         times_s: seconds of all frames of an array or of a folder, strictly increasing; None takes what ``times``, ``fps``
@@ -65,6 +69,8 @@ def reconstruct(
         resume: go on with an unfinished run of ``output``; on a CPU the result is bit-identical.
         on_plan: called once with the plan, before the work starts.
         on_progress: called with a stage, how much of it is done, and how much there is.
+        predict: the stage that puts every window on the spool; ``geo4d.batch.windows.WindowWorkers`` does it with several
+            processes, bit for bit the same on a CPU with the same number of threads.
         settings: fields of ``geo4d.config.RunConfig``, such as ``start``, ``stop``, ``stride``, ``fov_deg``,
             ``device``, ``seed`` or ``output_size``.
     Returns:
@@ -77,6 +83,21 @@ def reconstruct(
         ValueError: unknown or nonsensical settings.
     """
     config = make_config(**settings)
+    if is_url(output):
+        from geo4d.run.publish import reconstruct_to_store, what_is_asked
+
+        keywords = {
+            **settings,
+            "model": model,
+            "model_options": model_options,
+            "times_s": times_s,
+            "resume": resume,
+        }
+        make = partial(
+            reconstruct, video, on_plan=on_plan, on_progress=on_progress, predict=predict, **keywords
+        )
+        asked = what_is_asked(video, model, model_options, config)
+        return reconstruct_to_store(str(output), make, asked, overwrite=overwrite, resume=resume)
     if times_s is not None and (config.fps is not None or config.times is not None):
         raise ValueError("expected times_s, a file of times or fps, got two of them")
     progress = on_progress or (lambda stage, done, total: None)
@@ -126,7 +147,7 @@ def reconstruct(
                 source = replace(source, evidence=evidence)
             with clock("predict"), memory_errors("predicting windows", _SMALLER):
                 source = prepare(source, work.windows)
-                predict_windows(source, spool, progress)
+                predict(source, spool, progress)
             with clock("align"), memory_errors("aligning windows", _FEWER):
                 alignment, predictions, tries = align_windows(source, spool, motion, config, progress)
             if alignment.c2w is None:
@@ -167,8 +188,14 @@ def reconstruct(
 def load(path: str | Path) -> Reconstruction:
     """Open the result of a run; maps are read when they are sliced.
 
+    Args:
+        path: folder, or an address in an object store (extra ``remote``).
     Raises:
         OutputError: no result there, or it is unfinished, incomplete, damaged, or of a newer format. Damage inside a map
             is found, and raised, when it is sliced.
     """
+    if is_url(path):
+        from geo4d.results.remote import load_remote
+
+        return load_remote(str(path))
     return load_result(path)

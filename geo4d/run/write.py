@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from geo4d.run.evidence import describe
 from geo4d.run.plan import RunPlan
 from geo4d.run.predict import Progress, nonfinite_windows
 from geo4d.run.spool import Spool, SpooledPredictions
-from geo4d.types import FrameMaps
+from geo4d.types import FrameMaps, Prediction
 from geo4d.video.io import Video
 from geo4d.video.visible import outside_bars, shows_something, visible_pixels
 
@@ -200,6 +200,11 @@ def describe_result(
     }
 
 
+def relative_windows(predictions: Iterable[Prediction]) -> list[int]:
+    """Windows whose depth a depth network gave with nothing to scale it against (``models/monodepth``)."""
+    return [p.window_index for p in predictions if p.provenance.get("depth_from") == "pictures"]
+
+
 def describe_run(
     alignment: Alignment,
     motion: MotionCameras | None,
@@ -220,6 +225,7 @@ def describe_run(
         **alignment.diagnostics,
         "windows": plan.windows,
         "evidence_windows": spool.evidence_windows(),
+        "relative_windows": relative_windows(predictions[: len(plan.windows)]),
         "motion": None if motion is None else describe(motion),
         "tries": tries,
         "not_finite": nonfinite_windows(predictions[: len(plan.windows)]),

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from geo4d.plugins import entry
 from geo4d.tracks.follow import track_points
 from geo4d.tracks.learned import (
     DiskDetector,
@@ -113,6 +114,23 @@ SOURCES: dict[str, TrackSource] = {
 """Every way, by the name that ``geo4d pose --tracks`` takes."""
 
 
+def find_source(name: str) -> TrackSource:
+    """A way to make tracks, ours or one that an installed package offers (entry points ``geo4d.trackers``).
+
+    Raises:
+        ValueError: there is none of that name.
+        PluginError: it belongs to a package whose code cannot be used.
+    """
+    if name in SOURCES:
+        return SOURCES[name]
+    points = entry.plugin_points(entry.TRACKERS, "a tracker", SOURCES)
+    if name not in points:
+        raise ValueError(f"expected tracks out of {', '.join([*SOURCES, *points])}, got {name!r}")
+    described = "a geo4d.tracks.sources.TrackSource"
+    found: TrackSource = entry.load_point(points[name], "the tracker", TrackSource, described)
+    return found
+
+
 def track_maker(
     name: str, weights: Sequence[str | Path] = (), *, picture_size: tuple[int, int] | None = None
 ) -> TrackMaker:
@@ -123,12 +141,11 @@ def track_maker(
         picture_size: (height, width) that tracks in files count pixels in; None: that of the frames.
     Raises:
         ValueError: unknown name, or another number of files.
+        PluginError: code of another package cannot be used.
         CheckpointError: a file is missing or does not fit.
         MissingExtraError: a library is not installed.
     """
-    if name not in SOURCES:
-        raise ValueError(f"expected tracks out of {', '.join(SOURCES)}, got {name!r}")
-    source = SOURCES[name]
+    source = find_source(name)
     if len(weights) != len(source.weights):
         raise ValueError(
             f"tracks {name!r}: expected {len(source.weights)} weights"

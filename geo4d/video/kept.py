@@ -1,9 +1,13 @@
 """Pictures of a clip at the sizes that a run asks for again and again, kept on disk so that it is decoded once."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 _CHANNELS = 3
 
@@ -75,3 +79,36 @@ class KeptPictures:
 
     def _partial(self, size: tuple[int, int]) -> Path:
         return self._folder / f".pictures_{size[0]}x{size[1]}.rgb"
+
+
+@dataclass(frozen=True)
+class KeptClip:
+    """A clip of which nothing but kept pictures is at hand: what a process needs that predicts some of its windows.
+
+    Attributes:
+        pictures: complete.
+        times_s: [T] seconds.
+        fps: frames per second of the sequence.
+    """
+
+    pictures: KeptPictures
+    times_s: np.ndarray
+    fps: float
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self.times_s)
+
+    def read(
+        self, frames: Sequence[int] | np.ndarray | Tensor, size: tuple[int, int]
+    ) -> Float[Tensor, "V H W 3"]:
+        """Frames by their position, colour in [0, 1]: bit for bit what ``Video.read`` gives at this size.
+
+        Args:
+            size: (height, width), one that is kept.
+        """
+        if size not in self.pictures.sizes:
+            raise ValueError(f"expected one of the sizes {self.pictures.sizes} that are kept, got {size}")
+        pictures = np.stack([self.pictures.read(int(t), size) for t in frames])
+        return torch.from_numpy(pictures).float().div_(255)

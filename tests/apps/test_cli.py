@@ -62,7 +62,7 @@ def test_train_lists_its_stages(capsys):
     "words",
     [
         ["reconstruct", "https://example.com/a.mp4", "-o", "out"],
-        ["reconstruct", "a.mp4", "-o", "s3://bucket/out"],
+        ["reconstruct", "a.mp4", "-o", "https://bucket/out"],
         ["pose", "http://host/result", "-o", "out"],
         ["report", "rtsp://host/stream"],
     ],

@@ -38,6 +38,15 @@ class ScriptedEngine:
         self.given: list[str] = []
         self.killed: list[str] = []
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+
+    def stop(self):
+        self.tasks.clear()
+
     def start(self, number):
         self.tasks[number] = None
 

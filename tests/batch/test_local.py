@@ -13,11 +13,14 @@ from types import SimpleNamespace
 import pytest
 
 import geo4d
+from geo4d.batch.engine import STALLED
 from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger
 from geo4d.batch.local import LocalEngine, Worker, _environment, find_gpus, share_threads
+from geo4d.batch.one import CLIPS_JOB
 from geo4d.errors import ResourceError
 from tests.batch.test_one import SETTINGS, arrays
 from tests.support import batch_stub as batches
+from tests.support.toy_job import TOY_JOB, ToyTask
 
 
 def windows(trace: Path) -> list[tuple[int, list[str]]]:
@@ -90,6 +93,25 @@ def test_a_model_that_cannot_be_loaded_ends_the_batch_with_its_own_code(tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_a_worker_that_stands_still_is_ended_and_one_that_gets_on_is_not() -> None:
+    with LocalEngine(1, TOY_JOB, {}, stall_s=2.0) as engine:
+        engine.start(0)
+        assert next_event(engine).kind == "ready"
+        engine.submit(0, ToyTask("slow", "steps", 6))  # longer than the limit in all, never in one step
+        assert next_event(engine).note == {"state": "done", "name": "slow"}
+        engine.submit(0, ToyTask("stuck", "hang"))
+        event = next_event(engine)
+        assert (event.kind, event.task.name, event.exit_code) == ("died", "stuck", STALLED)
+        assert "no progress for 2 s during hanging (1 of 2)" in event.reason
+        assert next_event(engine).kind == "ready"  # another worker in its place
+
+
+def next_event(engine):
+    while True:
+        for event in engine.wait(1):
+            return event
+
+
 @pytest.mark.parametrize(
     ("code", "exit_code", "said"),
     [(-9, 137, "SIGKILL (killed from outside"), (-11, 139, "SIGSEGV"), (3, 3, "exit code 3")],
@@ -105,6 +127,7 @@ def test_how_a_worker_died(code: int, exit_code: int, said: str) -> None:
 def dead_worker(code: int, *, ready: bool = False) -> Worker:
     worker = object.__new__(Worker)
     worker.number, worker.task, worker.stage, worker.ready = 0, None, "", ready
+    worker.ended_for_stalling = False
     worker.process = SimpleNamespace(exitcode=code, join=lambda *timeout: None)
     worker.pipe = SimpleNamespace(close=lambda: None)
     return worker
@@ -112,7 +135,7 @@ def dead_worker(code: int, *, ready: bool = False) -> Worker:
 
 def test_workers_that_die_while_they_start_end_the_batch(monkeypatch) -> None:
     started = []
-    engine = LocalEngine(1, {})
+    engine = LocalEngine(1, CLIPS_JOB, {})
     monkeypatch.setattr(engine, "start", started.append)
     assert engine._replace(dead_worker(-9, ready=True)).exit_code == 137
     assert engine._replace(dead_worker(-9)).kind == "died"
@@ -150,9 +173,9 @@ def test_workers_get_gpus_in_turn(monkeypatch) -> None:
     given = []
     monkeypatch.setattr("geo4d.batch.local.find_gpus", lambda device: ["0", "1"])
     monkeypatch.setattr(
-        "geo4d.batch.local.Worker", lambda number, settings, threads, gpu: given.append((number, gpu))
+        "geo4d.batch.local.Worker", lambda number, job, settings, threads, gpu: given.append((number, gpu))
     )
-    engine = LocalEngine(4, {})
+    engine = LocalEngine(4, CLIPS_JOB, {})
     for number in range(4):
         engine.start(number)
     assert given == [(0, "0"), (1, "1"), (2, "0"), (3, "1")]

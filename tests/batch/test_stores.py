@@ -10,7 +10,7 @@ import pytest
 
 from geo4d.batch import stores
 from geo4d.batch.sources import find_clips
-from geo4d.batch.stores import fetch, find_objects, is_remote, needs_fetching
+from geo4d.batch.stores import fetch, find_objects, needs_fetching
 from geo4d.errors import DiskFull, InputError, MissingExtraError
 
 CONTENT = bytes(range(256)) * 9000
@@ -119,8 +119,6 @@ def test_stores_that_are_not_known_or_not_there(monkeypatch) -> None:
         find_objects("http://host/video.mp4")
     with pytest.raises(InputError, match="nothing"):
         find_objects("memory://no/such/prefix")
-    assert is_remote("s3://a")
-    assert not is_remote("/a")
 
 
 def test_a_store_without_its_package_names_the_extra(monkeypatch) -> None:

@@ -6,8 +6,8 @@ from multiprocessing.connection import Connection
 import pytest
 import torch
 
-from geo4d.batch.one import Task
-from geo4d.batch.worker import _end_with_coordinator, work
+from geo4d.batch.one import CLIPS_JOB, Task
+from geo4d.batch.worker import Stages, _end_with_coordinator, work
 from tests.batch.test_one import SETTINGS
 from tests.support import batch_stub as batches
 
@@ -40,7 +40,7 @@ def this_process(monkeypatch):
 
 def talk(settings, *tasks: Task) -> list[tuple]:
     pipe = ScriptedPipe(*tasks)
-    work(pipe, settings, 1)
+    work(pipe, CLIPS_JOB, settings, 1)
     return pipe.sent
 
 
@@ -56,7 +56,7 @@ def test_a_worker_says_what_it_is_where_it_is_and_what_came_of_it(tmp_path) -> N
     stages = [words[1:] for words in sent if words[0] == "stage"]
     assert ("predict", 1, 2) in stages
     assert ("predict", 2, 2) in stages
-    assert len({stage[0] for stage in stages}) == len([s for s in stages if s[0] != "predict"]) + 1
+    assert len({stage[0] for stage in stages}) > 3
     ended = [words[1]["state"] for words in sent if words[0] == "ended"]
     assert ended == ["done", "failed"]
 
@@ -69,3 +69,15 @@ def test_a_model_that_cannot_be_loaded_is_refused_with_code_and_reason() -> None
 
 def test_a_process_that_nobody_started_ends_with_nobody() -> None:
     _end_with_coordinator()  # returns: there is no coordinator to watch
+
+
+def test_progress_is_said_by_stage_by_window_and_now_and_then(monkeypatch) -> None:
+    now, said = [100.0], []
+    monkeypatch.setattr("geo4d.batch.worker.time.monotonic", lambda: now[0])
+    stages = Stages(lambda *stage: said.append(stage))
+    for done in range(1, 41):
+        stages("track points", done, 40)
+        now[0] += 0.125
+    stages("predict", 1, 2)
+    stages("predict", 2, 2)
+    assert [stage[1] for stage in said] == [1, 9, 17, 25, 33, 1, 2]

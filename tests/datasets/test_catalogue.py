@@ -6,10 +6,18 @@ import pytest
 import torch
 
 from geo4d.datasets.base import Sequence
-from geo4d.datasets.catalogue import READERS, find_sequences, load_ground_truth, load_reader
+from geo4d.datasets.catalogue import (
+    READERS,
+    find_sequences,
+    load_ground_truth,
+    load_reader,
+    reader_names,
+    recognise,
+)
 from geo4d.errors import InputError
 from geo4d.geometry.cameras import project, unproject
 from geo4d.geometry.poses import inverse, transform
+from tests.support.packages import offer
 
 
 def test_unknown_names_list_the_known():
@@ -93,3 +101,26 @@ def test_wrong_folder_says_what_is_expected_and_where_to_get_it(name, tmp_path):
             find_sequences(reader, root)
         assert reader.url in str(error.value)
         assert reader.layout in str(error.value)
+
+
+FOREIGN = """
+from pathlib import Path
+from geo4d.datasets.base import Reader
+def find(root):
+    return {"all": root} if (root / "odd.txt").is_file() else {}
+READER = Reader("odd", "Odd set", "nowhere", "a file odd.txt.", find, lambda path, name: None)
+"""
+
+
+def test_a_reader_of_another_package(tmp_path, monkeypatch):
+    """Asked by its name, and after all of ours when a folder is recognised."""
+    offer(tmp_path / "site", "geo4d.readers", "odd", "odd_pack:READER", FOREIGN, monkeypatch)
+    assert reader_names() == [*READERS, "odd"]
+    assert load_reader("odd").title == "Odd set"
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "odd.txt").write_text("")
+    found, sequences = recognise(folder)
+    assert (found.name, list(sequences)) == ("odd", ["all"])
+    with pytest.raises(ValueError, match=r"result, odd as the dataset, got 'other'"):
+        load_reader("other")

@@ -1,6 +1,6 @@
 import torch
 
-from geo4d.evidence.agreement import ENOUGH, RADII, SURE, _around, agreeing
+from geo4d.evidence.agreement import SURE, agreeing
 
 
 def wall(depth: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,24 +46,3 @@ def test_a_slope_is_no_contradiction() -> None:
     confidence = torch.full((60, 80), 0.7)
     confidence[:, ::2] = 0.1
     assert agreeing(1 / depth, confidence).float().mean() > 0.97
-
-
-def test_means_are_those_of_a_plain_loop() -> None:
-    generator = torch.Generator().manual_seed(3)
-    values, weight = torch.rand((9, 14), generator=generator), torch.rand((9, 14), generator=generator) ** 8
-    mean, known = _around(values, weight)
-    for row in range(9):
-        for column in range(14):
-            for radius in RADII:
-                box = (
-                    slice(max(0, row - radius), row + radius + 1),
-                    slice(max(0, column - radius), column + radius + 1),
-                )
-                mass = weight[box].sum()
-                if mass >= ENOUGH:
-                    break
-            assert bool(known[row, column]) == bool(mass >= ENOUGH)
-            if mass >= ENOUGH:
-                expected = (weight[box] * values[box]).sum() / mass
-                torch.testing.assert_close(mean[row, column], expected)
-    assert int(known.sum()) > 0

@@ -7,6 +7,8 @@ import torch
 
 from geo4d.fusion import AlignConfig, CameraEvidence, align, find_bad_windows, fuse, iter_dense
 from geo4d.fusion.align import objective_on_all_pixels
+from geo4d.geometry.cameras import unproject
+from geo4d.geometry.poses import inverse, transform
 from geo4d.synthetic.predictions import without
 from geo4d.types import Prediction, Reconstruction
 
@@ -366,3 +368,41 @@ def test_metric_points_keep_their_unit(make_wall):
     result = fuse(metric, num_frames=16)
     assert result.scale_kind == "metric"
     assert np.median(np.asarray(result.depth) / wall.depth.numpy()) == pytest.approx(1, abs=0.02)
+
+
+def test_evidence_in_its_own_unit_does_not_take_the_metres_away(make_wall):
+    """Windows in metres beside what tracks say, which is in the unit of their cameras: the world stays in metres."""
+    wall = make_wall(noise=0.0)
+    metric = [
+        replace(
+            p,
+            point_map=points_of(wall, p),
+            point_scale_kind="metric",
+            point_z_offset=0.0,
+            point_uncertainty=None,
+        )
+        for p in wall.predictions
+    ]
+    swept = [replace(p, point_map=0.2 * p.point_map, point_scale_kind="scale") for p in metric]
+    k = wall.intrinsics.double()
+    cameras = CameraEvidence(
+        c2w=wall.c2w.double(),
+        intrinsics=k if k.ndim == 3 else k.expand(wall.num_frames, 3, 3),
+        confidence=torch.ones(wall.num_frames).double(),
+        windows=tuple(range(len(metric), 2 * len(metric))),
+    )
+    found = align([*metric, *swept], num_frames=wall.num_frames, motion=cameras)
+    assert found.scale_kind == "metric"
+    walked = float((found.c2w[-1] - found.c2w[0])[:3, 3].norm())
+    assert walked == pytest.approx(float((wall.c2w[-1] - wall.c2w[0])[:3, 3].norm()), rel=0.03)
+    other = align([*metric, *swept], num_frames=wall.num_frames, motion=replace(cameras, windows=()))
+    assert other.scale_kind == "scale"
+
+
+def points_of(wall, prediction):
+    """True points in the first camera of the prediction's window."""
+    frames = prediction.frame_indices
+    k = wall.intrinsics if wall.intrinsics.ndim == 3 else wall.intrinsics.expand(wall.num_frames, 3, 3)
+    points = unproject(wall.depth[frames].double(), k[frames].double())
+    poses = inverse(wall.c2w[frames[:1]].double()) @ wall.c2w[frames].double()
+    return torch.stack([transform(pose, one) for pose, one in zip(poses, points, strict=True)]).float()

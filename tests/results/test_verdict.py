@@ -66,3 +66,10 @@ def test_frames_without_picture_or_camera_are_counted() -> None:
         "frames 6-9: the camera only turns; assumed",
     )
     assert judge_frames(frames(1, 1), {}, motion=[{**shots[0], "stop": 1}]).remarks == ()
+
+
+def test_depth_of_pictures_alone_is_said() -> None:
+    remarks = judge_frames(frames(10, 10), {}, relative_windows=(2, 5)).remarks
+    assert len(remarks) == 1
+    assert "in 2 of 5 windows the camera's motion tells nothing about depth" in remarks[0]
+    assert judge_frames(frames(10, 10), {}, relative_windows=(0, 5)).remarks == ()

@@ -136,3 +136,22 @@ def test_a_frame_is_judged_once_however_many_windows_want_it(monkeypatch: pytest
         assert maps.points.shape == (6, 12, 16, 3)
         assert torch.equal(maps.c2w, motion.c2w[numbers].float())
     assert [tuple(disparity.shape) for disparity in judged] == [(12, 16)] * 8
+
+
+def test_evidence_does_not_depend_on_the_order_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that share a video go back: frames before the one where a sweep began lack their neighbours."""
+    count, world = 36, BoxWorld((24, 32))
+    clip = Video(torch.stack([world.rgb(t) for t in range(count)]))
+    motion = moving_camera([0.9] * count, [shot(0, count, "parallax")])
+    windows = [tuple(range(20, 28)), tuple(range(28, 36))]
+
+    def about(order) -> dict[int, torch.Tensor]:
+        evidence = WindowEvidence(motion, clip, (24, 32), windows)
+        return {number: evidence(window_of(clip, windows[number], number)).points for number in order}
+
+    def window_of(clip, frames, number) -> Window:
+        numbers = torch.tensor(frames)
+        return Window(clip.read(numbers, (24, 32)), numbers, numbers / 24.0, number, 24.0)
+
+    forwards, backwards = about([0, 1]), about([1, 0])
+    assert all(torch.equal(forwards[number], backwards[number]) for number in (0, 1))

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from geo4d.cameras.solve import fit_cameras
-from geo4d.errors import CheckpointError
-from geo4d.tracks.sources import SOURCES, track_maker, windowed, without_masked
+from geo4d.errors import CheckpointError, PluginError
+from geo4d.tracks.sources import SOURCES, followed, track_maker, windowed, without_masked
 from geo4d.tracks.windows import KltTracker
+from tests.support.packages import offer
 from tests.support.tracks import rotation_error, trajectory_error
 
 
@@ -51,9 +52,33 @@ def test_wrong_names_and_weights_say_what_is_expected(tmp_path):
         track_maker("script", [tmp_path / "nothing.pt", tmp_path / "disk.pth"])
 
 
-def test_the_command_offers_every_way():
-    from typing import get_args, get_type_hints
+def test_the_command_offers_every_way(capsys):
+    from geo4d.apps.cli import main
 
-    from geo4d.apps.commands.pose import PoseOptions
+    assert main(["pose", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert not [name for name in SOURCES if name not in text]
 
-    assert get_args(get_type_hints(PoseOptions)["tracks"]) == tuple(SOURCES)
+
+FOREIGN = """
+from geo4d.tracks.sources import TrackSource, followed
+SOURCE = TrackSource(lambda files, size: followed, ("a file",))
+WRONG = 3
+"""
+
+
+def test_a_tracker_of_another_package(tmp_path, monkeypatch):
+    offer(tmp_path, "geo4d.trackers", "theirs", "theirs_pack:SOURCE", FOREIGN, monkeypatch)
+    assert track_maker("theirs", ["x"]) is followed
+    with pytest.raises(ValueError, match=r"expected 1 weights \(a file\), got 0"):
+        track_maker("theirs")
+    with pytest.raises(ValueError, match="spatracker, theirs, got 'other'"):
+        track_maker("other")
+
+
+def test_a_tracker_of_another_package_that_is_none(tmp_path, monkeypatch):
+    offer(tmp_path, "geo4d.trackers", "wrong", "wrong_pack:WRONG", FOREIGN, monkeypatch)
+    with pytest.raises(
+        PluginError, match=r"wrong-pack 1\.2 to be a geo4d.tracks.sources.TrackSource, got int"
+    ):
+        track_maker("wrong")

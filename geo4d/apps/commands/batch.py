@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from geo4d.apps.commands.reconstruct import RunOptions
+from geo4d.apps.commands.reconstruct import PLACE, RunOptions
 from geo4d.batch.settings import BatchSettings
 
 EXAMPLES = (
@@ -25,7 +25,7 @@ class BatchOptions(RunOptions):
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Folders, video files, quoted patterns, lists (.txt, one place a line), tars, s3://, gs:// or az:// prefixes."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[Path | str, PLACE, tyro.conf.arg(aliases=["-o"])]
     """Folder of the batch: OUT/clips/NAME for each clip, OUT/summary.md and OUT/summary.parquet."""
     quiet: bool = False
     """Print errors only."""
@@ -44,6 +44,11 @@ def run(options: BatchOptions) -> int:
 
     if not options.sources:
         raise ValueError("expected at least one source: a folder, file, pattern, list, tar or URL")
+    if not isinstance(options.output, Path):
+        raise ValueError(
+            f"expected a folder as the output, for leases and unfinished clips, got {options.output}; use "
+            f"-o FOLDER --publish {options.output}"
+        )
 
     def say(line: str) -> None:
         if not options.quiet:

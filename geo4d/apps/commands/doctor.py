@@ -28,6 +28,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "remote": {"fsspec": "fsspec"},
     "batch": {"pyarrow": "pyarrow"},
+    "ray": {"ray": "ray"},
     "eval": {"h5py": "h5py", "matplotlib": "matplotlib", "numba": "numba"},
 }
 """Extra -> package -> the module it installs."""

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from geo4d.apps.commands.reconstruct import PLACE
+
 EXAMPLES = (
     "geo4d export OUT --format usd -o shot.usdc --up z --reference 400,300,900,320,0,2.5",
     "geo4d export OUT --format mcap -o out.mcap --frames 0:100:2",
@@ -45,8 +47,8 @@ def _format_choices() -> Any:
 class ExportOptions:
     """Write a reconstruction as files of another tool."""
 
-    result: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Folder that 'geo4d reconstruct' wrote."""
+    result: Annotated[Path | str, PLACE, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder that 'geo4d reconstruct' wrote, or an address in an object store."""
     format: Annotated[str, tyro.conf.arg(constructor_factory=_format_choices)]
     """What to write."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="PATH")]

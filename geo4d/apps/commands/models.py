@@ -3,9 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from geo4d.models.store.sources import HubRepository
 
 EXAMPLES = (
     "geo4d models list",
@@ -26,7 +29,7 @@ class ModelsOptions:
     action: Annotated[Literal["list", "pull", "convert", "verify"], tyro.conf.Positional]
     """What to do."""
     name: Annotated[str | None, tyro.conf.Positional] = None
-    """Model (pull), or model, folder or file (verify)."""
+    """Model, or hf:OWNER/NAME of a depth network on the Hugging Face hub (pull); or model, folder or file (verify)."""
     main: str | None = None
     """Geo4D: the authors' whole model, a path or an https address."""
     point_vae: str | None = None
@@ -77,12 +80,16 @@ def _pull(options: ModelsOptions) -> int:
     from geo4d.models.store.download import fetch_file, model_store
     from geo4d.models.store.sources import SOURCES
 
+    if options.name is not None and options.name.startswith("hf:"):
+        return _pull_depth_network(options, options.name)
     if options.name not in SOURCES:
-        raise CheckpointError(f"expected a model to pull ({', '.join(SOURCES)}), got {options.name!r}")
+        raise CheckpointError(
+            f"expected a model to pull ({', '.join(SOURCES)}, or hf:OWNER/NAME), got {options.name!r}"
+        )
     source = SOURCES[options.name]
     print(f"licence of these weights: {source.licence}")
     if source.hub:
-        return _pull_from_hub(options, model_store() / options.name)
+        return _pull_from_hub(options, model_store() / options.name, source.hub)
     if options.main is None or options.point_vae is None:
         needed = ", ".join(f"--{role} ({what})" for role, what in source.files.items())
         raise CheckpointError(
@@ -102,19 +109,30 @@ def _pull(options: ModelsOptions) -> int:
     return _convert_files(options, main, point_vae)
 
 
-def _pull_from_hub(options: ModelsOptions, folder: Path) -> int:
+def _pull_depth_network(options: ModelsOptions, name: str) -> int:
+    """Fetch one repository of the hub for ``--model hf:...``; its licence is shown before and after."""
+    from geo4d.models.huggingface.weights import licence_of, repository_of, store_folder, weight_files
+    from geo4d.models.store.hub import stated_licence
+
+    repository, folder = repository_of(name), store_folder(name)
+    if not options.offline:
+        print(f"licence of these weights: {stated_licence(repository, options.revision)}")
+    code = _pull_from_hub(options, folder, (repository,))
+    weight_files(folder)
+    print(f"licence of these weights: {licence_of(folder, name)}")
+    print(f"use it with: --model {name}")
+    return code
+
+
+def _pull_from_hub(options: ModelsOptions, folder: Path, hub: "tuple[HubRepository, ...]") -> int:
     """Fetch every repository of a model at one commit each, and record commits and hashes."""
-    from geo4d.errors import CheckpointError
     from geo4d.formats.files import write_json
     from geo4d.models.store.hub import PULLED, fetch_repository, read_pulled
-    from geo4d.models.store.sources import SOURCES
 
-    if options.name is None:
-        raise CheckpointError("expected a model to pull")
     pulled = read_pulled(folder)
-    for repository in SOURCES[options.name].hub:
+    for repository in hub:
         recorded = pulled.get(repository.repository, {})
-        first = repository is SOURCES[options.name].hub[0]
+        first = repository is hub[0]
         revision = (options.revision if first else None) or recorded.get("revision")
         pulled[repository.repository] = fetch_repository(
             repository, folder, revision, recorded.get("sha256", {}), offline=options.offline
@@ -177,6 +195,10 @@ def _verify(options: ModelsOptions) -> int:
         raise CheckpointError("expected a model, a folder or a weight file to verify")
     # A model's name wins over a file or folder of that name in the current folder.
     path = model_store() / options.name if options.name in SOURCES else Path(options.name)
+    if options.name.startswith("hf:"):
+        from geo4d.models.huggingface.weights import find_folder
+
+        path = find_folder(options.name)
     if path.is_file():
         state = read_state(path)
         print(f"{path}: {len(state)} tensors, readable and safe; it looks like {describe_keys(state)}")

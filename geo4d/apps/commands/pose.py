@@ -37,21 +37,11 @@ class PoseOptions:
     """Seconds to add to the times of --trajectory, so that they are those of the frames."""
     per_frame_scale: bool = False
     """Let every frame's depth change by a factor of its own, for models that see one picture at a time."""
-    tracks: Literal[
-        "klt",
-        "sift",
-        "xfeat",
-        "xfeat-matches",
-        "xfeat-lighterglue",
-        "disk-lightglue",
-        "superpoint-lightglue",
-        "disk",
-        "superpoint",
-        "script",
-        "spatracker",
-    ] = "klt"
-    """How points are found again: followed from frame to frame (klt), by SIFT matches (slower, for wide turns), by XFeat
-    (extra xfeat, which holds the weights), or by a network whose weights you have: see docs/tracking.md."""
+    tracks: Annotated[str, tyro.conf.arg(metavar="NAME")] = "klt"
+    """How points are found again: followed from frame to frame (klt), by matches (sift: slower, for wide turns), by XFeat
+    (xfeat, xfeat-matches, xfeat-lighterglue: extra xfeat, which holds the weights), by a network whose weights you have
+    (disk-lightglue, superpoint-lightglue, disk, superpoint, script), from files (spatracker), or by an installed
+    plug-in: see docs/tracking.md."""
     track_weights: tuple[Path, ...] = ()
     """Files or folders with the weights of --tracks, or with tracks that were made before (spatracker); weights are never
     downloaded, and their licence is shown."""

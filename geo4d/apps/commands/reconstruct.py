@@ -1,18 +1,21 @@
 """Reconstruct the 4D geometry of a video: depth, cameras, confidence and what moves, for every frame."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from geo4d.batch.settings import WorkerSettings
 from geo4d.config import RunConfig
 
 if TYPE_CHECKING:
     from geo4d.apps.progress import StageBars
     from geo4d.datasets import base
+    from geo4d.run.predict import Progress, WindowSource
+    from geo4d.run.spool import Spool
     from geo4d.types import Reconstruction
 
 EXAMPLES = (
@@ -21,12 +24,31 @@ EXAMPLES = (
 )
 
 
+def place_of(text: str) -> Path | str:
+    """A path, or an address as it is: a path would lose one of its slashes."""
+    from geo4d.formats.objects import is_url
+
+    return text if is_url(text) else Path(text)
+
+
+PLACE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="PATH",
+    instance_from_str=lambda words: place_of(words[0]),
+    is_instance=lambda value: isinstance(value, Path | str),
+    str_from_instance=lambda value: [str(value)],
+)
+"""A path, or an address, on the command line."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What decides the result of one clip: options of every command that reconstructs."""
 
     model: str = "tiny"
-    """Predictor: tiny (bundled), geo4d, geometrycrafter, geometrycrafter-determ, moge."""
+    """Predictor: tiny (bundled), geo4d, geometrycrafter, geometrycrafter-determ, moge; or hf:OWNER/NAME or hf:FOLDER,
+    a depth network of the Hugging Face hub (see 'geo4d models pull'); or the name of an installed plug-in; or
+    package.module:load."""
     model_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=VALUE for the model's own pipeline, such as doubt=false or compile=true; may be given several times."""
     keep_going: bool = False
@@ -52,8 +74,8 @@ class ReconstructOptions(RunOptions):
 
     video: Annotated[Path, tyro.conf.Positional]
     """Video file, folder of pictures, data set's folder, ROS bag or MCAP file."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder for the result."""
+    output: Annotated[Path | str, PLACE, tyro.conf.arg(aliases=["-o"])]
+    """Folder for the result, or an address in an object store: s3://, gs://, az:// (extra remote)."""
     overwrite: bool = False
     """Replace an existing result, or forget an unfinished run."""
     resume: bool = False
@@ -64,6 +86,7 @@ class ReconstructOptions(RunOptions):
     """File for the scores as JSON; needs --ground-truth."""
     quiet: bool = False
     """Print warnings, errors and scores only."""
+    how: tyro.conf.OmitArgPrefixes[WorkerSettings] = field(default_factory=WorkerSettings)
 
 
 def run(options: ReconstructOptions) -> int:
@@ -99,6 +122,7 @@ def _run(options: ReconstructOptions, bars: "StageBars") -> int:
         resume=options.resume,
         on_plan=show,
         on_progress=bars,
+        predict=window_stage(options),
         **options.keywords(),
     )
     bars.stop()
@@ -126,6 +150,17 @@ def _run(options: ReconstructOptions, bars: "StageBars") -> int:
                 temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     verdict.require(keep_going=options.keep_going)
     return 0
+
+
+def window_stage(options: ReconstructOptions) -> "Callable[[WindowSource, Spool, Progress], None]":
+    """What predicts the windows: this process, or the workers that were asked for."""
+    if options.how == WorkerSettings():
+        from geo4d.run.predict import predict_windows
+
+        return predict_windows
+    from geo4d.batch.windows import WindowWorkers
+
+    return WindowWorkers(options.how, **options.keywords())
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -131,6 +131,7 @@ class GeometryCrafterPredictor:
             window_length=self.config.window_length,
             window_stride=self.config.window_length - self.config.overlap,
             needs_prepare=True,
+            carries=True,
             gives_poses=False,
             scale_kind="scale",
             smaller="smaller pictures (--max-size) or --model-option decode_tile=256",

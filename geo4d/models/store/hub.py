@@ -92,6 +92,23 @@ def fetch_repository(
     return {"revision": info.sha, "sha256": hashes, "folder": repository.folder}
 
 
+def stated_licence(repository: HubRepository, revision: str | None = None) -> str:
+    """The licence that the hub states for a repository, or where to look.
+
+    Raises:
+        CheckpointError: no network, or a gated repository.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        card = getattr(HfApi().model_info(repository.repository, revision=revision), "card_data", None)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise _not_fetched(repository, error) from error
+    stated = None if card is None else card.get("license_name") or card.get("license")
+    return str(stated or f"unknown, see https://huggingface.co/{repository.repository}")
+
+
 def _facts(stated: Any) -> dict[str, str]:
     """What the hub says about a file: ``sha256`` of a large one, the ``git`` object of a small one."""
     lfs, blob = getattr(stated, "lfs", None), getattr(stated, "blob_id", None)

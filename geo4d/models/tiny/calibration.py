@@ -42,9 +42,9 @@ class SpreadMap:
         """Expected mean absolute error at a predicted spread, > 0."""
         if not self.predicted:
             return spread
-        x = torch.tensor(self.predicted, dtype=torch.float64, device=spread.device).log()
-        y = torch.tensor(self.seen, dtype=torch.float64, device=spread.device).log()
-        wanted = spread.double().clamp(min=1e-12).log()
+        x = torch.tensor(self.predicted, dtype=torch.float32, device=spread.device).log()
+        y = torch.tensor(self.seen, dtype=torch.float32, device=spread.device).log()
+        wanted = spread.float().clamp(min=1e-12).log()
         if len(x) == 1:
             return (wanted - x[0] + y[0]).exp().to(spread)
         inside = wanted.clamp(float(x[0]), float(x[-1]))

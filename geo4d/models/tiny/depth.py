@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geo4d.models.layers import silu
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.encoder import ENCODERS, Depthwise, PictureEncoder, Pointwise
 from geo4d.models.tiny.network import Evidence, SpaceTimeBlock, TemporalConv, recomputed, sinusoid
@@ -105,7 +106,7 @@ class DepthNetwork(nn.Module):
             x = recomputed(self.checkpointing, self.blocks[level], x)
             if level in (2, 3):
                 x = self.steady[level - 2](x, num_frames)
-        out = F.pixel_shuffle(self.out(F.silu(self.norm_out(x))).float(), 2).unflatten(0, (batch, num_frames))
+        out = F.pixel_shuffle(self.out(silu(self.norm_out(x))).float(), 2).unflatten(0, (batch, num_frames))
         sigma = MIN_SIGMA + START_SIGMA * torch.exp(out[:, :, 1:2].clamp(-5, 3))
         return DepthMaps(doubled(known) + out[:, :, :1], sigma, out[:, :, 2:3])
 
@@ -128,4 +129,4 @@ class PyramidBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         """[N, C, H, W] -> the same shape."""
-        return x + self.project(F.silu(self.expand(self.norm(self.depthwise(x)))))
+        return x + self.project(silu(self.expand(self.norm(self.depthwise(x)))))

@@ -130,7 +130,7 @@ class PictureEncoder(nn.Module):
             rgb: in [-1, 1]; sides that are multiples of 32.
         """
         # ImageNet weights want (byte - 127) / 128.
-        x = F.relu6(self.stem(_pad_same(rgb * (127.5 / 128) + 0.5 / 128, 3)))
+        x = relu6(self.stem(_pad_same(rgb * (127.5 / 128) + 0.5 / 128, 3)))
         found = []
         for number, block in enumerate(self.blocks):
             x = block(x)
@@ -153,11 +153,16 @@ class InvertedResidual(nn.Module):
         self.added = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = x if self.expand is None else relu6(self.expand(x))
         if self.stride > 1:
             y = _pad_same(y, self.kernel)
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = self.project(relu6(self.depthwise(y)))
         return x + y if self.added else y
+
+
+def relu6(x: Tensor) -> Tensor:
+    """x cut to [0, 6], in the memory of ``x``."""
+    return F.relu6(x, inplace=True)
 
 
 def _pad_same(x: Tensor, kernel: int) -> Tensor:

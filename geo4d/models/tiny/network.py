@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from geo4d.models.layers import silu
 from geo4d.models.tiny.config import TinyConfig
 
 DEPTH_EVIDENCE_CHANNELS = 3
@@ -33,16 +34,19 @@ class Evidence:
             translation, one per latent cell.
         error: mean spread of the logarithm of each frame's disparity as the evidence itself states it, or None; not read
             by the network.
+        moving: probability that a pixel of ``depth`` shows something moving, or None; not read by the network.
     """
 
     depth: Float[Tensor, "B T 3 h2 w2"]
     cameras: Float[Tensor, "B T 8 h w"]
     error: Float[Tensor, "B T"] | None = None
+    moving: Float[Tensor, "B T h2 w2"] | None = None
 
     def to(self, device: torch.device | str) -> "Evidence":
         """The same on another device."""
         error = None if self.error is None else self.error.to(device)
-        return Evidence(self.depth.to(device), self.cameras.to(device), error)
+        moving = None if self.moving is None else self.moving.to(device)
+        return Evidence(self.depth.to(device), self.cameras.to(device), error, moving)
 
 
 class TinyUNet(nn.Module):
@@ -135,7 +139,7 @@ class TinyUNet(nn.Module):
         for block in self.outer_up:
             x = recomputed(self.checkpointing, block, x, embedding)
         x = self.up_mix(x, num_frames)
-        v = self.latent_out(F.silu(self.norm_out(x)))
+        v = self.latent_out(silu(self.norm_out(x)))
         return v.float().unflatten(0, (batch, num_frames))
 
     def _embedding(self, timestep: Tensor, frames: Tensor) -> Float[Tensor, "B T E"]:
@@ -194,11 +198,11 @@ class ResidualBlock(nn.Module):
         Args:
             embedding: [N, D] of the timestep, which scales and shifts the features; None leaves them.
         """
-        y = self.norm_out(self.conv_in(F.silu(self.norm_in(x))))
+        y = self.norm_out(self.conv_in(silu(self.norm_in(x))))
         if self.modulate is not None and embedding is not None:
             scale, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
             y = y * (1 + scale) + shift
-        return (x if self.skip is None else self.skip(x)) + self.conv_out(F.silu(y))
+        return (x if self.skip is None else self.skip(x)) + self.conv_out(silu(y))
 
 
 class TemporalConv(nn.Module):
@@ -214,7 +218,7 @@ class TemporalConv(nn.Module):
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """A convolution over the frames at each pixel, beside a skip; [N, C, H, W], N = windows x ``num_frames``."""
         frames, channels, height, width = x.shape
-        y = F.silu(self.norm(x)).permute(0, 2, 3, 1)
+        y = silu(self.norm(x)).permute(0, 2, 3, 1)
         y = y.reshape(-1, num_frames, height * width, channels).permute(0, 3, 1, 2)
         y = self.conv(y).permute(0, 2, 3, 1).reshape(frames, height, width, channels)
         return x + y.permute(0, 3, 1, 2)
@@ -249,7 +253,7 @@ class SpaceTimeBlock(nn.Module):
         tokens = x.permute(0, 2, 3, 1).reshape(-1, num_frames * height * width, channels)
         where = where.permute(0, 2, 3, 1).reshape(tokens.shape)
         tokens = tokens + self._attend(self.norm_attention(tokens + where))
-        tokens = tokens + self.feed_out(F.silu(self.feed_in(self.norm_feed(tokens))))
+        tokens = tokens + self.feed_out(silu(self.feed_in(self.norm_feed(tokens))))
         return tokens.reshape(frames, height, width, channels).permute(0, 3, 1, 2)
 
     def _attend(self, tokens: Tensor) -> Tensor:

@@ -23,8 +23,10 @@ from geo4d.models.tiny.conditioning import encode_window, no_evidence
 from geo4d.models.tiny.config import BLOCK, PICTURE_MULTIPLE
 from geo4d.models.tiny.depth import DepthMaps
 from geo4d.models.tiny.doubt import believed
+from geo4d.models.tiny.features import SharedFeatures
 from geo4d.models.tiny.modalities import NormalisedMaps, expand, restore_disparity
 from geo4d.models.tiny.model import TinyModel, halved
+from geo4d.models.tiny.movers import without_contradicted
 from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.vouched import mixed_with_evidence, tempered, vouched_share
 from geo4d.models.tiny.weights import BUNDLED, check_file, load_model
@@ -50,8 +52,8 @@ class TinyPipelineConfig:
         window_stride: frames between window starts.
         use_evidence: let evidence from motion in.
         anchor: pull the maps onto confident evidence (``anchor.py``).
-        doubt: leave out evidence that contradicts the pictures (``doubt.py``), and believe the network's layout as far
-            as evidence that it did not see vouches for it (``vouched.py``); one network pass more.
+        doubt: leave out evidence that contradicts the pictures (``doubt.py``, ``movers.py``), and believe the network's
+            layout as far as evidence that it did not see vouches for it (``vouched.py``); one network pass more.
         sky_disparity: where the depth network sees sky, its own disparity must also lie below this share of the
             window's top. A bare wall that looks like sky keeps its depth. Chosen on validation clips.
     """
@@ -79,7 +81,7 @@ class TinyPipelineConfig:
 
 
 class TinyPredictor:
-    """Predicts one window at a time; nothing flows between windows."""
+    """Predicts one window at a time; nothing flows between windows but the features of pictures they share."""
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class TinyPredictor:
         self.device = torch.device(device)
         self.dtype = dtype
         self.model = model.to(self.device).eval().requires_grad_(False).channels_last()
+        self._shared = SharedFeatures(self.model.depth.encoder)
         self.info = PredictorInfo(
             name="tiny",
             description="bundled small Geo4D-style model (pretrained encoder; made-up scenes and public pictures)",
@@ -167,7 +170,7 @@ class TinyPredictor:
         share = torch.ones(1, device=self.device)
         with torch.no_grad():
             with self._autocast():
-                features = self.model.depth.features(rgb)
+                features = self._features(rgb, window)
             witness = None
             if self.config.doubt and bool((encoded.depth[:, :, 2] > 0).any()):
                 witness, encoded, share = self._judged(rgb, features, encoded, frames)
@@ -190,6 +193,11 @@ class TinyPredictor:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32")
 
+    def _features(self, rgb: Float[Tensor, "1 T 3 H W"], window: Window) -> list[Tensor]:
+        if self.device.type == "cpu":
+            return self._shared.of(rgb[0], window.frame_indices.tolist())
+        return self.model.depth.features(rgb)
+
     def _judged(
         self, rgb: Tensor, features: list[Tensor], evidence: Evidence, frames: Tensor
     ) -> tuple[Tensor, Evidence, Tensor]:
@@ -198,7 +206,7 @@ class TinyPredictor:
         with self._autocast():
             found = self.model.depth_maps(rgb, nothing, frames, anchor=False, features=features)
         witness = restore_disparity(found.disparity.float())
-        evidence = believed(witness, evidence)
+        evidence = without_contradicted(witness, believed(witness, evidence))
         return witness, evidence, vouched_share(witness, evidence, rgb)
 
     def _disparity(

@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo4d.models.tiny.anchor import TOP, spread_field
+from geo4d.models.spread import spread_field
+from geo4d.models.tiny.anchor import TOP
 from geo4d.models.tiny.network import Evidence
 
 BLOCKS = 3

@@ -328,3 +328,42 @@ def command_help(capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
         return capsys.readouterr().out
 
     return run
+
+
+def test_a_depth_network_of_the_hub(
+    files: SimpleNamespace, capsys: pytest.CaptureFixture[str], hub_of: Callable[[dict[str, bytes]], Hub]
+) -> None:
+    """Its licence is shown, its safetensors are taken and recorded, and nothing else of the repository."""
+    card = b"---\nlicense: apache-2.0\n---\n"
+    content = {
+        "config.json": b"{}",
+        "model.safetensors": b"weights",
+        "README.md": card,
+        "pytorch_model.bin": b"x",
+    }
+    hub = hub_of(content)
+    assert models.run(ModelsOptions("pull", "hf:some/network")) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "licence of these weights: unknown, see https://huggingface.co/some/network"
+    )  # the hub's word
+    assert "licence of these weights: apache-2.0" in said
+    assert "--model hf:some/network" in said
+    folder = files.store / "hf" / "some--network"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "pulled.json",
+    ]
+    assert models.run(ModelsOptions("verify", "hf:some/network")) == 0
+    assert models.run(ModelsOptions("pull", "hf:some/network", offline=True)) == 0
+    (folder / "model.safetensors").write_bytes(b"changed")
+    with pytest.raises(CheckpointError, match="recorded when it was pulled"):
+        check_weights([folder / "model.safetensors"])
+    assert "pytorch_model.bin" not in hub.downloads
+    del content["model.safetensors"]
+    with pytest.raises(CheckpointError, match=r"safetensors|missing"):
+        models.run(ModelsOptions("pull", "hf:other/network"))
+    with pytest.raises(CheckpointError, match="expected hf:OWNER/NAME"):
+        models.run(ModelsOptions("pull", "hf:nothing"))

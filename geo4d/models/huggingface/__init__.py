@@ -1,0 +1,1 @@
+"""Depth networks of the package transformers, by the name of a repository on the Hugging Face hub or by a folder."""

@@ -1,0 +1,1 @@
+"""Code of other packages, by entry points: predictors, readers, export formats, trackers."""
