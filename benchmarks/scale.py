@@ -1,6 +1,6 @@
 """Many small clips: CPU, wall clock and memory of ``geo4d batch`` against single runs, and what kills cost.
 
-    python benchmarks/scale.py [--clips 20] [--frames 4] [--model stub] [--kills 3] [--output FILE]
+    python benchmarks/scale.py [--clips 20] [--frames 4] [--model stub] [--kills 3] [--engines local ray] [--output FILE]
 
 Clips of 160x96 pixels of a closed-form box world. ``stub`` is a predictor that knows its answer, so that what is measured
 is all that surrounds a network; any other name is a model of the package. Rows:
@@ -8,11 +8,16 @@ is all that surrounds a network; any other name is a model of the package. Rows:
 - ``single``: a process of ``geo4d reconstruct`` for each of three clips, as a user starts it;
 - ``sequential``: ``geo4d.reconstruct`` on all clips in one process, the model loaded once;
 - ``local-1``, ``local-2``: ``geo4d batch`` with one and with two workers;
-- ``local-2-kills``: with two workers, of which one is killed (SIGKILL) several times while it has a clip.
+- ``local-2-kills``: with two workers, of which one is killed (SIGKILL) several times while it has a clip;
+- ``ray-1``, ``ray-2``, ``ray-2-kills``: the same with ``--engine ray``, a Ray of the command's own.
 
 CPU seconds are those of the whole tree of processes, imports and loading included, divided by clips; ``cpu_in_run_s`` is
 the median of what a clip takes inside of a process that is already there. ``working_s`` is the wall clock from the first
 clip's start to the last one's end. One numerical thread for each process. The load of the machine after a row is noted.
+Processes of Ray are not waited for by the command, so their CPU seconds are read twice a second while they live.
+
+``benchmarks/scale_long.py`` is one long video over several workers, ``benchmarks/scale_queue.py`` what these figures mean
+for a thousand.
 """
 
 import argparse
@@ -24,8 +29,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -40,11 +47,34 @@ from geo4d.models import base  # noqa: E402
 SIZE = (96, 160)
 
 
+@dataclass
+class BusyPredictor(TruthPredictor):
+    """Computes for so many seconds of CPU per window, as a network would."""
+
+    busy: float = 0.0
+
+    def predict(self, window: Any, **rest: Any) -> Any:
+        """As of ``TruthPredictor``."""
+        until = time.thread_time() + self.busy
+        while time.thread_time() < until:
+            pass
+        return super().predict(window, **rest)
+
+
 def load(
     name: str, weights: Any = None, device: Any = None, dtype: Any = None, **options: Any
 ) -> TruthPredictor:
     """The model ``stub``; worker processes import this file and so know it, too."""
-    return TruthPredictor(BoxWorld((24, 40)), **{"length": 8, "stride": 4, **options})
+    return BusyPredictor(BoxWorld((24, 40)), **{"length": 8, "stride": 4, **options})
+
+
+def with_stub(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
+    """For RAY_RUNTIME_ENV_HOOK: the workers of Ray import this file, too."""
+    return {**(runtime_env or {}), "worker_process_setup_hook": "benchmarks.scale.add_stub"}
+
+
+def add_stub() -> None:
+    """Nothing is left to do once this file is imported."""
 
 
 stub = types.ModuleType("geo4d_scale_stub")
@@ -76,15 +106,40 @@ def run_process(words: list[str], watch: Any = None) -> dict[str, float]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "RAY_RUNTIME_ENV_HOOK": "benchmarks.scale.with_stub",
+        },
     )
+    sampled: dict[int, float] = {}
+    ended = threading.Event()
+    sampler = threading.Thread(target=sample_cpu, args=(process.pid, sampled, ended))
+    sampler.start()
     kills = watch(process) if watch else 0
     error = process.communicate()[1]
+    ended.set()
+    sampler.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {process.returncode}: {error}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if "ray" in words:
+        cpu = sum(sampled.values())
     return {"wall_s": time.monotonic() - started, "cpu_s": cpu, "kills": kills}
+
+
+def sample_cpu(process: int, sampled: dict[int, float], ended: threading.Event) -> None:
+    """CPU seconds of a process and all below it, by process, as last seen (Linux)."""
+    tick = os.sysconf("SC_CLK_TCK")
+    while not ended.wait(0.5):
+        for one in [process, *descendants(process)]:
+            try:
+                fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            sampled[one] = (int(fields[11]) + int(fields[12])) / tick
 
 
 def run_sequential(paths: list[Path], output: Path, settings: dict[str, Any]) -> list[float]:
@@ -97,7 +152,9 @@ def run_sequential(paths: list[Path], output: Path, settings: dict[str, Any]) ->
     return [note["cpu_seconds"] for note in notes]
 
 
-def run_batch(clips: Path, output: Path, common: list[str], workers: int, kills: int = 0) -> dict[str, Any]:
+def run_batch(
+    clips: Path, output: Path, common: list[str], workers: int, kills: int = 0, engine: str = "local"
+) -> dict[str, Any]:
     """A batch, with workers killed while they have a clip."""
     from geo4d.batch.ledger import BATCH, LEDGER, Ledger
 
@@ -108,7 +165,7 @@ def run_batch(clips: Path, output: Path, common: list[str], workers: int, kills:
         while process.poll() is None and killed < kills:
             ended = len(list(ledger.glob("*.json"))) if ledger.is_dir() else 0
             if ended > done + 1:  # a worker is in the middle of the next clip, or just takes it
-                workers_now = [pid for pid in children(process.pid) if is_worker(pid)]
+                workers_now = [pid for pid in descendants(process.pid) if is_worker(pid)]
                 if workers_now:
                     os.kill(workers_now[killed % len(workers_now)], signal.SIGKILL)
                     done, killed = ended, killed + 1
@@ -116,6 +173,7 @@ def run_batch(clips: Path, output: Path, common: list[str], workers: int, kills:
         return killed
 
     words = ["batch", str(clips), "-o", str(output), "--workers", str(workers), "--table", "md", *common]
+    words += ["--engine", engine]
     cost = run_process(words, kill_some if kills else None)
     records = sorted(Ledger(ledger).scan().values(), key=lambda record: record["ended"])
     states = [record["state"] for record in records]
@@ -139,10 +197,17 @@ def children(process: int) -> list[int]:
         return []
 
 
+def descendants(process: int) -> list[int]:
+    """All processes below one."""
+    found = children(process)
+    return found + [below for child in found for below in descendants(child)]
+
+
 def is_worker(process: int) -> bool:
-    """A spawned worker, not the helper that multiprocessing starts for itself."""
+    """A spawned worker or an actor of ours, not what multiprocessing and Ray start for themselves."""
     try:
-        return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+        line = Path(f"/proc/{process}/cmdline").read_bytes()
+        return b"spawn_main" in line or b"ray::RayWorker" in line
     except OSError:
         return False
 
@@ -173,11 +238,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "sequential",
             {**row, "cpu_s_per_clip": row["cpu_s"] / len(paths), "cpu_in_run_s": median(seconds)},
         )
-        for workers in (1, 2):
-            out = folder / f"local-{workers}"
-            note(f"local-{workers}", run_batch(folder / "clips", out, common, workers))
-        out = folder / "kills"
-        note("local-2-kills", run_batch(folder / "clips", out, common, 2, options.kills))
+        for engine in options.engines:
+            for workers, kills in ((1, 0), (2, 0), (2, options.kills)):
+                name = f"{engine}-{workers}{'-kills' if kills else ''}"
+                note(name, run_batch(folder / "clips", folder / name, common, workers, kills, engine))
     return rows
 
 
@@ -193,6 +257,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--model", default="stub")
     parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--engines", nargs="+", choices=("local", "ray"), default=["local"])
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     import torch
@@ -203,7 +268,7 @@ def main() -> int:
     result = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": f"python benchmarks/scale.py --clips {options.clips} --frames {options.frames} "
-        f"--model {options.model} --kills {options.kills}",
+        f"--model {options.model} --kills {options.kills} --engines {' '.join(options.engines)}",
         "machine": {"cpus": os.cpu_count(), "system": platform.system(), "python": platform.python_version()},
         "load_before": [round(value, 1) for value in load_before],
         "rows": rows,

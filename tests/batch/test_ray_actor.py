@@ -56,5 +56,5 @@ def test_what_keeps_a_model_from_being_loaded_has_its_own_code() -> None:
 def test_places_that_are_not_seen_here_are_told_before_the_task_begins(tmp_path) -> None:
     ours = worker()
     ours.ready()
-    answer = ours.run(ToyTask("a", "die"), (str(tmp_path), str(tmp_path / "far")))
+    answer = ours.run(ToyTask("a", "answer"), (str(tmp_path), str(tmp_path / "far")))
     assert (answer[0], answer[2]) == ("unseen", str(tmp_path / "far"))

@@ -163,6 +163,8 @@ def test_a_run_that_is_ended_while_it_publishes_leaves_no_result(s3, result, mon
             upload_result(result, url)
     with pytest.raises(OutputError, match="was ended at it"):
         load_remote(url)
+    deletes = [path for method, path in s3.seen if method == "DELETE" and url.removeprefix("s3:/") in path]
+    assert deletes[0].endswith(MANIFEST)  # before anything that it lists goes
     check_remote_output(url, overwrite=False)  # and may be published anew
     upload_result(result, url)
     assert same(load_remote(url), result)
