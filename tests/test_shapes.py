@@ -24,11 +24,15 @@ from geo4d.models.geo4d.config import CLIPConfig, Geo4DConfig, ResamplerConfig, 
 from geo4d.models.geo4d.options import Geo4DOptions
 from geo4d.models.geo4d.pipeline import Geo4DPredictor
 from geo4d.models.geo4d.weights import make_parts
-from geo4d.models.moge.config import MoGeConfig, MoGeOptions
+from geo4d.models.moge.config import MoGe2Config, MoGeConfig, MoGeOptions
+from geo4d.models.moge.metric_model import MoGe2
+from geo4d.models.moge.metric_pipeline import MoGe2Depths
 from geo4d.models.moge.model import MoGe
 from geo4d.models.moge.pipeline import MoGePredictor, MoGePrior
+from geo4d.models.monodepth.pipeline import DepthPredictor
 from geo4d.run.reconstruct import reconstruct
 from geo4d.types import EvidenceMaps, Prediction, Reconstruction, Window
+from tests.support.ruled import fill_ruled
 
 SHAPES = (0.3, 0.42, 0.5208, 0.5625, 0.75, 1.0, 1.333, 1.778, 1.85, 1.8965, 2.39, 2.8, 4.0)
 """Width over height. Phones, film formats, and the edges of what is asked for."""
@@ -131,12 +135,20 @@ def build_moge(golden: Path) -> Predictor:
     return MoGePredictor(MoGePrior(network, MoGeOptions(resolution_level=0)), "0" * 64)
 
 
+def build_moge2(golden: Path) -> Predictor:
+    with np.load(golden / "moge" / "golden" / "second.npz") as arrays:
+        published = json.loads(arrays["config"].tolist())
+    network = fill_ruled(MoGe2(MoGe2Config.from_published(published)))
+    return DepthPredictor(MoGe2Depths(network, MoGeOptions(resolution_level=0)), name="moge2", licence="MIT")
+
+
 BUILDERS: dict[str, Callable[[Path], Predictor]] = {
     "tiny": build_tiny,
     "geo4d": build_geo4d,
     "geometrycrafter": build_geometrycrafter,
     "geometrycrafter-determ": lambda golden: build_geometrycrafter(golden, "determ"),
     "moge": build_moge,
+    "moge2": build_moge2,
 }
 
 

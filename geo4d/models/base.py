@@ -128,6 +128,7 @@ PREDICTORS: dict[str, str] = {
     "geometrycrafter": "geo4d.models.geometrycrafter.pipeline",
     "geometrycrafter-determ": "geo4d.models.geometrycrafter.pipeline",
     "moge": "geo4d.models.moge.pipeline",
+    "moge2": "geo4d.models.moge.metric_pipeline",
 }
 """Name -> the module whose ``load(name, **options)`` makes it. The bundled ``tiny`` needs no download."""
 

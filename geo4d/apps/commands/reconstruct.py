@@ -46,8 +46,8 @@ class RunOptions:
     """What decides the result of one clip: options of every command that reconstructs."""
 
     model: str = "tiny"
-    """Predictor: tiny (bundled), geo4d, geometrycrafter, geometrycrafter-determ, moge; or hf:OWNER/NAME or hf:FOLDER,
-    a depth network of the Hugging Face hub (see 'geo4d models pull'); or the name of an installed plug-in; or
+    """Predictor: tiny (bundled), geo4d, geometrycrafter, geometrycrafter-determ, moge, moge2; or hf:OWNER/NAME or
+    hf:FOLDER, a depth network of the Hugging Face hub (see 'geo4d models pull'); or the name of an installed plug-in; or
     package.module:load."""
     model_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=VALUE for the model's own pipeline, such as doubt=false or compile=true; may be given several times."""

@@ -3,6 +3,8 @@
 Legend of shape letters: B pictures, h w patches, D width, L tokens.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -121,15 +123,26 @@ class DinoV2(nn.Module):
         Args:
             image: normalised; sides are multiples of 14.
         """
+        return self.at_layers(image, range(len(self.blocks) - num_layers, len(self.blocks)))
+
+    def at_layers(
+        self, image: Float[Tensor, "B 3 H W"], layers: Iterable[int]
+    ) -> list[tuple[Float[Tensor, "B D h w"], Float[Tensor, "B D"]]]:
+        """Normed patch features and class token after some blocks, numbered from 0.
+
+        Args:
+            image: normalised; sides are multiples of 14.
+        """
         dtype = self.patch_embed.proj.weight.dtype
         patches = self.patch_embed(image.to(dtype))
         height, width = patches.shape[-2:]
+        wanted = set(layers)
         cls = self.cls_token.to(dtype).expand(len(image), -1, -1)
         x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
         x = x + self.position(height, width).to(dtype)
         kept = []
         for index, block in enumerate(self.blocks):
             x = block(x)
-            if index >= len(self.blocks) - num_layers:
+            if index in wanted:
                 kept.append(self.norm(x))
         return [(t[:, 1:].transpose(1, 2).unflatten(2, (height, width)), t[:, 0]) for t in kept]

@@ -71,6 +71,113 @@ class MoGeConfig:
         return cls(**values)
 
 
+NORMS = ("none", "layer_norm", "group_norm")
+RESAMPLERS = ("conv_transpose", "bilinear", "nearest", "pixel_shuffle")
+ACTIVATIONS = ("relu", "silu", "elu", "leaky_relu")
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """A stack of convolutions over a pyramid (field names as published); one entry per level, coarse first.
+
+    Attributes:
+        dim_in, dim_out: channels of inputs and outputs; None: those of the level itself, not projected.
+        dim_res_blocks: channels of the levels.
+        resamplers: how each level is enlarged to the next.
+    """
+
+    dim_in: tuple[int | None, ...]
+    dim_res_blocks: tuple[int, ...]
+    dim_out: tuple[int | None, ...]
+    resamplers: tuple[str, ...]
+    num_res_blocks: tuple[int, ...]
+    dim_times_res_block_hidden: int = 1
+    res_block_in_norm: str = "layer_norm"
+    res_block_hidden_norm: str = "group_norm"
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        for value, known in (
+            (self.res_block_in_norm, NORMS),
+            (self.res_block_hidden_norm, NORMS),
+            (self.activation, ACTIVATIONS),
+            *((kind, RESAMPLERS) for kind in self.resamplers),
+        ):
+            if value not in known:
+                raise ValueError(f"expected one of {', '.join(known)}, got {value!r}")
+
+    @classmethod
+    def from_published(cls, published: Mapping[str, Any]) -> "StackConfig":
+        """From a part of the ``model_config`` of a checkpoint, where one value may stand for all levels.
+
+        Raises:
+            ValueError: a key that is not known here, or lists of different lengths.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(published) - known):
+            raise ValueError(f"expected keys of {sorted(known)}, got also {unknown}")
+        count = len(published["dim_res_blocks"])
+        values: dict[str, Any] = {"num_res_blocks": 1, **published}
+        for name in ("dim_in", "dim_res_blocks", "dim_out", "num_res_blocks", "resamplers"):
+            length = count - (name == "resamplers")
+            value = values[name]
+            values[name] = tuple(value) if isinstance(value, list | tuple) else (value,) * length
+            if len(values[name]) != length:
+                raise ValueError(f"expected {length} values of {name}, got {len(values[name])}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class MoGe2Config:
+    """MoGe-2, without its normals.
+
+    Attributes:
+        layers: blocks of the encoder whose features are taken, numbered from 0.
+        dim_out: channels of the features.
+        scale_dims: widths of the head that says how many metres the unit has.
+        num_tokens_range: patches at resolution level 0 and 9.
+    """
+
+    encoder: str
+    layers: tuple[int, ...]
+    dim_out: int
+    neck: StackConfig
+    points_head: StackConfig
+    mask_head: StackConfig
+    scale_dims: tuple[int, ...]
+    num_tokens_range: tuple[int, int] = (1200, 3600)
+
+    @classmethod
+    def from_published(cls, published: Mapping[str, Any]) -> "MoGe2Config":
+        """From the ``model_config`` of a checkpoint.
+
+        Raises:
+            ValueError: a part is missing or not known here.
+        """
+        parts = {"encoder", "neck", "points_head", "mask_head", "scale_head", "remap_output"}
+        if missing := sorted(parts - set(published)):
+            raise ValueError(f"expected the parts {sorted(parts)}, {', '.join(missing)} missing")
+        if published["remap_output"] != "exp":
+            raise ValueError(f"expected remap_output = 'exp', got {published['remap_output']!r}")
+        encoder = published["encoder"]
+        if encoder["backbone"] not in ENCODERS:
+            raise ValueError(
+                f"expected one of {', '.join(ENCODERS)} as the encoder, got {encoder['backbone']!r}"
+            )
+        depth, taken = ENCODERS[encoder["backbone"]][1], encoder["intermediate_layers"]
+        low, high = published.get("num_tokens_range", (1200, 3600))
+        return cls(
+            encoder=encoder["backbone"],
+            layers=tuple(range(depth - taken, depth)) if isinstance(taken, int) else tuple(taken),
+            dim_out=encoder["dim_out"],
+            neck=StackConfig.from_published(published["neck"]),
+            points_head=StackConfig.from_published(published["points_head"]),
+            mask_head=StackConfig.from_published(published["mask_head"]),
+            scale_dims=tuple(published["scale_head"]["dims"]),
+            num_tokens_range=(int(low), int(high)),
+        )
+
+
 @dataclass(frozen=True)
 class MoGeOptions:
     """Settings of one run.

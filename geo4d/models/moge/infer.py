@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo4d.models.moge.config import MoGeConfig, MoGeOptions
+from geo4d.models.moge.metric_model import MoGe2
 from geo4d.models.moge.model import MoGe, remap_exp
 from geo4d.models.moge.recover import recover_focal_shift
 
@@ -123,6 +124,38 @@ def _infer_batch(network: MoGe, rgb: Tensor, options: MoGeOptions) -> MoGeMaps:
         mask=mask > MASK_THRESHOLD,
         intrinsics=focal_to_intrinsics(focal, source_size),
     )
+
+
+@torch.no_grad()
+def infer_moge2(network: MoGe2, rgb: Float[Tensor, "T H W 3"], options: MoGeOptions) -> MoGeMaps:
+    """Points and depth in metres, mask and intrinsics of pictures, ``options.batch`` at a time.
+
+    Args:
+        rgb: in [0, 1].
+        options: ``behaviour`` is MoGe-1's alone.
+    """
+    parts = [_infer_metric(network, batch, options) for batch in rgb.split(options.batch)]
+    return MoGeMaps(*(torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])))
+
+
+def _infer_metric(network: MoGe2, rgb: Tensor, options: MoGeOptions) -> MoGeMaps:
+    image = rgb.movedim(-1, 1).float().to(network.encoder.image_mean.device)
+    size = (int(image.shape[2]), int(image.shape[3]))
+    aspect = size[1] / size[0]
+    low, high = network.config.num_tokens_range
+    points, surface, metres = network(image, int(low + options.resolution_level / TOP_LEVEL * (high - low)))
+    known = None
+    if options.fov_x_deg is not None:
+        known = points.new_full((len(points),), focal_from_fov(options.fov_x_deg, aspect))
+    mask = surface > MASK_THRESHOLD
+    focal, shift = recover_focal_shift(points, mask, known, options.solver)
+    depth = points[..., 2] + shift[:, None, None]
+    mask = mask & (depth > 0)
+    xy = points[..., :2]
+    if options.force_projection:
+        xy = pixel_rays(focal, aspect, size) * depth[..., None]
+    points = torch.cat([xy, depth[..., None]], -1) * metres[:, None, None, None]
+    return MoGeMaps(points, points[..., 2], mask, focal_to_intrinsics(focal, size))
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:

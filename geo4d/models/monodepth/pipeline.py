@@ -142,6 +142,8 @@ class DepthPredictor:
         steady = self.config.alignment == "steady"
         known = _known(window, previous) if steady else None
         maps = _evidence_maps(evidence, window.size)
+        if self.network.scale_kind == "metric" and maps is not None and enough_evidence(maps[1]):
+            known = None  # that is in metres, and this window's evidence in a unit of its own
         kind = self.network.scale_kind
         swept = maps is not None and enough_evidence(maps[1])
         if maps is not None and swept:
@@ -161,7 +163,7 @@ class DepthPredictor:
             )
         disparity, error = self._disparity(window, answer, curve, maps if swept else None)
         # Of a metric network, the scale is what its metres are worth in the unit of the cameras.
-        metres = float(curve.scale.log().median().exp()) if kind == "metric" else 1.0
+        metres = float(curve.scale.log().median().exp()) if kind == "metric" and swept else 1.0
         depth = metres / disparity
         cameras = torch.linalg.inv(c2w[:1]) @ c2w
         cameras[:, :3, 3] *= metres
@@ -191,7 +193,7 @@ class DepthPredictor:
             },
             carry={
                 "frames": window.frame_indices.clone(),
-                "scale": curve.scale.clone(),
+                "scale": curve.scale / metres,
                 "shift": curve.shift.clone(),
             },
         )

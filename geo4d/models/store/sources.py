@@ -132,5 +132,12 @@ SOURCES: dict[str, Source] = {
         page="Ruicheng/moge-vitl on the Hugging Face hub",
         hub=(_MOGE,),
     ),
+    "moge2": Source(
+        description="MoGe-2 ViT-L: points in metres and focal length of single pictures",
+        licence="MIT",
+        download="about 1.3 GB",
+        page="Ruicheng/moge-2-vitl on the Hugging Face hub",
+        hub=(HubRepository("Ruicheng/moge-2-vitl", ("model.pt",)),),
+    ),
 }
 """Model -> origin. ``tiny`` comes with the package and is not listed here."""

@@ -180,6 +180,19 @@ def test_sizes_and_settings():
             MonoDepthConfig(**wrong)
 
 
+def test_metres_go_on_where_the_evidence_ends(clip):
+    """A window with evidence in its own unit, then one without any: both are in metres."""
+    rgb, depth, k, c2w = clip
+    made = predictor(Spoilt(rgb, depth, scale_kind="metric"), window_length=6, window_stride=4)
+    evidence = true_evidence(depth[:6], k[:6], c2w[:6], unit=0.2)
+    first = made.predict(as_window(rgb[:6]), seed=0, evidence=evidence)
+    torch.testing.assert_close(depth_of(first).median(), depth[:6].median(), rtol=0.02, atol=0)
+    window = as_window(rgb[4:], frames=[4, 5, 6, 7], index=1)
+    second = made.predict(window, seed=0, previous=first)
+    assert second.provenance["depth_from"] == "pictures"
+    torch.testing.assert_close(depth_of(second)[:2], depth[4:6], rtol=0.05, atol=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["affine", "metric"])
 def test_a_whole_run_under_cameras_from_tracks(kind):
