@@ -29,19 +29,19 @@ PORTS = (80, 443)
 MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PIECE = 2**20
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the open internet, also what is packed in it (IPv4 in IPv6, 6to4, Teredo, NAT64)."""
+    """Whether an address is one of the open internet, also what is packed in it (IPv4 in IPv6, 6to4, Teredo).
+
+    Those of NAT64 count as reserved, whatever they lead to.
+    """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
         inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in _NAT64 or int(ip) >> 32 == 0:
-            inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
         if any(one is not None and not is_public(str(one)) for one in inner):
             return False
         if ip.ipv4_mapped is not None:

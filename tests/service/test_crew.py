@@ -29,6 +29,10 @@ def small_target(pipe, setup) -> None:
             if word == "kill":
                 os.kill(os.getpid(), number)
             time.sleep(number if word == "sleep" else 0)
+            if word == "late":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                pipe.send(("stage", "deaf", 1, 2))
+                time.sleep(0.3)
             if word == "stubborn":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 pipe.send(("stage", "deaf", 1, 2))
@@ -109,6 +113,15 @@ def test_a_process_that_does_not_listen_is_killed(monkeypatch) -> None:
         with pytest.raises(Died) as caught:
             deaf.outcome.result(30)
         assert (caught.value.why, caught.value.exit_code) == ("cancel", 137)
+
+
+def test_an_end_that_comes_too_late_does_not_hit_the_next_task(monkeypatch) -> None:
+    monkeypatch.setattr("geo4d.service.crew._GRACE_S", 0.2)
+    with crew() as small:
+        late = ticket("late", on_note=lambda *words: words[1] == "deaf" and small.cancel(late))
+        small.submit(late)
+        pid = late.outcome.result(30)["pid"]
+        assert small.submit(ticket("b")).outcome.result(30)["pid"] != pid
 
 
 def test_a_task_that_is_not_wanted_any_more_is_not_begun() -> None:

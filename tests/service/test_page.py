@@ -221,7 +221,7 @@ def test_what_is_wrong_is_said(page, tmp_path, film) -> None:
     wrong.write_text("Dear film, you are none." * 10)
     page.set_input_files("#file", str(wrong))
     page.wait_for_selector("#notice:not([hidden])")
-    assert "is not a video file that geo4d opens: it is text" in page.inner_text("#notice")
+    assert page.inner_text("#notice") == "letter _b_.mp4 is not a video file that geo4d opens: it is text."
     assert page.locator("#notice b").count() == 0
     page.click("#options summary")
     page.fill("[name=stride]", "0")

@@ -58,8 +58,9 @@ def test_a_hundred_uploads_at_once(running, padded) -> None:
     assert 1 <= counts[201] <= QUEUE + 1  # those that wait, and the one that is worked on
     refused = [answer for answer in answers if answer.status_code == 429]
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    await_true(lambda: running.ask("/health")["busy"] == 1, "no job was begun")
     states = Counter(job["state"] for job in running.ask("/api/jobs")["jobs"])
-    assert states["running"] == 1
+    assert states["running"] == 1, states
     assert states["queued"] <= QUEUE
     assert sum(states.values()) == counts[201]
     assert leftovers(running.folder) == []

@@ -40,7 +40,7 @@ function complain(error) {
   if (error instanceof Problem && error.status === -1) return undefined;
   const later = error.retryAfter ? ` It may go in ${span(error.retryAfter)}.` : "";
   const text = error instanceof Problem ? error.message.replace(/\.?$/, ".") : String(error);
-  say(text[0].toUpperCase() + text.slice(1) + later);
+  say(text + later); // it may begin with the name of a file
   return undefined;
 }
 

@@ -60,7 +60,7 @@ def test_a_service_that_is_killed_goes_on_with_its_jobs(tmp_path) -> None:
     assert "[as the package]" in said  # the licence
     assert said.rstrip().endswith("stopped; jobs go on with the next start")
     assert error == ""
-    assert not any(map(is_alive, processes))
+    await_true(lambda: not any(map(is_alive, processes)), "processes work for nobody", 30)
 
 
 def test_two_services_on_one_folder(tmp_path, monkeypatch, capsys) -> None:
