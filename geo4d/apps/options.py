@@ -71,7 +71,7 @@ def readable(options: type) -> type:
 
 
 def declared(found: Any) -> Any:
-    """Options that were parsed by a class of ``readable``, and the settings in them, as instances of the declared classes."""
+    """Options that were parsed by a class of ``readable``, with the settings in them, as the declared classes."""
     values = {one.name: getattr(found, one.name) for one in fields(found)}
     made = {name: declared(value) if is_dataclass(value) else value for name, value in values.items()}
     return getattr(type(found), "declared_as", type(found))(**made)
