@@ -11,6 +11,7 @@ import pytest
 from geo4d.apps.cli import main
 from geo4d.apps.commands.pose import PoseOptions, run
 from geo4d.errors import DoubtfulResult
+from geo4d.evidence import mask_finders
 from geo4d.results.reader import load_result
 from geo4d.run import repose as repose_module
 from geo4d.tracks import sources
@@ -57,6 +58,7 @@ def test_every_option_reaches_the_solver(asked: dict[str, Any], tmp_path: Path) 
         "mask": Path("m"),
         "mask_format": "xmem",
         "mask_radius": 0.01,
+        "mask_finder": None,
         "intrinsics": (7.0, 8.0, 4.0, 3.0),
         "trajectory": Path("t.txt"),
         "trajectory_unit": "unknown",
@@ -74,8 +76,16 @@ def test_every_option_reaches_the_solver(asked: dict[str, Any], tmp_path: Path) 
 def test_every_parameter_of_the_solver_has_its_option_with_the_same_default() -> None:
     options = {field.name: field.default for field in dataclasses.fields(PoseOptions)}
     for name, parameter in inspect.signature(repose_module.repose).parameters.items():
-        if name not in ("result", "output", "tracker"):
+        if name not in ("result", "output", "tracker", "mask_finder"):
             assert options[name] == parameter.default, name
+
+
+def test_masks_are_redrawn_by_the_network_in_the_folder(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mask_finders, "Sam2Finder", lambda folder: ("SAM 2 of", folder))
+    run(PoseOptions(tmp_path / "before", tmp_path / "after", mask_weights=Path("sam")))
+    assert asked["repose"]["mask_finder"] == ("SAM 2 of", Path("sam"))
 
 
 def test_tracks_in_files_count_in_the_source_unless_told(asked: dict[str, Any], tmp_path: Path) -> None:
