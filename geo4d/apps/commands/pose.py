@@ -27,8 +27,8 @@ class PoseOptions:
     mask_radius: float = 0.005
     """How far masks are grown, share of the picture's diagonal."""
     mask_weights: Path | None = None
-    """Folder of a SAM 2 video model of transformers (extra geometrycrafter) that redraws the masks from the pictures; weights are
-    never downloaded, and their licence is shown."""
+    """Folder of a SAM 2 video model of transformers (extra geometrycrafter) that redraws the masks from the pictures;
+    weights are never downloaded, and their licence is shown."""
     intrinsics: tuple[float, float, float, float] | None = None
     """Known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at +0.5."""
     trajectory: Path | None = None
