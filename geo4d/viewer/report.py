@@ -35,7 +35,6 @@ dl.words p { margin: 0 0 0.3rem }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 0.2rem 1.6rem; padding: 0; margin: 0 0 0.6rem;
   font-size: 0.85rem }
 .legend li { max-width: 100% }
-.bar { display: inline-block; width: 90px; height: 0.7em; border: 1px solid #999 }
 .swatch { display: inline-block; width: 0.8em; height: 0.8em; border: 1px solid #999 }
 .ends { color: #555 }
 .whole { white-space: nowrap }

@@ -128,6 +128,7 @@ def colour_bar(name: str, left: str, right: str, *, backwards: bool = False) -> 
     stops = ", ".join(f"rgb({r},{g},{b})" for r, g, b in colours.tolist())
     return (
         f"<span class='ends'>{html.escape(left)}</span> "
-        f"<span class='bar' style='background:linear-gradient(to right, {stops})'></span> "
+        "<span style='display:inline-block;width:90px;height:0.7em;border:1px solid #999;"
+        f"background:linear-gradient(to right, {stops})'></span> "
         f"<span class='ends'>{html.escape(right)}</span>"
     )
