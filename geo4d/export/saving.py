@@ -1,7 +1,9 @@
 """A reconstruction into the files of a format: what fits is checked, and all of it appears or nothing."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from geo4d.export.common import is_file
 from geo4d.export.config import ExportConfig
@@ -51,6 +53,44 @@ def save(
             target.parent.mkdir()
         written = chosen.write(shown, target, config)
     return [path.parent / file.relative_to(place.parent) for file in written]
+
+
+def save_with(
+    reconstruction: Reconstruction,
+    path: str | Path,
+    format: str | None,
+    *,
+    overwrite: bool,
+    options: Mapping[str, Any],
+) -> list[Path]:
+    """``save`` with the fields of an ``ExportConfig`` as they come; without a format, the suffix says it.
+
+    Raises:
+        ValueError: also where an option is unknown, or the suffix belongs to no format or to several.
+    """
+    known = [field.name for field in fields(ExportConfig) if field.name != "metres_per_unit"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"expected options out of {', '.join(known)}, got {', '.join(unknown)}")
+    chosen = dict(options)
+    if chosen.get("frames") is not None:
+        chosen["frames"] = tuple(int(frame) for frame in chosen["frames"])
+    name = format or format_of(Path(path))
+    return save(reconstruction, path, name, ExportConfig(**chosen), overwrite=overwrite)
+
+
+def format_of(path: Path) -> str:
+    """The one format whose files end as ``path`` does.
+
+    Raises:
+        ValueError: none, or several do.
+    """
+    suffix = path.suffix.lower()
+    owners = [name for name, one in FORMATS.items() if suffix in one.suffixes]
+    if len(owners) != 1:
+        which = f"{' and '.join(owners)} have that suffix" if owners else "no format has that suffix"
+        raise ValueError(f"expected a format for {path}: {which}; choose out of {', '.join(FORMATS)}")
+    return owners[0]
 
 
 def _fitting(config: ExportConfig, path: Path, name: str, format: Format) -> ExportConfig:
