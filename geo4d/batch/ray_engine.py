@@ -275,6 +275,9 @@ class RayEngine:
         mine: dict[str, Any] = {}
         if address == "local":
             mine = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+            os.environ.setdefault(
+                "RAY_worker_niceness", "0"
+            )  # else 15: next to nothing where others compute, too
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **mine)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:

@@ -10,7 +10,6 @@ from geo4d.export.config import ExportConfig
 from geo4d.export.format import Format
 from geo4d.export.formats import FORMATS, find_format
 from geo4d.export.placement import placed
-from geo4d.export.points import MOST_SAMPLED
 from geo4d.formats.files import all_or_nothing
 from geo4d.types import Reconstruction
 
@@ -114,12 +113,20 @@ def _fitting(config: ExportConfig, path: Path, name: str, format: Format) -> Exp
         raise ValueError(
             f"expected a file x.glb with per_frame, got {name} at {path}; a folder has a file per frame"
         )
+    if config.images == "source" and name not in ("colmap", "nerfstudio"):
+        raise ValueError(f"expected the format colmap or nerfstudio with images of the source, got {name}")
+    if config.alpha and name != "colmap":
+        raise ValueError(
+            f"expected the format colmap with alpha, got {name}; nerfstudio takes masks from files of their own"
+        )
     return replace(config, up=config.up or format.ups[0])
 
 
 def most_bytes(reconstruction: Reconstruction, format: Format, config: ExportConfig) -> int:
     """What an export of all frames takes on disk at most, roughly: for the message when there is no room."""
     height, width = reconstruction.size
+    points = min(config.most_points, reconstruction.num_frames * min(config.points_per_frame, height * width))
+    if config.images == "source" and reconstruction.source_rgb is not None:
+        height, width = reconstruction.source_rgb.shape[1:3]
     per_frame = int(height * width * format.bytes_per_pixel) + 8192
-    points = min(MOST_SAMPLED, reconstruction.num_frames * min(config.points_per_frame, height * width))
     return reconstruction.num_frames * per_frame + int(format.bytes_per_point * points)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -155,6 +157,23 @@ def test_a_batch_on_ray_with_a_killed_actor_and_a_poisoned_clip(tmp_path, monkey
     geo4d.reconstruct(long, tmp_path / "single", **SETTINGS)
     name = next(path.name for path in (out / CLIPS).iterdir() if "long" in path.name)
     assert arrays(tmp_path / "single") == arrays(out / CLIPS / name)
+
+
+@pytest.mark.slow
+def test_a_ray_of_its_own_is_begun_without_niceness_and_ended(tmp_path) -> None:
+    code = (
+        "import os\n"
+        "from geo4d.batch.engines import make_engine\n"
+        "from geo4d.batch.settings import WorkerSettings\n"
+        "from tests.batch.test_local import next_event\n"
+        "from tests.support.toy_job import TOY_JOB\n"
+        "import ray\n"
+        "with make_engine(WorkerSettings(engine='ray'), TOY_JOB, {}) as engine:\n"
+        "    engine.start(0)\n"
+        "    assert next_event(engine).note['niceness'] == os.nice(0)\n"
+        "assert not ray.is_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd=batches.ROOT)
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ def load(settings):
     if settings.get("die"):
         os.kill(os.getpid(), signal.SIGKILL)
     threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    return SimpleNamespace(identity={"settings": dict(settings), "process": os.getpid(), "threads": threads})
+    about = {"process": os.getpid(), "threads": threads, "niceness": os.nice(0)}
+    return SimpleNamespace(identity={"settings": dict(settings), **about})
 
 
 def run(loaded, task, on_progress):

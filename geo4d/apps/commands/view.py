@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from geo4d.apps.commands.reconstruct import PLACE
+
 EXAMPLES = (
     "geo4d view out",
     "geo4d view out --port 9000 --scene 1",
@@ -17,8 +19,8 @@ EXAMPLES = (
 class ViewOptions:
     """Look at a reconstruction in the browser."""
 
-    result: Annotated[Path, tyro.conf.Positional]
-    """Folder that 'geo4d reconstruct' wrote."""
+    result: Annotated[Path | str, PLACE, tyro.conf.Positional]
+    """Folder that 'geo4d reconstruct' wrote, or an address in an object store."""
     host: str = "127.0.0.1"
     """Address to serve on; the default is reachable from this machine only."""
     port: int = 8080

@@ -23,11 +23,11 @@ def witness_of_a_body() -> torch.Tensor:
     return seen[:, :, None]
 
 
-def swept(body: float, moving: float | None) -> Evidence:
-    """Evidence with the body at a disparity, in a unit of its own."""
-    disparity = ground()
-    disparity[BODY] = body
-    evidence = encode_evidence(7 * disparity, torch.full_like(disparity, 0.7), SIZE)
+def swept(body: float, moving: float | None, sure: float = 0.7) -> Evidence:
+    """Evidence with the body at a disparity, in a unit of its own, and with a confidence."""
+    disparity, confidence = ground(), torch.full((1, FRAMES, *SIZE), 0.7)
+    disparity[BODY], confidence[BODY] = body, sure
+    evidence = encode_evidence(7 * disparity, confidence, SIZE)
     if moving is None:
         return evidence
     chance = torch.zeros(1, FRAMES, SIZE[0] // 2, SIZE[1] // 2)
@@ -35,9 +35,8 @@ def swept(body: float, moving: float | None) -> Evidence:
     return replace(evidence, moving=chance)
 
 
-@pytest.mark.parametrize("body", [0.1, 2.0], ids=["far behind the ground", "far before it"])
-def test_a_mover_that_the_sweep_puts_elsewhere_loses_its_evidence_and_nothing_else_does(body) -> None:
-    given = swept(body, 0.5)
+def test_a_mover_that_the_sweep_puts_behind_the_ground_loses_its_evidence_and_nothing_else_does() -> None:
+    given = swept(0.1, 0.5)
     kept = without_contradicted(witness_of_a_body(), given)
     assert kept.depth[INSIDE].abs().max() == 0
     still = given.moving < SUSPECT
@@ -48,6 +47,19 @@ def test_a_mover_that_the_sweep_puts_elsewhere_loses_its_evidence_and_nothing_el
 def test_a_mover_that_stands_where_the_witness_sees_it_keeps_its_evidence() -> None:
     given = swept(0.8, 0.9)
     assert torch.equal(without_contradicted(witness_of_a_body(), given).depth, given.depth)
+
+
+def test_a_doorway_with_wrong_flow_stays() -> None:
+    given, witness = swept(0.1, 0.9), ground()
+    witness[BODY] = 0.25
+    assert torch.equal(without_contradicted(witness[:, :, None], given).depth, given.depth)
+
+
+@pytest.mark.parametrize(("sure", "left"), [(0.2, False), (0.6, True)])
+def test_what_the_sweep_puts_nearer_stays_where_it_is_sure(sure, left) -> None:
+    given = swept(3.0, 0.9, sure)
+    kept = without_contradicted(witness_of_a_body(), given)
+    assert bool(kept.depth[INSIDE].any()) == left
 
 
 @pytest.mark.parametrize("moving", [0.08, None])
