@@ -21,6 +21,7 @@ def test_rerun_opens_a_recording_that_it_can_read(scene, monkeypatch) -> None:  
         assert check
         assert command[:3] == [sys.executable, "-m", "rerun"]
         recording = Path(command[3])
+        assert recording.is_file()
         stats = real_run(
             [sys.executable, "-m", "rerun", "rrd", "stats", recording], capture_output=True, text=True
         )
