@@ -299,7 +299,7 @@ class Reconstruction:
         c2w: [T, 4, 4] camera to world, or None when the predictor gave no poses.
         dynamic: [T, H, W] probability in [0, 1] that a pixel moves, or None.
         rgb: [T, H, W, 3] float in [0, 1] at the size of the maps, re-read from the source, or None.
-        source_rgb: [T, H', W', 3] the same at the full size of the source; None where that is gone.
+        open_source_rgb: opens the source, and gives the same at its full size; None where it is gone.
         reliable: [T] False for frames that only bad windows (or none) saw.
         scene: [T] scene number; a shot cut starts a new scene with a world of its own.
         provenance: model, weight hash, resolved config, seed, versions, source: JSON values.
@@ -319,7 +319,7 @@ class Reconstruction:
     scene: np.ndarray | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
-    source_rgb: FrameArray | None = None
+    open_source_rgb: Callable[[], FrameArray] | None = None
 
     @property
     def num_frames(self) -> int:

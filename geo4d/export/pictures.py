@@ -80,14 +80,12 @@ def pictures_of(reconstruction: Reconstruction, config: ExportConfig, what: str)
     rgb = require_rgb(reconstruction, what) if config.images == "maps" else None
     if rgb is not None:
         return Pictures(rgb, reconstruction.size, "pictures at the size of the maps")
-    if reconstruction.source_rgb is None:
+    if reconstruction.open_source_rgb is None:
         name = dict(reconstruction.provenance.get("source", {})).get("path")
         where = f"the source {name} is not there any more" if name else "its source was no file"
         raise InputError(
             f"expected the source of the result for pictures of full size, but {where}; put it back, or take "
             "--images maps"
         )
-    size = reconstruction.source_rgb.shape[1:3]
-    return Pictures(
-        reconstruction.source_rgb, (int(size[0]), int(size[1])), "pictures at the full size of the source"
-    )
+    frames = reconstruction.open_source_rgb()
+    return Pictures(frames, (frames.shape[1], frames.shape[2]), "pictures at the full size of the source")

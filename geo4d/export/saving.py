@@ -126,7 +126,7 @@ def most_bytes(reconstruction: Reconstruction, format: Format, config: ExportCon
     """What an export of all frames takes on disk at most, roughly: for the message when there is no room."""
     height, width = reconstruction.size
     points = min(config.most_points, reconstruction.num_frames * min(config.points_per_frame, height * width))
-    if config.images == "source" and reconstruction.source_rgb is not None:
-        height, width = reconstruction.source_rgb.shape[1:3]
+    if config.images == "source" and reconstruction.open_source_rgb is not None:
+        height, width = reconstruction.open_source_rgb().shape[1:3]
     per_frame = int(height * width * format.bytes_per_pixel) + 8192
     return reconstruction.num_frames * per_frame + int(format.bytes_per_point * points)

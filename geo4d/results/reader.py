@@ -107,7 +107,7 @@ def assemble(
         c2w=small.get("c2w"),
         dynamic=frames("dynamic"),
         rgb=rgb,
-        source_rgb=pictures,
+        open_source_rgb=None if pictures is None else pictures.full,
         reliable=small.get("reliable"),
         scene=small.get("scene"),
         # How to read the frames again may be a long list of names; the statements about it are in the notes.

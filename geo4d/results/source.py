@@ -37,7 +37,7 @@ def open_source(source: Mapping[str, Any], result: Path, num_frames: int) -> Vid
 
 
 class SourcePictures:
-    """Pictures of a result's frames, [T, H, W, 3] float32 in [0, 1] at the full size of the source.
+    """Pictures of a result's frames, [T, H, W, 3] float32 in [0, 1], at any size.
 
     The source is opened, and its hash compared, on first use. Sizes share one decoder: read at two sizes one after the
     other, a frame is decoded once.
@@ -50,19 +50,10 @@ class SourcePictures:
         self._source, self._result, self._frames = source, result, frames
         self._opened: Video | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[T, H, W, 3]; upright and undistorted, as the run saw the source before it was scaled."""
-        return (len(self._frames), *self._video().size, 3)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of what an index gives."""
-        return np.dtype(np.float32)
-
-    def __getitem__(self, key: Any, /) -> np.ndarray:
+    def full(self) -> LazyFrames:
+        """The pictures at full size: upright and undistorted, as the run saw the source before it was scaled."""
         height, width = self._video().size
-        return self.at((height, width))[key]
+        return self.at((height, width))
 
     def at(self, size: tuple[int, int]) -> LazyFrames:
         """The pictures scaled to (height, width)."""

@@ -8,7 +8,7 @@ import pytest
 
 from geo4d.errors import InputError
 from geo4d.export import ExportConfig, save
-from tests.readers_of_targets import colmap, nerfstudio
+from tests.readers_of_targets import colmap, graphdeco, nerfstudio
 
 SIZE, FULL = (18, 25), (45, 100)
 """Of the maps and of the source: the maps are stretched by 4 and 2.5."""
@@ -30,7 +30,8 @@ class Counted:
 
 @pytest.fixture
 def large(filmed):
-    return dataclasses.replace(filmed, source_rgb=Counted())
+    frames = Counted()
+    return dataclasses.replace(filmed, open_source_rgb=lambda: frames)
 
 
 CONFIG = ExportConfig(points_per_frame=60, images="source")
@@ -53,7 +54,7 @@ def moving_by_hand(dynamic: np.ndarray) -> np.ndarray:
 
 def test_colmap_cameras_and_masks_have_the_size_of_the_source(tmp_path, large) -> None:
     save(large, tmp_path / "c", "colmap", CONFIG)
-    assert large.source_rgb.asked == [0, 1, 2, 3]
+    assert large.open_source_rgb().asked == [0, 1, 2, 3]
     model = colmap.load(tmp_path / "c")  # compares the size of every picture with its camera
     for number, image in enumerate(sorted(model.images.values(), key=lambda image: image.name)):
         camera = model.cameras[image.camera_id]
@@ -95,17 +96,28 @@ def test_nerfstudio_sees_the_wall_where_its_depth_is(tmp_path, large) -> None:
         assert np.median(np.abs(there / z[inside] - 1)) < 5e-3
 
 
-def test_alpha_takes_what_moves_out_of_the_loss_of_graphdeco(tmp_path, large) -> None:
-    """Its code multiplies the rendering, not the picture, by the alpha: the picture must be black there."""
+def test_graphdeco_sees_the_points_and_what_moves_is_out_of_its_loss(tmp_path, large) -> None:
     save(large, tmp_path / "c", "colmap", dataclasses.replace(CONFIG, alpha=True))
-    for frame in range(4):
-        picture = cv2.imread(str(tmp_path / f"c/images/frame_{frame:06d}.png"), cv2.IMREAD_UNCHANGED)
-        assert picture.shape == (*FULL, 4)
+    cameras, points, colours = graphdeco.load(tmp_path / "c")
+    assert points.shape == colours.shape == (240, 3)
+    for frame, camera in enumerate(cameras):
         moving = moving_by_hand(large.dynamic[frame])
-        np.testing.assert_array_equal(picture[..., 3] == 0, moving)
-        rendering = np.full((*FULL, 3), 200) * (picture[..., 3:] // 255)
-        assert (rendering[moving] == picture[moving][:, :3]).all()
-        assert (picture[~moving][:, 3] == 255).all()
+        np.testing.assert_array_equal(camera.alpha == 0, moving)
+        rendering = np.random.default_rng(frame).random((*FULL, 3))
+        assert (graphdeco.loss(camera, rendering)[moving] == 0).all()
+        np.testing.assert_allclose(
+            camera.picture[~moving], np.round(255 * large.open_source_rgb()[frame][~moving]) / 255, atol=1e-6
+        )
+        pixels, z = graphdeco.project(camera, points)
+        own = pixels[60 * frame : 60 * (frame + 1)] / [
+            4,
+            2.5,
+        ]  # sampled at the centres of pixels of this frame
+        np.testing.assert_allclose(own % 1, 0.5, atol=1e-6)
+        column, row = np.floor(own).astype(int).T
+        np.testing.assert_allclose(
+            z[60 * frame : 60 * (frame + 1)], large.depth[frame][row, column], rtol=1e-5
+        )
     with pytest.raises(ValueError, match="format colmap with alpha"):
         save(large, tmp_path / "n", "nerfstudio", dataclasses.replace(CONFIG, alpha=True))
 

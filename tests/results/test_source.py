@@ -25,9 +25,9 @@ def test_the_source_is_opened_and_gives_its_pictures(film, tmp_path) -> None:
     video = open_source(source, tmp_path, 6)
     assert video is not None
     assert video.num_frames == 6
-    full = source_pictures(source, tmp_path, np.array([4, 1]))
-    assert full is not None
-    found = full.at((24, 32))
+    both = source_pictures(source, tmp_path, np.array([4, 1]))
+    assert both is not None
+    found, full = both.at((24, 32)), both.full()
     assert found.shape == (2, 24, 32, 3)
     np.testing.assert_array_equal(found[0], Video(path).read([4], (24, 32))[0])
     np.testing.assert_array_equal(found[1], Video(path).read([1], (24, 32))[0])
@@ -62,9 +62,9 @@ def test_another_content_is_refused_on_first_use(film, tmp_path) -> None:
     frames = source_pictures(source, tmp_path, np.arange(2))
     assert frames is not None
     with pytest.raises(InputError, match="its content has changed"):
-        frames[0]
+        frames.full()
     with pytest.raises(InputError, match="its content has changed"):
         frames.at((24, 32))[0]
     path.unlink()
     with pytest.raises(InputError, match="not there any more"):
-        frames[0]
+        frames.full()

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -6,7 +7,9 @@ from geo4d.apps.cli import main
 from geo4d.results.workspace import Workspace
 from geo4d.results.writer import StoreWriter
 from geo4d.types import FrameMaps
-from tests.readers_of_targets import gltf, ply
+from geo4d.video.io import Video
+from tests.readers_of_targets import colmap, gltf, ply
+from tests.video.clips import encode, pictures
 
 SIZE = (24, 32)
 
@@ -93,3 +96,37 @@ def test_overwrite_scale_reference_and_suffix(result, tmp_path, capsys) -> None:
     assert main(["export", str(result), "--format", "glb", "-o", str(tmp_path / "x.ply")]) == 2
     assert "for the format glb" in capsys.readouterr().err
     assert not (tmp_path / "x.ply").exists()
+
+
+def test_images_of_the_source_are_decoded_again(tmp_path, capsys) -> None:
+    """A clip of 64x48 with maps of 32x24; another clip in its place is refused."""
+    film = encode(tmp_path / "a.mp4", pictures(2))
+    with Workspace(tmp_path / "result", {}, overwrite=False) as work:
+        writer = StoreWriter(work.result, 2, SIZE, "float32")
+        for t in range(2):
+            writer.write(FrameMaps(t, torch.full(SIZE, 2.0), torch.ones(SIZE), torch.zeros(SIZE)), None)
+        per_frame = {
+            "intrinsics": np.tile(np.float32([[30, 0, 16], [0, 30, 12], [0, 0, 1]]), (2, 1, 1)),
+            "times_s": np.array([0.0, 0.1]),
+            "source_frames": np.arange(2),
+            "c2w": np.tile(np.eye(4, dtype=np.float32), (2, 1, 1)),
+        }
+        source = {"path": str(film), "sha256": Video(film).sha256(), "reading": {}}
+        writer.finish(per_frame, {"scale_kind": "scale", "source": source, "provenance": {}}, {})
+        work.publish()
+    words = ["export", str(tmp_path / "result"), "--format", "colmap", "--images", "source", "-o"]
+    assert main([*words, str(tmp_path / "c"), "--most-points", "50"]) == 0
+    model = colmap.load(tmp_path / "c")
+    np.testing.assert_array_equal(next(iter(model.cameras.values())).params, [60, 60, 32, 24])
+    assert model.num_points3D() == 50
+    for t in range(2):
+        picture = cv2.imread(str(tmp_path / f"c/images/frame_{t:06d}.png"))[..., ::-1]
+        np.testing.assert_array_equal(picture, np.round(255 * Video(film).read([t])[0].numpy()))
+    capsys.readouterr()
+    encode(film, pictures(2)[::-1])
+    assert main([*words, str(tmp_path / "d")]) == 3
+    assert "its content has changed" in capsys.readouterr().err
+    film.unlink()
+    assert main([*words, str(tmp_path / "d")]) == 3
+    assert "a.mp4 is not there any more; put it back, or take --images maps" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
