@@ -207,7 +207,7 @@ def train(
         MissingExtraError: accelerate or tensorboard is not installed.
     """
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtraError(error.name or "accelerate", "train", "training") from error
@@ -215,7 +215,9 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     # Autocast is ours: accelerate's is fixed for the life of the process, but stages may follow each other in one.
-    accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu")
+    # A window of one frame leaves layers that mix frames without a gradient; other processes must not wait for it.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu", kwargs_handlers=[unused])
     processes = accelerator.num_processes
     if config.batch % (processes * config.accumulate):
         raise ValueError(
