@@ -44,18 +44,20 @@ GROUPS: dict[Modality, tuple[str, ...]] = {
 
 
 def fill_unknown(depth: Float[Tensor, "*b H W"]) -> Float[Tensor, "*b H W"]:
-    """Unknown depth (NaN) filled from its surroundings by repeated 3x3 maxima over surfaces; sky is none.
+    """Unknown depth (NaN) filled from its surroundings by repeated maxima over surfaces; sky is none.
 
-    A map without a surface stays unknown. Source: Geo4D, supplement 6.1 (PointOdyssey's missing depth by max pooling).
+    A map without a surface stays unknown. The maxima are those of 3x3 pixels that lie 1, 2, 4 ... apart, so that a few of
+    them reach everywhere, and how many does not depend on the depth: a device need not be waited for.
+    Source: Geo4D, supplement 6.1 (PointOdyssey's missing depth by max pooling).
     """
     filled = depth.flatten(0, -3)[:, None]
-    while bool(torch.isnan(filled).any()):
+    apart = 1
+    while apart < max(depth.shape[-2:]):
         surface = torch.where(torch.isfinite(filled), filled, -torch.inf)
-        grown = F.max_pool2d(surface, 3, 1, 1)
-        reached = torch.isnan(filled) & torch.isfinite(grown)
-        if not bool(reached.any()):
-            break
-        filled = torch.where(reached, grown, filled)
+        around = F.pad(surface, (apart, apart, apart, apart), value=-torch.inf)
+        grown = F.max_pool2d(around, 3, 1, 0, apart)
+        filled = torch.where(torch.isnan(filled) & torch.isfinite(grown), grown, filled)
+        apart *= 2
     return filled[:, 0].reshape(depth.shape)
 
 
@@ -75,10 +77,10 @@ def window_maps(batch: Batch) -> tuple[dict[str, Float[Tensor, "B T 3 H W"]], Bo
     size = (depth.shape[-2], depth.shape[-1])
     maps: dict[str, list[Tensor]] = {"point_map": [], "ray_direction": [], "ray_moment": [], "disparity": []}
     for window in range(depth.shape[0]):
-        if valid[window].any():
+        try:
             normalised, scale, _ = normalise_points(points[window], valid[window])
             disparity, _, _ = normalise_disparity(depth[window], valid[window])
-        else:
+        except ValueError:  # no surface; asking for it beforehand would wait for the device once more
             normalised = torch.full_like(points[window], SKY_VALUE)
             disparity, scale = -normalised[..., :1], torch.ones((), device=depth.device)
         poses = relative[window].clone()

@@ -5,6 +5,7 @@ is a function of the sample numbers in the batch, so a resumed run repeats the i
 processes with half the batch each repeat one process.
 """
 
+import datetime
 import json
 import logging
 import math
@@ -45,6 +46,7 @@ class LoopConfig:
         checkpointing: recompute activations in the backward pass to save memory.
         log_every: steps between log lines.
         evaluate_every: steps between evaluations; 0 for none but the last.
+        export_every: steps between exported weights, beside those of every evaluation; 0 for none but these.
         save_every: steps between saved states; 0 for none but the last.
         max_minutes: stop (and save) after this many minutes of wall clock; 0 for no limit.
         threads: torch threads per process; 0 leaves them as they are.
@@ -66,6 +68,7 @@ class LoopConfig:
     checkpointing: bool = False
     log_every: int = 50
     evaluate_every: int = 1000
+    export_every: int = 0
     save_every: int = 500
     max_minutes: float = 0.0
     threads: int = 0
@@ -204,7 +207,7 @@ def train(
         MissingExtraError: accelerate or tensorboard is not installed.
     """
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtraError(error.name or "accelerate", "train", "training") from error
@@ -212,7 +215,9 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     # Autocast is ours: accelerate's is fixed for the life of the process, but stages may follow each other in one.
-    accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu")
+    # A window of one frame leaves layers that mix frames without a gradient; other processes must not wait for it.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu", kwargs_handlers=[unused])
     processes = accelerator.num_processes
     if config.batch % (processes * config.accumulate):
         raise ValueError(
@@ -262,12 +267,17 @@ class _Run:
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.precision == "bf16")
 
 
+def _now() -> float:
+    return time.monotonic()
+
+
 @dataclass
 class _Sums:
     """What was measured since the last line of the log."""
 
     parts: dict[str, Tensor] = field(default_factory=dict)
     waited_s: float = 0.0
+    since: float = field(default_factory=_now)
 
     def add(self, name: str, value: Tensor) -> None:
         self.parts[name] = self.parts[name] + value if name in self.parts else value
@@ -328,6 +338,8 @@ def _go(run: _Run, source: Iterator[Splittable]) -> None:
             sums = _Sums()
         if over or (config.evaluate_every and progress.step % config.evaluate_every == 0):
             _evaluate(run)
+        elif config.export_every and progress.step % config.export_every == 0:
+            _evaluate(run, scored=False)
         if over or (config.save_every and progress.step % config.save_every == 0):
             save_state(run.accelerator, run.folder, progress.step)
         if over:
@@ -377,7 +389,10 @@ def _log(run: _Run, sums: _Sums, norm: Tensor | None) -> None:
     if norm is not None:
         means["gradient_norm"] = float(norm)
     means |= {"rate": config.rate(step - 1), "waited_s": sums.waited_s / since}
-    _write(run.folder, run.writer, run.progress, means)
+    took = (time.monotonic() - sums.since) / since
+    means["windows_per_s"] = config.batch / max(took, 1e-9)
+    means["left_s"] = took * (config.num_steps - step)
+    _write(run, means)
 
 
 def _require_finite(loss: Tensor, parts: Mapping[str, Tensor], piece: Splittable, step: int) -> None:
@@ -391,7 +406,8 @@ def _require_finite(loss: Tensor, parts: Mapping[str, Tensor], piece: Splittable
     )
 
 
-def _write(folder: Path, writer: Any, progress: Progress, values: Mapping[str, float]) -> None:
+def _write(run: _Run, values: Mapping[str, float]) -> None:
+    folder, writer, progress, num_steps = run.folder, run.writer, run.progress, run.config.num_steps
     if writer is None:
         return
     for name, value in values.items():
@@ -401,17 +417,19 @@ def _write(folder: Path, writer: Any, progress: Progress, values: Mapping[str, f
         log.write(
             json.dumps({**progress.state_dict(), **{k: float(f"{v:.5g}") for k, v in values.items()}}) + "\n"
         )
-    logger.info("step %d: %s", progress.step, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "left_s")
+    left = f", {datetime.timedelta(seconds=round(values['left_s']))} left" if "left_s" in values else ""
+    logger.info("step %d of %d%s: %s", progress.step, num_steps, left, shown)
 
 
-def _evaluate(run: _Run) -> None:
-    """Score and export the averaged weights, on the main process."""
+def _evaluate(run: _Run, *, scored: bool = True) -> None:
+    """Score (unless told not to) and export the averaged weights, on the main process."""
     if run.accelerator.is_main_process:
         task, step = run.task, run.progress.step
         run.average.swap(run.parameters)
         task.eval()
         with torch.no_grad(), run.autocast():
-            scores, panels = task.evaluate()
+            scores, panels = task.evaluate() if scored else ({}, {})
         with kept_on_failure(run.folder, "weights", step):
             task.export(run.folder / "weights.partial")
         task.train()
@@ -420,5 +438,5 @@ def _evaluate(run: _Run) -> None:
             run.writer.add_image(name, picture.clamp(0, 1), step)
         if scores:
             named = {f"eval/{name}": value for name, value in scores.items()}
-            _write(run.folder, run.writer, run.progress, named)
+            _write(run, named)
     run.accelerator.wait_for_everyone()

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import subprocess
@@ -114,6 +115,25 @@ def test_tensorboard_shows_losses_scores_and_pictures(source, tmp_path) -> None:
     assert [picture.step for picture in pictures] == [2, 4]
     # frame, truth, answer with evidence and without, side by side
     assert (pictures[0].height, pictures[0].width) == (32, 4 * 48)
+
+
+def test_progress_and_exports_between_evaluations(source, tmp_path, caplog, monkeypatch) -> None:
+    clock = itertools.count(0.0, 10.0)  # every look at the clock is ten seconds later
+    monkeypatch.setattr("geo4d.training.loop.time.monotonic", lambda: next(clock))
+    exported = []
+    ours = task(source)
+    export = ours.export
+    ours.export = lambda folder: (exported.append(len(losses(tmp_path))), export(folder))  # type: ignore[method-assign]
+    with caplog.at_level("INFO", "geo4d.training.loop"):
+        train(ours, batches(source), replace(LOOP, export_every=2), tmp_path, device="cpu")
+    assert exported == [2, 4, 6]
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for row in rows:
+        seconds = 4 / row["windows_per_s"]
+        assert seconds % 10 == pytest.approx(0, abs=1e-3)
+        assert row["left_s"] == pytest.approx(seconds * (6 - row["step"]), rel=1e-3)
+    assert "step 5 of 6, 0:00:" in caplog.text
+    assert "step 6 of 6, 0:00:00 left: loss" in caplog.text
 
 
 def test_a_batch_must_divide(source, tmp_path) -> None:

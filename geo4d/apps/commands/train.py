@@ -88,6 +88,10 @@ class TrainOptions:
     """Number format of the network's arithmetic."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    evaluate_every: int | None = None
+    """Steps between scores and pictures of the validation windows; 0 for the end alone."""
+    export_every: int | None = None
+    """Steps between exported weights in OUTPUT/weights, beside those of every evaluation."""
     threads: int | None = None
     """Threads of each process."""
     workers: int = 1
@@ -161,6 +165,8 @@ def _changes(options: TrainOptions) -> dict[str, Any]:
         "decay": options.decay,
         "precision": options.precision,
         "checkpointing": options.checkpointing or None,
+        "evaluate_every": options.evaluate_every,
+        "export_every": options.export_every,
         "threads": options.threads,
     }
 
