@@ -7,8 +7,9 @@ camera to world, column vectors; intrinsics are in pixels of the map they belong
 ``[T, H, W, C]``; depth is z-depth, invalid depth is NaN, sky is +inf (disparity 0).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -282,7 +283,7 @@ class LazyFrames:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:
     """4D geometry of a video: per-frame maps and cameras, in one world per scene.
 
@@ -298,6 +299,7 @@ class Reconstruction:
         c2w: [T, 4, 4] camera to world, or None when the predictor gave no poses.
         dynamic: [T, H, W] probability in [0, 1] that a pixel moves, or None.
         rgb: [T, H, W, 3] float in [0, 1] at the size of the maps, re-read from the source, or None.
+        source_rgb: [T, H', W', 3] the same at the full size of the source; None where that is gone.
         reliable: [T] False for frames that only bad windows (or none) saw.
         scene: [T] scene number; a shot cut starts a new scene with a world of its own.
         provenance: model, weight hash, resolved config, seed, versions, source: JSON values.
@@ -317,6 +319,7 @@ class Reconstruction:
     scene: np.ndarray | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    source_rgb: FrameArray | None = None
 
     @property
     def num_frames(self) -> int:
@@ -395,6 +398,47 @@ class Reconstruction:
             ).numpy()
 
         return LazyFrames((*self.depth.shape, 6), np.dtype(np.float32), compute)
+
+    def to_torch(
+        self, frames: int | slice | Sequence[int] | None = None, *, device: torch.device | str = "cpu"
+    ) -> dict[str, Tensor]:
+        """Fields of some frames as tensors by their names, frames first, as they are stored; none that is None.
+
+        Args:
+            frames: one frame, a slice, or a list; None reads all.
+        """
+        chosen = np.arange(self.num_frames)[slice(None) if frames is None else frames].reshape(-1)
+        maps, cameras = ["depth", "confidence", "dynamic", "rgb"], ["intrinsics", "c2w"]
+        names = [*maps, *cameras, "times_s", "source_frames", "reliable", "scene"]
+        fields = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        stacked = {
+            name: np.stack([field[t] for t in chosen]) if len(chosen) else np.empty((0, *field.shape[1:]))
+            for name, field in fields.items()
+        }
+        return {name: torch.from_numpy(array).to(device) for name, array in stacked.items()}
+
+    def export(
+        self, path: str | Path, format: str | None = None, *, overwrite: bool = False, **options: Any
+    ) -> list[Path]:
+        """Write files for another tool: ``scene.export("out.ply", voxel_size=0.01)``; docs/export.md lists formats.
+
+        Args:
+            path, format, overwrite: as in ``geo4d.export.save``; without a format, the suffix of ``path`` says it.
+            options: fields of ``geo4d.export.ExportConfig``, such as ``frames``, ``up``, ``scale``.
+        """
+        from geo4d.export.saving import save_with
+
+        return save_with(self, path, format, overwrite=overwrite, options=options)
+
+    def __repr__(self) -> str:
+        from geo4d.viewer.summary import summary_lines
+
+        return "\n".join(summary_lines(self))
+
+    def _repr_html_(self) -> str:
+        from geo4d.viewer.summary import summary_html
+
+        return summary_html(self)
 
     def _require_poses(self, what: str) -> None:
         if self.c2w is None:

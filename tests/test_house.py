@@ -80,6 +80,20 @@ def test_imports_that_never_run_do_not_count(tmp_path):
     assert find_against(read_sources(root), read_directions(root)) == []
 
 
+def test_only_listed_methods_hand_on_and_only_inside(tmp_path):
+    inside = "def f():\n    from geo4d.export.saving import save_with\n    import geo4d.export.other\n"
+    files = {"export/saving.py": "import geo4d.types\n", "export/other.py": ""}
+    table = TABLE.replace("| `apps/`", "| `export/` | files | types |\n| `apps/`")
+    root = make_tree(tmp_path, {**files, "types.py": inside}, table)
+    assert find_against(read_sources(root), read_directions(root)) == [
+        "geo4d/types.py:3 imports geo4d.export.other"
+    ]
+    (root / "geo4d/types.py").write_text("import geo4d.export.saving\n")
+    assert find_against(read_sources(root), read_directions(root)) == [
+        "geo4d/types.py:1 imports geo4d.export.saving"
+    ]
+
+
 def test_a_room_without_a_row_may_import_nothing(tmp_path):
     root = make_tree(tmp_path, {"cellar/box.py": "from geo4d.types import X\n"})
     assert find_against(read_sources(root), read_directions(root)) == [

@@ -86,3 +86,37 @@ def test_prediction_needs_a_map_to_have_a_size() -> None:
 def test_import_leaves_torch_alone() -> None:
     code = "import sys, geo4d; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; geo4d.Window"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tensors_of_chosen_frames_have_their_names_and_values() -> None:
+    scene = make(np.tile(np.eye(4), (3, 1, 1)))
+    tensors = scene.to_torch([2, 0])
+    assert set(tensors) == {"depth", "confidence", "intrinsics", "c2w", "times_s", "source_frames"}
+    assert tensors["times_s"].tolist() == [2.0, 0.0]
+    assert tensors["depth"].shape == (2, 4, 6)
+    assert torch.isnan(tensors["depth"][:, 0, 0]).all()
+    assert tensors["c2w"].dtype == torch.float64
+    assert scene.to_torch(-1)["source_frames"].tolist() == [2]
+    assert scene.to_torch()["depth"].shape == (3, 4, 6)
+    assert scene.to_torch(slice(3, None))["depth"].shape == (0, 4, 6)
+    assert "c2w" not in make(None).to_torch(0)
+    assert scene.to_torch(0, device="meta")["depth"].device.type == "meta"
+
+
+def test_export_writes_what_save_writes(tmp_path) -> None:
+    from geo4d.export import ExportConfig, save
+
+    scene = make(np.tile(np.eye(4), (3, 1, 1)))
+    (one,) = scene.export(tmp_path / "one.ply", frames=range(2), min_confidence=0.0)
+    config = ExportConfig(frames=(0, 1), min_confidence=0.0)
+    (two,) = save(scene, tmp_path / "two.ply", "ply", config)
+    assert one.read_bytes() == two.read_bytes()
+    assert scene.export(tmp_path / "path.txt", "tum")[0].is_file()
+    scene.export(tmp_path / "path.txt", "tum", overwrite=True)
+    for path, options, message in (
+        ("path.txt", {}, "tum and kitti have that suffix"),
+        ("folder", {}, "no format has that suffix"),
+        ("x.ply", {"voxel": 1}, "expected options out of frames, .*, got voxel"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scene.export(tmp_path / path, **options)

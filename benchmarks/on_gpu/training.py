@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,19 +147,24 @@ def crafter_unet(bench: Bench, result: dict[str, Any]) -> None:
 
 def the_loop(bench: Bench, result: dict[str, Any]) -> None:
     """Codec and two stages of the smallest model through the real loop: save, go on, export."""
-    from geo4d.training.stages import find_stage, run_stage
+    from geo4d.training.recipes import StageRun, find_stage
+    from geo4d.training.stages import run_stage
 
     device = None if bench.device.type == "cuda" else "cpu"
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        run: Callable[..., Any] = partial(
-            run_stage, "smallest", num_workers=0, num_validation=0, device=device
-        )
+
+        def run(
+            stage: str, folder: Path, start: Path | None = None, loop: Any = None, resume: bool = False
+        ) -> None:
+            told = StageRun(folder, start, workers=0, num_validation=0, resume=resume, device=device)
+            run_stage("tiny", "smallest", stage, told, loop)
+
         run("codec", root / "codec")
         start = root / "codec" / "weights" / "model.safetensors"
-        stages = ("pairs",) if bench.smallest else ("pairs", "decoder")
+        stages = ("pairs",) if bench.smallest else ("pairs", "clips")
         for stage in stages:
-            loop = replace(find_stage("smallest", stage)[1].loop, num_steps=2)
+            loop = replace(find_stage("tiny", "smallest", stage)[1].loop, num_steps=2)
             with bench.measured(result, f"{stage}, two steps"):
                 run(stage, root / stage, start=start, loop=loop)
             with bench.measured(result, f"{stage}, gone on"):

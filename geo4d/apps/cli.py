@@ -187,7 +187,7 @@ def overview() -> str:
 def _run(name: str, words: Sequence[str]) -> int:
     import tyro
 
-    from geo4d.apps.options import CONFIG, help_text, readable
+    from geo4d.apps.options import CONFIG, declared, help_text, readable
 
     module = import_module(f"geo4d.apps.commands.{name}")
     options_type = get_type_hints(module.run, include_extras=True)["options"]
@@ -201,7 +201,7 @@ def _run(name: str, words: Sequence[str]) -> int:
         description=help_text(about or "", module.EXAMPLES),
         config=CONFIG,
     )
-    return module.run(options)
+    return module.run(declared(options))
 
 
 def refuse_addresses(name: str, words: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ _Arg = type(tyro.conf.arg())
 
 
 def readable(options: type) -> type:
-    """The same options with metavars; an instance is one of ``options``, too.
+    """The same options with metavars; an instance is one of ``options``, too, but equal to none: see ``declared``.
 
     A field keeps the metavar that it names, and the choices that its type has.
     """
@@ -64,7 +64,17 @@ def readable(options: type) -> type:
             hint = Annotated[(factory, *hint.__metadata__)] if get_origin(hint) is Annotated else factory
         if hint is not hints[one.name]:
             made.append((one.name, hint, _field(default, factory)))
-    return make_dataclass(options.__name__, made, bases=(options,), frozen=True, kw_only=True)
+    space = {"declared_as": options}
+    return make_dataclass(
+        options.__name__, made, bases=(options,), namespace=space, frozen=True, kw_only=True
+    )
+
+
+def declared(found: Any) -> Any:
+    """Options that were parsed by a class of ``readable``, with the settings in them, as the declared classes."""
+    values = {one.name: getattr(found, one.name) for one in fields(found)}
+    made = {name: declared(value) if is_dataclass(value) else value for name, value in values.items()}
+    return getattr(type(found), "declared_as", type(found))(**made)
 
 
 def _field(default: Any, factory: Any) -> "Field[Any]":

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from geo4d.export.common import chosen_frames, poses_of, require_rgb, write_readme
+from geo4d.export.common import chosen_frames, poses_of, write_readme
 from geo4d.export.config import ExportConfig
-from geo4d.export.points import is_static, iter_static_points
+from geo4d.export.pictures import pictures_of
+from geo4d.export.points import iter_static_points
 from geo4d.formats.cameras import invert_poses
 from geo4d.formats.colmap import ColmapModel, save_colmap
 from geo4d.formats.files import new_folder
-from geo4d.formats.images import save_image, save_mask
+from geo4d.formats.images import save_mask
 from geo4d.types import Reconstruction
 
 REACH = 10
@@ -23,10 +24,13 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
     Points are sampled from static, confident pixels of every frame and observed in those of the ``REACH`` frames
     before and after whose depth agrees within 3 %, so that tracks and colours are what COLMAP-based trainers expect.
     Masks are named as COLMAP 4.2 looks for them (``--ImageReader.mask_path``): the picture's name with ``.png`` added,
-    black where something moves.
+    black where something moves. ``config.images`` chooses the size of pictures, masks and cameras; points and what sees
+    them come from the maps.
     """
     frames = chosen_frames(reconstruction, config, one_world=True)
-    require_rgb(reconstruction, "the COLMAP export")
+    pictures = pictures_of(reconstruction, config, "the COLMAP export")
+    scale = pictures.scale(reconstruction)
+    masked = reconstruction.dynamic is not None
     names = [f"frame_{frame:06d}.png" for frame in frames]
     height, width = reconstruction.size
     intrinsics = np.asarray(reconstruction.intrinsics, np.float64)[frames]
@@ -35,11 +39,11 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
     with new_folder(path) as folder:
         points, colours, owners = [], [], []
         for row, (frame, picture, xyz, rgb) in enumerate(iter_static_points(reconstruction, frames, config)):
-            assert picture is not None
             assert rgb is not None
-            save_image(folder / "images" / names[row], picture)
-            if reconstruction.dynamic is not None:
-                save_mask(folder / "masks" / f"{names[row]}.png", is_static(reconstruction, frame))
+            static = pictures.static(reconstruction, frame)
+            pictures.save(folder / "images" / names[row], frame, picture, static if config.alpha else None)
+            if masked:
+                save_mask(folder / "masks" / f"{names[row]}.png", static)
             points.append(xyz)
             colours.append(rgb)
             owners.append(np.full(len(xyz), row))
@@ -61,11 +65,11 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
             index = index[agrees]
             seen_points.append(index + near.start)
             seen_images.append(np.full(len(index), row))
-            seen_pixels.append(np.stack([x[index], y[index]], axis=1))
+            seen_pixels.append(np.stack([x[index], y[index]], axis=1) * scale)
         model = ColmapModel(
             names=names,
-            intrinsics=intrinsics,
-            sizes=[(height, width)] * len(frames),
+            intrinsics=pictures.intrinsics(reconstruction, frames),
+            sizes=[pictures.size] * len(frames),
             c2w=c2w,
             points=world,
             colours=np.concatenate(colours),
@@ -76,10 +80,10 @@ def save_scene_colmap(reconstruction: Reconstruction, path: Path, config: Export
         )
         save_colmap(folder / "sparse" / "0", model)
         files = {
-            "images/": "pictures at the size of the maps",
+            "images/": pictures.words + (", alpha 0 where something moves" if config.alpha else ""),
             "sparse/0/": "COLMAP model, binary and text (w2c)",
         }
-        if reconstruction.dynamic is not None:
+        if masked:
             files["masks/"] = "NAME.png.png for images/NAME.png: 0 (ignored) where something moves, else 255"
         write_readme(folder, reconstruction, config, frames, files)
     return [path]

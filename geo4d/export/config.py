@@ -74,7 +74,10 @@ class ExportConfig:
         reference: a known length, which makes the result metric; in place of ``scale``.
         per_frame: a GLB file with one node for every frame, shown at its time, instead of one for all.
         points_per_frame: points sampled per frame where nothing moves, for COLMAP, nerfstudio and the static points of
-            USD; fewer in long videos, see ``points.MOST_SAMPLED``.
+            USD; fewer where all frames together would exceed ``most_points``.
+        most_points: sampled over all frames, at most, for the same.
+        images: of COLMAP and nerfstudio folders: as large as the ``maps``, or as the ``source``.
+        alpha: COLMAP pictures have an alpha channel, 0 and black where something moves, as graphdeco's code wants it.
         first_frame: number of the first frame on the time line of USD and Nuke files.
         seed: of that sampling.
         metres_per_unit: of the exported lengths; None where unknown. ``save`` fills it in.
@@ -92,6 +95,9 @@ class ExportConfig:
     reference: Reference | None = None
     per_frame: bool = False
     points_per_frame: int = 2000
+    most_points: int = 200_000
+    images: Literal["maps", "source"] = "maps"
+    alpha: bool = False
     first_frame: int = 1
     seed: int = 0
     metres_per_unit: float | None = None
@@ -101,6 +107,10 @@ class ExportConfig:
             raise ValueError(
                 f"expected max_points >= 0 and points_per_frame >= 1, got {self.max_points} and {self.points_per_frame}"
             )
+        if self.most_points < 1:
+            raise ValueError(f"expected most_points >= 1, got {self.most_points}")
+        if self.images not in ("maps", "source"):
+            raise ValueError(f"expected images maps or source, got {self.images!r}")
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
             raise ValueError(f"expected a min_confidence in [0, 1], got {self.min_confidence}")
         if not (self.edge_step >= 0 and self.voxel_size >= 0):

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from geo4d.export.common import chosen_frames, conventions, poses_of, require_rgb, write_readme
+from geo4d.export.common import chosen_frames, conventions, poses_of, write_readme
 from geo4d.export.config import ExportConfig
-from geo4d.export.points import is_static, iter_static_points
+from geo4d.export.pictures import pictures_of
+from geo4d.export.points import iter_static_points
 from geo4d.formats.files import new_folder
-from geo4d.formats.images import save_image, save_mask, save_png16
+from geo4d.formats.images import save_mask, save_png16
 from geo4d.formats.nerfstudio import NERFSTUDIO_DEPTH_UNIT, NerfstudioModel, save_nerfstudio
 from geo4d.formats.points import PointCloud, save_ply
 from geo4d.types import Reconstruction
@@ -28,14 +29,16 @@ def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: Ex
     ``transforms.json`` (OpenGL camera axes), ``images/``, ``depth/`` (16-bit z-depth, value times 0.001 in the unit of
     the poses; 0 in the sky, where invalid, and where 16 bits do not reach), ``masks/`` (0 where something moves, else
     255; only of results that know what moves) and ``sparse_pc.ply``, the points that splatting starts from, if any.
-    Poses, points and depth are scaled by one factor, stated in ``transforms.json``; see ``nerfstudio_scale``.
+    ``config.images`` chooses the size of pictures, masks and cameras; depth keeps the size of the maps, and nerfstudio
+    enlarges it. Poses, points and depth are scaled by one factor, stated in ``transforms.json``; see
+    ``nerfstudio_scale``.
 
     Raises:
         ValueError: no poses, no pictures, no frames, or frames of several scenes.
         OutputError: ``path`` exists or cannot be written.
     """
     frames = chosen_frames(reconstruction, config, one_world=True)
-    require_rgb(reconstruction, "the nerfstudio export")
+    pictures = pictures_of(reconstruction, config, "the nerfstudio export")
     scale = nerfstudio_scale(reconstruction, frames)
     masked = reconstruction.dynamic is not None
     names = [f"frame_{frame:06d}.png" for frame in frames]
@@ -45,11 +48,10 @@ def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: Ex
     with new_folder(path) as folder:
         points, colours = [], []
         for row, (frame, picture, xyz, rgb) in enumerate(iter_static_points(reconstruction, frames, config)):
-            assert picture is not None
             assert rgb is not None
-            save_image(folder / "images" / names[row], picture)
+            pictures.save(folder / "images" / names[row], frame, picture, None)
             if masked:
-                save_mask(folder / "masks" / names[row], is_static(reconstruction, frame))
+                save_mask(folder / "masks" / names[row], pictures.static(reconstruction, frame))
             depth = np.asarray(reconstruction.depth[frame], np.float64)
             steps = np.maximum(np.round(depth * scale / NERFSTUDIO_DEPTH_UNIT), 1)
             inside = np.isfinite(depth) & (steps <= 65535)
@@ -81,8 +83,8 @@ def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: Ex
             depth_files=[f"depth/{name}" for name in names],
             mask_files=[f"masks/{name}" for name in names] if masked else [],
             ply_file="sparse_pc.ply" if cloud.num_points else None,
-            intrinsics=np.asarray(reconstruction.intrinsics, np.float64)[frames],
-            sizes=[reconstruction.size] * len(frames),
+            intrinsics=pictures.intrinsics(reconstruction, frames),
+            sizes=[pictures.size] * len(frames),
             c2w=c2w,
             depth_unit=NERFSTUDIO_DEPTH_UNIT,
             times_s=np.asarray(reconstruction.times_s, np.float64)[frames],
@@ -99,7 +101,7 @@ def save_scene_nerfstudio(reconstruction: Reconstruction, path: Path, config: Ex
         save_nerfstudio(folder / "transforms.json", model, {"geo4d": notes})
         files = {
             "transforms.json": "cameras",
-            "images/": "pictures at the size of the maps",
+            "images/": pictures.words,
             "depth/": "value * 0.001 = z-depth in the unit of the poses; 0 = none",
             "sparse_pc.ply": "points sampled where nothing moves, in the world and unit of the poses",
         }

@@ -19,9 +19,6 @@ from geo4d.types import Reconstruction
 
 log = logging.getLogger(__name__)
 
-MOST_SAMPLED = 200_000
-"""Points sampled of what is static at most, over all frames."""
-
 
 def resolved(reconstruction: Reconstruction, frames: Sequence[int], config: ExportConfig) -> ExportConfig:
     """``config`` with the default confidence threshold filled in."""
@@ -144,7 +141,7 @@ def iter_static_points(
     assert config.min_confidence is not None
     share = KeptShare(config.min_confidence, config.edge_step)
     rng = np.random.default_rng(config.seed)
-    per_frame = min(config.points_per_frame, -(-MOST_SAMPLED // len(frames)))
+    per_frame = min(config.points_per_frame, -(-config.most_points // len(frames)))
     width = reconstruction.size[1]
     c2w = poses_of(reconstruction, frames)
     static = 0

@@ -1,14 +1,15 @@
 """A reconstruction into the files of a format: what fits is checked, and all of it appears or nothing."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from geo4d.export.common import is_file
 from geo4d.export.config import ExportConfig
 from geo4d.export.format import Format
 from geo4d.export.formats import FORMATS, find_format
 from geo4d.export.placement import placed
-from geo4d.export.points import MOST_SAMPLED
 from geo4d.formats.files import all_or_nothing
 from geo4d.types import Reconstruction
 
@@ -53,6 +54,44 @@ def save(
     return [path.parent / file.relative_to(place.parent) for file in written]
 
 
+def save_with(
+    reconstruction: Reconstruction,
+    path: str | Path,
+    format: str | None,
+    *,
+    overwrite: bool,
+    options: Mapping[str, Any],
+) -> list[Path]:
+    """``save`` with the fields of an ``ExportConfig`` as they come; without a format, the suffix says it.
+
+    Raises:
+        ValueError: also where an option is unknown, or the suffix belongs to no format or to several.
+    """
+    known = [field.name for field in fields(ExportConfig) if field.name != "metres_per_unit"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"expected options out of {', '.join(known)}, got {', '.join(unknown)}")
+    chosen = dict(options)
+    if chosen.get("frames") is not None:
+        chosen["frames"] = tuple(int(frame) for frame in chosen["frames"])
+    name = format or format_of(Path(path))
+    return save(reconstruction, path, name, ExportConfig(**chosen), overwrite=overwrite)
+
+
+def format_of(path: Path) -> str:
+    """The one format whose files end as ``path`` does.
+
+    Raises:
+        ValueError: none, or several do.
+    """
+    suffix = path.suffix.lower()
+    owners = [name for name, one in FORMATS.items() if suffix in one.suffixes]
+    if len(owners) != 1:
+        which = f"{' and '.join(owners)} have that suffix" if owners else "no format has that suffix"
+        raise ValueError(f"expected a format for {path}: {which}; choose out of {', '.join(FORMATS)}")
+    return owners[0]
+
+
 def _fitting(config: ExportConfig, path: Path, name: str, format: Format) -> ExportConfig:
     """The config with the axes that the format takes, after options and suffix were compared with the format.
 
@@ -74,12 +113,20 @@ def _fitting(config: ExportConfig, path: Path, name: str, format: Format) -> Exp
         raise ValueError(
             f"expected a file x.glb with per_frame, got {name} at {path}; a folder has a file per frame"
         )
+    if config.images == "source" and name not in ("colmap", "nerfstudio"):
+        raise ValueError(f"expected the format colmap or nerfstudio with images of the source, got {name}")
+    if config.alpha and name != "colmap":
+        raise ValueError(
+            f"expected the format colmap with alpha, got {name}; nerfstudio takes masks from files of their own"
+        )
     return replace(config, up=config.up or format.ups[0])
 
 
 def most_bytes(reconstruction: Reconstruction, format: Format, config: ExportConfig) -> int:
     """What an export of all frames takes on disk at most, roughly: for the message when there is no room."""
     height, width = reconstruction.size
+    points = min(config.most_points, reconstruction.num_frames * min(config.points_per_frame, height * width))
+    if config.images == "source" and reconstruction.source_rgb is not None:
+        height, width = reconstruction.source_rgb.shape[1:3]
     per_frame = int(height * width * format.bytes_per_pixel) + 8192
-    points = min(MOST_SAMPLED, reconstruction.num_frames * min(config.points_per_frame, height * width))
     return reconstruction.num_frames * per_frame + int(format.bytes_per_point * points)

@@ -296,3 +296,19 @@ def existing_folder(path: Path) -> Path:
     while not folder.is_dir():
         folder = folder.parent
     return folder
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """All files of a folder into an existing empty one, without copying their bytes where the disk allows it."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        link_file(file, place)
+
+
+def link_file(file: Path, target: Path) -> None:
+    """A hard link to a file, or a copy of it where there can be none."""
+    try:
+        os.link(file.resolve(), target)
+    except OSError:
+        shutil.copy2(file, target)

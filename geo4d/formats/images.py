@@ -43,11 +43,12 @@ def load_image(path: str | Path) -> np.ndarray:
 
 
 def save_image(path: str | Path, rgb: np.ndarray) -> None:
-    """Write RGB [H, W, 3], float in [0, 1] or uint8, as 8-bit PNG or JPEG by the suffix."""
+    """Write RGB [H, W, 3] (PNG: RGBA [H, W, 4], too), float in [0, 1] or uint8, as 8-bit PNG or JPEG by the suffix."""
     import cv2
 
     pixels = rgb if rgb.dtype == np.uint8 else np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
-    _encode(path, np.ascontiguousarray(pixels[..., ::-1]), cv2)
+    swapped = pixels[..., [2, 1, 0, 3]] if pixels.shape[-1] == 4 else pixels[..., ::-1]
+    _encode(path, np.ascontiguousarray(swapped), cv2)
 
 
 def load_png16(path: str | Path) -> np.ndarray:

@@ -25,7 +25,7 @@ from geo4d.results.manifest import (
     read_manifest,
 )
 from geo4d.results.places import run_folder
-from geo4d.results.source import source_frames
+from geo4d.results.source import source_pictures
 from geo4d.types import LazyFrames, Reconstruction
 
 if TYPE_CHECKING:
@@ -89,13 +89,14 @@ def assemble(
         return StoredFrames(arrays[name], place, keep) if name in arrays else None
 
     stored_rgb = frames("rgb")
+    pictures = source_pictures(manifest["source"], path, small["source_frames"], tell=stored_rgb is None)
     if stored_rgb is not None:
         shape = stored_rgb.shape
         rgb: LazyFrames | None = LazyFrames(
             shape, np.dtype(np.float32), lambda t: stored_rgb[t].astype(np.float32) / 255
         )
     else:
-        rgb = source_frames(manifest["source"], path, small["source_frames"], size)
+        rgb = None if pictures is None else pictures.at(size)
     return Reconstruction(
         depth=StoredFrames(arrays["depth"], place, keep),
         confidence=StoredFrames(arrays["confidence"], place, keep),
@@ -106,6 +107,7 @@ def assemble(
         c2w=small.get("c2w"),
         dynamic=frames("dynamic"),
         rgb=rgb,
+        source_rgb=pictures,
         reliable=small.get("reliable"),
         scene=small.get("scene"),
         # How to read the frames again may be a long list of names; the statements about it are in the notes.

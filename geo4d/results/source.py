@@ -36,24 +36,68 @@ def open_source(source: Mapping[str, Any], result: Path, num_frames: int) -> Vid
     return video
 
 
-def source_frames(
-    source: Mapping[str, Any], result: Path, frames: np.ndarray, size: tuple[int, int]
-) -> LazyFrames | None:
-    """Colour at the size of the maps, read again from the source; its hash is checked on first use."""
+class SourcePictures:
+    """Pictures of a result's frames, [T, H, W, 3] float32 in [0, 1] at the full size of the source.
+
+    The source is opened, and its hash compared, on first use. Sizes share one decoder: read at two sizes one after the
+    other, a frame is decoded once.
+
+    Raises:
+        InputError: on first use, when the source is gone or has another content.
+    """
+
+    def __init__(self, source: Mapping[str, Any], result: Path, frames: np.ndarray) -> None:
+        self._source, self._result, self._frames = source, result, frames
+        self._opened: Video | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T, H, W, 3]; upright and undistorted, as the run saw the source before it was scaled."""
+        return (len(self._frames), *self._video().size, 3)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of what an index gives."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, key: Any, /) -> np.ndarray:
+        height, width = self._video().size
+        return self.at((height, width))[key]
+
+    def at(self, size: tuple[int, int]) -> LazyFrames:
+        """The pictures scaled to (height, width)."""
+
+        def compute(t: int) -> np.ndarray:
+            return self._video().read([int(self._frames[t])], size)[0].numpy()
+
+        return LazyFrames((len(self._frames), *size, 3), np.dtype(np.float32), compute)
+
+    def _video(self) -> Video:
+        if self._opened is None:
+            self._opened = open_source(self._source, self._result, int(self._frames.max()) + 1)
+            if self._opened is None:
+                raise InputError(
+                    f"the source {self._source.get('path')} of {self._result} is not there any more"
+                )
+        return self._opened
+
+
+def source_pictures(
+    source: Mapping[str, Any], result: Path, frames: np.ndarray, *, tell: bool = True
+) -> SourcePictures | None:
+    """Pictures read again from the source, or None where it is gone.
+
+    Args:
+        source: ``source`` of the manifest.
+        result: folder of the result; the source may have moved along with it.
+        frames: numbers in the source.
+        tell: warn where the source is gone, since the result then has no colour.
+    """
     if _find_source(source, result) is None:
-        log.warning("the source %s is not there any more; the result has no colour", source.get("path"))
+        if tell:
+            log.warning("the source %s is not there any more; the result has no colour", source.get("path"))
         return None
-    opened: list[Video] = []
-
-    def compute(t: int) -> np.ndarray:
-        if not opened:
-            video = open_source(source, result, int(frames.max()) + 1)
-            if video is None:
-                raise InputError(f"the source {source.get('path')} of {result} is not there any more")
-            opened.append(video)
-        return opened[0].read([int(frames[t])], size)[0].numpy()
-
-    return LazyFrames((len(frames), *size, 3), np.dtype(np.float32), compute)
+    return SourcePictures(source, result, frames)
 
 
 def _find_source(source: Mapping[str, Any], result: Path) -> Path | None:

@@ -31,6 +31,7 @@ from geo4d.run.inputs import known_intrinsics, known_matrix, list_inputs, load_m
 from geo4d.run.metric import open_metric
 from geo4d.run.plan import RunPlan, plan_run, require_space
 from geo4d.run.predict import Progress, WindowSource, predict_windows, prepare
+from geo4d.run.progress import stage_progress
 from geo4d.run.spool import Spool
 from geo4d.run.write import camera_known, describe_result, describe_run, frame_arrays, write_maps
 from geo4d.types import Reconstruction
@@ -52,6 +53,7 @@ def reconstruct(
     resume: bool = False,
     on_plan: Callable[[RunPlan], None] | None = None,
     on_progress: Progress | None = None,
+    progress: bool = False,
     predict: Callable[[WindowSource, Spool, Progress], None] = predict_windows,
     **settings: Any,
 ) -> Reconstruction:
@@ -69,6 +71,7 @@ def reconstruct(
         resume: go on with an unfinished run of ``output``; on a CPU the result is bit-identical.
         on_plan: called once with the plan, before the work starts.
         on_progress: called with a stage, how much of it is done, and how much there is.
+        progress: show a bar for each stage, on the terminal or below the cell of a notebook.
         predict: the stage that puts every window on the spool; ``geo4d.batch.windows.WindowWorkers`` does it with several
             processes, bit for bit the same on a CPU with the same number of threads.
         settings: fields of ``geo4d.config.RunConfig``, such as ``start``, ``stop``, ``stride``, ``fov_deg``,
@@ -94,13 +97,18 @@ def reconstruct(
             "resume": resume,
         }
         make = partial(
-            reconstruct, video, on_plan=on_plan, on_progress=on_progress, predict=predict, **keywords
+            reconstruct,
+            video,
+            on_plan=on_plan,
+            on_progress=on_progress,
+            progress=progress,
+            predict=predict,
+            **keywords,
         )
         asked = what_is_asked(video, model, model_options, config)
         return reconstruct_to_store(str(output), make, asked, overwrite=overwrite, resume=resume)
     if times_s is not None and (config.fps is not None or config.times is not None):
         raise ValueError("expected times_s, a file of times or fps, got two of them")
-    progress = on_progress or (lambda stage, done, total: None)
     target = None if output is None else Path(output)
     if target is not None:
         check_output(target, overwrite=overwrite, resume=resume)
@@ -108,12 +116,12 @@ def reconstruct(
     look = first_look(config)
     with clock("read"), memory_errors("reading the video", f"{_SMALLER}, or a smaller copy of the video"):
         clip, config = open_clip(video, config, times_s, look)
-    with clip:
+    with clip, stage_progress(on_progress, show=progress) as said:
         with clock("load model"), memory_errors("loading the model", _SMALLER):
             device = choose_device(config.device)
             predictor = load_model(model, model_options, config, device)
         with clock("plan"), memory_errors("looking for shots", _SMALLER):
-            scenes = list_shots(clip, config, progress, look)
+            scenes = list_shots(clip, config, said, look)
             looks = None if look is None else look.looks
             plan = plan_run(clip, predictor, config, scenes=scenes, device=device, looks=looks)
             inputs = list_inputs(clip, predictor, plan, config)
@@ -138,18 +146,18 @@ def reconstruct(
                         clip,
                         known_matrix(clip.size, clip, config),
                         work.windows,
-                        progress,
+                        said,
                         pictures=pictures,
                         zoom=config.focal == "per_frame",
                     )
-                    moving = find_moving(clip, motion, work.windows, progress)
+                    moving = find_moving(clip, motion, work.windows, said)
                 evidence = WindowEvidence(motion, clip, plan.model_size, plan.windows, spool, moving)
                 source = replace(source, evidence=evidence)
             with clock("predict"), memory_errors("predicting windows", _SMALLER):
                 source = prepare(source, work.windows)
-                predict(source, spool, progress)
+                predict(source, spool, said)
             with clock("align"), memory_errors("aligning windows", _FEWER):
-                alignment, predictions, tries = align_windows(source, spool, motion, config, progress)
+                alignment, predictions, tries = align_windows(source, spool, motion, config, said)
             if alignment.c2w is None:
                 with clock("motion"), memory_errors("solving cameras", _FEWER):
                     alignment, motion = place_cameras(
@@ -159,7 +167,7 @@ def reconstruct(
                         intrinsics_known=source.intrinsics is not None,
                         per_frame_scale=predictor.info.window_length == 1,
                         folder=work.windows,
-                        progress=progress,
+                        progress=said,
                     )
             metric = None
             if metric_source is not None:
@@ -169,7 +177,7 @@ def reconstruct(
             with clock("write"), memory_errors("storing maps", "use --output-size model or a smaller size"):
                 writer = StoreWriter(work.result, clip.num_frames, plan.map_size, config.precision)
                 factor = None if metric is None else metric.factor
-                shown = write_maps(writer, alignment, predictions, clip, moving, progress, device, factor)
+                shown = write_maps(writer, alignment, predictions, clip, moving, said, device, factor)
             if metric is not None:
                 alignment = metric.applied(alignment)
             alignment = replace(alignment, reliable=alignment.reliable & shown & camera_known(motion, shown))

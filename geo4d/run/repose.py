@@ -14,6 +14,8 @@ from torch import Tensor
 
 from geo4d.cameras.pose import Objective, TrajectoryUnit, pose_reconstruction
 from geo4d.config import Precision, check_intrinsics
+from geo4d.errors import InputError
+from geo4d.evidence.mask_finders import MaskFinder, refine_masks
 from geo4d.evidence.masks import MaskFormat, grow, read_masks
 from geo4d.formats.files import existing_folder
 from geo4d.formats.trajectories import load_trajectory
@@ -37,6 +39,7 @@ def repose(
     mask: str | Path | None = None,
     mask_format: MaskFormat = "bright",
     mask_radius: float = 0.005,
+    mask_finder: MaskFinder | None = None,
     intrinsics: tuple[float, float, float, float] | None = None,
     trajectory: str | Path | None = None,
     trajectory_unit: TrajectoryUnit = "metres",
@@ -55,6 +58,7 @@ def repose(
         mask: video or folder of pictures, one frame per frame of the source or of the result.
         mask_format: what it holds; see ``evidence.masks.read_masks``.
         mask_radius: how far masks are grown, share of the picture's diagonal.
+        mask_finder: redraws the masks (of ``mask``, or of the result) from the pictures, before they are grown.
         intrinsics: known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at
             +0.5.
         trajectory: known camera to world: TUM, KITTI poses or EuRoC csv; see ``formats.trajectories``. Matched to the
@@ -66,7 +70,8 @@ def repose(
         objective, depth_weight: see ``pose_reconstruction``.
         overwrite: replace an existing output.
     Raises:
-        InputError: the mask or the trajectory does not fit the result, or the source of the result has changed since.
+        InputError: the mask or the trajectory does not fit the result, the source of the result has changed since, or
+            there are no masks or no pictures for ``mask_finder``.
         OutputError: no result there, or the output exists.
     """
     before = load_result(result)
@@ -95,10 +100,15 @@ def repose(
     size = before.size if pictures is None else fit_size(source_size, TRACKING_SIZE)
     masks: Iterator[Tensor] | None = None
     if mask is not None:
-        radius = mask_radius * float(np.hypot(*size))
-        masks = (grow(m, radius) for m in read_masks(mask, [int(f) for f in frames], size, mask_format))
+        masks = iter(read_masks(mask, [int(f) for f in frames], size, mask_format))
     elif before.dynamic is not None:
         masks = _resized_moving(before, size)
+    if mask_finder is not None:
+        seen = _pictures(manifest["source"], Path(result), frames) or _stored_colour(before)
+        masks = _redrawn(seen, masks, mask_finder)
+    if mask is not None and masks is not None:
+        radius = mask_radius * float(np.hypot(*size))
+        masks = (grow(m, radius) for m in masks)
     after = pose_reconstruction(
         before,
         frames=pictures,
@@ -112,6 +122,9 @@ def repose(
         depth_weight=depth_weight,
         scratch=existing_folder(Path(output)),
     )
+    if mask_finder is not None:
+        posed = {**after.diagnostics["pose"], "masks_redrawn_by": mask_finder.name}
+        after = replace(after, diagnostics={**after.diagnostics, "pose": posed})
     if given is not None and trajectory_unit == "metres":
         after = replace(after, diagnostics={**after.diagnostics, "metric": _metric(after, given)})
     elif "metric" in after.diagnostics and after.diagnostics["metric"].get("use") == "poses":
@@ -164,6 +177,24 @@ def _pictures(source: dict, result: Path, frames: list) -> Iterator[Tensor] | No
                 yield video.read([int(frame)], size)[0]
 
     return read()
+
+
+def _stored_colour(reconstruction: Reconstruction) -> Iterator[Tensor]:
+    """The colour of a result, at its own size."""
+    if reconstruction.rgb is None:
+        raise InputError(
+            "expected pictures to redraw masks with; the source is gone, and the result has no colour"
+        )
+    for t in range(reconstruction.num_frames):
+        yield torch.from_numpy(np.asarray(reconstruction.rgb[t], np.float32))
+
+
+def _redrawn(
+    pictures: Iterator[Tensor], masks: Iterator[Tensor] | None, finder: MaskFinder
+) -> Iterator[Tensor]:
+    if masks is None:
+        raise InputError("expected masks to redraw; give --mask, or a result that says what moves")
+    return refine_masks(pictures, masks, finder)
 
 
 def _resized_moving(reconstruction: Reconstruction, size: tuple[int, int]) -> Iterator[Tensor]:

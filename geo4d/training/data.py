@@ -7,7 +7,7 @@ processes, sees the same batches.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+USUAL_FPS = 24.0
+"""Frames per second where a clip does not say when its frames were taken."""
+
+
+def _none() -> Tensor:
+    return torch.zeros(0)
+
 
 @dataclass(frozen=True)
 class TrainingClip:
@@ -23,7 +30,7 @@ class TrainingClip:
 
     Attributes:
         rgb: colour.
-        depth: z-depth, +inf in the sky.
+        depth: z-depth, +inf in the sky, NaN where unknown.
         intrinsics: pixels of ``rgb``.
         c2w: camera to world.
         evidence_disparity: of the plane sweep, 1 / unit of ``evidence_c2w``.
@@ -31,6 +38,7 @@ class TrainingClip:
         evidence_intrinsics: pixels of ``rgb``.
         evidence_c2w: camera to world as motion estimation would give it.
         evidence_trust: confidence in the cameras, in [0, 1].
+        times_s: seconds, increasing; where none are given, ``USUAL_FPS`` frames per second.
     """
 
     rgb: UInt8[Tensor, "T H W 3"]
@@ -42,6 +50,11 @@ class TrainingClip:
     evidence_intrinsics: Float[Tensor, "T 3 3"]
     evidence_c2w: Float[Tensor, "T 4 4"]
     evidence_trust: Float[Tensor, " T"]
+    times_s: Float[Tensor, " T"] = field(default_factory=_none)
+
+    def __post_init__(self) -> None:
+        if self.times_s.numel() == 0:
+            object.__setattr__(self, "times_s", torch.arange(self.rgb.shape[0]) / USUAL_FPS)
 
     def select(self, frames: Tensor) -> "TrainingClip":
         """Some of the frames."""
@@ -234,12 +247,13 @@ class Batch:
 
     Attributes:
         rgb: in [-1, 1].
-        depth: z-depth, +inf in the sky.
+        depth: z-depth, +inf in the sky, NaN where unknown.
         intrinsics: pixels of ``rgb``.
         c2w: camera to world.
         frames: position of each frame, from 0 for the first.
         evidence_*: as in ``TrainingClip``.
         samples: sample numbers; with the seed they determine all noise.
+        fps: frames per second of each window, its stride counted in; ``USUAL_FPS`` where nothing is known.
     """
 
     rgb: Float[Tensor, "B T 3 H W"]
@@ -253,6 +267,11 @@ class Batch:
     evidence_c2w: Float[Tensor, "B T 4 4"]
     evidence_trust: Float[Tensor, "B T"]
     samples: Int[Tensor, " B"]
+    fps: Float[Tensor, " B"] = field(default_factory=_none)
+
+    def __post_init__(self) -> None:
+        if self.fps.numel() == 0:
+            object.__setattr__(self, "fps", torch.full((self.rgb.shape[0],), USUAL_FPS))
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same on another device; the sample numbers stay with the host, which draws by them."""
@@ -284,10 +303,15 @@ def stack_clips(clips: list[TrainingClip], frames: list[Tensor], samples: list[i
     chosen = [clip.select(index) for clip, index in zip(clips, frames, strict=True)]
     stacked = {name: torch.stack([getattr(clip, name) for clip in chosen]) for name in vars(chosen[0])}
     rgb = stacked.pop("rgb").movedim(-1, 2).float() / 127.5 - 1
+    times = stacked.pop("times_s").float()
+    # A window of one frame has no rate.
+    lasted = (times[:, -1] - times[:, 0]).abs()  # windows may run backwards
+    fps = torch.where(lasted > 0, (times.shape[1] - 1) / lasted.clamp(min=1e-6), USUAL_FPS)
     order = torch.stack([(index - index[0]).float() for index in frames])
     return Batch(
         rgb=rgb,
         frames=order,
         samples=torch.tensor(samples),
+        fps=fps,
         **{name: value.float() for name, value in stacked.items()},
     )

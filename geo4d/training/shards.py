@@ -2,21 +2,25 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from geo4d.datasets.clips import Clip
+from geo4d.datasets.clips import Clip, Cover
+from geo4d.datasets.sampling import draw_mixture
 from geo4d.datasets.shards import PackedClips, ShardWriter
 from geo4d.errors import InputError
 from geo4d.training.data import ClipSource, TrainingClip, ordered_clips
-from geo4d.training.evidence import EvidenceConfig, simulate_evidence
+from geo4d.training.evidence import EvidenceConfig
+from geo4d.training.sources import evidence_fields
 
 EVIDENCE = "evidence.safetensors"
 """Member of a packed clip with the fields ``evidence_*`` of a ``TrainingClip``; older shards call them ``prior_*``."""
+
+DEFAULT_EVIDENCE = EvidenceConfig()
 
 
 def pack_clips(
@@ -61,73 +65,144 @@ def _to_clip(clip: TrainingClip, name: str, dataset: str) -> Clip:
         rgb=clip.rgb.numpy(),
         depth=clip.depth.float().numpy(),
         intrinsics=clip.intrinsics.double().numpy(),
-        times_s=np.arange(len(clip.rgb), dtype=float),
+        times_s=clip.times_s.double().numpy(),
         c2w=clip.c2w.double().numpy(),
         extras={EVIDENCE: save(evidence)},
     )
 
 
-def training_clip(clip: Clip, evidence: EvidenceConfig, rng: np.random.Generator) -> TrainingClip:
+def training_clip(
+    clip: Clip, evidence: EvidenceConfig | None, rng: np.random.Generator, *, holes: bool = False
+) -> TrainingClip:
     """A clip with evidence as it would look at inference: that which was packed with it, else simulated.
 
     Args:
-        evidence: how evidence is simulated.
+        evidence: how evidence is simulated; None: the stage looks at none.
         rng: of the simulation.
+        holes: the stage knows unknown depth from sky.
     Raises:
-        InputError: no pose in a frame, or pixels of unknown depth: today's stages take what is not finite for sky.
+        InputError: no pose in a frame, or pixels of unknown depth for a stage that takes what is not finite for sky.
     """
     if clip.c2w is None or not np.isfinite(clip.c2w).all():
-        raise InputError(
-            f"expected a pose for every frame of {clip.name} to train with evidence from motion, got none"
-        )
+        raise InputError(f"expected a pose for every frame of {clip.name} to train on its geometry, got none")
     unknown = float(np.isnan(clip.depth).mean())
-    if unknown:
+    if unknown and not holes:
         raise InputError(
-            f"expected depth or sky in every pixel of {clip.name}, {unknown:.2%} are unknown; the training stages "
-            "of this version take them for sky and would learn it"
+            f"expected depth or sky in every pixel of {clip.name}, {unknown:.2%} are unknown; the stages of the tiny "
+            "model take them for sky and would learn it (those of geo4d and geometrycrafter do not)"
         )
     rgb, depth = torch.from_numpy(clip.rgb), torch.from_numpy(clip.depth)
     intrinsics, c2w = torch.from_numpy(clip.intrinsics).float(), torch.from_numpy(clip.c2w).float()
-    if EVIDENCE in clip.extras:
-        stored = load(clip.extras[EVIDENCE])
-        # Shards that were packed before name the same arrays prior_*.
-        known = {re.sub("^prior_", "evidence_", name): value for name, value in stored.items()}
-        wanted = {field.name for field in fields(TrainingClip) if field.name.startswith("evidence_")}
-        if set(known) != wanted:
-            raise InputError(
-                f"expected {', '.join(sorted(wanted))} in {EVIDENCE} of {clip.name}, got {sorted(stored)}"
-            )
+    times = torch.from_numpy(np.asarray(clip.times_s - clip.times_s[0], np.float32))
+    if evidence is not None and EVIDENCE in clip.extras:
+        known = _packed_evidence(clip)
     else:
-        found = simulate_evidence(rgb.float() / 255, depth, intrinsics, c2w, evidence, rng)
-        known = {
-            "evidence_disparity": found.disparity.clamp(max=6e4).half(),
-            "evidence_confidence": found.confidence.half(),
-            "evidence_intrinsics": found.intrinsics,
-            "evidence_c2w": found.c2w,
-            "evidence_trust": found.trust,
-        }
-    return TrainingClip(rgb=rgb, depth=depth.half(), intrinsics=intrinsics, c2w=c2w, **known)
+        known = evidence_fields(rgb, depth, intrinsics, c2w, evidence, rng)
+    # Half precision ends at 65504: what lies beyond would be sky.
+    depth = torch.where(torch.isfinite(depth), depth.clamp(max=6e4), depth).half()
+    return TrainingClip(rgb=rgb, depth=depth, intrinsics=intrinsics, c2w=c2w, times_s=times, **known)
+
+
+def _packed_evidence(clip: Clip) -> dict[str, torch.Tensor]:
+    stored = load(clip.extras[EVIDENCE])
+    # Shards that were packed before name the same arrays prior_*.
+    known = {re.sub("^prior_", "evidence_", name): value for name, value in stored.items()}
+    wanted = {field.name for field in fields(TrainingClip) if field.name.startswith("evidence_")}
+    if set(known) != wanted:
+        raise InputError(
+            f"expected {', '.join(sorted(wanted))} in {EVIDENCE} of {clip.name}, got {sorted(stored)}"
+        )
+    return known
+
+
+def resized_clip(clip: Clip, size: tuple[int, int]) -> Clip:
+    """The clip resized until (height, width) is covered, and its middle; packed evidence is of another size and left out.
+
+    Depth is that of the nearest pixel; intrinsics follow.
+    """
+    if clip.size == size:
+        return clip
+    cover = Cover(clip.size, size)
+    moving = clip.dynamic
+    return replace(
+        clip,
+        rgb=np.stack([cover.picture(frame) for frame in clip.rgb]),
+        depth=np.stack([cover.map(frame) for frame in clip.depth]),
+        intrinsics=cover.intrinsics(clip.intrinsics),
+        dynamic=None if moving is None else np.stack([cover.map(m.astype(np.uint8)) > 0 for m in moving]),
+        extras={name: value for name, value in clip.extras.items() if name != EVIDENCE},
+    )
 
 
 class ShardSource:
     """A ``ClipSource`` over packed clips; clip numbers beyond the end start again.
 
-    Asking for a clip raises ``InputError`` where it cannot be read, lacks a pose, or has pixels of unknown depth.
+    Where ratios were packed, clip ``i`` is of a source drawn by them (a set without one counts by its frames), and any of
+    its clips.
+
+    Asking for a clip raises ``InputError`` where it cannot be read, is too short, lacks a pose, or has pixels of unknown
+    depth that the stage cannot take.
 
     Args:
         folder: of the packed clips, or its URL.
         seed: of simulated evidence, for clips packed without; clip ``i`` gets the same every time it is read.
+        size: (height, width) that clips are brought to; None: as they were packed.
+        evidence: how evidence is simulated; None: the stage looks at none.
+        holes: the stage knows unknown depth from sky.
+        least: frames that a clip needs.
     Raises:
         InputError: no packed clips, those of another version, or a shard is missing or cut short.
     """
 
-    def __init__(self, folder: Path | str, seed: int = 0) -> None:
-        self.packed, self.seed, self.evidence = PackedClips(folder), seed, EvidenceConfig()
+    def __init__(
+        self,
+        folder: Path | str,
+        seed: int = 0,
+        *,
+        size: tuple[int, int] | None = None,
+        evidence: EvidenceConfig | None = DEFAULT_EVIDENCE,
+        holes: bool = False,
+        least: int = 1,
+    ) -> None:
+        self.packed, self.seed, self.evidence = PackedClips(folder), seed, evidence
+        self.size, self.holes, self.least = size, holes, least
+
+        ends = np.cumsum([source.num_clips for source in self.packed.sources])
+        # A stage that wants several frames leaves sets of single pictures out.
+        self._ranges = [
+            (range(int(end) - source.num_clips, int(end)), source)
+            for end, source in zip(ends, self.packed.sources, strict=True)
+            if source.num_clips and (least == 1 or not source.still)
+        ]
+        if not self._ranges:
+            raise InputError(
+                f"expected videos among the packed clips of {folder}, found single pictures only"
+            )
 
     def __len__(self) -> int:
-        return len(self.packed)
+        return sum(len(numbers) for numbers, _ in self._ranges)
+
+    def _number(self, index: int) -> int:
+        """Clip of the shards that clip ``index`` of the source is: in turns, or by the ratios they were packed with."""
+        if all(source.ratio is None for _, source in self._ranges):
+            position = index % len(self)
+            for numbers, _ in self._ranges:
+                if position < len(numbers):
+                    break
+                position -= len(numbers)
+            return numbers[position]
+        weights = [source.weight for _, source in self._ranges]
+        numbers, _ = self._ranges[draw_mixture(weights, index, self.seed)]
+        return numbers[int(np.random.default_rng((self.seed, 47, index)).integers(len(numbers)))]
 
     def __call__(self, index: int) -> TrainingClip:
-        number = index % len(self.packed)
+        number = self._number(index)
         rng = np.random.default_rng((self.seed, 41, number))
-        return training_clip(self.packed[number], self.evidence, rng)
+        clip = self.packed[number]
+        if clip.num_frames < self.least:
+            raise InputError(
+                f"expected clips of at least {self.least} frames for windows of this stage, {clip.name} has "
+                f"{clip.num_frames}; pack longer clips (geo4d data pack --frames), or leave that data set out"
+            )
+        clip = clip if self.size is None else resized_clip(clip, self.size)
+        return training_clip(clip, self.evidence, rng, holes=self.holes)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from geo4d.training.data import TrainingClip
 from geo4d.training.evidence import EvidenceConfig, simulate_evidence
@@ -36,7 +38,7 @@ class SyntheticSource:
         open_rooms: share kept of the rooms that show the sky where a wall is missing.
         blank: share of clips whose walls are mostly without texture (``synthetic.blank``).
         pitched: share of clips whose camera looks down on its scene by 12 to 60 degrees more, as one does at a desk.
-        evidence: how evidence is simulated.
+        evidence: how evidence is simulated; None for networks that look at none.
     """
 
     seed: int
@@ -49,24 +51,18 @@ class SyntheticSource:
     open_rooms: float = 1.0
     blank: float = 0.0
     pitched: float = 0.0
-    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
+    evidence: EvidenceConfig | None = field(default_factory=EvidenceConfig)
 
     def __call__(self, index: int) -> TrainingClip:
         clip = self.clip(index)
         rng = np.random.default_rng((self.seed, 41, index))
-        evidence = simulate_evidence(
-            clip.rgb.float() / 255, clip.depth, clip.intrinsics, clip.c2w, self.evidence, rng
-        )
         return TrainingClip(
             rgb=clip.rgb,
             depth=clip.depth.half(),
             intrinsics=clip.intrinsics,
             c2w=clip.c2w,
-            evidence_disparity=evidence.disparity.clamp(max=6e4).half(),
-            evidence_confidence=evidence.confidence.half(),
-            evidence_intrinsics=evidence.intrinsics,
-            evidence_c2w=evidence.c2w,
-            evidence_trust=evidence.trust,
+            times_s=torch.as_tensor(clip.times_s, dtype=torch.float32),
+            **evidence_fields(clip.rgb, clip.depth, clip.intrinsics, clip.c2w, self.evidence, rng),
         )
 
     def clip(self, index: int) -> "SyntheticClip":
@@ -94,6 +90,34 @@ class SyntheticSource:
         if rng.random() < self.pitched:
             scene = _looking_down(scene, float(rng.uniform(*PITCHES)))
         return render_clip(scene, self.size, self.supersample)
+
+
+def evidence_fields(
+    rgb: UInt8[Tensor, "T H W 3"],
+    depth: Float[Tensor, "T H W"],
+    intrinsics: Float[Tensor, "T 3 3"],
+    c2w: Float[Tensor, "T 4 4"],
+    config: EvidenceConfig | None,
+    rng: np.random.Generator,
+) -> dict[str, Tensor]:
+    """The fields ``evidence_*`` of a ``TrainingClip``, simulated; without a ``config`` they are empty of evidence."""
+    if config is None:
+        nothing = torch.zeros(rgb.shape[0], 1, 1).half()
+        return {
+            "evidence_disparity": nothing,
+            "evidence_confidence": nothing,
+            "evidence_intrinsics": intrinsics,
+            "evidence_c2w": c2w,
+            "evidence_trust": torch.zeros(rgb.shape[0]),
+        }
+    found = simulate_evidence(rgb.float() / 255, depth, intrinsics, c2w, config, rng)
+    return {
+        "evidence_disparity": found.disparity.clamp(max=6e4).half(),
+        "evidence_confidence": found.confidence.half(),
+        "evidence_intrinsics": found.intrinsics,
+        "evidence_c2w": found.c2w,
+        "evidence_trust": found.trust,
+    }
 
 
 def _looking_down(scene: "Scene", degrees: float) -> "Scene":

@@ -28,6 +28,7 @@ from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times
 from geo4d.video.kept import KeptPictures
 from geo4d.video.lens import Lens
 from geo4d.video.pictures import sniff_image
+from geo4d.video.shown import video_html
 from geo4d.video.sizes import fit_size, resized
 
 log = logging.getLogger(__name__)
@@ -147,9 +148,7 @@ class Video:
         if not len(self.source_frames):
             raise InputError(f"{self.name}: no frame from {start} on; it has {total} readable frames")
         if stop is not None and stop > total:
-            log.warning(
-                "%s has %d frame%s; the range ends there", self.name, total, "" if total == 1 else "s"
-            )
+            log.warning("%s ends after %d frames, and so does the range", self.name, total)
         self.times_s = stated[self.source_frames].astype(np.float64)
         self.fps = _frame_rate(self.times_s, self._source, stride, fps)
         self.source_size = self._source.size
@@ -259,6 +258,13 @@ class Video:
         height, width = self.size
         return f"Video({self.name!r}, {self.num_frames} frames, {width}x{height}, {self.fps:.4g} fps)"
 
+    def __getitem__(self, key: int | slice | Sequence[int]) -> Float[Tensor, "*V H W 3"]:
+        """``video[-1]`` is a picture [H, W, 3]; a slice or a list gives [V, H, W, 3]."""
+        chosen = np.arange(self.num_frames)[key]
+        return self.read(chosen) if chosen.ndim else self.read([int(chosen)])[0]
+
+    _repr_html_ = video_html
+
     def read(
         self, frames: Sequence[int] | np.ndarray | Tensor, size: tuple[int, int] | None = None
     ) -> Float[Tensor, "V H W 3"]:
@@ -275,6 +281,9 @@ class Video:
         for place, picture in zip(found, pictures, strict=True):
             place.copy_(torch.from_numpy(picture))  # whole numbers to float32 in one pass
         return found.div_(255)
+
+    def __iter__(self) -> Iterator[Float[Tensor, "H W 3"]]:
+        return self.frames()
 
     def frames(self, size: tuple[int, int] | None = None) -> Iterator[Float[Tensor, "H W 3"]]:
         """All frames one by one, colour in [0, 1]."""

@@ -1,7 +1,6 @@
 """Shot cuts: where a video jumps from one scene to another, so that no window looks across."""
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,22 +79,6 @@ class ShotFinder:
             ):
                 cuts.append(t + 1)
         return list(zip(cuts, [*cuts[1:], self.count], strict=True))
-
-
-def find_shots(
-    frames: Iterable[Float[Tensor, "H W 3"]], config: ShotConfig | None = None
-) -> list[tuple[int, int]]:
-    """[start, end) of every shot, as ``ShotFinder`` finds them; read once.
-
-    Args:
-        frames: colour in [0, 1], in order.
-    Returns:
-        consecutive ranges that cover all frames; empty for an empty video.
-    """
-    finder = ShotFinder(config)
-    for frame in frames:
-        finder.add(frame)
-    return finder.shots()
 
 
 def _signature(frame: Tensor) -> tuple[np.ndarray, np.ndarray]:

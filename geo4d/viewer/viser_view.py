@@ -8,25 +8,26 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from geo4d.errors import OutputError
+from geo4d.errors import Geo4DError, OutputError
 from geo4d.export import ExportConfig, iter_point_clouds
 from geo4d.export.kept import MOVING, KeptShare, default_confidence_threshold, kept_mask
 from geo4d.formats.points import PointCloud
 from geo4d.geometry.cameras import fov_from_focal
 from geo4d.types import Reconstruction
+from geo4d.viewer.colouring import Colouring, plain_colours, share_of, threshold_of
+from geo4d.viewer.downloads import export_bytes, png_bytes
 from geo4d.viewer.guard import guarded
+from geo4d.viewer.panel import Actions, Panel
 
 logger = logging.getLogger(__name__)
 
 FRUSTA = 16
 """Cameras drawn along the trajectory at most."""
-
-_STATIC_COLOUR = (150, 150, 150)
 
 _EVERY_CONFIDENCE = ExportConfig(min_confidence=0.0)
 """Points as an export has them, before the confidence slider."""
@@ -82,7 +83,9 @@ class Viewer:
         with guarded(config.host, config.origins):
             self.server = viser.ViserServer(host=config.host, port=config.port, label="geo4d", verbose=False)
         self.server.scene.set_up_direction("-y")
-        self._add_controls()
+        self.server.gui.configure_theme(show_logo=False, show_share_button=False)
+        self._colouring = Colouring(reconstruction, self._spread_frames())
+        self.panel = self._add_panel()
         self._add_cameras()
         self._static = self._accumulate_static()
         self._points: Any = None
@@ -122,40 +125,27 @@ class Viewer:
         c2w = self.reconstruction.c2w
         return np.eye(4) if c2w is None else np.asarray(c2w[frame], np.float64)
 
-    def _add_controls(self) -> None:
-        gui = self.server.gui
-        notes = []
-        if not self.reconstruction.has_poses:
-            notes.append("This reconstruction has no camera poses: every frame is shown in its own camera.")
-        if self.reconstruction.scale_kind != "metric":
-            notes.append("Sizes are up to one unknown scale.")
-        if notes:
-            gui.add_markdown(" ".join(notes))
-        last = len(self.frames) - 1
-        self.frame_slider: Any = gui.add_slider("Frame", min=0, max=max(last, 1), step=1, initial_value=0)
-        self.info = gui.add_markdown("")
-        self.play_box = gui.add_checkbox("Play", initial_value=False)
-        self.speed_slider: Any = gui.add_slider("Speed", min=0.1, max=4.0, step=0.1, initial_value=1.0)
-        self.size_slider = gui.add_slider("Point size", min=0.1, max=5.0, step=0.1, initial_value=1.0)
+    def _add_panel(self) -> Panel:
         threshold = default_confidence_threshold(
             self.reconstruction, self.frames, edge_step=_EVERY_CONFIDENCE.edge_step
         )
-        self.confidence_slider: Any = gui.add_slider(
-            "Confidence at least",
-            min=0.0,
-            max=1.0,
-            step=0.001,
-            initial_value=np.floor(threshold * 1000) / 1000,
+        actions = Actions(
+            show_frame=self._show_frame,
+            show_all=self._show_all,
+            recolour=self._recolour,
+            show_cameras=self._show_cameras,
+            resize_points=self._resize_points,
+            reset_view=self._place_viewer,
+            screenshot=self._send_screenshot,
+            export=self._send_export,
         )
-        self.static_box = gui.add_checkbox(
-            "Accumulated static points", initial_value=self.reconstruction.has_poses
-        )
-        self.camera_box = gui.add_checkbox("Cameras and trajectory", initial_value=True)
-        self.frame_slider.on_update(lambda _: self._show_frame())
-        self.confidence_slider.on_update(lambda _: self._show_all())
-        self.static_box.on_update(lambda _: self._show_all())
-        self.camera_box.on_update(lambda _: self._show_cameras())
-        self.size_slider.on_update(lambda _: self._resize_points())
+        share = share_of(self._colouring.certain, threshold)
+        return Panel(self.server.gui, self.reconstruction, len(self.frames), self._colouring, share, actions)
+
+    @property
+    def min_confidence(self) -> float:
+        """Points below this are not shown."""
+        return threshold_of(self._colouring.certain, float(self.panel.share.value))
 
     def _add_cameras(self) -> None:
         self._camera_handles: list[Any] = []
@@ -223,17 +213,26 @@ class Viewer:
     def _clouds(self, frames: list[int], *, static_only: bool) -> Any:
         clouds = iter_point_clouds(self.reconstruction, frames, _EVERY_CONFIDENCE)
         for frame, cloud in zip(frames, clouds, strict=True):
+            cloud = self._coloured(cloud, frame)
             if static_only and self.reconstruction.dynamic is not None:
                 cloud = cloud.select(~_moving_of_cloud(self.reconstruction, frame))
             yield cloud
 
+    def _coloured(self, cloud: PointCloud, frame: int) -> PointCloud:
+        """All points of a frame in the colours that are chosen; they come in the order of the pixels."""
+        by = self.panel.colour.value
+        if by == "picture":
+            return cloud
+        colours = self._colouring.picture(frame, by)[_pixels_of_cloud(self.reconstruction, frame)]
+        return replace(cloud, colours=colours)
+
     def _confident(self, cloud: PointCloud) -> PointCloud:
         assert cloud.confidence is not None
-        return cloud.select(cloud.confidence >= float(self.confidence_slider.value))
+        return cloud.select(cloud.confidence >= self.min_confidence)
 
     def kept_share(self, frames: Sequence[int] | None = None) -> KeptShare:
         """What the filters keep of the pixels with depth; None takes a few frames, evenly spread."""
-        threshold, edge_step = float(self.confidence_slider.value), _EVERY_CONFIDENCE.edge_step
+        threshold, edge_step = self.min_confidence, _EVERY_CONFIDENCE.edge_step
         share = KeptShare(threshold, edge_step)
         dynamic = self.reconstruction.dynamic
         for frame in self._spread_frames() if frames is None else frames:
@@ -250,11 +249,7 @@ class Viewer:
         return [self.frames[number] for number in np.unique(chosen)]
 
     def _colours(self, cloud: PointCloud) -> np.ndarray:
-        return (
-            np.tile(np.array(_STATIC_COLOUR, np.uint8), (cloud.num_points, 1))
-            if cloud.colours is None
-            else cloud.colours
-        )
+        return plain_colours(cloud.num_points) if cloud.colours is None else cloud.colours
 
     # updates ------------------------------------------------------------------------------------------------------
 
@@ -262,31 +257,39 @@ class Viewer:
         self._show_static()
         self._show_frame()
 
+    def _recolour(self) -> None:
+        self._static = self._accumulate_static()
+        self._show_all()
+
     def _show_static(self) -> None:
         with self._lock:
             if self._static_handle is not None:
                 self._static_handle.remove()
                 self._static_handle = None
-            if self.static_box.value and self._static is not None:
+            if self.panel.static.value and self._static is not None:
                 self._static_handle = self._add_points("/static", self._confident(self._static))
 
     def _show_frame(self) -> None:
         with self._lock:
-            number = min(int(self.frame_slider.value), len(self.frames) - 1)
-            frame = self.frames[number]
-            (cloud,) = iter_point_clouds(self.reconstruction, [frame], _EVERY_CONFIDENCE)
-            if self.static_box.value and self._static is not None and self.reconstruction.dynamic is not None:
+            frame = self._frame()
+            (cloud,) = self._clouds([frame], static_only=False)
+            if (
+                self.panel.static.value
+                and self._static is not None
+                and self.reconstruction.dynamic is not None
+            ):
                 cloud = cloud.select(_moving_of_cloud(self.reconstruction, frame))
             step = max(1, -(-cloud.num_points // self.config.max_points))
             cloud = cloud.select(np.arange(0, cloud.num_points, step))
             self._points = self._add_points("/frame", self._confident(cloud))
             reliable = self.reconstruction.reliable is None or bool(self.reconstruction.reliable[frame])
-            self.info.content = (
+            self.panel.show(
+                frame,
                 f"source frame {int(self.reconstruction.source_frames[frame])}, "
                 f"{float(self.reconstruction.times_s[frame]):.3f} s"
                 + ("" if reliable else " — **unreliable**")
                 + "\n\n"
-                + _share_words(self.kept_share([frame]))
+                + _share_words(self.kept_share([frame])),
             )
             if self.reconstruction.has_poses:
                 image = None
@@ -295,14 +298,14 @@ class Viewer:
                     shrink = max(1, max(picture.shape[:2]) // 160)
                     image = np.round(255 * np.clip(picture[::shrink, ::shrink], 0, 1)).astype(np.uint8)
                 self.frustum = self._add_frustum("/current", frame, 0.12, (220, 60, 60), image)
-                self.frustum.visible = self.camera_box.value
+                self.frustum.visible = self.panel.cameras.value
 
     def _add_points(self, name: str, cloud: PointCloud) -> Any:
         return self.server.scene.add_point_cloud(
             name,
             points=cloud.positions.astype(np.float32),
             colors=self._colours(cloud),
-            point_size=float(self.size_slider.value) * self.unit * 0.004,
+            point_size=float(self.panel.size.value) * self.unit * 0.004,
             point_shape="rounded",
         )
 
@@ -310,11 +313,11 @@ class Viewer:
         with self._lock:
             for handle in (self._points, self._static_handle):
                 if handle is not None:
-                    handle.point_size = float(self.size_slider.value) * self.unit * 0.004
+                    handle.point_size = float(self.panel.size.value) * self.unit * 0.004
 
     def _show_cameras(self) -> None:
         for handle in [*self._camera_handles, *([self.frustum] if self.frustum else [])]:
-            handle.visible = self.camera_box.value
+            handle.visible = self.panel.cameras.value
 
     def _place_viewer(self, client: Any) -> None:
         """Put a new visitor behind and above the first camera, looking where it looks."""
@@ -326,16 +329,40 @@ class Viewer:
         client.camera.look_at = centre + self.unit * forward
         client.camera.up_direction = -down
 
+    def _send_screenshot(self, client: Any) -> None:
+        """What a visitor sees, as large as it sees it."""
+        camera = client.camera
+        pixels = client.get_render(camera.image_height, camera.image_width, transport_format="png")
+        client.send_file_download(f"frame_{self._frame()}.png", png_bytes(pixels), save_immediately=True)
+
+    def _send_export(self, client: Any, kind: str) -> None:
+        try:
+            name, content = export_bytes(
+                self.reconstruction,
+                kind,
+                frame=self._frame(),
+                scene=self.config.scene,
+                min_confidence=self.min_confidence,
+            )
+        except (Geo4DError, ValueError) as error:
+            client.add_notification("This could not be exported", str(error), color="red")
+            return
+        client.send_file_download(name, content, save_immediately=True)
+
+    def _frame(self) -> int:
+        """The shown frame, as its position in the reconstruction."""
+        return self.frames[min(int(self.panel.frame.value), len(self.frames) - 1)]
+
     def _play(self) -> None:
-        while not self._closed.wait(self._time_until_next() / float(self.speed_slider.value)):
-            if self.play_box.value:
-                self.frame_slider.value = (int(self.frame_slider.value) + 1) % len(self.frames)
+        while not self._closed.wait(self._time_until_next() / float(self.panel.speed.value)):
+            if self.panel.play.value:
+                self.panel.frame.value = (int(self.panel.frame.value) + 1) % len(self.frames)
 
     def _time_until_next(self) -> float:
         """Seconds of the source for which the shown frame stays; the usual step at the end."""
         steps = np.diff(np.asarray(self.reconstruction.times_s, np.float64)[self.frames])
         steps = np.where(steps > 0, steps, 0.0)
-        number = int(self.frame_slider.value)
+        number = int(self.panel.frame.value)
         usual = float(np.median(steps)) if len(steps) else 0.1
         return max(float(steps[number]) if number < len(steps) else usual, 1e-3)
 
@@ -351,15 +378,20 @@ def _check_address(host: str, port: int) -> None:
         ) from error
 
 
-def _moving_of_cloud(reconstruction: Reconstruction, frame: int) -> np.ndarray:
-    """For every point of this frame that there is before the confidence slider: does it move?"""
-    assert reconstruction.dynamic is not None
-    keep = kept_mask(
+def _pixels_of_cloud(reconstruction: Reconstruction, frame: int) -> np.ndarray:
+    """[H, W] True where a pixel is a point of this frame, before the confidence slider."""
+    return kept_mask(
         np.asarray(reconstruction.depth[frame], np.float32),
         np.asarray(reconstruction.confidence[frame], np.float32),
         min_confidence=0.0,
         edge_step=_EVERY_CONFIDENCE.edge_step,
     )
+
+
+def _moving_of_cloud(reconstruction: Reconstruction, frame: int) -> np.ndarray:
+    """For every point of this frame that there is before the confidence slider: does it move?"""
+    assert reconstruction.dynamic is not None
+    keep = _pixels_of_cloud(reconstruction, frame)
     return np.asarray(reconstruction.dynamic[frame], np.float32)[keep] >= MOVING
 
 
@@ -368,7 +400,7 @@ def _share_words(share: KeptShare) -> str:
     if share.finite == 0:
         return "this frame has no depth"
     words = share.words()
-    return f"**only {words}**; lower the confidence to see more" if share.is_low else words
+    return f"**only {words}**; raise 'Surest' to see more" if share.is_low else words
 
 
 def view(reconstruction: Reconstruction, config: ViewConfig = ViewConfig()) -> None:
@@ -377,7 +409,7 @@ def view(reconstruction: Reconstruction, config: ViewConfig = ViewConfig()) -> N
         share = viewer.kept_share()
         print(f"shown: {share.words()}")
         if share.is_low and share.finite:
-            logger.warning("less than half is shown; lower the slider 'Confidence at least'")
+            logger.warning("less than half is shown; raise the slider 'Surest, %'")
         print(f"Viewing at {viewer.url} (stop with Ctrl-C)", flush=True)
         try:
             while True:

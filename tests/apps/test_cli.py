@@ -54,7 +54,8 @@ def test_examples_of_the_help_are_commands_that_exist(name, monkeypatch):
 def test_train_lists_its_stages(capsys):
     cli.main(["train", "--help"])
     said = capsys.readouterr().out
-    assert "--preset tiny: codec, pairs, clips, windows, depth, calibration" in said
+    assert "--family tiny --preset full: codec, pairs, clips, windows, depth, calibration" in said
+    assert "--family geo4d --preset full: decoder, points" in said
     assert "--family geometrycrafter --preset full: maps, maps-video" in said
 
 

@@ -1,11 +1,11 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 import tyro
 
-from geo4d.apps.options import CONFIG, help_text, readable
+from geo4d.apps.options import CONFIG, declared, help_text, readable
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,12 @@ def test_help_says_what_values_are(capsys):
 
 def test_parsing_gives_the_options_themselves():
     words = ["clip.mp4", "-o", "out", "--stop", "7", "--no-fast", "--intrinsics", "1", "2", "3", "4"]
-    found = tyro.cli(readable(Options), args=words, config=CONFIG)
-    assert isinstance(found, Options)
-    assert isinstance(found.settings, Inner)
+    found = declared(tyro.cli(readable(Options), args=words, config=CONFIG))
+    assert type(found) is Options
+    assert type(found.settings) is Inner
+    again = declared(tyro.cli(readable(Options), args=words, config=CONFIG))
+    assert found == again
+    assert found.settings == replace(Inner(), stop=7, fast=False, intrinsics=(1, 2, 3, 4))
     assert (found.video, found.output) == (Path("clip.mp4"), Path("out"))
     assert (found.settings.stop, found.settings.fast) == (7, False)
     assert found.settings.intrinsics == (1, 2, 3, 4)

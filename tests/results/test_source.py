@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from geo4d.errors import InputError
-from geo4d.results.source import open_source, source_frames
+from geo4d.results.source import open_source, source_pictures
 from geo4d.video.io import Video
 from tests.video.clips import encode, pictures
 
@@ -25,11 +25,15 @@ def test_the_source_is_opened_and_gives_its_pictures(film, tmp_path) -> None:
     video = open_source(source, tmp_path, 6)
     assert video is not None
     assert video.num_frames == 6
-    found = source_frames(source, tmp_path, np.array([4, 1]), (24, 32))
-    assert found is not None
+    full = source_pictures(source, tmp_path, np.array([4, 1]))
+    assert full is not None
+    found = full.at((24, 32))
     assert found.shape == (2, 24, 32, 3)
     np.testing.assert_array_equal(found[0], Video(path).read([4], (24, 32))[0])
     np.testing.assert_array_equal(found[1], Video(path).read([1], (24, 32))[0])
+    assert full.shape == (2, *Video(path).source_size, 3)
+    np.testing.assert_array_equal(full[1], Video(path).read([1])[0])
+    np.testing.assert_array_equal(full[0, 3:5], Video(path).read([4])[0, 3:5])
 
 
 def test_a_source_that_moved_along_with_its_result_is_found(film, tmp_path) -> None:
@@ -45,7 +49,7 @@ def test_a_source_that_moved_along_with_its_result_is_found(film, tmp_path) -> N
 def test_a_source_that_is_gone_means_no_colour(film, tmp_path, caplog) -> None:
     path, source = film
     path.unlink()
-    assert source_frames(source, tmp_path, np.arange(2), (24, 32)) is None
+    assert source_pictures(source, tmp_path, np.arange(2)) is None
     assert "is not there any more; the result has no colour" in caplog.text
     assert open_source({"sha256": "0"}, tmp_path, 1) is None  # an array had no path
 
@@ -55,7 +59,12 @@ def test_another_content_is_refused_on_first_use(film, tmp_path) -> None:
     encode(path, pictures(6)[::-1])
     with pytest.raises(InputError, match="its content has changed"):
         open_source(source, tmp_path, 6)
-    frames = source_frames(source, tmp_path, np.arange(2), (24, 32))
+    frames = source_pictures(source, tmp_path, np.arange(2))
     assert frames is not None
     with pytest.raises(InputError, match="its content has changed"):
+        frames[0]
+    with pytest.raises(InputError, match="its content has changed"):
+        frames.at((24, 32))[0]
+    path.unlink()
+    with pytest.raises(InputError, match="not there any more"):
         frames[0]

@@ -7,43 +7,15 @@ import torch
 import geo4d
 from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.cameras.pose import RELIABLE
-from geo4d.cameras.types import MotionCameras, ShotMotion
 from geo4d.errors import WorkSpaceFull
 from geo4d.evidence.agreement import agreeing
-from geo4d.geometry.cameras import centred_intrinsics
-from geo4d.geometry.poses import so3_exp
 from geo4d.optimise import scratch
 from geo4d.results.places import run_folder
 from geo4d.run import evidence
 from geo4d.run.evidence import WindowEvidence, camera_evidence
 from geo4d.types import Window
 from geo4d.video.io import Video
-
-SIZE = (90, 160)
-
-
-def shot(start: int, stop: int, kind: str) -> ShotMotion:
-    return ShotMotion(start, stop, kind, 150.0, 0.01, 8.0, 0.1, 100, 0.2, "")  # type: ignore[arg-type]
-
-
-def moving_camera(confidence: list[float], shots: list[ShotMotion]) -> MotionCameras:
-    """Steps of 0.1 to the right and 0.02 rad of yaw a frame."""
-    count = len(confidence)
-    c2w = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
-    c2w[:, 0, 3] = 0.1 * torch.arange(count)
-    yaw = torch.zeros(count, 3, dtype=torch.float64)
-    yaw[:, 1] = 0.02 * torch.arange(count)
-    c2w[:, :3, :3] = so3_exp(yaw)
-    return MotionCameras(
-        c2w=c2w,
-        intrinsics=centred_intrinsics(torch.full((count,), 150.0), SIZE),
-        size=SIZE,
-        confidence=torch.tensor(confidence),
-        shots=tuple(shots),
-        points=torch.zeros(0, 3),
-        point_shot=torch.zeros(0, dtype=torch.long),
-        depth_range=torch.ones(count, 2),
-    )
+from tests.support.motion import SIZE, moving_camera, shot
 
 
 def test_frames_behind_lost_tracks_stand_still_in_place_of_being_guessed() -> None:

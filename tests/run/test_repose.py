@@ -87,6 +87,55 @@ def test_the_command_adds_poses_and_leaves_the_old_result(result, tmp_path, caps
     assert main(["pose", str(result), "-o", str(tmp_path / "after")]) == 4
 
 
+class RightHalf:
+    """Keeps of a rough mask what lies right of the middle, and notes what it was shown."""
+
+    name = "right half"
+    licence = "of the test"
+
+    def __init__(self) -> None:
+        self.shown = []
+
+    def __call__(self, frames, rough):
+        self.shown.append((frames, rough))
+        found = rough.clone()
+        found[:, :, : rough.shape[2] // 2] = False
+        return found
+
+
+def test_a_mask_finder_sees_pictures_and_masks_and_its_answer_is_used(result, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for t in range(NUM):
+        mask = np.zeros(SIZE, np.uint8)
+        mask[20:60, 30 + t : 90 + t] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{t:05d}.png")
+    used, finder = [], RightHalf()
+
+    def tracker(frames, masks):
+        frames, kept = list(frames), list(masks)
+        used.extend(kept)
+        return track_points(frames, masks=kept)
+
+    after = repose(
+        result,
+        tmp_path / "after",
+        mask=tmp_path / "masks",
+        mask_radius=0.0,
+        mask_finder=finder,
+        tracker=tracker,
+    )
+    pictures, rough = (torch.cat(parts) for parts in zip(*finder.shown, strict=True))
+    for t in range(NUM):
+        torch.testing.assert_close(pictures[t], wall(t)[1], rtol=0, atol=0.003)
+        assert rough[t].nonzero().amin(0).tolist() == [20, 30 + t]
+        assert used[t].nonzero().amin(0).tolist() == [20, 64]
+        assert used[t].nonzero().amax(0).tolist() == [59, 89 + t]
+    assert after.diagnostics["pose"]["masks_redrawn_by"] == "right half"
+    np.testing.assert_allclose(after.c2w[:, 0, 3] - after.c2w[0, 0, 3], STEP * np.arange(NUM), atol=0.01)
+    with pytest.raises(InputError, match="expected masks to redraw; give --mask"):
+        repose(result, tmp_path / "none", mask_finder=RightHalf())
+
+
 def test_tracks_may_come_from_matches(result, tmp_path):
     assert main(["pose", str(result), "-o", str(tmp_path / "after"), "--tracks", "sift"]) == 0
     after = load_result(tmp_path / "after")

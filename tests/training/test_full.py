@@ -19,7 +19,14 @@ from geo4d.models.geo4d.modalities import (
 from geo4d.models.geo4d.unet import UNet
 from geo4d.models.geo4d.vae import VAE
 from geo4d.training.data import stack_clips
-from geo4d.training.full import GROUPS, Geo4DDiffusion, Geo4DPointDecoding, window_maps
+from geo4d.training.full import (
+    GROUPS,
+    Geo4DDiffusion,
+    Geo4DPointDecoding,
+    fill_unknown,
+    known_share,
+    window_maps,
+)
 from geo4d.training.sources import as_float
 
 
@@ -68,13 +75,86 @@ def test_maps_of_a_batch_are_in_the_window_frame_and_share_one_scale(source) -> 
     )
 
 
+def test_unknown_depth_is_filled_from_the_surfaces_around_and_counts_nothing(source, config) -> None:
+    depth = torch.full((1, 1, 6, 6), 2.0)
+    depth[..., 0] = 5.0
+    depth[..., 5, :] = torch.inf
+    depth[..., 1:4, 1:4] = torch.nan
+    filled = fill_unknown(depth)
+    assert torch.equal(filled[~torch.isnan(depth)], depth[~torch.isnan(depth)])
+    # The first ring takes the largest neighbour, never the sky; the middle then the largest of the ring.
+    assert filled[0, 0, 1:4, 1:4].tolist() == [[5, 2, 2], [5, 5, 2], [5, 2, 2]]
+    assert torch.isnan(fill_unknown(torch.full((1, 1, 3, 3), torch.nan))).all()
+    torch.testing.assert_close(known_share(depth, 3)[0, 0, 0], torch.tensor([[5.0, 7], [7, 8]]) / 9)
+
+    ours = wide(batch(source))
+    hole = replace(ours, depth=ours.depth.clone())
+    hole.depth[:, :, 16:32, 16:32] = torch.nan
+    _, valid = window_maps(hole)
+    assert not valid[:, :, 16:32, 16:32].any()
+    task = Geo4DDiffusion(UNet(config.unet), VAE(config.vae), constants(config), config, ("points", "rays"))
+    _, _, weight = task._targets(hole)
+    cells = weight[0, :, 0]
+    assert (cells[:4, 2:4, 2:4] == 0).all()  # the point map is not known there, rays are
+    assert (cells[4:12] == 1).all()
+    assert (cells[12:] == 0).all()
+    loss, parts = Geo4DPointDecoding(VAE(config.vae))(
+        replace(hole, depth=torch.full_like(hole.depth, torch.nan))
+    )
+    assert float(loss.detach()) == 0.0 == float(parts["likelihood"].detach())
+
+
+def test_a_window_of_sky_alone_is_a_lesson_not_an_error(source) -> None:
+    ours = batch(source)
+    maps, valid = window_maps(replace(ours, depth=torch.full_like(ours.depth, torch.inf)))
+    assert not valid.any()
+    assert (maps["point_map"] == 1.05).all()
+    assert (maps["disparity"] == -1.05).all()
+    assert torch.isfinite(maps["ray_moment"]).all()
+
+
+def test_each_window_tells_its_own_frame_rate_and_draws_its_own_latent(source, config) -> None:
+    seen = {}
+
+    class Watched(UNet):
+        def forward(self, x, timestep, context, fps):
+            seen["fps"] = fps
+            return super().forward(x, timestep, context, fps)
+
+    torch.manual_seed(0)
+    task = Geo4DDiffusion(Watched(config.unet), VAE(config.vae), constants(config), config, ("points",))
+    clips = [as_float(source(i)) for i in range(2)]
+    clips = [
+        replace(clip, times_s=torch.arange(4) / rate) for clip, rate in zip(clips, (30.0, 12.5), strict=True)
+    ]
+    ours = wide(stack_clips(clips, [torch.tensor([0, 2]), torch.tensor([1, 0])], [3, 4]))
+    assert ours.fps.tolist() == pytest.approx([15.0, 12.5])
+    task(ours)
+    assert seen["fps"].tolist() == [15, 12]  # whole numbers, as at inference
+    mean = task.encode(ours.rgb)
+    drawn = task.encode(ours.rgb, ours.samples)
+    assert not torch.allclose(drawn, mean)
+    assert torch.equal(drawn, task.encode(ours.rgb, ours.samples))
+    assert not torch.equal(drawn, task.encode(ours.rgb, ours.samples, 1))
+    # A posterior without spread is its mean.
+    task.vae.quant_conv.weight.data[4:] = 0
+    task.vae.quant_conv.bias.data[4:] = -60
+    torch.testing.assert_close(
+        task.encode(ours.rgb, ours.samples), task.encode(ours.rgb), atol=1e-5, rtol=1e-4
+    )
+
+
+def wide(ours):
+    """The same batch at a size that the network takes."""
+    rgb = torch.nn.functional.interpolate(ours.rgb.flatten(0, 1), (64, 64)).unflatten(0, (2, 2))
+    return replace(ours, rgb=rgb, depth=torch.nn.functional.interpolate(ours.depth, (64, 64), mode="nearest"))
+
+
 @pytest.mark.parametrize("modalities", [("points",), ("points", "rays"), ("disparity", "points", "rays")])
 def test_only_the_asked_modalities_are_counted(source, config, modalities) -> None:
     torch.manual_seed(0)
     task = Geo4DDiffusion(UNet(config.unet), VAE(config.vae), constants(config), config, modalities)
-    ours = batch(source)
-    ours = replace(ours, rgb=torch.nn.functional.interpolate(ours.rgb.flatten(0, 1), (64, 64)).unflatten(0, (2, 2)),
-                   depth=torch.nn.functional.interpolate(ours.depth, (64, 64), mode="nearest"))  # fmt: skip
+    ours = wide(batch(source))
     loss, _ = task(ours)
     loss.backward()
     wanted = {group for modality in modalities for group in GROUPS[modality]}

@@ -74,3 +74,53 @@ def test_clips_that_todays_stages_would_misread_are_refused(source, tmp_path) ->
     wrong = replace(clip, extras={EVIDENCE: save({"a": torch.zeros(1)})})
     with pytest.raises(InputError, match="evidence_trust"):
         packed_source(tmp_path / "c", wrong)(0)
+
+
+def test_clips_come_at_the_size_of_the_stage(source, tmp_path) -> None:
+    clip = real_clip(source)
+    packed_source(tmp_path / "a", clip)
+    found = ShardSource(tmp_path / "a", size=(64, 64), evidence=None)(0)
+    assert found.rgb.shape == (4, 64, 64, 3)
+    assert found.depth.shape == (4, 64, 64)
+    # Twice as large, then 16 columns less on either side.
+    assert found.intrinsics[0, 0, 0] == 2 * clip.intrinsics[0, 0, 0]
+    assert found.intrinsics[0, 0, 2] == 2 * clip.intrinsics[0, 0, 2] - 16
+    torch.testing.assert_close(
+        found.depth[:, 20:, ::2][:, ::2].float(),
+        torch.from_numpy(clip.depth[:, 10:, 8:40]), rtol=1e-3, atol=0,
+    )  # fmt: skip
+    assert not found.evidence_confidence.any()
+    assert torch.equal(found.times_s, torch.arange(4) / 10)
+
+
+def test_holes_are_kept_for_stages_that_know_them(source, tmp_path) -> None:
+    clip = real_clip(source)
+    clip.depth[0, 9, 9] = np.nan
+    packed_source(tmp_path / "a", clip)
+    found = ShardSource(tmp_path / "a", evidence=None, holes=True)(0)
+    assert torch.isnan(found.depth).nonzero().tolist() == [[0, 9, 9]]
+
+
+def test_short_clips_and_single_pictures_are_told(source, tmp_path) -> None:
+    packed_source(tmp_path / "a", real_clip(source))
+    with pytest.raises(InputError, match=r"at least 9 frames.*s@0 has 4"):
+        ShardSource(tmp_path / "a", least=9)(0)
+    writer = ShardWriter(tmp_path / "b", rgb="png")
+    writer.write_source("stills", iter([real_clip(source, still=True)]), still=True)
+    writer.close()
+    with pytest.raises(InputError, match="single pictures only"):
+        ShardSource(tmp_path / "b", least=2)
+
+
+def test_sources_are_drawn_by_their_ratios(source, tmp_path) -> None:
+    writer = ShardWriter(tmp_path / "a", rgb="png")
+    bright = np.full((4, 32, 48, 3), 255, np.uint8)
+    writer.write_source("many", iter([real_clip(source, name=f"m@{n}") for n in range(4)]), ratio=1.0)
+    writer.write_source("few", iter([real_clip(source, name="f@0", rgb=bright)]), ratio=3.0)
+    writer.close()
+    packed = ShardSource(tmp_path / "a", 5, evidence=None)
+    numbers = [packed._number(index) for index in range(400)]
+    assert set(numbers) == {0, 1, 2, 3, 4}
+    assert 0.68 < np.mean([number == 4 for number in numbers]) < 0.82
+    assert (packed(numbers.index(4)).rgb == 255).all()
+    assert numbers == [ShardSource(tmp_path / "a", 5)._number(index) for index in range(400)]

@@ -5,7 +5,7 @@ from geo4d.video.containers import VideoFile
 from geo4d.video.first_look import LOOK_SIZE, FirstLook
 from geo4d.video.io import Video, fit_size
 from geo4d.video.revisits import FrameLooks
-from geo4d.video.shots import find_shots
+from tests.support.shots import find_shots
 from tests.video.clips import encode, pictures
 
 

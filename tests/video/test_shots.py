@@ -3,7 +3,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from geo4d.video.shots import ShotConfig, find_shots
+from geo4d.video.shots import ShotConfig
+from tests.support.shots import find_shots
 
 
 def scene(seed: int, count: int, speed: float = 0.5) -> list[torch.Tensor]:

@@ -13,7 +13,8 @@ from geo4d.formats.ramps import (
     ramp,
 )
 from geo4d.types import Reconstruction
-from geo4d.viewer.report import report_html, save_report, window_rows
+from geo4d.viewer.report import report_html, save_report
+from geo4d.viewer.tables import window_rows
 
 
 @pytest.fixture
@@ -51,9 +52,12 @@ class Parser(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.outside: list[str] = []
+        self.alts: list[str | None] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        if tag == "img":
+            self.alts.append(dict(attrs).get("alt"))
         self.outside += [
             value for key, value in attrs if key in ("src", "href") and not (value or "").startswith("data:")
         ]
@@ -66,12 +70,33 @@ def test_report_is_one_page_that_escapes_and_flags(scene, tmp_path) -> None:
     parser.feed(text)
     assert not parser.outside
     assert "script" not in parser.tags
-    assert "<b>" not in text
+    assert "noisy <b>" not in text
     assert parser.tags.count("img") == 5 * 4
+    assert parser.alts[:4] == [
+        f"{row}, frame 0, 0.00 s" for row in ("picture", "depth", "confidence", "moving")
+    ]
+    assert all(parser.alts)
     assert "2 of 5 frames are unreliable: 2-3" in text
     assert "noisy &lt;b&gt;" in text
     assert "over time" in text
     assert parser.tags.count("svg") == 3
+
+
+def test_the_verdict_comes_first_and_numbers_are_folded_away(scene) -> None:
+    text = report_html(scene)
+    order = [text.index(words) for words in ("class='verdict'", "<dt>Assumed", "<img", "<svg", "<details>")]
+    assert order == sorted(order)
+    assert text.index("<table") > text.index("<details>")
+    assert "<details open" not in text
+    assert "name='viewport'" in text
+    doubtful = dataclasses.replace(scene, reliable=np.zeros(5, bool))
+    assert "class='verdict doubtful'><b>Doubtful: only 0 of 5 frames are reliable." in report_html(doubtful)
+
+
+def test_columns_of_windows_are_explained(scene) -> None:
+    text = report_html(scene)
+    assert "<b>disagreement</b>: typical distance from the neighbouring windows" in text
+    assert "<b>disparity share</b>" not in text  # there is no such column here
 
 
 def test_window_rows_gather_what_is_known(scene) -> None:
@@ -94,8 +119,8 @@ def test_report_without_poses_colour_or_masks(scene) -> None:
         scene, c2w=None, rgb=None, dynamic=None, reliable=None, scene=np.array([0, 0, 1, 1, 1])
     )
     text = report_html(bare, num_frames=3)
-    assert "none (add them" in text
-    assert "2, each in a world of its own" in text
+    assert "no camera poses; &#x27;geo4d pose&#x27; adds them" in text
+    assert "2 scenes, each in a world of its own" in text
     assert text.count("<img") == 3 * 2
 
 

@@ -1,5 +1,6 @@
 import shutil
 import socket
+import types
 import urllib.request
 
 import numpy as np
@@ -51,9 +52,9 @@ def test_serves_on_loopback_and_stops(scene) -> None:
         assert viewer.url == f"http://127.0.0.1:{port}"
         page = urllib.request.urlopen(viewer.url, timeout=10).read()
         assert b"<html" in page.lower()
-        viewer.frame_slider.value = 5
+        viewer.panel.frame.value = 5
         viewer._show_frame()
-        assert "unreliable" in viewer.info.content
+        assert "unreliable" in viewer.panel.info.content
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -64,12 +65,96 @@ def test_moving_points_are_shown_over_static_ones(scene) -> None:
         assert (viewer._static.colours[:, 1] > 100).all()  # nothing of the red square
         moving = np.asarray(viewer._points.points)
         assert 0 < len(moving) <= 16 * 12
-        viewer.static_box.value = False
+        viewer.panel.static.value = False
         viewer._show_static()
         viewer._show_frame()
         assert len(np.asarray(viewer._points.points)) > 1000
-        viewer.confidence_slider.value = 1.0
+        viewer.panel.share.value = 1
         viewer._show_frame()
+
+
+def test_points_take_the_colours_that_are_chosen(scene) -> None:
+    scene.dynamic[:, 32:] = 1.0  # below the wall something moves, in every frame
+    with Viewer(scene, ViewConfig(port=free_port())) as viewer:
+        assert viewer.panel.colour.options == ("picture", "depth", "confidence", "moving")
+        assert {tuple(c) for c in np.asarray(viewer._points.colors).tolist()} <= {
+            (255, 0, 0),
+            (153, 153, 153),
+        }
+        viewer.panel.static.value = False
+        viewer.panel.colour.value = "depth"
+        viewer._recolour()
+        z, colours = np.asarray(viewer._points.points)[:, 2], np.asarray(viewer._points.colors).astype(int)
+        near, far = colours[np.abs(z - 2) < 0.1], colours[np.abs(z - 3) < 0.1]
+        assert len(near) > 50
+        assert len(far) > 1000
+        assert (near[:, 0] > near[:, 2]).all()  # red
+        assert (far[:, 2] > far[:, 0]).all()  # blue
+        assert "near 0.5" not in viewer.panel.legend.content
+        assert "near 2" in viewer.panel.legend.content
+        viewer.panel.colour.value = "moving"
+        viewer._recolour()
+        colours = np.asarray(viewer._points.colors).astype(int)
+        assert (colours[np.abs(z - 2) < 0.1][:, 0] > 200).all()  # yellow
+        assert viewer.panel.map.label == "moving"
+
+
+def test_panes_show_the_frame(scene) -> None:
+    with Viewer(scene, ViewConfig(port=free_port())) as viewer:
+        viewer.panel.frame.value = 3
+        viewer._show_frame()
+        np.testing.assert_array_equal(viewer.panel.picture.image, np.round(255 * scene.rgb[3]))
+        square = np.s_[16:32, 28:40]
+        assert (viewer.panel.map.image[square][..., 0] > 100).all()
+        assert (viewer.panel.map.image[:16, :, 0] < 100).all()
+
+
+def test_the_share_counts_points(scene) -> None:
+    scene.confidence[:] = np.linspace(0.02, 0.12, 48 * 64).reshape(48, 64)
+    with Viewer(scene, ViewConfig(port=free_port())) as viewer:
+        viewer.panel.static.value = False
+        counts = []
+        for share in (100, 50, 10):
+            viewer.panel.share.value = share
+            viewer._show_all()
+            counts.append(len(np.asarray(viewer._points.points)))
+        assert counts[1] == pytest.approx(0.5 * counts[0], rel=0.1)
+        assert counts[2] == pytest.approx(0.1 * counts[0], rel=0.2)
+
+
+class Visitor:
+    """What the viewer asks of a browser."""
+
+    def __init__(self) -> None:
+        self.camera = types.SimpleNamespace(image_height=4, image_width=6)
+        self.files: dict[str, bytes] = {}
+        self.notes: list[str] = []
+
+    def get_render(self, height: int, width: int, *, transport_format: str) -> np.ndarray:
+        return np.tile(np.uint8([10, 20, 30]), (height, width, 1))
+
+    def send_file_download(self, name: str, content: bytes, *, save_immediately: bool) -> None:
+        assert save_immediately
+        self.files[name] = content
+
+    def add_notification(self, title: str, body: str, *, color: str) -> None:
+        self.notes.append(body)
+
+
+def test_buttons_send_files_and_set_the_view_back(scene) -> None:
+    visitor = Visitor()
+    with Viewer(scene, ViewConfig(port=free_port())) as viewer:
+        viewer.panel.frame.value = 2
+        viewer._send_screenshot(visitor)
+        viewer._send_export(visitor, "points of this frame (PLY)")
+        assert visitor.files["frame_2.png"].startswith(b"\x89PNG")
+        assert visitor.files["frame_2.ply"].startswith(b"ply\n")
+        scene.c2w[:] = np.eye(4)
+        viewer._place_viewer(visitor)
+        assert visitor.camera.look_at.tolist() == pytest.approx([0, 0, viewer.unit])
+        scene.depth[:] = np.nan
+        viewer._send_export(visitor, "points of this frame (PLY)")
+        assert len(visitor.notes) == 1
 
 
 def test_without_poses_and_with_a_wrong_scene(scene) -> None:
@@ -112,9 +197,9 @@ def test_page_draws_points_and_the_slider_moves_them(scene, chromium, tmp_path) 
         return np.flatnonzero(red[:, :620].sum(0) > 3)
 
     with Viewer(scene, ViewConfig(port=free_port())) as viewer, sync_playwright() as playwright:
-        viewer.camera_box.value = False
+        viewer.panel.cameras.value = False
         viewer._show_cameras()
-        viewer.size_slider.value = 5.0
+        viewer.panel.size.value = 5.0
         viewer._resize_points()
         browser = playwright.chromium.launch(
             executable_path=chromium,
@@ -146,6 +231,13 @@ def test_page_draws_points_and_the_slider_moves_them(scene, chromium, tmp_path) 
             page.keyboard.press("ArrowRight")
             page.wait_for_timeout(300)
         wait_for_square("last.png", first.mean() + 30)
+        with page.expect_download() as sent:
+            page.get_by_role("button", name="screenshot").click()
+        picture = cv2.imread(str(sent.value.path()))
+        assert picture.shape[:2] == (600, 960)
+        with page.expect_download() as sent:
+            page.get_by_role("button", name="Download").click()
+        assert sent.value.suggested_filename == "frame_5.ply"
         browser.close()
-        assert viewer.frame_slider.value == 5
+        assert viewer.panel.frame.value == 5
         assert not errors

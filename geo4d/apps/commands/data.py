@@ -51,8 +51,10 @@ class DataOptions:
     """Leave out sequences that cannot be read or that 'check' calls an error; without it they end the packing."""
     stage: str = "pairs"
     """Generated clips: the stage they are for; sets size, frames and frame rates."""
-    preset: Literal["tiny", "smallest", "full"] = "tiny"
-    """Generated clips: its preset."""
+    preset: str = "full"
+    """Generated clips: its preset, smallest or full."""
+    family: Literal["geo4d", "tiny"] | None = None
+    """Generated clips: whose stage it is, where several families have one of that name."""
     clips: int = 1024
     """Generated clips: how many."""
     per_shard: int = 64
@@ -168,10 +170,11 @@ def _clips(reader: "Reader", sequences: dict[str, Path], options: DataOptions) -
 
 
 def _generate(options: DataOptions, output: str) -> int:
+    from geo4d.training.recipes import find_family, find_stage
     from geo4d.training.shards import pack_clips
-    from geo4d.training.stages import find_stage
 
-    preset, stage = find_stage(options.preset, options.stage)
+    family = options.family or find_family(options.stage, options.preset)
+    preset, stage = find_stage(family, options.preset, options.stage)
     source = stage.streams[0].source(preset.seed)
     pack_clips(
         source,

@@ -75,12 +75,12 @@ def run(options: EvaluateOptions) -> int:
     """Evaluate, print the table, write the file."""
     import json
 
-    from geo4d.apps.progress import StageBars
     from geo4d.evaluation.layouts import benchmark_names
     from geo4d.evaluation.run import evaluate
     from geo4d.evaluation.settings import EvaluationSettings
     from geo4d.evaluation.tables import ablation_table, baseline_table, confidence_table, result_table
     from geo4d.formats.files import new_file
+    from geo4d.run.progress import StageBars
 
     if options.benchmark == "list":
         print("\n".join(_described(benchmark_names())))

@@ -78,7 +78,13 @@ class ExportOptions:
     per_frame: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A GLB file with one named node for every frame, shown at its time, instead of one for all."""
     points_per_frame: Annotated[int, tyro.conf.arg(metavar="N")] = 2000
-    """Points sampled per frame where nothing moves (COLMAP, nerfstudio, USD); fewer in videos of more than 100 frames."""
+    """Points sampled per frame where nothing moves (COLMAP, nerfstudio, USD); fewer where --most-points ends it."""
+    most_points: Annotated[int, tyro.conf.arg(metavar="N")] = 200_000
+    """The same over all frames, at most: what splatting starts from."""
+    images: Annotated[Literal["maps", "source"], tyro.conf.arg(metavar="{maps,source}")] = "maps"
+    """Pictures and masks of COLMAP and nerfstudio: as large as the maps, or as the source (which must be there)."""
+    alpha: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """COLMAP pictures with an alpha channel, 0 where something moves: the masks of graphdeco's code."""
     first_frame: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Number of the first frame on the time line of USD and Nuke files, such as 1001."""
 
@@ -121,6 +127,9 @@ def run(options: ExportOptions) -> int:
         reference=None if options.reference is None else Reference.parse(options.reference),
         per_frame=options.per_frame,
         points_per_frame=options.points_per_frame,
+        most_points=options.most_points,
+        images=options.images,
+        alpha=options.alpha,
         first_frame=options.first_frame,
     )
     for path in save(reconstruction, options.output, options.format, config, overwrite=options.overwrite):

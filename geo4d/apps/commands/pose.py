@@ -26,6 +26,9 @@ class PoseOptions:
     """How --mask says what moves: bright pixels, or object numbers in PNG files as XMem saves them (0: background)."""
     mask_radius: float = 0.005
     """How far masks are grown, share of the picture's diagonal."""
+    mask_weights: Path | None = None
+    """Folder of a SAM 2 video model of transformers (extra geometrycrafter) that redraws the masks from the pictures;
+    weights are never downloaded, and their licence is shown."""
     intrinsics: tuple[float, float, float, float] | None = None
     """Known fx fy cx cy in pixels of the source as it is shown (upright, square pixels), pixel centres at +0.5."""
     trajectory: Path | None = None
@@ -62,6 +65,7 @@ def run(options: PoseOptions) -> int:
     """Pose, then say what the tracks told."""
     if options.trajectory is None and (options.time_offset or options.trajectory_unit != "metres"):
         raise ValueError("expected --trajectory with --time-offset and --trajectory-unit")
+    from geo4d.evidence.mask_finders import Sam2Finder
     from geo4d.results.verdict import judge_result
     from geo4d.run.repose import repose, stated_size
     from geo4d.tracks.sources import track_maker
@@ -74,6 +78,7 @@ def run(options: PoseOptions) -> int:
         mask=options.mask,
         mask_format=options.mask_format,
         mask_radius=options.mask_radius,
+        mask_finder=None if options.mask_weights is None else Sam2Finder(options.mask_weights),
         intrinsics=options.intrinsics,
         trajectory=options.trajectory,
         trajectory_unit=options.trajectory_unit,

@@ -12,9 +12,9 @@ from geo4d.batch.settings import WorkerSettings
 from geo4d.config import RunConfig
 
 if TYPE_CHECKING:
-    from geo4d.apps.progress import StageBars
     from geo4d.datasets import base
     from geo4d.run.predict import Progress, WindowSource
+    from geo4d.run.progress import StageBars
     from geo4d.run.spool import Spool
     from geo4d.types import Reconstruction
 
@@ -91,7 +91,7 @@ class ReconstructOptions(RunOptions):
 
 def run(options: ReconstructOptions) -> int:
     """Reconstruct, then say what came out."""
-    from geo4d.apps.progress import StageBars
+    from geo4d.run.progress import StageBars
     from geo4d.video.outset import outset
 
     with StageBars(quiet=options.quiet) as bars:

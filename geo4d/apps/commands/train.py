@@ -12,44 +12,53 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "geo4d train codec -o runs/codec",
+    "geo4d train all --family geo4d --preset smallest -o runs/geo4d --shards shards",
     "geo4d train all -o runs/gc --family geometrycrafter --preset smallest --steps 100",
 )
 
 
 def describe() -> str:
     """What ``--help`` says first: the stages of every family and preset, in their order."""
-    from geo4d.training import stages
+    from geo4d.training import recipes
     from geo4d.training.tasks.geometrycrafter import stages as geometrycrafter
 
-    lines = ["Train one stage of a model.", "", "Stages, in their order:"]
-    for family, presets in (("geo4d", stages.PRESETS), ("geometrycrafter", geometrycrafter.PRESETS)):
+    lines = [
+        "Train a model, stage by stage or whole.",
+        "",
+        "Stages, in their order ('all' runs them one after the other):",
+    ]
+    for family, presets in recipes.PRESETS.items():
         for name, make in presets.items():
-            lines.append(f"  --family {family} --preset {name}: {', '.join(make().stages)}")
+            preset = make()
+            others = [stage for stage in preset.stages if stage not in preset.chain]
+            line = f"  --family {family} --preset {name}: {', '.join(preset.chain)}"
+            lines.append(line + (f"; not in 'all': {', '.join(others)}" if others else ""))
+    for name, made in geometrycrafter.PRESETS.items():
+        lines.append(f"  --family geometrycrafter --preset {name}: {', '.join(made().stages)}")
     return "\n".join(
         [
             *lines,
-            "  --family geometrycrafter: 'all' runs its stages one after the other",
             "",
-            "The bundled weights were made by the stages of geo4d's tiny up to calibration; points, multiresolution,",
-            "rays and disparity are Geo4D's own order. Several processes: torchrun --nproc-per-node N -m geo4d train ...",
+            "The bundled weights were made by tiny's stages. --family may be left out where one family has the stage.",
+            "Several processes: torchrun --nproc-per-node N -m geo4d train ...",
         ]
     )
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train one stage of a model."""
+    """Train a model, stage by stage or whole."""
 
     stage: Annotated[str, tyro.conf.Positional]
-    """Name of the stage."""
+    """Name of the stage, or 'all' for the whole chain, which ends in OUTPUT/weights."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of the run: weights, saved state, log, TensorBoard events."""
-    preset: Literal["tiny", "smallest", "full"] = "tiny"
-    """Model size and recipe; geometrycrafter has smallest and full."""
-    family: Literal["geo4d", "geometrycrafter"] = "geo4d"
-    """Which system: geo4d's stages (the bundled model is of this kind), or GeometryCrafter's."""
+    preset: str = "full"
+    """'smallest' runs every stage in seconds or minutes on a CPU, 'full' is the recipe."""
+    family: Literal["geo4d", "tiny", "geometrycrafter"] | None = None
+    """Which system: Geo4D, the bundled small model, or GeometryCrafter."""
     start: Path | None = None
-    """Weights to start from: the folder 'weights' of the stage before, or a file."""
+    """Weights to start from: the folder 'weights' of the stage before, a converted folder to fine-tune, or a file."""
     shards: str | None = None
     """Packed clips ('geo4d data pack'), folder or URL; without them the generator makes clips as needed."""
     variant: Literal["diff", "determ"] = "diff"
@@ -86,36 +95,60 @@ class TrainOptions:
     first_clip: int | None = None
     """Number of the first clip: one beyond those already shown, when training goes on from finished weights."""
     validation: int = 64
-    """Generated windows that check the run while it trains; 0 for none. Geometrycrafter: at most 8, at smallest only."""
+    """Generated windows that check the run while it trains; 0 for none. Geo4d and geometrycrafter: at most 8, the latter
+    at smallest only."""
     device: Literal["cpu"] | None = None
     """'cpu' keeps an accelerator out."""
 
 
 def run(options: TrainOptions) -> int:
-    """Run the stage; the weights end in ``output/weights``."""
-    from geo4d.training.stages import find_stage, run_stage
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    """Run the stage, or all of them; the weights end in ``output/weights``."""
+    # The command line has set warnings alone; a run of hours is watched.
+    logging.getLogger("geo4d.training").setLevel(logging.INFO)
     logging.getLogger("accelerate").setLevel(logging.WARNING)
-    if options.family == "geometrycrafter":
+    family = options.family or _family_of(options.stage, options.preset)
+    if family == "geometrycrafter":
         return _run_geometrycrafter(options)
-    if options.stage == "all":
-        raise ValueError("expected one stage; 'all' runs the stages of --family geometrycrafter")
-    _, stage = find_stage(options.preset, options.stage)
-    run_stage(
-        options.preset,
-        options.stage,
+    from geo4d.training.recipes import StageRun, find_stage
+    from geo4d.training.stages import run_all, run_stage
+
+    run = StageRun(
         options.output,
         start=options.start,
-        shards=None if options.shards is None else Path(options.shards),
-        loop=_changed(stage.loop, options),
-        num_workers=options.workers,
-        num_validation=options.validation,
+        shards=options.shards,
+        workers=options.workers,
+        num_validation=options.validation if family == "tiny" else min(options.validation, 8),
         first_clip=options.first_clip,
         resume=options.resume,
         device=options.device,
     )
+    if options.stage == "all":
+        if options.first_clip is not None:
+            raise ValueError("expected no --first-clip with 'all': every stage has clips of its own")
+        weights = run_all(family, options.preset, run, steps=options.steps, loop_changes=_changes(options))
+        print(
+            f"weights are in {weights}: geo4d reconstruct VIDEO -o OUT --model {family} --weights {weights}"
+        )
+        return 0
+    _, stage = find_stage(family, options.preset, options.stage)
+    run_stage(family, options.preset, options.stage, run, _changed(stage.loop, options))
     return 0
+
+
+def _family_of(stage: str, preset: str) -> str:
+    """The family of a stage that only one has.
+
+    Raises:
+        ValueError: 'all', or a name that several or none have.
+    """
+    from geo4d.training.recipes import find_family
+    from geo4d.training.tasks.geometrycrafter.stages import PRESETS
+
+    if preset in PRESETS and stage in PRESETS[preset]().stages:
+        raise ValueError(
+            f"expected --family geometrycrafter, or another that has it, for the stage '{stage}'"
+        )
+    return find_family(stage, preset)
 
 
 def _changes(options: TrainOptions) -> dict[str, Any]:
@@ -142,8 +175,6 @@ def _run_geometrycrafter(options: TrainOptions) -> int:
     from geo4d.training.tasks.geometrycrafter.priors import find_prior
     from geo4d.training.tasks.geometrycrafter.stages import StageRun, find_stage, run_all, run_stage
 
-    if options.preset == "tiny":
-        raise ValueError("expected --preset smallest or full with --family geometrycrafter")
     if options.first_clip is not None:
         raise ValueError(
             "expected no --first-clip: the clips of geometrycrafter's stages are those of the preset"

@@ -11,6 +11,7 @@ from geo4d.apps.commands.reconstruct import PLACE
 EXAMPLES = (
     "geo4d view out",
     "geo4d view out --port 9000 --scene 1",
+    "geo4d view out --rerun",
 )
 
 
@@ -30,11 +31,19 @@ class ViewOptions:
     """Points drawn per frame."""
     origins: tuple[str, ...] = ()
     """Pages of other addresses that may connect, such as https://notebook.example for a proxy; others are refused."""
+    rerun: bool = False
+    """Open the rerun viewer (extra rerun) in place of the page; of the other options only --scene counts."""
 
 
 def run(options: ViewOptions) -> int:
     """Serve until interrupted."""
     import geo4d
+
+    if options.rerun:
+        from geo4d.viewer.rerun_view import view_in_rerun
+
+        view_in_rerun(geo4d.load(options.result), scene=options.scene)
+        return 0
     from geo4d.viewer.viser_view import ViewConfig, view
 
     config = ViewConfig(

@@ -354,6 +354,21 @@ class Geo4DPredictor:
         return OnDevice(module, self.device, self.options.offload)
 
 
+ALL_MODALITIES = {"points", "rays", "disparity"}
+
+
+def _stated_options(folder: ModelFolder) -> dict[str, Any]:
+    """Defaults of inference that a trained folder brings.
+
+    Raises:
+        CheckpointError: an option that there is not.
+    """
+    stated = dict(folder.config.get("options", {}))
+    if unknown := set(stated) - {field.name for field in fields(Geo4DOptions)}:
+        raise CheckpointError(f"{folder.path}: config.json states unknown options {sorted(unknown)}")
+    return stated
+
+
 def load(
     name: str = "geo4d",
     *,
@@ -382,6 +397,13 @@ def load(
         )
     folder = ModelFolder.open(Path(weights) if weights is not None else model_store() / name, family="geo4d")
     config = Geo4DConfig.from_dict(folder.config["network"])
+    predicted = set(folder.config.get("modalities", ALL_MODALITIES))
+    if predicted != ALL_MODALITIES:
+        raise CheckpointError(
+            f"{folder.path}: expected a network that predicts {', '.join(sorted(ALL_MODALITIES))}, this one was trained "
+            f"up to {', '.join(sorted(predicted)) or 'none of them'}; go on from it (geo4d train --start) up to the "
+            "stage 'disparity'"
+        )
     parts = ["unet", "vae", "point_vae"] + (["image", "resampler"] if config.per_frame_image_tokens else [])
     modules: dict[str, Any] = make_parts(config, parts)
     for part, module in modules.items():
@@ -400,7 +422,7 @@ def load(
         ContextConstants(**folder.part("context")),
         image_tower=modules.get("image"),
         resampler=modules.get("resampler"),
-        options=Geo4DOptions(**(PRESETS[preset] | options)),
+        options=Geo4DOptions(**(_stated_options(folder) | PRESETS[preset] | options)),
         device=chosen_device,
         dtype=chosen_dtype,
         weights_sha256=folder.sha256,

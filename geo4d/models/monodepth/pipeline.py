@@ -100,6 +100,7 @@ class DepthPredictor:
             weights_compared=weights_compared,
             window_length=self.config.window_length,
             window_stride=self.config.window_stride,
+            carries=True,
             evidence="motion",
             scale_kind="metric" if network.scale_kind == "metric" else "scale",
             smaller=f"smaller pictures: --model-option max_side={self.config.max_side // 2}",

@@ -9,10 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from geo4d.errors import CheckpointError
-from geo4d.models.store.identity import CheckedWeights, file_sha256
+from geo4d.models.store.identity import CheckedWeights, check_trained, file_sha256
 from geo4d.models.tiny.calibration import Calibration
 from geo4d.models.tiny.config import TinyConfig
 from geo4d.models.tiny.model import TinyModel
+from geo4d.models.trained import TRAINED
 
 BUNDLED = Path(__file__).with_name("model.safetensors")
 BUNDLED_SHA256 = "0ce70db9f4b81b27c0cf013b04807a4ef1f2b49abff15d2f304785b4aec3f21a"
@@ -90,11 +91,13 @@ def check_file(path: Path | None = None) -> CheckedWeights:
     """Hash of a weight file; the bundled one must be the one that was released.
 
     Raises:
-        CheckpointError: missing, or the bundled file was changed.
+        CheckpointError: missing, or the bundled file, or one with a record of its training, was changed.
     """
     path = path or BUNDLED
     if not path.is_file():
         raise CheckpointError(f"expected the weights of the tiny model at {path}, found no such file")
+    if (path.parent / TRAINED).is_file():
+        return check_trained(path.parent, [path])
     digest = file_sha256(path)
     if digest == BUNDLED_SHA256:
         return CheckedWeights({path: digest}, {"pinned": 1})

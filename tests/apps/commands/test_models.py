@@ -4,50 +4,34 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
 
 from geo4d.apps.commands import models
 from geo4d.apps.commands.models import ModelsOptions
 from geo4d.errors import CheckpointError, OutputError
 from geo4d.models.base import load_predictor
 from geo4d.models.geo4d import config as configs
-from geo4d.models.geo4d.config import CLIPConfig, Geo4DConfig, ResamplerConfig, UNetConfig, VAEConfig
 from geo4d.models.geo4d.pipeline import load
-from geo4d.models.geo4d.weights import DEEPSPEED_PREFIX, PublishedKey, main_table, point_vae_table
-from geo4d.models.store import hub as hub_module
+from geo4d.models.geo4d.weights import DEEPSPEED_PREFIX, main_table, point_vae_table
 from geo4d.models.store.identity import PULLED, check_weights
-from geo4d.models.store.sources import SOURCES, HubRepository, PinnedFile
-
-
-def tiny() -> Geo4DConfig:
-    return Geo4DConfig(
-        unet=UNetConfig(
-            model_channels=32, channel_mult=(1, 1), num_res_blocks=1, num_head_channels=16, context_dim=16
-        ),
-        vae=VAEConfig(channels=32, channel_mult=(1, 1, 1, 1), num_res_blocks=1),
-        resampler=ResamplerConfig(16, 1, 8, 2, 16, 16, 20, 16),
-        clip=CLIPConfig(16, 16, 2, 2, 77, 49408, 1, 20, 1, 20, 28),
-    )
-
-
-def state(table: dict[str, PublishedKey]) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return {name: 0.1 * torch.randn(key.shape, generator=generator) for name, key in table.items()}
+from geo4d.models.store.sources import SOURCES, PinnedFile
+from tests.support.hubs import Hub, serve
+from tests.support.published import small, state
 
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Both published files of a tiny network, and a store of its own."""
     monkeypatch.setenv("GEO4D_MODELS", str(tmp_path / "store"))
-    monkeypatch.setitem(configs.PRESETS, "small", tiny)
+    monkeypatch.setitem(configs.PRESETS, "small", small)
     main, point = tmp_path / "main.ckpt", tmp_path / "point.ckpt"
-    torch.save({"state_dict": state(main_table(tiny())), "epoch": 3}, main)
-    torch.save({"state_dict": state(point_vae_table(tiny())) | {"loss.logvar": torch.zeros(())}}, point)
+    torch.save({"state_dict": state(main_table(small())), "epoch": 3}, main)
+    torch.save({"state_dict": state(point_vae_table(small())) | {"loss.logvar": torch.zeros(())}}, point)
     return SimpleNamespace(main=str(main), point=str(point), store=tmp_path / "store", root=tmp_path)
 
 
@@ -80,7 +64,9 @@ def test_pull_convert_verify_and_load(files: SimpleNamespace, capsys: pytest.Cap
 
 def test_deepspeed_form_gives_the_same_weights(files: SimpleNamespace) -> None:
     deepspeed = files.root / "deepspeed.pt"
-    torch.save({"module": {DEEPSPEED_PREFIX + k: v for k, v in state(main_table(tiny())).items()}}, deepspeed)
+    torch.save(
+        {"module": {DEEPSPEED_PREFIX + k: v for k, v in state(main_table(small())).items()}}, deepspeed
+    )
     folders = []
     for name, main in (("a", files.main), ("b", str(deepspeed))):
         output = files.root / name
@@ -132,43 +118,9 @@ def test_verify_a_single_file(files: SimpleNamespace, capsys: pytest.CaptureFixt
     assert "point-map codec" in capsys.readouterr().out
 
 
-class Hub:
-    """A model hub of one repository, which may lie."""
-
-    def __init__(self, content: dict[str, bytes], sha: str = "c0ffee") -> None:
-        self.content, self.sha = content, sha
-        self.stated: dict[str, str] = {}
-        self.asked: list[str | None] = []
-        self.downloads: list[str] = []
-
-    def model_info(
-        self, repository: str, revision: str | None = None, files_metadata: bool = False
-    ) -> SimpleNamespace:
-        self.asked.append(revision)
-        files = []
-        for name, data in self.content.items():
-            blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-            lfs = SimpleNamespace(sha256=self.stated[name]) if name in self.stated else None
-            files.append(SimpleNamespace(rfilename=name, blob_id=blob if files_metadata else None, lfs=lfs))
-        return SimpleNamespace(sha=self.sha, siblings=files)
-
-    def download(self, repository: str, name: str, *, revision: str, local_dir: Path) -> None:
-        assert revision == self.sha
-        self.downloads.append(name)
-        path = Path(local_dir) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.content[name])
-
-
 @pytest.fixture
 def hub_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes]], Hub]:
-    def make(content: dict[str, bytes]) -> Hub:
-        made = Hub(content)
-        monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda _, *a, **k: made.model_info(*a, **k))
-        monkeypatch.setattr("huggingface_hub.hf_hub_download", made.download)
-        return made
-
-    return make
+    return partial(serve, monkeypatch)
 
 
 def pin(monkeypatch: pytest.MonkeyPatch, revision: str | None, pinned: dict[str, PinnedFile]) -> None:
@@ -206,8 +158,6 @@ def test_hub_commit_and_hashes_are_recorded(
     assert models.run(ModelsOptions("pull", "moge")) == 0  # the right file takes its place
     assert weights.read_bytes() == b"weights"
     assert sorted(path.name for path in weights.parent.iterdir()) == ["model.pt", "pulled.json"]
-    with pytest.raises(CheckpointError, match="has none of"):
-        hub_module.fetch_repository(HubRepository("a/b", ("*.safetensors",)), files.root, None, {})
 
 
 def test_a_hub_that_serves_or_states_something_else_is_refused(

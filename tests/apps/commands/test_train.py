@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from geo4d.apps.cli import main
+from geo4d.errors import CheckpointError
+from geo4d.models.tiny.pipeline import load
 from geo4d.models.tiny.weights import load_model
+from geo4d.models.trained import read_trained
+from geo4d.training.recipes import find_stage
 from geo4d.training.shards import ShardSource
-from geo4d.training.stages import find_stage
 
 pytest.importorskip("numba")
 
@@ -21,7 +24,7 @@ def test_packed_clips_train_a_stage(tmp_path) -> None:
     assert main([*pack, *small]) == 0
     packed = ShardSource(shards)
     assert len(packed) == 6
-    preset, stage = find_stage("smallest", "pairs")
+    preset, stage = find_stage("tiny", "smallest", "pairs")
     truth = stage.streams[0].source(preset.seed)(stage.first_clip + 5)
     assert torch.equal(packed(5).rgb, truth.rgb)
     common = [*small, "--validation", "0", "--device", "cpu", "--shards", str(shards)]
@@ -35,3 +38,41 @@ def test_packed_clips_train_a_stage(tmp_path) -> None:
     assert main(["train", "pairs", "-o", str(pairs), *start, *common, "--steps", "3", "--resume"]) == 0
     rows = [json.loads(line) for line in (pairs / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 3
+
+
+@pytest.mark.slow
+def test_the_tiny_chain_ends_in_weights_that_are_known(tmp_path, capsys) -> None:
+    run, shards = tmp_path / "run", tmp_path / "shards"
+    small = ["--preset", "smallest", "--workers", "0"]
+    assert main(["data", "pack", "-o", str(shards), "--stage", "windows", "--clips", "6", *small]) == 0
+    command = ["train", "all", "--family", "tiny", *small, "-o", str(run), "--shards", str(shards)]
+    command += ["--steps", "2", "--validation", "0", "--device", "cpu"]
+    assert main(command) == 0
+    names = ["codec", "pairs", "clips", "windows", "depth", "calibration"]
+    assert sorted(path.name for path in run.iterdir()) == sorted([*names, "weights"])
+    assert read_trained(run / "weights")["stages"] == names
+    assert load(weights=run / "weights", device="cpu").info.weights_compared == {"recorded": 1}
+    assert load_model(run / "weights/model.safetensors").calibration.disparity.seen
+    assert main(["models", "verify", str(run / "weights")]) == 0
+    assert "tiny, trained up to stage 'calibration'" in capsys.readouterr().out
+    assert main([*command, "--resume"]) == 0
+    assert main(command) != 0
+    file = run / "weights/model.safetensors"
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="recorded"):
+        load(weights=run / "weights", device="cpu")
+
+
+def test_families_and_old_presets_are_told(tmp_path, capsys) -> None:
+    where = ["-o", str(tmp_path / "run")]
+    assert main(["train", "points", *where]) != 0
+    assert "--family" in capsys.readouterr().err
+    assert main(["train", "all", *where, "--preset", "smallest"]) != 0
+    assert "--family" in capsys.readouterr().err
+    assert main(["train", "pairs", *where, "--preset", "tiny"]) != 0
+    assert "--family tiny --preset full" in capsys.readouterr().err
+    assert main(["train", "maps", *where]) != 0
+    assert "--family geometrycrafter" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

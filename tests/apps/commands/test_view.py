@@ -1,5 +1,5 @@
 from geo4d.apps.commands.view import ViewOptions, run
-from geo4d.viewer import viser_view
+from geo4d.viewer import rerun_view, viser_view
 from tests.support.stored import run_once
 
 
@@ -25,3 +25,13 @@ def test_what_is_asked_for_is_what_is_shown(tmp_path, monkeypatch) -> None:
 def test_nobody_else_reaches_it_unless_asked(tmp_path) -> None:
     assert ViewOptions(tmp_path).host == "127.0.0.1"
     assert ViewOptions(tmp_path).origins == ()
+
+
+def test_rerun_is_opened_in_place_of_the_page(tmp_path, monkeypatch) -> None:
+    run_once(tmp_path / "out")
+    shown = []
+    monkeypatch.setattr(rerun_view, "view_in_rerun", lambda result, scene: shown.append((result, scene)))
+    assert run(ViewOptions(tmp_path / "out", rerun=True, scene=2)) == 0
+    ((result, scene),) = shown
+    assert result.num_frames == 3
+    assert scene == 2

@@ -136,6 +136,7 @@ def test_the_next_window_keeps_what_was_found(clip):
     late = {name: value[4:] if isinstance(value, torch.Tensor) else value for name, value in part.items()}
     words = {"seed": 0, "evidence": type(evidence)(**late)}
     window = as_window(rgb[4:], frames=[4, 5, 6, 7], index=1)
+    assert made.info.carries  # a run refuses a carry that is not announced
     alone, after = made.predict(window, **words), made.predict(window, **words, previous=first)
     assert not torch.equal(alone.carry["scale"], after.carry["scale"])
     again = made.predict(window, **words, previous=first)

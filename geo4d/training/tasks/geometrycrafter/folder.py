@@ -1,8 +1,6 @@
 """The model folder that every stage writes: in the layout of the release, complete, with a record of what it is."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from geo4d.formats.files import link_file
 from geo4d.models.geometrycrafter.weights import SVD_FOLDER, weight_files
 from geo4d.models.trained import write_trained
 
@@ -60,20 +59,5 @@ def _take_over(start: Path, name: str, target: Path) -> None:
         if source.is_dir():
             target.mkdir()
             for file in [source / "config.json", *weight_files(source)]:
-                _link(file, target / file.name)
+                link_file(file, target / file.name)
             return
-
-
-def copy_folder(source: Path, target: Path) -> None:
-    """All files of a stage's folder into an empty one."""
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        place = target / file.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _link(file, place)
-
-
-def _link(file: Path, target: Path) -> None:
-    try:
-        os.link(file.resolve(), target)
-    except OSError:
-        shutil.copy2(file, target)

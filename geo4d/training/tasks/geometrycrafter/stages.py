@@ -27,7 +27,7 @@ from geo4d.training.tasks.geometrycrafter.clips import (
     render_clip,
 )
 from geo4d.training.tasks.geometrycrafter.denoising import Denoising, NoiseConfig
-from geo4d.training.tasks.geometrycrafter.folder import FolderPlan, copy_folder
+from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
 from geo4d.training.tasks.geometrycrafter.losses import PointMapWeights
 from geo4d.training.tasks.geometrycrafter.networks import (
     FrozenNetworks,
@@ -377,7 +377,7 @@ def run_all(
     Raises:
         OutputError: the folder holds a run and ``resume`` is not set.
     """
-    from geo4d.formats.files import new_folder
+    from geo4d.formats.files import copy_tree, new_folder
     from geo4d.training.stages import override
 
     start = run.start
@@ -390,5 +390,5 @@ def run_all(
         start = part.folder / "weights"
     assert start is not None
     with new_folder(run.folder / "weights", overwrite=True) as temporary:
-        copy_folder(start, temporary)
+        copy_tree(start, temporary)
     return run.folder / "weights"

@@ -73,6 +73,7 @@ def mirror_clip(clip: TrainingClip) -> TrainingClip:
         evidence_intrinsics=evidence_intrinsics,
         evidence_c2w=evidence_c2w,
         evidence_trust=clip.evidence_trust,
+        times_s=clip.times_s,
     )
 
 

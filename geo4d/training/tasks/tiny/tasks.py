@@ -1,9 +1,10 @@
 """What the tiny model learns: to denoise latents, and disparity from pictures; and how it is judged."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from geo4d.models.tiny.depth import DepthMaps
 from geo4d.models.tiny.modalities import NormalisedMaps, normalise, restore_disparity
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.weights import save_model
+from geo4d.models.trained import write_trained
 from geo4d.training.data import Batch, ClipSource
 from geo4d.training.loop import Task
 from geo4d.training.objectives import (
@@ -75,6 +77,7 @@ class TinyDiffusion(Task):
     """v-prediction of the latent, and the one-step answer in pixels."""
 
     weight: Tensor
+    facts: Mapping[str, Any] | None = None
 
     def __init__(
         self, model: TinyModel, config: DiffusionConfig, validation: list[Batch] | None = None
@@ -148,8 +151,10 @@ class TinyDiffusion(Task):
         return evaluate_model(self.model, self.validation)
 
     def export(self, folder: Path) -> None:
-        """Write ``model.safetensors``."""
+        """Write ``model.safetensors``, and the record of the training where the stage has one."""
         save_model(self.model, folder / "model.safetensors")
+        if self.facts is not None:
+            write_trained(folder, self.facts)
 
 
 class TinyDepth(Task):
@@ -161,6 +166,8 @@ class TinyDepth(Task):
         dropout: of the evidence.
         seed: of the dropout.
     """
+
+    facts: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -213,8 +220,10 @@ class TinyDepth(Task):
         return {name: float(torch.cat(parts).mean()) for name, parts in scores.items()}, panels
 
     def export(self, folder: Path) -> None:
-        """Write ``model.safetensors``."""
+        """Write ``model.safetensors``, and the record of the training where the stage has one."""
         save_model(self.model, folder / "model.safetensors")
+        if self.facts is not None:
+            write_trained(folder, self.facts)
 
 
 LOG_FLOOR = 0.05

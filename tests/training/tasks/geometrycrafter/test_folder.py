@@ -1,13 +1,11 @@
 from dataclasses import dataclass
 
-import pytest
 import torch
 from torch import nn
 
 from geo4d.formats.hashes import sha256_of
 from geo4d.models.trained import read_trained
-from geo4d.training.tasks.geometrycrafter import folder as module
-from geo4d.training.tasks.geometrycrafter.folder import FolderPlan, copy_folder, write_component
+from geo4d.training.tasks.geometrycrafter.folder import COMPONENTS, WEIGHTS, FolderPlan, write_component
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ def test_a_network_is_its_config_and_its_tensors(tmp_path) -> None:
     network = nn.Linear(3, 2)
     write_component(tmp_path / "vae", network, Sizes())
     assert json.loads((tmp_path / "vae/config.json").read_text()) == {"width": 3, "names": ["a", "b"]}
-    tensors = load_file(str(tmp_path / "vae" / module.WEIGHTS))
+    tensors = load_file(str(tmp_path / "vae" / WEIGHTS))
     assert set(tensors) == {"weight", "bias"}
     assert torch.equal(tensors["weight"], network.weight)
 
@@ -35,7 +33,7 @@ def test_tensors_that_share_memory_or_are_turned_are_written_as_they_look(tmp_pa
     network = nn.Module()
     network.register_buffer("turned", torch.arange(6.0).reshape(2, 3).T)
     write_component(tmp_path / "x", network, Sizes())
-    assert torch.equal(load_file(str(tmp_path / "x" / module.WEIGHTS))["turned"], network.turned)
+    assert torch.equal(load_file(str(tmp_path / "x" / WEIGHTS))["turned"], network.turned)
 
 
 def test_the_other_networks_of_the_stage_before_are_taken_over(tmp_path) -> None:
@@ -43,12 +41,12 @@ def test_the_other_networks_of_the_stage_before_are_taken_over(tmp_path) -> None
     first.mkdir()
     second.mkdir()
     FolderPlan(None, {"stage": "unet"}).write(
-        first, {name: (nn.Linear(2, 2), Sizes()) for name in module.COMPONENTS[:2]}
+        first, {name: (nn.Linear(2, 2), Sizes()) for name in COMPONENTS[:2]}
     )
-    changed = module.COMPONENTS[0]
+    changed = COMPONENTS[0]
     FolderPlan(first, {"stage": "unet"}).write(second, {changed: (nn.Linear(2, 2), Sizes(width=9))})
-    for name in module.COMPONENTS[:2]:
-        same = sha256_of(first / name / module.WEIGHTS) == sha256_of(second / name / module.WEIGHTS)
+    for name in COMPONENTS[:2]:
+        same = sha256_of(first / name / WEIGHTS) == sha256_of(second / name / WEIGHTS)
         assert same == (name != changed)
     record = read_trained(second)
     assert record is not None
@@ -57,18 +55,3 @@ def test_the_other_networks_of_the_stage_before_are_taken_over(tmp_path) -> None
     assert len(record["sha256"]) == 4
     # What comes later changes nothing in the folder before.
     assert '"width": 3' in (first / changed / "config.json").read_text()
-
-
-@pytest.mark.parametrize("linkable", [True, False])
-def test_a_folder_is_copied_whole_on_any_disk(tmp_path, monkeypatch, linkable) -> None:
-    source, target = tmp_path / "a", tmp_path / "b"
-    (source / "deep/er").mkdir(parents=True)
-    (source / "deep/er/x.bin").write_bytes(b"abc")
-    (source / "y.json").write_text("{}")
-    target.mkdir()
-    if not linkable:
-        monkeypatch.setattr(module.os, "link", lambda *_: (_ for _ in ()).throw(OSError("other disk")))
-    copy_folder(source, target)
-    assert (target / "deep/er/x.bin").read_bytes() == b"abc"
-    assert (target / "y.json").read_text() == "{}"
-    assert ((target / "y.json").stat().st_ino == (source / "y.json").stat().st_ino) == linkable

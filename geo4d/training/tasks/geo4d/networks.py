@@ -1,0 +1,164 @@
+"""What Geo4D's stages start from and leave behind: a folder that the next stage and ``geo4d reconstruct`` load."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from geo4d.errors import CheckpointError
+from geo4d.models.geo4d.conditioning import ContextConstants, compute_constants
+from geo4d.models.geo4d.config import Geo4DConfig
+from geo4d.models.geo4d.unet import UNet
+from geo4d.models.geo4d.vae import VAE
+from geo4d.models.geo4d.weights import make_parts
+from geo4d.models.store.folder import ModelFolder, iter_tensors, write_model_folder
+from geo4d.models.store.reading import read_state
+from geo4d.models.store.sources import GEO4D_LICENCE
+
+NOTICE = """# Geo4D weights, trained here
+
+Stages: {stages}. Settings are in `config.json`.
+
+Licence: {licence}
+"""
+
+OWN_LICENCE = "that of this package; trained from nothing, on whatever data config.json names"
+
+
+@dataclass(frozen=True)
+class Geo4DNetworks:
+    """All parts of a Geo4D model.
+
+    Attributes:
+        config: sizes and latent scale.
+        unet: the diffusion network.
+        vae: the codec of colour and of all maps; frozen but in the stage that makes it.
+        point_vae: the same codec with the decoder that is trained on point maps and their uncertainty.
+        constants: context of the cross-attention.
+        before: what the folder it came from says of its training.
+        licence: of the weights.
+    """
+
+    config: Geo4DConfig
+    unet: UNet
+    vae: VAE
+    point_vae: VAE
+    constants: ContextConstants
+    before: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = OWN_LICENCE
+
+
+def fresh_networks(config: Geo4DConfig) -> Geo4DNetworks:
+    """Networks as they are drawn; the context, a constant that towers give elsewhere, is drawn like them."""
+    text = (1, config.unet.text_tokens, config.unet.context_dim)
+    image = (1, config.resampler.num_queries * config.resampler.num_frames, config.unet.context_dim)
+    constants = ContextConstants(torch.randn(text), torch.randn(text), torch.randn(image))
+    return Geo4DNetworks(config, UNet(config.unet), VAE(config.vae), VAE(config.vae), constants)
+
+
+def load_networks(start: Path, config: Geo4DConfig) -> Geo4DNetworks:
+    """The networks of a folder of weights (a stage's, or converted ones), or those of a DynamiCrafter checkpoint.
+
+    Args:
+        config: sizes of the checkpoint; a folder states its own.
+    Raises:
+        CheckpointError: they are missing, changed, incomplete, or do not fit.
+    """
+    if start.is_dir():
+        return _load_folder(start)
+    from geo4d.training.dynamicrafter import from_dynamicrafter
+
+    parts = from_dynamicrafter(read_state(start), config, str(start))
+    modules: dict[str, Any] = make_parts(config)
+    vae, point_vae = VAE(config.vae), VAE(config.vae)  # with fresh adaptors, which the start does not have
+    for codec in (vae, point_vae):
+        codec.load_state_dict(parts["vae"], strict=False)
+    for name in ("unet", "text", "image", "resampler"):
+        modules[name].load_state_dict(parts[name], assign=True)
+    constants = _constants(modules["text"], modules["image"], modules["resampler"])
+    return Geo4DNetworks(config, modules["unet"], vae, point_vae, constants, licence=GEO4D_LICENCE)
+
+
+def _constants(text: Any, image: Any, resampler: Any) -> ContextConstants:
+    with torch.no_grad():
+        return compute_constants(text, image, resampler)
+
+
+def _load_folder(start: Path) -> Geo4DNetworks:
+    folder = ModelFolder.open(start, family="geo4d")
+    config = Geo4DConfig.from_dict(folder.config["network"])
+    if config.per_frame_image_tokens:
+        raise CheckpointError(f"{start}: expected a network with constant image tokens, as the released one")
+    modules: dict[str, Any] = make_parts(config, ["unet", "vae", "point_vae"])
+    for part, module in modules.items():
+        # Single precision to train in, whatever the folder keeps.
+        tensors = {name: tensor.float().clone() for name, tensor in folder.part(part).items()}
+        different = sorted(set(module.state_dict()) ^ set(tensors))
+        if different:
+            raise CheckpointError(f"{start}: part {part} has missing or surplus tensors: {different[:5]}")
+        module.load_state_dict(tensors, assign=True)
+    constants = ContextConstants(**{name: t.float().clone() for name, t in folder.part("context").items()})
+    licence = str(folder.config.get("licence", GEO4D_LICENCE))
+    before = dict(folder.config.get("training", {}))
+    if before:
+        before["modalities"] = folder.config.get("modalities", [])
+    return Geo4DNetworks(
+        config, modules["unet"], modules["vae"], modules["point_vae"], constants, before, licence
+    )
+
+
+@dataclass(frozen=True)
+class FolderPlan:
+    """What goes into a stage's folder beside what it trained.
+
+    Attributes:
+        networks: as they were at the start.
+        facts: JSON values about the training: ``stage``, ``stages`` and more.
+        modalities: what the network predicts.
+        options: defaults of inference.
+    """
+
+    networks: Geo4DNetworks
+    facts: Mapping[str, Any]
+    modalities: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(
+        self, folder: Path, trained: Mapping[str, nn.Module], latent_scale: float | None = None
+    ) -> None:
+        """Write all parts, those in ``trained`` in place of the plan's.
+
+        Args:
+            folder: an empty one is replaced.
+            trained: part (``unet``, ``vae``, ``point_vae``) -> network.
+            latent_scale: in place of the config's.
+        Raises:
+            OutputError: it cannot be written.
+        """
+        old = self.networks
+        config = old.config if latent_scale is None else replace(old.config, latent_scale=latent_scale)
+        modules = {"unet": old.unet, "vae": old.vae, "point_vae": old.point_vae, **trained}
+        parts: dict[str, Mapping[str, Any]] = {
+            name: {key: value.detach().cpu() for key, value in module.state_dict().items()}
+            for name, module in modules.items()
+        }
+        parts["context"] = {name: value.detach().cpu() for name, value in vars(old.constants).items()}
+        write_model_folder(
+            folder,
+            dict(iter_tensors(parts)),
+            {
+                "family": "geo4d",
+                "format": 1,
+                "network": config.to_dict(),
+                "source": {"training": self.facts.get("stages", [])},
+                "licence": old.licence,
+                "training": dict(self.facts),
+                "modalities": list(self.modalities),
+                "options": dict(self.options),
+            },
+            NOTICE.format(stages=", ".join(self.facts.get("stages", [])), licence=old.licence),
+            overwrite=True,
+        )

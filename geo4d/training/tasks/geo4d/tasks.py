@@ -1,0 +1,75 @@
+"""A stage of Geo4D's recipe -> its task, from fresh networks, a folder of weights, or a DynamiCrafter checkpoint."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from geo4d.errors import InputError
+from geo4d.training.data import Batch, stack_clips
+from geo4d.training.full import Geo4DDiffusion, Geo4DPointDecoding
+from geo4d.training.loop import Task
+from geo4d.training.recipes import Preset, Stage, StageRun, validation_source
+from geo4d.training.sources import as_float
+from geo4d.training.tasks.geo4d.networks import FolderPlan, Geo4DNetworks, fresh_networks, load_networks
+from geo4d.training.tasks.geo4d.pictures import PictureCoding
+
+
+def make_task(preset: Preset, stage: Stage, name: str, run: StageRun) -> Task:
+    """The task of a stage.
+
+    Raises:
+        InputError: there is nothing to start from.
+        CheckpointError: what it starts from does not fit.
+    """
+    if run.start is not None:
+        networks = load_networks(run.start, preset.geo4d)
+    elif stage.kind == "pictures":
+        networks = fresh_networks(preset.geo4d)
+    else:
+        wanted = f"the weights of '{stage.after}'" if stage.after else "DynamiCrafter's checkpoint"
+        raise InputError(
+            f"stage '{name}' of geo4d starts from {wanted}, or from any folder of Geo4D weights; name it with --start"
+        )
+    facts: dict[str, Any] = {
+        "stage": name,
+        "stages": [*networks.before.get("stages", []), name],
+        "seed": preset.seed,
+        "loop": asdict(stage.loop),
+        "data": "generator" if run.shards is None else "packed clips",
+    }
+    plan = FolderPlan(networks, facts, _modalities(stage, networks), _options(preset, stage))
+    validation = _validation(preset, stage, run.num_validation)
+    seed = stage.loop.seed
+    if stage.kind == "pictures":
+        return PictureCoding(networks.vae, plan, validation, seed=seed)
+    if stage.kind == "decoder":
+        return Geo4DPointDecoding(networks.point_vae, seed=seed, plan=plan, validation=validation)
+    return Geo4DDiffusion(
+        networks.unet.requires_grad_(True), networks.vae, networks.constants, networks.config,
+        stage.diffusion.modalities, seed=seed, checkpointing=stage.loop.checkpointing, plan=plan,
+        validation=validation,
+    )  # fmt: skip
+
+
+def _modalities(stage: Stage, networks: Geo4DNetworks) -> tuple[str, ...]:
+    """What the network in the stage's folder predicts."""
+    if stage.kind == "diffusion":
+        return tuple(stage.diffusion.modalities)
+    # Converted weights say nothing of it and predict everything.
+    start = ("disparity", "points", "rays") if not networks.before else ()
+    fresh = stage.kind == "pictures"
+    return () if fresh else tuple(networks.before.get("modalities", start))
+
+
+def _options(preset: Preset, stage: Stage) -> dict[str, int]:
+    """Size at inference of a network that knows no released size."""
+    height, width = stage.streams[0].size
+    return {"height": height, "width": width} if preset.fresh else {}
+
+
+def _validation(preset: Preset, stage: Stage, count: int) -> list[Batch]:
+    """Windows of generated clips that no stage trains on, one a batch."""
+    source, _ = validation_source(preset, stage)
+    frames = torch.arange(stage.sampling.num_frames)
+    return [stack_clips([as_float(source(number))], [frames], [number]) for number in range(count)]

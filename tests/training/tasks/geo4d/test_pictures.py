@@ -1,0 +1,53 @@
+from dataclasses import replace
+
+import torch
+
+from geo4d.training.data import stack_clips
+from geo4d.training.recipes import smallest_config
+from geo4d.training.sources import as_float
+from geo4d.training.tasks.geo4d.networks import FolderPlan, fresh_networks, load_networks
+from geo4d.training.tasks.geo4d.pictures import PictureCoding, _pictures
+
+
+def batch(source, frames: int = 2):
+    clips = [as_float(replace(source, size=(64, 64))(i)) for i in range(2)]
+    return stack_clips(clips, [torch.arange(frames)] * 2, [3, 4])
+
+
+def test_the_codec_learns_colour_and_every_map(source) -> None:
+    ours = batch(source)
+    pictures = _pictures(ours)
+    assert pictures.shape == (5 * 2 * 2, 3, 64, 64)
+    torch.testing.assert_close(pictures[:2], ours.rgb[:, 0])
+    torch.manual_seed(0)
+    networks = fresh_networks(smallest_config())
+    task = PictureCoding(networks.vae, FolderPlan(networks, {"stage": "pictures"}, ()), [ours])
+    assert not any("adaptor" in name for name in task.trained())
+    optimiser = torch.optim.AdamW(task.trained().values(), 2e-3)
+    losses = []
+    for _ in range(8):
+        loss, _ = task(ours)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    scores, panels = task.evaluate()
+    assert scores["squared"] > 0
+    assert panels["pictures"].shape == (3, 128, 5 * 64)
+
+
+def test_the_latents_that_diffusion_sees_have_a_mean_square_of_one(source, tmp_path) -> None:
+    torch.manual_seed(0)
+    networks = fresh_networks(smallest_config())
+    task = PictureCoding(networks.vae, FolderPlan(networks, {"stage": "pictures"}, ()))
+    ours = batch(source)
+    with torch.no_grad():
+        square = task.vae.moments(_pictures(ours)).chunk(2, 1)[0].square().mean()
+        task(ours)
+    torch.testing.assert_close(task.latent_square, 0.95 + 0.05 * square)
+    task.latent_square.copy_(square)
+    task.export(tmp_path / "w")
+    back = load_networks(tmp_path / "w", smallest_config())
+    assert abs(float(square) * back.config.latent_scale**2 - 1) < 1e-4
+    assert torch.equal(back.point_vae.encoder.conv_in.weight, task.vae.encoder.conv_in.weight)

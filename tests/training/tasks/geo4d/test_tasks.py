@@ -1,0 +1,54 @@
+"""Geo4D's chain without published weights, from the command line to a reconstructed video."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geo4d.apps.cli import main
+from geo4d.errors import CheckpointError
+from geo4d.models.geo4d.pipeline import load
+from geo4d.training.recipes import PRESETS
+
+pytest.importorskip("numba")
+
+STAGES = ["pictures", "decoder", "points", "multiresolution", "rays", "disparity"]
+
+
+@pytest.mark.slow
+def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_video(
+    tmp_path: Path, capsys
+) -> None:
+    from PIL import Image
+
+    from geo4d.results.reader import load_result
+
+    run = tmp_path / "run"
+    command = ["train", "all", "--family", "geo4d", "--preset", "smallest", "-o", str(run), "--workers", "0"]
+    command += ["--steps", "2", "--validation", "1", "--device", "cpu"]
+    assert main(command) == 0
+    assert {path.name for path in run.iterdir()} == {*STAGES, "weights"}
+    config = json.loads((run / "weights/config.json").read_text())
+    assert config["training"]["stages"] == STAGES == list(PRESETS["geo4d"]["smallest"]().chain)
+    assert main(["models", "verify", str(run / "weights")]) == 0
+    assert "geo4d" in capsys.readouterr().out
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    rng = np.random.default_rng(0)
+    for t in range(4):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(frames / f"{t:03d}.png")
+    code = main(
+        ["reconstruct", str(frames), "-o", str(tmp_path / "out"), "--model", "geo4d", "--weights",
+         str(run / "weights"), "--keep-going", "--device", "cpu"]
+    )  # fmt: skip
+    assert code == 0
+    assert load_result(tmp_path / "out").depth.shape == (4, 64, 64)
+    assert main([*command, "--resume"]) == 0  # nothing is left to do
+    assert main(command) != 0
+    with pytest.raises(CheckpointError, match="trained up to points, rays; go on"):
+        load(weights=run / "rays/weights", device="cpu")
+    # Fine-tuning: the same command from finished weights leaves out the stage that makes the codec.
+    again = [*command[:7], str(tmp_path / "more"), *command[8:], "--start", str(run / "weights")]
+    assert main([*again, "--steps", "1"]) == 0
+    assert {path.name for path in (tmp_path / "more").iterdir()} == {*STAGES[1:], "weights"}
