@@ -146,6 +146,9 @@ def make_config(**settings: Any) -> RunConfig:
     return RunConfig(**settings)
 
 
+_LONGEST_SIDE = 2**16
+
+
 def parse_size(text: str) -> tuple[int, int] | Literal["source", "model"]:
     """``source``, ``model`` or (height, width) from ``WIDTHxHEIGHT``.
 
@@ -159,4 +162,6 @@ def parse_size(text: str) -> tuple[int, int] | Literal["source", "model"]:
     width, cross, height = text.partition("x")
     if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise ValueError(f"expected an output size of source, model or WIDTHxHEIGHT, got {text!r}")
+    if max(int(width), int(height)) > _LONGEST_SIDE:
+        raise ValueError(f"expected an output size of at most {_LONGEST_SIDE} pixels a side, got {text}")
     return int(height), int(width)

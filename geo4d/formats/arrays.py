@@ -85,6 +85,22 @@ def load_npz(
         raise InputError(f"{path} is not a readable npz of plain arrays: {error}") from error
 
 
+def load_npy(path: str | Path) -> np.ndarray:
+    """Read an npy file; never unpickles. What it says about itself is checked before memory is taken for it.
+
+    Raises:
+        InputError: missing, no npy, damaged, or holding objects instead of numbers.
+    """
+    path = existing_file(path, "an npy file")
+    try:
+        with path.open("rb") as file:
+            _require_npy(file, path.stat().st_size, "it")
+            file.seek(0)
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    except _DAMAGE as error:
+        raise InputError(f"{path} is not a readable npy of numbers: {error}") from error
+
+
 def npz_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays in an npz by their headers; nothing else is unpacked.
 
@@ -106,21 +122,24 @@ def npz_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 def _npy_shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], int]:
     """Shape and bytes of an array by its header, which must agree with the size of the member."""
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            raise ValueError(f"{entry.filename} is of npy version {version}, expected 1.0 or 2.0")
-        header = file.tell()
+        return _require_npy(file, entry.file_size, entry.filename)
+
+
+def _require_npy(file: Any, num_bytes: int, name: str) -> tuple[tuple[int, ...], int]:
+    """Shape and bytes of the array in an npy file of so many bytes; ValueError where that is not what it holds."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"{name} is of npy version {version}, expected 1.0 or 2.0")
+    header = file.tell()
     if dtype.hasobject:
-        raise ValueError(f"{entry.filename} holds objects instead of numbers")
+        raise ValueError(f"{name} holds objects instead of numbers")
     size = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or header + size != entry.file_size:
-        raise ValueError(
-            f"{entry.filename} states shape {shape} of {dtype}, which does not fit its {entry.file_size} bytes"
-        )
+    if min(shape, default=0) < 0 or header + size != num_bytes:
+        raise ValueError(f"{name} states shape {shape} of {dtype}, which does not fit its {num_bytes} bytes")
     return tuple(shape), size
 
 

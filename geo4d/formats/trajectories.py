@@ -100,7 +100,7 @@ def _load_euroc(path: Path) -> tuple[np.ndarray, np.ndarray]:
         try:
             stamps.append(int(words[0]) / 10**9)
             rows.append([float(word) for word in words[1:_EUROC_COLUMNS]])
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise InputError(
                 f"expected a time in whole nanoseconds and numbers in line {number} of {path}, got {line.strip()[:60]!r}"
             ) from error
@@ -115,6 +115,8 @@ def _load_euroc(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _require_rigid(path: Path, poses: np.ndarray) -> None:
+    if not np.isfinite(poses).all():
+        raise InputError(f"expected finite numbers in {path}, got others")
     product = poses[:, :3, :3] @ poses[:, :3, :3].swapaxes(1, 2)
     off = np.abs(product - np.eye(3)).max(axis=(1, 2)) > 1e-2
     if off.any() or (np.linalg.det(poses[:, :3, :3]) < 0).any():

@@ -24,6 +24,9 @@ RAW, COMPRESSED, CAMERA = (
 _READ_ON = 64
 """Messages that are passed over rather than looked up anew by their time."""
 
+_SHORTEST, _LONGEST = 0.1, 1e7
+"""Pixels between which focal lengths lie in a camera info that means something; others hold zeros or rubbish."""
+
 _CHANNELS = {"mono8": 1, "8UC1": 1, "rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "8UC4": 4}
 _CHANNELS |= {f"bayer_{pattern}8": 1 for pattern in ("rggb", "bggr", "gbrg", "grbg")}
 _CHANNELS |= {"yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2, "yuyv": 2}
@@ -60,7 +63,7 @@ def choose_topic(bag: Bag, wanted: str | None) -> str:
             return name
         found = "\n".join(_described(bag, name) for name in listed) or "none"
         raise InputError(f"expected a topic with pictures in {bag.path}, got {wanted!r}; there are: {found}")
-    usable = [name for name in listed if _fault(next(bag.messages(name))) is None]
+    usable = [name for name in listed if _fault(_first(bag, name)) is None]
     if len(usable) == 1:
         return usable[0]
     if usable:
@@ -69,7 +72,7 @@ def choose_topic(bag: Bag, wanted: str | None) -> str:
             f"{bag.path} holds pictures on {len(usable)} topics; choose one with --topic: {found}"
         )
     if listed:
-        faults = ", ".join(f"{name}: {_fault(next(bag.messages(name)))}" for name in listed)
+        faults = ", ".join(f"{name}: {_fault(_first(bag, name))}" for name in listed)
         raise InputError(f"{bag.path} holds no pictures that geo4d reads: {faults}")
     others = (
         ", ".join(f"{topic.name} ({topic.type})" for topic in list(bag.topics.values())[:12]) or "nothing"
@@ -77,8 +80,19 @@ def choose_topic(bag: Bag, wanted: str | None) -> str:
     raise InputError(f"expected {RAW} or {COMPRESSED} in {bag.path}, found {others}")
 
 
+def _first(bag: Bag, topic: str) -> Message:
+    """The first message of a topic that its bag says to hold some.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    for message in bag.messages(topic):
+        return message
+    raise InputError(f"{bag.path} is damaged: it lists messages on {topic} and holds none")
+
+
 def _described(bag: Bag, name: str) -> str:
-    message = next(bag.messages(name)).value
+    message = _first(bag, name).value
     kind = getattr(message, "encoding", None) or f"compressed, {message.format}"
     return f"{name} ({bag.topics[name].count} pictures, {kind})"
 
@@ -117,7 +131,7 @@ def find_camera(path: Path, topic: str | None) -> BagCamera:
                 found = f"; there are {', '.join(infos)}" if infos else ""
                 return BagCamera(None, None, None, f"there is no {name}{found}")
             name = infos[0]
-        info = next(bag.messages(name)).value
+        info = _first(bag, name).value
     rectified = "rect" in pictures.rpartition("/")[2]
     return _camera_of(info, name, rectified)
 
@@ -130,7 +144,7 @@ def _camera_of(info: Any, name: str, rectified: bool) -> BagCamera:
     K, D, P = (np.asarray(getattr(info, n if capital else n.lower()), np.float64).ravel() for n in "KDP")
     fx, fy, cx, cy = (P[0], P[5], P[2], P[6]) if rectified else (K[0], K[4], K[2], K[5])
     size = (int(info.height), int(info.width))
-    if not (fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()):
+    if not (min(fx, fy) > _SHORTEST and np.abs([fx, fy, cx, cy]).max() < _LONGEST):
         return BagCamera(None, None, None, f"{name} is not calibrated")
     distortion = None
     if not rectified and len(D) and (D.any() or info.distortion_model == "equidistant"):

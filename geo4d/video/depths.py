@@ -10,9 +10,11 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from geo4d.errors import InputError
+from geo4d.formats.arrays import load_npy, load_npz, npz_shapes
 from geo4d.formats.images import load_exr, load_png16
 from geo4d.formats.times import load_frame_times
 from geo4d.video.io import Video
+from geo4d.video.limits import MAX_PIXELS
 from geo4d.video.names import order_names
 
 SUFFIXES = (".png", ".exr", ".npy", ".npz")
@@ -26,6 +28,9 @@ OWN_EXPORT = "depth.json"
 
 LEAST_MATCHED = 0.5
 """Share of the frames that must find a partner for a rule of matching to count."""
+
+_MOST_BYTES = 8 * MAX_PIXELS
+"""Of a map in an npz, unpacked."""
 
 _CHANNELS = ("Z", "depth", "depth.Z", "Depth.Z", "Y", "R")
 
@@ -42,6 +47,7 @@ class DepthFolder:
         numbers: [files] whole numbers of the names, or None.
         frames: [T] which file belongs to each frame of the video, -1 for none.
         notes: statements: the unit, how frames and files were matched.
+        pictures: (height, width) of the frames, whose shape the maps must have.
     """
 
     folder: Path
@@ -51,15 +57,17 @@ class DepthFolder:
     numbers: np.ndarray | None
     frames: np.ndarray
     notes: tuple[str, ...]
+    pictures: tuple[int, int]
 
     def read(self, frame: int) -> np.ndarray:
         """[H, W] float32 z-depth of a frame that has a file, metres; NaN where nothing was measured.
 
         Raises:
-            InputError: the file cannot be read.
+            InputError: the file cannot be read, or its map is of another shape than the pictures.
         """
         path = self.files[int(self.frames[frame])]
         values = _values(path).astype(np.float64)
+        _require_same_view(path, values.shape, self.pictures)
         known = np.isfinite(values) & (values > 0)
         if (path.parent / OWN_EXPORT).is_file():
             known &= values < 65535  # the sky there
@@ -80,22 +88,25 @@ def open_depths(
         unit: metres of value 1; None: metres in files of floating point, ``TUM_UNIT`` with a ``depth.txt``.
         time_offset_s: added to the times of the files.
     Raises:
-        InputError: no depth there, several kinds of files, whole numbers without a unit, or no rule fits.
+        InputError: no depth there, several kinds of files, whole numbers without a unit, no rule fits, or the maps are of
+            another shape than the pictures.
         ValueError: a unit that is not positive.
     """
     folder = Path(folder)
     if unit is not None and not 0 < unit < float("inf"):
         raise ValueError(f"expected a depth unit > 0, the metres of value 1, got {unit}")
-    listed = _list(folder)
+    listed = _list(folder, clip.source_size)
     stated = unit if unit is not None else (TUM_UNIT if listed.notes else _unit_of(listed.files[0]))
     words = f"depth in steps of {stated:g} m" if stated != 1 else "depth in metres"
     frames, rule = _matched(listed, clip, time_offset_s)
+    first = listed.files[int(frames[np.argmax(frames >= 0)])]
+    _require_same_view(first, _values(first).shape, clip.source_size)
     count = int((frames >= 0).sum())
     note = f"{folder.name}: {words}, {count} of {clip.num_frames} frames have a file ({rule})"
     return replace(listed, unit=stated, frames=frames, notes=(*listed.notes, note))
 
 
-def _list(folder: Path) -> DepthFolder:
+def _list(folder: Path, pictures: tuple[int, int]) -> DepthFolder:
     """The files of a folder in order, not yet matched."""
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
@@ -116,7 +127,9 @@ def _list(folder: Path) -> DepthFolder:
             raise InputError(f"none of the files that {table} lists is there")
         stamps = np.array([s for s, _ in rows])
         note = "depth.txt lists the depth: in steps of 1/5000 m unless --depth-unit says otherwise"
-        return DepthFolder(folder, tuple(path for _, path in rows), 1.0, stamps, None, nothing, (note,))
+        return DepthFolder(
+            folder, tuple(path for _, path in rows), 1.0, stamps, None, nothing, (note,), pictures
+        )
     names = [
         path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."
     ]
@@ -130,7 +143,17 @@ def _list(folder: Path) -> DepthFolder:
     order = order_names(names)
     files = tuple(folder / name for name in order.names)
     numbers = None if order.numbers is None else np.asarray(order.numbers, np.int64)
-    return DepthFolder(folder, files, 1.0, order.times_s, numbers, nothing, ())
+    return DepthFolder(folder, files, 1.0, order.times_s, numbers, nothing, (), pictures)
+
+
+def _require_same_view(path: Path, size: tuple[int, ...], pictures: tuple[int, int]) -> None:
+    """Raises InputError unless a map has the shape of the pictures, in any size (to a pixel)."""
+    height, width = size
+    if abs(width * pictures[0] / pictures[1] - height) > 1 + 0.01 * height:
+        raise InputError(
+            f"expected depth registered to the pictures, of their shape ({pictures[1]} x {pictures[0]}) in any size, got "
+            f"{width} x {height} in {path}; crop or register it, or leave --depth out"
+        )
 
 
 def _unit_of(path: Path) -> float:
@@ -143,7 +166,7 @@ def _unit_of(path: Path) -> float:
             stated = json.loads(beside.read_text(encoding="utf-8"))
             if stated["conventions"]["unit"] == "metres":
                 return float(stated["depth_step"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"expected depth_step and a unit in {beside}, got {error}; give --depth-unit"
             ) from error
@@ -174,24 +197,19 @@ def _values(path: Path) -> np.ndarray:
         values = _load_numpy(path)
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]
-    if values.ndim != 2 or values.dtype.kind not in "fiu":
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
         raise InputError(f"expected depth [H, W] in {path}, got {list(values.shape)} of {values.dtype}")
     return values
 
 
 def _load_numpy(path: Path) -> np.ndarray:
-    try:
-        stored = np.load(path, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            return stored
-        with stored:
-            names = list(stored.files)
-            name = "depth" if "depth" in names else names[0] if len(names) == 1 else None
-            if name is None:
-                raise InputError(f"expected an array 'depth', or one array only, in {path}, got {names}")
-            return np.asarray(stored[name])
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as a numpy file: {error}") from error
+    if path.suffix.lower() == ".npy":
+        return load_npy(path)
+    names = list(npz_shapes(path))
+    name = "depth" if "depth" in names else names[0] if len(names) == 1 else None
+    if name is None:
+        raise InputError(f"expected an array 'depth', or one array only, in {path}, got {names}")
+    return load_npz(path, (name,), most_bytes=_MOST_BYTES)[name]
 
 
 def _matched(listed: DepthFolder, clip: Video, offset_s: float) -> tuple[np.ndarray, str]:

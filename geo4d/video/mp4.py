@@ -44,6 +44,12 @@ def index_fault(data: Bytes, start: int, stop: int) -> str | None:
                 return f"its index is damaged: {kind.decode()} has no {names[0].decode()}"
         if kind in _INSIDE:
             fault = index_fault(data, begin + 8, end)
+            if fault is None and kind == b"stbl" and _last_byte(data, begin + 8, end) > len(data):
+                fault = "its index is damaged: it places pictures or sound behind the end of the file"
+            if fault is None and kind == b"stbl" and (few := _too_few(data, begin + 8, end)):
+                fault = f"its index is damaged: it has times for {few[1]} pictures or sounds and sizes for {few[0]}"
+            if fault is None and kind == b"mdia" and _lasts_too_long(data, begin + 8, end):
+                fault = "its index is damaged: its pictures together last longer than it says"
             if fault is not None:
                 return fault
             continue
@@ -53,10 +59,87 @@ def index_fault(data: Bytes, start: int, stop: int) -> str | None:
             room = (end - begin - 16) // _TABLES[kind]
         elif kind == b"stsz" and end - begin >= 20:
             size, count = struct.unpack_from(">II", data, begin + 12)
-            room = count if size else (end - begin - 20) // 4
+            table = (end - begin - 20) // 4
+            room = count if size else table
+            if size and count > 1 and table == count:
+                return "its index is damaged: stsz says that all samples are of one size, and lists sizes"
+        elif kind == b"stsd" and end - begin >= 24:
+            (size,) = struct.unpack_from(">I", data, begin + 16)
+            if begin + 16 + size > end:
+                return "its index is damaged: the description of its pictures does not fit into its place"
         if count > room:
             return f"its index is damaged: {kind.decode()} promises {count} entries and has room for {room}"
     return None
+
+
+def _find(data: Bytes, start: int, stop: int, *names: bytes) -> tuple[int, int] | None:
+    """(start, end) of an atom by the names on the way to it; None where it is not there."""
+    for kind, begin, end in atoms(data, start, stop):
+        if kind == names[0]:
+            return (begin, end) if len(names) == 1 else _find(data, begin + 8, min(end, stop), *names[1:])
+    return None
+
+
+def _too_few(data: Bytes, start: int, stop: int) -> tuple[int, int] | None:
+    """(sizes, times) that a track lists, where it lists fewer sizes by more than one."""
+    steps, sizes = (_find(data, start, stop, name) for name in (b"stts", b"stsz"))
+    if steps is None or sizes is None:
+        return None
+    times = int(_steps(data, steps[0])[:, 0].sum())
+    (listed,) = struct.unpack_from(">I", data, sizes[0] + 16)
+    return (listed, times) if times > listed + 1 else None
+
+
+def _steps(data: Bytes, place: int) -> np.ndarray:
+    """[N, 2] int64 of an ``stts``: how many samples, and the ticks from each to the next."""
+    (count,) = struct.unpack_from(">I", data, place + 12)
+    return np.frombuffer(data, ">u4", 2 * count, place + 16).reshape(count, 2).astype(np.int64)
+
+
+def _lasts_too_long(data: Bytes, start: int, stop: int) -> bool:
+    """Whether the steps from sample to sample of a track make half as much again as the length that it states.
+
+    An editor may state less than there is, but a picture more or less and a cut end do not make half of it.
+    """
+    head, steps = (_find(data, start, stop, *names) for names in ((b"mdhd",), (b"minf", b"stbl", b"stts")))
+    if head is None or steps is None or data[head[0] + 8] > 1 or head[1] - head[0] < 32:
+        return False
+    long = data[head[0] + 8] == 1
+    (stated,) = struct.unpack_from(">Q" if long else ">I", data, head[0] + (32 if long else 24))
+    if stated in (0, 2**32 - 1, 2**64 - 1):
+        return False  # not stated
+    return float(_steps(data, steps[0]).astype(np.float64).prod(1).sum()) > 1.5 * stated
+
+
+def _last_byte(data: Bytes, start: int, stop: int) -> int:
+    """Where the last sample ends that the tables of a track list; 0 where they list none.
+
+    The tables hold as many entries as they promise: ``index_fault`` has looked before.
+    """
+    tables = {kind: (begin, end) for kind, begin, end in atoms(data, start, stop)}
+    offsets, runs = tables.get(b"stco") or tables.get(b"co64"), tables.get(b"stsc")
+    if offsets is None or runs is None or b"stsz" not in tables:
+        return 0
+    (count,) = struct.unpack_from(">I", data, offsets[0] + 12)
+    width = _TABLES[b"stco" if b"stco" in tables else b"co64"]
+    chunks = np.frombuffer(data, f">u{width}", count, offsets[0] + 16).astype(np.int64)
+    (count,) = struct.unpack_from(">I", data, runs[0] + 12)
+    table = np.frombuffer(data, ">u4", 3 * count, runs[0] + 16).reshape(count, 3).astype(np.int64)
+    size, samples = struct.unpack_from(">II", data, tables[b"stsz"][0] + 12)
+    if not len(chunks) or not len(table) or not samples or (np.diff(table[:, 0]) <= 0).any():
+        return 0
+    # Run by run: how many samples each chunk holds, then where the first sample of each chunk stands in the list.
+    run = np.searchsorted(table[:, 0], np.arange(1, len(chunks) + 1), "right") - 1
+    held = table[np.maximum(run, 0), 1]
+    last = np.minimum(np.cumsum(held), samples)
+    first = np.minimum(np.concatenate([[0], last[:-1]]), samples)
+    if size:
+        lengths = (last - first) * size
+    else:
+        sizes = np.frombuffer(data, ">u4", samples, tables[b"stsz"][0] + 20).astype(np.int64)
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        lengths = ends[last] - ends[first]
+    return int((chunks + lengths)[lengths > 0].max(initial=0))
 
 
 def bytes_of_fragment(data: Bytes, position: int, end: int) -> int | None:

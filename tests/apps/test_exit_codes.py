@@ -78,6 +78,8 @@ def run(clip, output, *words) -> int:
         (["--start", "5", "--stop", "5"], 2, "start < stop"),
         (["--start", "99"], 3, "no frame from 99"),
         (["--output-size", "0x0"], 2, "output size"),
+        (["--output-size", "99999999x9"], 2, "output size of at most 65536"),
+        (["--model-option", "a=" + "[" * 5000], 2, "value of less depth"),
         (["--weights", "/nonexistent"], 0, ""),  # the stub has none
         (["--model", "nope"], 2, "as the model"),
         (["--model-option", "nope"], 2, "NAME=VALUE"),

@@ -69,6 +69,8 @@ def test_a_euroc_csv_has_w_first_and_nanoseconds(tmp_path, columns):
         (f"{T0},0,0,0,1,0,0,0\n{T0 + 5},0,0,0,1,0\n", "8 or more numbers in line 2"),
         (f"{T0},0,0,0,1,0,0,0\n1e18,0,0,0,1,0,0,0\n", "whole nanoseconds"),
         (f"{T0},0,0,0,0,0,0,0\n", "length 0"),
+        (f"{'9' * 400},0,0,0,1,0,0,0\n", "whole nanoseconds"),
+        ("nan " * 12 + "\n", "finite"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, text, why):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from geo4d.errors import InputError
-from geo4d.video.bags import BagFrames, find_camera
+from geo4d.formats.bags import Bag
+from geo4d.video.bags import BagFrames, choose_topic, find_camera
 from geo4d.video.io import Video, reopen
 from tests.support.bags import (
     KINDS,
@@ -237,3 +238,21 @@ def test_a_damaged_picture_ends_the_readable_part(tmp_path):
     short[0][2].step = 99
     with pytest.raises(InputError, match="need more"):
         Video(write_bag(tmp_path / "short", "mcap", short), topic="/cam/image_raw")
+
+
+def test_a_topic_that_is_listed_and_holds_nothing_is_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr(Bag, "messages", lambda bag, topic, start_ns=None: iter(()))
+    with Bag(write_bag(tmp_path / "bag", "mcap", pictures(2))) as bag:
+        for wanted in (None, "/other"):
+            with pytest.raises(InputError, match="lists messages on /cam/image_raw and holds none"):
+                choose_topic(bag, wanted)
+
+
+@pytest.mark.parametrize(
+    "K", [(1e-300, 1e-300, 4, 6), (1e308, 1e308, 4, 6), (30, 30, 1e9, 6), (np.nan, 30, 4, 6)]
+)
+def test_a_camera_info_that_means_nothing_is_not_used(tmp_path, K):
+    made = [*pictures(2), ("/cam/camera_info", START_NS, camera_info(2, START_NS, SIZE, K))]
+    found = find_camera(write_bag(tmp_path / "bag", "mcap", made), None)
+    assert found.intrinsics is None
+    assert "not calibrated" in found.words

@@ -1,5 +1,6 @@
 """Folders of depth in the layouts that robots write, with known values."""
 
+import io
 import json
 
 import numpy as np
@@ -110,7 +111,28 @@ def test_our_own_export_states_its_step_and_sky(tmp_path):
         open_depths(tmp_path, clip(3))
 
 
-@pytest.mark.parametrize("break_it", ["none", "two kinds", "8 bits", "shape", "few", "no folder", "names"])
+def npy_header(shape):
+    file = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
+BAD_FILES = {
+    "packed": ("npz", lambda data: data[:60] + bytes(40) + data[100:], "not a readable npz"),
+    "cut": ("npz", lambda data: data[:60], "not a readable npz"),
+    "claims": ("npy", lambda data: npy_header((10**6, 10**7)), "does not fit"),
+    "below zero": ("npy", lambda data: npy_header((-1, 5)), "does not fit"),
+    "no pixels": ("npy", lambda data: npy_header((0, 8)), r"expected depth \[H, W\]"),
+    "empty": ("npy", lambda data: b"", "not a readable npy"),
+    "other view": ("npy", lambda data: npy_header((8, 6)) + bytes(4 * 48), "registered to the pictures"),
+}
+"""Kind of file, what becomes of its bytes, what is said."""
+
+
+@pytest.mark.parametrize(
+    "break_it", ["none", "two kinds", "8 bits", "shape", "few", "no folder", "names", *BAD_FILES]
+)
 def test_what_is_wrong_with_a_folder_is_said(tmp_path, break_it):
     folder = tmp_path / "depth"
     millimetres(folder, ["0", "1", "2"])
@@ -122,6 +144,7 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, break_it):
         "few": "at least half of the 9 frames",
         "no folder": "found nothing",
         "names": "expected an array 'depth'",
+        **{name: said for name, (_, _, said) in BAD_FILES.items()},
     }[break_it]
     frames = {"few": 9, "shape": 1, "names": 1}.get(break_it, 3)
     if break_it in ("none", "shape", "names"):
@@ -133,9 +156,25 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, break_it):
         save_image(folder / "0.png", np.zeros((*SIZE, 3), np.uint8))
     if break_it == "shape":
         np.save(folder / "0.npy", np.zeros((2, 3, 4)))
+    for path in sorted(folder.iterdir()) if break_it in BAD_FILES else ():
+        path.unlink()
+        np.savez_compressed(path.with_suffix(".npz"), depth=metres(0))
+        np.save(path.with_suffix(".npy"), metres(0))
+        path.with_suffix(".npz" if BAD_FILES[break_it][0] == "npy" else ".npy").unlink()
+        damaged = path.with_suffix(f".{BAD_FILES[break_it][0]}")
+        damaged.write_bytes(BAD_FILES[break_it][1](damaged.read_bytes()))
     if break_it == "names":
         np.savez(folder / "0.npz", a=metres(0), b=metres(1))
     if break_it == "no folder":
         folder = tmp_path / "nothing"
     with pytest.raises(InputError, match=why):
         open_depths(folder, clip(frames), unit=None if break_it == "8 bits" else 0.001).read(0)
+
+
+def test_a_later_map_of_another_view_is_refused_and_another_size_is_not(tmp_path):
+    for t in range(3):
+        np.save(tmp_path / f"{t}.npy", np.full((12, 16) if t < 2 else (8, 6), 2.0))
+    found = open_depths(tmp_path, clip(3))
+    assert found.read(1).shape == (12, 16)
+    with pytest.raises(InputError, match="6 x 8"):
+        found.read(2)

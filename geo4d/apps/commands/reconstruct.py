@@ -179,6 +179,8 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
             options[name] = json.loads(value)
         except json.JSONDecodeError:
             options[name] = value
+        except RecursionError as error:
+            raise ValueError(f"expected a value of less depth in --model-option {name}") from error
     return options
 
 

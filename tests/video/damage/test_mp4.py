@@ -1,5 +1,6 @@
 import pytest
 
+from geo4d.video.integrity import find_damage
 from tests.support.clips import LENGTH, clip, outcome
 from tests.video.clips import encode, pictures
 
@@ -26,6 +27,11 @@ def whole(tmp_path):
     [
         (b"mdhd", 0, 3, "mdia has no mdhd"),
         (b"stsc", 1, 3, "stbl has no stsc"),
+        (b"stsz", 16 + 4 * 20 + 2, 7, "behind the end of the file"),
+        (b"stsz", 11, 5, "and lists sizes"),
+        (b"stsz", 15, 5, "times for 40 pictures or sounds and sizes for 8"),
+        (b"stts", 17, 2, "last longer than it says"),
+        (b"stsd", 15, 4, "does not fit into its place"),
     ],
 )
 def test_one_flipped_bit_in_the_index_that_costs_pictures_is_told(tmp_path, mark, at, bit, said):
@@ -37,3 +43,13 @@ def test_one_flipped_bit_in_the_index_that_costs_pictures_is_told(tmp_path, mark
     frames, words = outcome(path)
     assert frames < LENGTH
     assert said in words
+
+
+@pytest.mark.parametrize("option", ["", "+faststart", "+frag_keyframe+empty_moov"])
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg"])
+def test_whole_files_are_whole(tmp_path, codec, option):
+    options = {"muxer": {"movflags": option}} if option else {}
+    pixels = {"pix_fmt": "yuvj420p"} if codec == "mjpeg" else {}
+    path = encode(tmp_path / "whole.mov", pictures(12, 48, 64), codec=codec, **pixels, **options)
+    assert find_damage(path, "mp4") is None
+    assert outcome(path) == (12, None)
