@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from geo4d.models.plugins import plugin_loader, plugin_names, require_predictor
+from geo4d.models.plugins import call_plugin, plugin_loader, plugin_names, require_predictor
 from geo4d.types import EvidenceMaps, Prediction, Window
 
 
@@ -209,6 +209,6 @@ def load_predictor(
         )
     if device is not None:
         choose_device(device)
-    made = foreign(name, **words)
+    made = call_plugin(foreign, name, words)
     require_predictor(made, name, Predictor)
     return made  # type: ignore[return-value]

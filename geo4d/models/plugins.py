@@ -1,6 +1,6 @@
 """Predictors of other packages: entry points of the group ``geo4d.predictors``, and ``package.module:load``."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from geo4d.errors import PluginError
 from geo4d.plugins import entry
@@ -29,6 +29,21 @@ def plugin_loader(name: str, known: Iterable[str]) -> Callable[..., object] | No
     if name not in points:
         return None
     return entry.load_point(points[name], "the predictor", None, DESCRIBED)  # type: ignore[no-any-return]
+
+
+def call_plugin(load: Callable[..., object], name: str, words: Mapping[str, object]) -> object:
+    """What ``load(name, **words)`` makes.
+
+    Raises:
+        PluginError: it does not take what a loader is given; any other error is its own.
+    """
+    try:
+        return load(name, **words)
+    except TypeError as error:
+        given = ", ".join(f"{word}={value!r}" for word, value in words.items() if value is not None)
+        raise PluginError(
+            f"expected {name} to be {DESCRIBED}; called with {given or 'nothing but its name'} it says: {error}"
+        ) from error
 
 
 def require_predictor(made: object, name: str, protocol: type) -> None:

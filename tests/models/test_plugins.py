@@ -50,6 +50,8 @@ def test_any_function_by_its_place(flat):
     [
         ("flat_pack:poor", PluginError, "got object without memory_bytes, predict, prepare, size_for, info"),
         ("flat_pack:nothing", PluginError, "AttributeError"),
+        ("os:system", PluginError, "expected os:system to be a function load"),
+        ("json:loads", PluginError, "expected json:loads to be a function load"),
         ("no_such_package.module:load", PluginError, "check that the module is installed"),
         ("nothing", ValueError, "expected one of tiny,.*flat, hf:NAME_OR_FOLDER or package.module:load"),
         ("C:/some/file", ValueError, "as the model, got 'C:/some/file'"),
