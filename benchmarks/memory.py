@@ -27,7 +27,7 @@ def write_clip(path: Path, num_frames: int) -> None:
     import av
     import cv2
 
-    from benchmarks.truth import BoxWorld
+    from tests.support.truth import BoxWorld
 
     world = BoxWorld(MODEL_SIZE)
     height, width = CLIP_SIZE
@@ -46,7 +46,7 @@ def run_child(clip: Path, output: Path, output_size: str) -> None:
     import torch
 
     import geo4d.run.reconstruct
-    from benchmarks.truth import BoxWorld, TruthPredictor
+    from tests.support.truth import BoxWorld, TruthPredictor
 
     torch.set_num_threads(1)
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -41,8 +41,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.truth import BoxWorld, TruthPredictor  # noqa: E402
 from geo4d.models import base  # noqa: E402
+from tests.support.truth import BoxWorld, TruthPredictor  # noqa: E402
 
 SIZE = (96, 160)
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.scale import SIZE, descendants, run_process  # noqa: E402
-from benchmarks.truth import BoxWorld  # noqa: E402
+from tests.support.truth import BoxWorld  # noqa: E402
 
 
 def write_film(path: Path, frames: int) -> None:

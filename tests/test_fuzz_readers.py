@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import InputError, OutputError
 from geo4d.formats.arrays import load_npz, save_npz
 from geo4d.formats.colmap import ColmapModel, load_colmap, save_colmap
@@ -25,6 +24,7 @@ from geo4d.formats.images import load_exr, save_exr
 from geo4d.formats.nerfstudio import NerfstudioModel, load_nerfstudio, save_nerfstudio
 from geo4d.formats.points import PointCloud, load_ply, save_ply
 from geo4d.video.io import Video
+from tests.support.truth import BoxWorld, TruthPredictor
 
 MORE_MEMORY = 2 * 2**30
 """Address space that a test may take above what the process has; bombs want far more."""

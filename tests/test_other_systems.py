@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import OutputError
 from geo4d.export import FORMATS, save
 from geo4d.formats.files import all_or_nothing, new_file
 from geo4d.results.places import check_name
 from geo4d.results.reader import load_result
+from tests.support.truth import BoxWorld, TruthPredictor
 
 POSIX_ONLY = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "msvcrt", "winreg"}
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import MissingExtraError, ResourceError, is_out_of_memory, memory_errors
 from geo4d.run import write
 from geo4d.run.predict import mask_nonfinite
+from tests.support.truth import BoxWorld, TruthPredictor
 
 WORLD = BoxWorld((24, 40))
 

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.truth import BoxWorld
 from geo4d.diffusion.schedules import ScheduleConfig
 from geo4d.geometry.cameras import camera_rays, centred_intrinsics
 from geo4d.models.base import PREDICTORS, Predictor, load_predictor
@@ -33,6 +32,7 @@ from geo4d.models.monodepth.pipeline import DepthPredictor
 from geo4d.run.reconstruct import reconstruct
 from geo4d.types import EvidenceMaps, Prediction, Reconstruction, Window
 from tests.support.ruled import fill_ruled
+from tests.support.truth import BoxWorld
 
 SHAPES = (0.3, 0.42, 0.5208, 0.5625, 0.75, 1.0, 1.333, 1.778, 1.85, 1.8965, 2.39, 2.8, 4.0)
 """Width over height. Phones, film formats, and the edges of what is asked for."""

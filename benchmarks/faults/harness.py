@@ -233,8 +233,8 @@ def prepare() -> None:
     import zarr  # noqa: F401
 
     import geo4d.run.reconstruct  # noqa: F401
-    from benchmarks.truth import BoxWorld, TruthPredictor
     from geo4d.models import base
+    from tests.support.truth import BoxWorld, TruthPredictor
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -33,7 +33,7 @@ from benchmarks.faults.harness import (
 
 _CHILD = """
 import json, resource, sys, time
-from benchmarks.truth import BoxWorld, TruthPredictor
+from tests.support.truth import BoxWorld, TruthPredictor
 import torch
 torch.set_num_threads(1)
 import geo4d.run.reconstruct
@@ -55,7 +55,7 @@ print(json.dumps({
     "peak within 10 %, CPU time a frame within 15 % of the short clip's",
 )
 def r7(folder: Path, size: Size) -> Outcome:
-    from benchmarks.truth import BoxWorld
+    from tests.support.truth import BoxWorld
 
     notes, figures = [], []
     for kind, counts in (("plain", size.frames), ("motion", size.motion_frames)):
@@ -250,8 +250,8 @@ def r10(folder: Path, size: Size) -> Outcome:
     from geo4d.run import align, write
 
     flow = import_module("geo4d.run.reconstruct")  # the attribute of that name is the function
-    from benchmarks.truth import TruthPredictor
     from geo4d.apps import cli
+    from tests.support.truth import TruthPredictor
 
     clip = clips.write(folder / "clip.mp4", 24)
     reconstruct(clip, folder / "whole", "--output-size", "48x36")

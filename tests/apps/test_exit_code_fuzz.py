@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.apps import cli
 from geo4d.export import FORMATS
 from geo4d.results.manifest import DIAGNOSTICS, MANIFEST, SUMS, manifest_sha256
 from tests.support.commands import options_of
+from tests.support.truth import BoxWorld, TruthPredictor
 
 DOCUMENTED = set(range(11))
 

@@ -13,10 +13,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.apps import cli
 from geo4d.models import base
 from tests.support.commands import options_of
+from tests.support.truth import BoxWorld, TruthPredictor
 
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
 WORLD = BoxWorld((24, 32))
@@ -178,7 +178,7 @@ def test_a_doubtful_result_is_written_and_told(clip, tmp_path, capsys):
 def test_signals_end_a_run_as_an_interruption_does(clip, tmp_path, number):
     code = (
         "import os, signal, sys, types\n"
-        "from benchmarks.truth import BoxWorld, TruthPredictor\n"
+        "from tests.support.truth import BoxWorld, TruthPredictor\n"
         "from geo4d.apps import cli\n"
         "from geo4d.models import base\n"
         "class Stub(TruthPredictor):\n"

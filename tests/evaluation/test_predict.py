@@ -3,13 +3,13 @@ from importlib import import_module
 
 import numpy as np
 
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import GeometryError
 from geo4d.evaluation import predict
 from geo4d.evaluation.settings import EvaluationSettings
 from geo4d.evaluation.tables import result_table
 from geo4d.types import Reconstruction
 from tests.support.evaluated import evaluate_folder
+from tests.support.truth import BoxWorld, TruthPredictor
 
 
 def fake_reconstruct(plane, fail=False):

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import OutputError
 from geo4d.formats.objects import Objects
 from geo4d.results import remote
@@ -25,6 +24,7 @@ from geo4d.results.remote import (
     upload_result,
 )
 from tests.support.s3 import Proxy, faulty_s3
+from tests.support.truth import BoxWorld, TruthPredictor
 
 NAMES = ("depth", "confidence", "dynamic", "c2w", "intrinsics", "times_s")
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import DoubtfulResult
 from geo4d.results.verdict import judge_frames, judge_result
+from tests.support.truth import BoxWorld, TruthPredictor
 
 
 def frames(usable: int, of: int) -> np.ndarray:

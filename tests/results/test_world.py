@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.geometry.poses import first_camera_world, inverse
 from geo4d.results.manifest import MANIFEST
 from geo4d.results.reader import load_result
 from geo4d.results.writer import StoreWriter
 from geo4d.types import FrameMaps
 from tests.support.poses import se3_exp
+from tests.support.truth import BoxWorld, TruthPredictor
 
 
 def cameras(num_frames: int = 6) -> torch.Tensor:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.config import make_config
 from geo4d.errors import GeometryError
 from geo4d.fusion.alignment import Alignment, find_bad_windows
@@ -15,6 +14,7 @@ from geo4d.run.plan import RunPlan
 from geo4d.run.predict import WindowSource, predict_windows
 from geo4d.run.spool import Spool, SpooledPredictions
 from geo4d.video.io import Video
+from tests.support.truth import BoxWorld, TruthPredictor
 
 WORLD = BoxWorld((24, 40))
 WINDOWS = tuple(tuple(range(4 * i, 4 * i + 8)) for i in range(5))

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.cameras.pose import RELIABLE
 from geo4d.errors import WorkSpaceFull
 from geo4d.evidence.agreement import agreeing
@@ -16,6 +15,7 @@ from geo4d.run.evidence import WindowEvidence, camera_evidence
 from geo4d.types import Window
 from geo4d.video.io import Video
 from tests.support.motion import SIZE, moving_camera, shot
+from tests.support.truth import BoxWorld, TruthPredictor
 
 
 def test_frames_behind_lost_tracks_stand_still_in_place_of_being_guessed() -> None:

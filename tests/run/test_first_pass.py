@@ -5,12 +5,12 @@ import pytest
 import torch
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.config import RunConfig
 from geo4d.run.first_pass import first_look, kept_sizes, list_shots, sweep_size
 from geo4d.video.containers import VideoFile
 from geo4d.video.frames import FrameFiles
 from geo4d.video.io import Video
+from tests.support.truth import BoxWorld, TruthPredictor
 from tests.video.clips import encode
 
 FRAMES = 26

@@ -10,11 +10,11 @@ from evo.core import metrics, sync
 from evo.core.trajectory import PoseTrajectory3D
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import GeometryError, InputError
 from geo4d.formats.cameras import save_kitti_poses, save_tum
 from geo4d.geometry.poses import rigid, so3_exp
 from geo4d.results.verdict import judge_result
+from tests.support.truth import BoxWorld, TruthPredictor
 
 WORLD, NUM, STEP_S = BoxWorld((30, 40)), 24, 0.05
 TURN = rigid(so3_exp(torch.tensor([0.3, 1.0, -0.4])), torch.tensor([4.0, -2.0, 7.0])).double()

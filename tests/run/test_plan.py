@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.config import RunConfig, make_config, parse_size
 from geo4d.errors import OutputError
 from geo4d.results.provenance import StageClock, peak_memory, versions
 from geo4d.run.plan import align_bytes, plan_run, require_space
 from geo4d.video.io import Video
+from tests.support.truth import BoxWorld, TruthPredictor
 
 
 def plan(num_frames=40, size=(48, 80), scenes=None, **settings):

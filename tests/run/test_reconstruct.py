@@ -13,13 +13,13 @@ import torch
 import zarr
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.errors import GeometryError, InputError, OutputError
 from geo4d.export import save
 from geo4d.formats.points import load_ply
 from geo4d.geometry.fit import fit_similarity
 from geo4d.results.manifest import ARRAYS
 from geo4d.results.places import run_folder
+from tests.support.truth import BoxWorld, TruthPredictor
 
 SMALL = (24, 40)
 
@@ -184,7 +184,7 @@ import os, sys
 from pathlib import Path
 import torch, geo4d
 torch.set_num_threads(1)
-from benchmarks.truth import BoxWorld, TruthPredictor
+from tests.support.truth import BoxWorld, TruthPredictor
 world = BoxWorld((48, 80))
 frames = torch.stack([world.rgb(t) for t in range(14)])
 def progress(stage, done, total):

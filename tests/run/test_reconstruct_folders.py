@@ -13,11 +13,11 @@ from evo.core import sync
 from evo.tools import file_interface
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.apps.cli import main
 from geo4d.errors import InputError
 from geo4d.formats.cameras import save_tum
 from geo4d.formats.movies import save_movie
+from tests.support.truth import BoxWorld, TruthPredictor
 
 SIZE, SMALL = (48, 80), (24, 40)
 STAMPS = 1305031102.175304 + np.arange(9) / 30

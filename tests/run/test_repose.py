@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 import geo4d
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.apps.cli import main
 from geo4d.errors import InputError
 from geo4d.formats.cameras import save_kitti_poses, save_tum
@@ -18,6 +17,7 @@ from geo4d.results.writer import StoreWriter
 from geo4d.run.repose import repose
 from geo4d.tracks.follow import track_points
 from geo4d.types import FrameMaps
+from tests.support.truth import BoxWorld, TruthPredictor
 
 SIZE, FOCAL, STEP, NUM = (96, 128), 110.0, 0.05, 7
 

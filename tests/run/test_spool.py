@@ -1,8 +1,8 @@
 import torch
 
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.run.spool import EVIDENCE, RAY_GRID, Spool, window_bytes
 from geo4d.types import Prediction, Window
+from tests.support.truth import BoxWorld, TruthPredictor
 
 
 def predict(index=0, frames=(3, 4, 5), size=(24, 32), **options) -> Prediction:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.cameras.pose import RELIABLE
 from geo4d.fusion.align import align
 from geo4d.results.writer import StoreWriter
@@ -17,6 +16,7 @@ from geo4d.run.write import camera_known, frame_arrays, resize_maps, write_maps
 from geo4d.types import FrameMaps, Window
 from geo4d.video.io import Video
 from tests.support.motion import moving_camera, shot
+from tests.support.truth import BoxWorld, TruthPredictor
 
 SMALL, LARGE, NUM = (24, 40), (48, 80), 8
 

@@ -18,8 +18,8 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.truth import BoxWorld, TruthPredictor
 from geo4d.models import base
+from tests.support.truth import BoxWorld, TruthPredictor
 
 ROOT = Path(__file__).resolve().parents[2]
 

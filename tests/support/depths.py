@@ -3,10 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from benchmarks.truth import BoxWorld
 from geo4d.geometry.cameras import unproject
 from geo4d.models.monodepth.network import FrameDepths
 from geo4d.types import EvidenceMaps, Window
+from tests.support.truth import BoxWorld
 
 SIZE = (72, 120)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def stub_run(**options: Any) -> dict[str, Any]:
     """Keywords of a run with the stub, which worker processes get as it is."""
-    from benchmarks.truth import BoxWorld
     from tests.support.batch_stub import StubPredictor
+    from tests.support.truth import BoxWorld
 
     stub = StubPredictor(BoxWorld((24, 40)), **{"length": 8, "stride": 4, **options})
     return {"model": stub, "output_size": "model", "tries": 0, "device": "cpu"}

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.truth import BoxWorld
 from geo4d.geometry.poses import inverse
 from geo4d.models.base import Predictor
 from geo4d.models.monodepth.network import FrameDepths
@@ -12,6 +11,7 @@ from geo4d.models.monodepth.pipeline import DepthPredictor, MonoDepthConfig, ben
 from geo4d.results.verdict import judge_result
 from geo4d.run.reconstruct import reconstruct
 from tests.support.depths import Spoilt, as_window, box_clip, smooth, true_evidence
+from tests.support.truth import BoxWorld
 
 FRAMES = 8
 
