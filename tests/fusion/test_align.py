@@ -385,8 +385,10 @@ def test_evidence_in_its_own_unit_does_not_take_the_metres_away(make_wall):
     ]
     swept = [replace(p, point_map=0.2 * p.point_map, point_scale_kind="scale") for p in metric]
     k = wall.intrinsics.double()
+    followed = wall.c2w.double().clone()
+    followed[:, :3, 3] *= 0.2  # points and cameras from tracks share a unit
     cameras = CameraEvidence(
-        c2w=wall.c2w.double(),
+        c2w=followed,
         intrinsics=k if k.ndim == 3 else k.expand(wall.num_frames, 3, 3),
         confidence=torch.ones(wall.num_frames).double(),
         windows=tuple(range(len(metric), 2 * len(metric))),

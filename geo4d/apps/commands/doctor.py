@@ -12,6 +12,7 @@ EXAMPLES = (
 
 EXTRAS: dict[str, dict[str, str]] = {
     "geometrycrafter": {"diffusers": "diffusers", "transformers": "transformers"},
+    "transformers": {"transformers": "transformers"},
     "usd": {"usd-core": "pxr"},
     "rerun": {"rerun-sdk": "rerun"},
     "ros": {"rosbags": "rosbags", "mcap": "mcap"},
@@ -29,6 +30,12 @@ EXTRAS: dict[str, dict[str, str]] = {
     "remote": {"fsspec": "fsspec"},
     "batch": {"pyarrow": "pyarrow"},
     "ray": {"ray": "ray"},
+    "serve": {
+        "fastapi": "fastapi",
+        "uvicorn": "uvicorn",
+        "python-multipart": "python_multipart",
+        "prometheus_client": "prometheus_client",
+    },
     "eval": {"h5py": "h5py", "matplotlib": "matplotlib", "numba": "numba"},
 }
 """Extra -> package -> the module it installs."""
