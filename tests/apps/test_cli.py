@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import get_type_hints
 
 import pytest
@@ -11,13 +12,16 @@ import pytest
 from geo4d.apps import cli
 from geo4d.errors import Geo4DError, GeometryError, InputError, MissingExtraError, OutputError
 
+NEEDS_TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="asks what trains and what evaluates")
+NAMES = [pytest.param(name, marks=NEEDS_TORCH) if name == "train" else name for name in cli.COMMANDS]
+
 
 def test_every_command_has_a_module_with_options(repository):
     present = {path.stem for path in (repository / "geo4d/apps/commands").glob("*.py")} - {"__init__"}
     assert present == set(cli.COMMANDS)
 
 
-@pytest.mark.parametrize("name", list(cli.COMMANDS))
+@pytest.mark.parametrize("name", NAMES)
 def test_help_of_every_command(name, capsys):
     assert cli.main([name, "--help"]) == 0
     said = capsys.readouterr().out
@@ -31,7 +35,7 @@ def test_help_of_every_command(name, capsys):
     assert all(example in said for example in module.EXAMPLES)
 
 
-@pytest.mark.parametrize("name", list(cli.COMMANDS))
+@pytest.mark.parametrize("name", NAMES)
 def test_examples_of_the_help_are_commands_that_exist(name, monkeypatch):
     module = import_module(f"geo4d.apps.commands.{name}")
     got = []
@@ -51,6 +55,7 @@ def test_examples_of_the_help_are_commands_that_exist(name, monkeypatch):
     assert [isinstance(options, expected) for options in got] == [True] * len(module.EXAMPLES)
 
 
+@NEEDS_TORCH
 def test_train_lists_its_stages(capsys):
     cli.main(["train", "--help"])
     said = capsys.readouterr().out
@@ -167,6 +172,7 @@ def test_bad_output_from_the_outside(tmp_path, capsys):
     assert capsys.readouterr().err.count("error: ") == 2
 
 
+@NEEDS_TORCH
 def test_an_unknown_benchmark_is_named_before_its_data_is_asked_for(capsys):
     assert cli.main(["evaluate", "nonsense"]) == 2
     assert "as the benchmark, got 'nonsense'" in capsys.readouterr().err

@@ -28,19 +28,20 @@ class ReportOptions:
 
 def run(options: ReportOptions) -> int:
     """Load, write, name the file."""
-    import geo4d
-    from geo4d.formats.objects import is_url
-    from geo4d.viewer.report import save_report
-
     if options.output is not None and options.output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(
             f"expected a file ending in .html with -o, got {options.output}; a report is an HTML page"
         )
+    from geo4d.formats.objects import is_url
+
     output = options.output
     if output is None and is_url(str(options.result)):
         raise ValueError(f"expected -o FILE.html with {options.result}: a report is written to this machine")
     if output is None:
         result = Path(options.result).resolve()
         output = result.with_name(result.name + "_report.html")
+    import geo4d
+    from geo4d.viewer.report import save_report
+
     print(f"wrote {save_report(geo4d.load(options.result), output, num_frames=options.num_frames)}")
     return 0
