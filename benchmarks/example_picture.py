@@ -67,7 +67,7 @@ def view(path: Path, shot: Path) -> np.ndarray:
         page.wait_for_timeout(15_000)
         page.screenshot(path=str(shot))
         browser.close()
-    return cv2.imread(str(shot))[:, :780, ::-1]
+    return cv2.imread(str(shot))[:, :755, ::-1]
 
 
 def main() -> None:
