@@ -69,7 +69,7 @@ def align_windows(
         changed = False
         for done, index in enumerate(bad):
             log.info("window %d disagrees with the others; try %d", index, attempt)
-            if predict_again(source, spool, index, attempt):
+            if predict_again(source, spool, index, attempt, chosen[index]):
                 chosen[index], changed = attempt, True
             elif done == 0:
                 break  # no noise in this model: every further try would be the same

@@ -257,16 +257,19 @@ def _predict_groups(
         progress("predict", group.stop, total)
 
 
-def predict_again(source: WindowSource, spool: Spool, index: int, attempt: int) -> bool:
+def predict_again(source: WindowSource, spool: Spool, index: int, attempt: int, before: int) -> bool:
     """Another try of a window, with another seed.
 
+    Args:
+        attempt: number of the try; a window that agreed at first has no earlier ones but 0.
+        before: the try that the window stands at.
     Returns:
         whether it differs from the try before; a model without noise gives the same again.
     """
     if spool.read(index, attempt) is None:
         previous = _before(source.plan, index, spool.read(index - 1) if index else None)
         spool.write(source.predict(*source.inputs(index), attempt, previous), attempt)
-    new, old = spool.read(index, attempt), spool.read(index, attempt - 1)
+    new, old = spool.read(index, attempt), spool.read(index, before)
     if new is None or old is None:
         raise AssertionError(f"window {index} was written but cannot be read")
     return any(

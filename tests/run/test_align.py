@@ -91,6 +91,18 @@ def test_a_model_that_answers_the_same_is_asked_once_more_only(tmp_path: Path) -
     assert tries_on_disk == [True, True, False]
 
 
+def test_a_window_that_disagrees_only_at_the_second_look_is_sampled_then(tmp_path: Path, monkeypatch) -> None:
+    """Another window is sampled anew first; this one has no try 1 to be compared with."""
+    verdicts = iter([[1], [2], []])
+    monkeypatch.setattr("geo4d.run.align.find_bad_windows", lambda alignment: next(verdicts))
+    (alignment, predictions, tries), _ = aligned(tmp_path, TruthPredictor(WORLD, noise=0.005), tries=3)
+    assert tries == {1: 1, 2: 2}
+    spool = Spool(tmp_path, "float32")
+    assert spool.read(2, 1) is None
+    assert torch.equal(predictions[2].point_map, spool.read(2, 2).point_map)
+    assert camera_error(alignment) < 0.02
+
+
 def test_nothing_usable_is_an_error_that_says_where_to_look(tmp_path: Path) -> None:
     predictor = TruthPredictor(WORLD, nan_windows=tuple(range(len(WINDOWS))))
     with pytest.raises(GeometryError):
