@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -50,7 +51,7 @@ def run(film: Path, output: Path, row: str, busy: float) -> dict[str, Any]:
                 largest[one] = max(largest.get(one, 0), resident(one))
             try:
                 process.wait(1)
-            except Exception:
+            except subprocess.TimeoutExpired:
                 continue
         return 0
 

@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -278,6 +279,7 @@ class RayEngine:
             os.environ.setdefault(
                 "RAY_worker_niceness", "0"
             )  # else 15: next to nothing where others compute, too
+        require_answer(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **mine)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -300,6 +302,22 @@ class RayEngine:
         if self._ours and not (self._how.ray_address or os.environ.get("RAY_ADDRESS")):
             raise ResourceError(f"{need}, this machine has {have}; use less --worker-cpus or --worker-gpus")
         log.warning("%s, the nodes have %s; waiting until the cluster grows", need, have)
+
+
+def require_answer(address: str, timeout_s: float = 10.0) -> None:
+    """
+    Raises:
+        BatchError: nobody listens at a ``HOST:PORT``, which Ray would wait for without an end.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # auto, local, a session of this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+    except (OSError, OverflowError) as error:
+        raise BatchError(
+            f"expected a Ray cluster at {address}, nobody answers there: {error}; check --ray-address or RAY_ADDRESS"
+        ) from error
 
 
 def _reason(error: Exception, actor: Actor) -> str:

@@ -17,6 +17,14 @@ STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "memory": "fsspec"}
 REQUESTS = 4
 """How often a request is made before it counts as failed, beside what the package of the store repeats itself."""
 
+NO_ACCESS = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ParamValidationError",
+    "DefaultCredentialsError",
+)
+"""Errors of the stores' packages, by name, that no repetition mends."""
+
 WAIT_S = 1.0
 """Before the second request; twice as long before every further one."""
 
@@ -161,6 +169,11 @@ class Objects:
             except PermissionError as error:
                 raise OutputError(f"{self.url} could not {what}: {error}; check the access to it") from error
             except Exception as error:  # every store has errors of its own
+                if type(error).__name__ in NO_ACCESS:
+                    raise OutputError(
+                        f"{self.url} could not {what}: {error}; check the address, and the credentials of the store "
+                        "(s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+                    ) from error
                 if attempt + 1 == self.requests:
                     raise OutputError(
                         f"{self.url} could not {what}, asked {self.requests} times: {type(error).__name__}: {error}"

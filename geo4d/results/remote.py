@@ -245,16 +245,16 @@ class CheckedObjects(Store):
         raise OutputError(f"{self.root} is only read")
 
     async def list(self) -> AsyncIterator[str]:
-        """Never."""
-        raise NotImplementedError
+        """Never: ``supports_listing`` is False, names come from the manifest."""
+        raise OutputError(f"{self.root} is not listed")
         yield ""
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Never."""
-        raise NotImplementedError
+        """Never, as ``list``."""
+        raise OutputError(f"{self.root} is not listed")
         yield ""
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Never."""
-        raise NotImplementedError
+        """Never, as ``list``."""
+        raise OutputError(f"{self.root} is not listed")
         yield ""

@@ -1,5 +1,6 @@
 """What a run is made of: the video as it was asked for, its shots, the model, what is known of the camera."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -121,6 +122,25 @@ def load_model(
         raise ValueError(
             f"expected options that the model {model} has, of the right types, got {chosen}: {error}"
         ) from error
+
+
+def require_camera(clip: Video, config: RunConfig) -> None:
+    """
+    Raises:
+        ValueError: intrinsics that no camera of such a picture has: a field of view outside 0.1 to 179 degrees, pixels
+            more than four times as wide as high (or the reverse), a principal point more than a picture away from it.
+    """
+    if config.intrinsics is None:
+        return
+    (height, width), (fx, fy, cx, cy) = clip.source_size, config.intrinsics
+    fields = [math.degrees(2 * math.atan2(side, 2 * focal)) for side, focal in ((width, fx), (height, fy))]
+    near = -width <= cx <= 2 * width and -height <= cy <= 2 * height
+    if not (all(0.1 <= field <= 179 for field in fields) and 0.25 <= fx / fy <= 4 and near):
+        raise ValueError(
+            f"expected fx fy cx cy of a camera, in pixels of the picture of {width}x{height} as it is shown, got "
+            f"{fx:g} {fy:g} {cx:g} {cy:g}: fields of view of {fields[0]:.3g} and {fields[1]:.3g} degrees, pixels "
+            f"{fy / fx:.3g} times as wide as high"
+        )
 
 
 def known_intrinsics(clip: Video, plan: RunPlan, config: RunConfig) -> Float[Tensor, "T 3 3"] | None:

@@ -27,7 +27,13 @@ from geo4d.results.writer import StoreWriter
 from geo4d.run.align import align_windows
 from geo4d.run.evidence import WindowEvidence, find_motion, place_cameras
 from geo4d.run.first_pass import first_look, kept_sizes, list_shots
-from geo4d.run.inputs import known_intrinsics, known_matrix, list_inputs, load_model, open_clip
+from geo4d.run.inputs import (
+    known_intrinsics,
+    known_matrix,
+    list_inputs,
+    load_model,
+    open_clip,
+)
 from geo4d.run.metric import open_metric
 from geo4d.run.plan import RunPlan, plan_run, require_space
 from geo4d.run.predict import Progress, WindowSource, predict_windows, prepare

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ import geo4d
 from geo4d.batch.engine import STALLED, Engine
 from geo4d.batch.engines import make_engine
 from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger
+from geo4d.batch.ray_engine import require_answer
 from geo4d.batch.settings import WorkerSettings
 from geo4d.errors import BatchError, CheckpointError, ResourceError
 from tests.batch.test_local import await_true, next_event, windows
@@ -190,3 +192,16 @@ def test_a_signal_ends_a_batch_on_ray_with_its_code_and_counts_no_try(tmp_path, 
     _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, error
     assert Ledger(out / BATCH / LEDGER).scan() == {}
+
+
+def test_an_address_where_nobody_listens_is_said_and_not_waited_for() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and never listening
+        port = taken.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+            with pytest.raises(BatchError, match=f"expected a Ray cluster at {address}, nobody answers"):
+                require_answer(address)
+    for address in ("auto", "local", "/tmp/ray/ray_current_cluster"):
+        require_answer(address)
+    with socket.create_server(("127.0.0.1", 0)) as open_port:
+        require_answer(f"127.0.0.1:{open_port.getsockname()[1]}")

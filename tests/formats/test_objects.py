@@ -85,6 +85,22 @@ def test_a_store_that_never_answers_is_an_error_with_its_place(s3) -> None:
         Objects("s3://no-such-bucket/a", requests=2, wait_s=0).write("a", b"")
 
 
+def test_what_no_repetition_mends_is_said_at_once(monkeypatch) -> None:
+    class NoCredentialsError(Exception):
+        """As botocore names it."""
+
+    objects, asked = Objects("memory://bucket/closed"), []
+
+    def closed(path: str, *rest: object, **words: object) -> None:
+        asked.append(path)
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(objects._store, "cat_file", closed)
+    with pytest.raises(OutputError, match=r"locate credentials; check the address, and the credentials"):
+        objects.read("a")
+    assert len(asked) == 1
+
+
 def test_addresses_are_told_from_paths_and_unknown_ones_are_refused(monkeypatch) -> None:
     core = pytest.importorskip("fsspec.core")
     assert is_url("s3://a/b")

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from geo4d.config import RunConfig
-from geo4d.run.inputs import known_matrix, load_model, open_clip
+from geo4d.run.inputs import known_matrix, load_model, open_clip, require_camera
 from geo4d.video.io import Video
 from tests.support.controls import stub
 
@@ -54,6 +54,24 @@ def test_arrays_have_no_data_set_and_times_that_were_given() -> None:
     film, config = open_clip(pictures, RunConfig(), [0.0, 0.5, 2.0])
     assert film.times_s.tolist() == [0, 0.5, 2]
     assert config == RunConfig()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (1e-300, 1e-300, 30.0, 20.0),
+        (1e300, 1e300, 30.0, 20.0),
+        (50.0, 5.0, 30.0, 20.0),
+        (50.0, 50.0, 1e9, 20.0),
+    ],
+    ids=["no focal length", "endless", "pixels ten times as wide", "principal point elsewhere"],
+)
+def test_intrinsics_that_no_camera_has_are_refused_before_any_work(given) -> None:
+    film = Video(torch.zeros(2, 40, 60, 3), fps=10.0)
+    require_camera(film, RunConfig())
+    require_camera(film, RunConfig(intrinsics=(50.0, 60.0, -10.0, 70.0)))
+    with pytest.raises(ValueError, match=r"fx fy cx cy of a camera, in pixels of the picture of 60x40"):
+        require_camera(film, RunConfig(intrinsics=given))
 
 
 def test_a_recording_brings_times_and_camera_and_the_user_wins(tmp_path) -> None:

@@ -104,6 +104,9 @@ def _run(options: ReconstructOptions, bars: "StageBars") -> int:
     from geo4d.run.plan import RunPlan
     from geo4d.run.reconstruct import reconstruct
 
+    if str(options.output).startswith("memory://"):
+        raise ValueError(f"expected a folder or a store that outlives this command, got {options.output}")
+
     def show(plan: RunPlan) -> None:
         if not options.quiet:
             print("\n".join(plan.lines()), flush=True)

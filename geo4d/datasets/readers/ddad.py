@@ -9,6 +9,7 @@ import numpy as np
 from geo4d.datasets.base import Reader, Sequence, missing
 from geo4d.datasets.pieces import constant_intrinsics, rgb_frames
 from geo4d.errors import InputError
+from geo4d.formats.arrays import load_npz
 from geo4d.formats.cameras import invert_poses, quaternions_to_poses
 from geo4d.types import LazyFrames
 
@@ -78,7 +79,7 @@ def _load(path: Path, name: str) -> Sequence:
     intrinsics = constant_intrinsics(len(frames), k["fx"], k["fy"], k["cx"], k["cy"], integer_centres=True)
 
     def depth(t: int) -> np.ndarray:
-        points = np.load(clouds[t])["data"][:, :3].astype(np.float64)
+        points = load_npz(clouds[t], ["data"])["data"][:, :3].astype(np.float64)
         to_camera = invert_poses(c2w[t][None])[0] @ lidar_poses[t]
         return project_depth(points @ to_camera[:3, :3].T + to_camera[:3, 3], intrinsics[t], size)
 

@@ -7,6 +7,7 @@ import numpy as np
 from geo4d.datasets.base import Reader, Sequence, missing
 from geo4d.datasets.pieces import constant_intrinsics, rgb_frames
 from geo4d.errors import InputError
+from geo4d.formats.arrays import load_npy
 from geo4d.types import LazyFrames
 
 INTRINSICS = (886.81, 886.81, 512.0, 384.0)
@@ -52,8 +53,8 @@ def _load(path: Path, name: str) -> Sequence:
 
     def depth(t: int) -> np.ndarray:
         try:
-            values = np.load(depth_file).astype(np.float32).reshape(size)
-            valid = np.load(mask_file).reshape(size) > 0
+            values = load_npy(depth_file).astype(np.float32).reshape(size)
+            valid = load_npy(mask_file).reshape(size) > 0
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"expected depth and mask of {size} in {depth_file}, got: {error}") from error
         valid = valid & (values > 0)

@@ -14,7 +14,7 @@ import numpy as np
 from geo4d.datasets.base import Reader, Sequence, missing
 from geo4d.datasets.pieces import list_files, map_frames, map_size, png_depth, rgb_frames, same_stems
 from geo4d.errors import InputError
-from geo4d.formats.arrays import load_npz, npz_shapes
+from geo4d.formats.arrays import load_npy, load_npz, npz_shapes
 from geo4d.formats.cameras import load_tum
 from geo4d.formats.images import load_exr, load_image
 from geo4d.types import FrameArray
@@ -51,7 +51,7 @@ def load_array(path: Path, key: str) -> np.ndarray:
             raise InputError(f"expected an array {key!r} in {path}, got {', '.join(npz_shapes(path))}")
         return np.asarray(arrays[key], np.float32)
     try:
-        return np.asarray(np.load(path), np.float32)
+        return np.asarray(load_npy(path), np.float32)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"expected an array in {path}, got: {error}; the file may be truncated") from error
 

@@ -24,6 +24,7 @@ from geo4d.datasets.pieces import (
     same_stems,
 )
 from geo4d.errors import InputError
+from geo4d.formats.arrays import load_npy
 from geo4d.formats.cameras import quaternions_to_poses
 from geo4d.geometry.poses import ned_to_opencv
 
@@ -47,7 +48,7 @@ def _find(root: Path) -> dict[str, Path]:
 
 def _depth(path: Path) -> np.ndarray:
     try:
-        values = np.load(path).astype(np.float32)
+        values = load_npy(path).astype(np.float32)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"expected a float32 depth array in {path}, got: {error}") from error
     return known_depth(values, sky_from=SKY)
