@@ -33,6 +33,7 @@ from geo4d.run.inputs import (
     list_inputs,
     load_model,
     open_clip,
+    require_camera,
 )
 from geo4d.run.metric import open_metric
 from geo4d.run.plan import RunPlan, plan_run, require_space
@@ -123,6 +124,7 @@ def reconstruct(
     with clock("read"), memory_errors("reading the video", f"{_SMALLER}, or a smaller copy of the video"):
         clip, config = open_clip(video, config, times_s, look)
     with clip, stage_progress(on_progress, show=progress) as said:
+        require_camera(clip, config)
         with clock("load model"), memory_errors("loading the model", _SMALLER):
             device = choose_device(config.device)
             predictor = load_model(model, model_options, config, device)

@@ -67,6 +67,8 @@ def run(clip, output, *words) -> int:
         (["--intrinsics", "nan", "10", "5", "5"], 2, "all finite"),
         (["--intrinsics", "10", "10", "inf", "5"], 2, "all finite"),
         (["--intrinsics", "10", "-10", "5", "5"], 2, "fx, fy > 0"),
+        (["--intrinsics", "1e-300", "1e-300", "5", "5"], 2, "fx fy cx cy of a camera"),
+        (["--intrinsics", "10", "10", "1e9", "5"], 2, "fx fy cx cy of a camera"),
         (["--window-stride", "0"], 2, "window stride"),
         (["--window-stride", "999"], 2, "window stride of 1 to 8 frames"),
         (["--num-steps", "0"], 2, "sampling step"),
