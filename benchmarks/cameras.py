@@ -1,10 +1,11 @@
 """Cameras from tracks against ground truth, next to COLMAP in the same run.
 
-    python benchmarks/cameras.py --data DIR [--colmap] [--only NAME ...] [--synthetic N] [--movers]
+    python benchmarks/cameras.py [--data DIR] [--colmap] [--only NAME ...] [--synthetic N] [--movers] [--cache DIR]
         [--recorded FILE] [--json FILE]
 
-``--data`` holds the ground-truth samples (folders named as in ``SAMPLES``). COLMAP is started at three focal lengths,
-as its result depends on the start; ours starts once, unattended. CPU seconds count tracking and solving, no reading.
+``--data`` holds the ground-truth samples (folders named as in ``SAMPLES``); ``--synthetic`` and ``--movers`` need
+none. COLMAP is started at three focal lengths, as its result depends on the start; ours starts once, unattended. CPU
+seconds count tracking and solving, no reading.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class Sequence:
         dynamic: [T, H, W] bool, True on moving things, or None.
         tracks: points followed over the frames, moving ones included, or None.
         scale_kind: ``metric`` (metres) or ``scale`` (one unknown factor for depth and translations).
-        depth_source: how depth was measured.
-        pose_source: how poses were measured.
+        depth_source: how depth was measured: ``rendered``, ``laser scanner``, ..; ``as given`` where nobody says.
+        pose_source: how poses were measured, likewise.
         files: every file the sequence reads, for provenance.
         notes: what was left out or repaired while reading.
     """

@@ -1,5 +1,7 @@
 """Image-like files: EXR, 8 and 16-bit images, PFM, .flo, .dpt. Reader beside writer; numpy arrays at the border.
 
+Formats that only others write (PFM, .dpt) have their writers in ``tests/support/writers.py``.
+
 Writers make the file complete or not at all. Readers check sizes against the file before they allocate.
 """
 

@@ -128,7 +128,11 @@ def check_plane(
 
 
 def check_recognised(name: str, root: Path) -> None:
-    """The layout is told from all others; where it holds several sequences, that is said."""
+    """The layout is told from all others; where it holds several sequences (three of one picture), that is said.
+
+    Args:
+        root: of the tree, or the folder of one sequence in it: both should be recognised.
+    """
     if len(load_all(name, root)) > 1:
         with pytest.raises(InputError, match="found 3"):
             load_ground_truth(root)

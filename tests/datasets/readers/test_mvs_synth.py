@@ -14,9 +14,10 @@ def test_what_is_read_is_the_plane(tmp_path):
     )
 
 
-def test_the_layout_is_told_from_all_others(tmp_path):
+@pytest.mark.parametrize("folder", ["", "GTAV_720/0000"])
+def test_the_layout_is_told_from_all_others(tmp_path, folder):
     write_mvs_synth(tmp_path)
-    check_recognised("mvs-synth", tmp_path)
+    check_recognised("mvs-synth", tmp_path / folder)
 
 
 def test_half_a_download_says_what_is_missing(tmp_path):
