@@ -11,6 +11,7 @@ EXAMPLES = (
 
 
 EXTRAS: dict[str, dict[str, str]] = {
+    "hub": {"huggingface_hub": "huggingface_hub"},
     "geometrycrafter": {"diffusers": "diffusers", "transformers": "transformers"},
     "transformers": {"transformers": "transformers"},
     "usd": {"usd-core": "pxr"},
