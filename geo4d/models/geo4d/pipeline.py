@@ -409,7 +409,7 @@ def load(
         if missing:
             raise CheckpointError(f"{folder.path}: part {part} has missing or surplus tensors: {missing[:5]}")
         module.load_state_dict(tensors, assign=True)
-    chosen_device = device or default_device()
+    chosen_device = device or default_device(mps=True)
     chosen_dtype = default_dtype(chosen_device) if dtype is None else DTYPES[dtype]
     return Geo4DPredictor(
         config,
