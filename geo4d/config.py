@@ -40,7 +40,8 @@ class RunConfig:
             plumb_bob) or fisheye:K1,K2,K3,K4 (equidistant), with intrinsics; none takes what a data set's folder states,
             'none' takes the pictures as they are.
         weights: folder or file with the model's weights; none takes the bundled or pulled ones.
-        device: torch device; none takes a CUDA device if there is one, else the CPU.
+        device: torch device; none takes a CUDA device if there is one, else Apple's GPU (mps) for the models tiny and
+            geo4d, else the CPU.
         dtype: compute type of the network; none picks by device.
         num_steps: sampling steps of a diffusion model; none takes the model's default.
         window_stride: frames between window starts; none takes the model's default.

@@ -304,6 +304,17 @@ class Reconstruction:
         scene: [T] scene number; a shot cut starts a new scene with a world of its own.
         provenance: model, weight hash, resolved config, seed, versions, source: JSON values.
         diagnostics: value of every fusion term, windows dropped and why, timings: JSON values.
+    Examples:
+        Two frames of one pixel, 4 m away; between them the camera goes 1 m to the right.
+
+        >>> scene = Reconstruction(
+        ...     depth=np.full((2, 1, 1), 4.0), confidence=np.ones((2, 1, 1)), scale_kind="metric",
+        ...     intrinsics=np.stack([[[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]] * 2), times_s=np.arange(2.0),
+        ...     source_frames=np.arange(2), c2w=np.stack([np.eye(4), np.eye(4) + np.eye(4, k=3)]))
+        >>> scene.points("world")[1].tolist(), scene.points("camera")[1].tolist()
+        ([[[1.0, 0.0, 4.0]]], [[[0.0, 0.0, 4.0]]])
+        >>> scene.disparity[0].tolist(), scene.to_torch(slice(0, 1))["depth"].shape
+        ([[0.25]], torch.Size([1, 1, 1]))
     """
 
     depth: FrameArray

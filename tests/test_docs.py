@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -42,3 +43,13 @@ def test_every_page_stands_in_the_navigation() -> None:
     named = re.findall(r": ([\w/-]+\.md)$", text, re.M)
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
     assert sorted(named) == sorted(pages)
+
+
+def test_every_extra_stands_in_the_install_page_with_its_sizes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| .+ \| (?:under )?\d+ MB \| (?:under )?\d+ MB \|$",
+        (ROOT / "docs" / "install.md").read_text("utf-8"),
+        re.M,
+    )
+    assert sorted(rows) == sorted(set(project["optional-dependencies"]) - {"test", "dev"})

@@ -1,7 +1,12 @@
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(code):
@@ -34,3 +39,14 @@ def test_the_main_job_loads_no_more_than_it_uses():
         "heavy = {'scipy', 'matplotlib', 'viser', 'diffusers', 'transformers'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
+
+
+def test_every_file_states_the_same_version():
+    import geo4d
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.M)
+    changes = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert citation
+    assert changes
+    assert {project["version"], citation[1], changes[1]} == {geo4d.__version__}

@@ -93,7 +93,7 @@ def load(settings: Mapping[str, Any]) -> Loaded:
     rest = dict(settings)
     model, options = rest.pop("model", "tiny"), rest.pop("model_options", None)
     config = make_config(**rest)
-    device = choose_device(config.device)
+    device = choose_device(config.device, model if isinstance(model, str) else None)
     predictor = load_model(model, options, config, device)
     identity = {
         "model": describe_model(predictor),

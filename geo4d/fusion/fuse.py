@@ -36,7 +36,7 @@ def fuse(
         times_s: of the processed sequence; None takes those of the predictions, and frame numbers where no window
             tells.
         with_moving: also give a dynamic probability.
-        The others are those of ``align``.
+        predictions, num_frames, config, size, known_intrinsics, known_c2w, motion, device, progress: as in ``align``.
     Raises:
         ValueError: as ``align``.
     """

@@ -16,6 +16,9 @@ def pixel_grid(
 
     Args:
         size: (height, width).
+    Examples:
+        >>> pixel_grid((1, 3)).tolist()
+        [[[0.5, 0.5], [1.5, 0.5], [2.5, 0.5]]]
     """
     height, width = size
     y, x = torch.meshgrid(
@@ -45,6 +48,9 @@ def centred_intrinsics(focal: Float[Tensor, "*b"], size: tuple[int, int]) -> Flo
     Args:
         focal: in pixels.
         size: (height, width) of the image.
+    Examples:
+        >>> centred_intrinsics(torch.tensor(300.0), (192, 320)).tolist()
+        [[300.0, 0.0, 160.0], [0.0, 300.0, 96.0], [0.0, 0.0, 1.0]]
     """
     height, width = size
     return intrinsics_matrix(
@@ -53,7 +59,12 @@ def centred_intrinsics(focal: Float[Tensor, "*b"], size: tuple[int, int]) -> Flo
 
 
 def focal_from_fov(fov: Float[Tensor, "*b"], extent: float) -> Float[Tensor, "*b"]:
-    """Focal length in pixels of a camera that sees ``fov`` radians across ``extent`` pixels."""
+    """Focal length in pixels of a camera that sees ``fov`` radians across ``extent`` pixels.
+
+    Examples:
+        >>> round(float(focal_from_fov(torch.tensor(torch.pi / 2), 320)), 3)
+        160.0
+    """
     return 0.5 * extent / torch.tan(0.5 * fov)
 
 
@@ -83,6 +94,11 @@ def unproject(
     """Camera-frame points of z-depth maps, in the unit of ``depth``.
 
     NaN and infinite depth give non-finite points.
+
+    Examples:
+        >>> intrinsics = centred_intrinsics(torch.tensor(2.0), (1, 2))
+        >>> unproject(torch.tensor([[4.0, 8.0]]), intrinsics).tolist()
+        [[[-1.0, 0.0, 4.0], [2.0, 0.0, 8.0]]]
     """
     return camera_rays(intrinsics, (depth.shape[-2], depth.shape[-1])) * depth[..., None]
 
@@ -99,6 +115,10 @@ def project(
             depth to discard points behind the camera.
     Returns:
         pixels (x, y), and z-depth in the unit of ``points``.
+    Examples:
+        >>> pixels, depth = project(torch.tensor([[-1.0, 0.0, 4.0]]), centred_intrinsics(torch.tensor(2.0), (1, 2)))
+        >>> pixels.tolist(), depth.tolist()
+        ([[0.5, 0.5]], [4.0])
     """
     depth = points[..., 2]
     homogeneous = points @ intrinsics.mT
@@ -108,7 +128,13 @@ def project(
 def resize_intrinsics(
     intrinsics: Float[Tensor, "*b 3 3"], old_size: tuple[int, int], new_size: tuple[int, int]
 ) -> Float[Tensor, "*b 3 3"]:
-    """Intrinsics after the image was resized from ``old_size`` to ``new_size``, both (height, width)."""
+    """Intrinsics after the image was resized from ``old_size`` to ``new_size``, both (height, width).
+
+    Examples:
+        >>> intrinsics = centred_intrinsics(torch.tensor(300.0), (192, 320))
+        >>> resize_intrinsics(intrinsics, (192, 320), (96, 160)).tolist()
+        [[150.0, 0.0, 80.0], [0.0, 150.0, 48.0], [0.0, 0.0, 1.0]]
+    """
     scale = intrinsics.new_tensor([[new_size[1] / old_size[1]], [new_size[0] / old_size[0]], [1.0]])
     return intrinsics * scale
 
@@ -122,7 +148,13 @@ def crop_intrinsics(intrinsics: Float[Tensor, "*b 3 3"], left: float, top: float
 
 
 def intrinsics_from_integer_pixel_centres(intrinsics: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """From the convention where pixel centres are integers (OpenCV, most data sets) to ours (+0.5)."""
+    """From the convention where pixel centres are integers (OpenCV, most data sets) to ours (+0.5).
+
+    Examples:
+        >>> theirs = torch.tensor([[300.0, 0.0, 159.5], [0.0, 300.0, 95.5], [0.0, 0.0, 1.0]])
+        >>> intrinsics_from_integer_pixel_centres(theirs)[:2, 2].tolist()
+        [160.0, 96.0]
+    """
     return crop_intrinsics(intrinsics, -0.5, -0.5)
 
 

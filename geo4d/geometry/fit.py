@@ -25,6 +25,12 @@ def fit_similarity(
     Raises:
         ValueError: fewer than one point has weight.
     Source: Umeyama 1991, eq. (40) to (43).
+    Examples:
+        >>> corners = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> fitted = fit_similarity(corners, 2 * corners + torch.tensor([0.0, 0.0, 5.0]))
+        >>> bool(torch.allclose(fitted, torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])) + torch.tensor(
+        ...     [[0.0] * 4, [0.0] * 4, [0.0, 0.0, 0.0, 5.0], [0.0] * 4]), atol=1e-5))
+        True
     """
     if weight is None:
         weight = torch.ones_like(source[..., 0])
@@ -73,6 +79,9 @@ def fit_scale(
 
     Raises:
         ValueError: no sample has weight and a source value other than 0.
+    Examples:
+        >>> float(fit_scale(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0])))
+        3.0
     """
     weight = torch.ones_like(source) if weight is None else weight
     power = (weight * source * source).sum(-1)
@@ -111,6 +120,9 @@ def fit_scale_shift(
     Raises:
         ValueError: fewer than two samples have weight.
     Source: starting value of the disparity term, Geo4D Eq. (5).
+    Examples:
+        >>> [float(x) for x in fit_scale_shift(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0, 5.0]))]
+        [2.0, 1.0]
     """
     weight = torch.ones_like(source) if weight is None else weight
     if bool(((weight > 0).sum(-1) < 2).any()):

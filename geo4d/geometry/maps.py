@@ -12,12 +12,22 @@ from geo4d.geometry.poses import rigid
 
 
 def depth_to_disparity(depth: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """1 / depth: +inf becomes 0, NaN stays; depth that is not positive becomes NaN."""
+    """1 / depth: +inf becomes 0, NaN stays; depth that is not positive becomes NaN.
+
+    Examples:
+        >>> depth_to_disparity(torch.tensor([4.0, torch.inf, torch.nan, 0.0])).tolist()
+        [0.25, 0.0, nan, nan]
+    """
     return torch.where(depth > 0, 1 / depth, torch.nan)
 
 
 def disparity_to_depth(disparity: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """1 / disparity: 0 becomes +inf, NaN stays; negative disparity becomes NaN."""
+    """1 / disparity: 0 becomes +inf, NaN stays; negative disparity becomes NaN.
+
+    Examples:
+        >>> disparity_to_depth(torch.tensor([0.25, 0.0, -1.0])).tolist()
+        [4.0, inf, nan]
+    """
     return torch.where(disparity >= 0, 1 / disparity.abs(), torch.nan)
 
 
@@ -27,6 +37,10 @@ def cameras_to_ray_map(
     """Pluecker rays of all pixels: unit direction, then moment = origin x direction, in the world of ``c2w``.
 
     Source: Geo4D, section 3.2 (ray map modality).
+    Examples:
+        >>> from geo4d.geometry.cameras import centred_intrinsics
+        >>> cameras_to_ray_map(centred_intrinsics(torch.tensor(1.0), (1, 1)), torch.eye(4), (1, 1)).tolist()
+        [[[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]]
     """
     rays = camera_rays(intrinsics, size)
     flat = rays.reshape(*rays.shape[:-3], -1, 3) @ c2w[..., :3, :3].mT
@@ -91,6 +105,9 @@ def depth_edges(
         depth: NaN is ignored; the sky counts as infinitely far, so its border is an edge.
         relative_step: jump, relative to the nearer side.
         radius: half size of the square neighbourhood, pixels.
+    Examples:
+        >>> depth_edges(torch.tensor([[1.0, 1.0, 1.05, 2.0]])).tolist()
+        [[False, False, True, True]]
     """
     batch = depth.shape[:-2]
     flat = depth.reshape(-1, 1, *depth.shape[-2:])

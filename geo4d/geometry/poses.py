@@ -20,7 +20,12 @@ def skew(vector: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
 
 
 def so3_exp(rotation_vector: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
-    """Rotation about the direction of ``rotation_vector`` by its length, in radians."""
+    """Rotation about the direction of ``rotation_vector`` by its length, in radians.
+
+    Examples:
+        >>> (so3_exp(torch.tensor([0.0, 0.0, torch.pi / 2])) @ torch.tensor([1.0, 0.0, 0.0])).round().abs().tolist()
+        [0.0, 1.0, 0.0]
+    """
     angle_squared = (rotation_vector**2).sum(-1)[..., None, None]
     small = angle_squared < _SMALL_ANGLE**2
     safe = torch.where(small, torch.ones_like(angle_squared), angle_squared)
@@ -67,7 +72,13 @@ def similarity_parts(
 
 
 def inverse(motion: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
-    """Inverse of a rigid motion (exact transpose, no matrix inversion)."""
+    """Inverse of a rigid motion (exact transpose, no matrix inversion): ``w2c`` of ``c2w``.
+
+    Examples:
+        >>> c2w = rigid(torch.eye(3), torch.tensor([1.0, 2.0, 3.0]))
+        >>> inverse(c2w)[:3, 3].tolist()
+        [-1.0, -2.0, -3.0]
+    """
     rotation_t = motion[..., :3, :3].mT
     return rigid(rotation_t, -(rotation_t @ motion[..., :3, 3:])[..., 0])
 
@@ -83,6 +94,10 @@ def transform(motion: Float[Tensor, "*b 4 4"], points: Float[Tensor, "*p 3"]) ->
     """Move points by a rigid motion or similarity.
 
     The batch axes of ``motion`` are the leading axes of ``points``: with motion [T, 4, 4], points are [T, ..., 3].
+
+    Examples:
+        >>> transform(rigid(torch.eye(3), torch.tensor([1.0, 2.0, 3.0])), torch.zeros(2, 3)).tolist()
+        [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]
     """
     batch = motion.ndim - 2
     extra = points.ndim - 1 - batch
@@ -164,7 +179,12 @@ def matrix_to_quaternion(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b
 
 
 def quaternion_to_matrix(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
-    """Rotation of a quaternion ``wxyz``, which is normalised first."""
+    """Rotation of a quaternion ``wxyz``, which is normalised first.
+
+    Examples:
+        >>> quaternion_to_matrix(torch.tensor([0.0, 0.0, 0.0, 2.0])).tolist()
+        [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
     w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
     entries = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -180,7 +200,12 @@ def wxyz_to_xyzw(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
 
 
 def xyzw_to_wxyz(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
-    """The order of TUM files and scipy to ours."""
+    """The order of TUM files and scipy to ours.
+
+    Examples:
+        >>> xyzw_to_wxyz(torch.tensor([0.1, 0.2, 0.3, 0.9])).tolist() == torch.tensor([0.9, 0.1, 0.2, 0.3]).tolist()
+        True
+    """
     return quaternion.roll(1, dims=-1)
 
 
@@ -191,6 +216,10 @@ def interpolate_rigid(
 
     Args:
         fraction: 0 gives ``start``, 1 gives ``end``; values outside extrapolate.
+    Examples:
+        >>> start, end = torch.eye(4), rigid(torch.eye(3), torch.tensor([4.0, 0.0, 0.0]))
+        >>> interpolate_rigid(start, end, torch.tensor(0.25))[:3, 3].tolist()
+        [1.0, 0.0, 0.0]
     """
     step = so3_log(start[..., :3, :3].mT @ end[..., :3, :3])
     rotation = start[..., :3, :3] @ so3_exp(fraction[..., None] * step)
@@ -205,6 +234,10 @@ def opencv_to_opengl(c2w: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     """Camera axes from ours (x right, y down, z forward) to OpenGL's (x right, y up, z backward); world unchanged.
 
     Its own inverse.
+
+    Examples:
+        >>> opencv_to_opengl(torch.eye(4)).diagonal().tolist()
+        [1.0, -1.0, -1.0, 1.0]
     """
     flip = c2w.new_tensor([1.0, -1.0, -1.0, 1.0])
     return c2w * flip

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from geo4d.models.devices import default_device
 from geo4d.models.plugins import call_plugin, plugin_loader, plugin_names, require_predictor
 from geo4d.types import EvidenceMaps, Prediction, Window
 
@@ -137,14 +138,21 @@ HUB_MODULE = "geo4d.models.huggingface.pipeline"
 """Makes the depth networks whose names begin with ``hf:``."""
 
 
-def choose_device(device: str | None) -> str:
-    """The torch device to run on: the given one if this machine has it; None takes CUDA if there is one, else the CPU.
+ON_MPS = frozenset({"tiny", "geo4d"})
+"""Models that may run on Apple's GPUs: nothing of them there computes in float64, and torch's table of operators has all
+that they use (``tests/models/test_mps.py``). That no such GPU was at hand is said in docs/install.md."""
 
-    Other accelerators are taken by name alone: they have no float64, which some stages compute in (mps), or were never
-    tried (xpu).
 
+def choose_device(device: str | None, model: str | None = None) -> str:
+    """The torch device to run on: the given one if this machine has it.
+
+    None takes CUDA if there is one, else Apple's GPU (``mps``) for a model of ``ON_MPS``, else the CPU. Others (xpu) are
+    taken by name alone: they were never tried.
+
+    Args:
+        model: the name in ``PREDICTORS``, or another one of which nothing is known here.
     Raises:
-        ValueError: no such device here.
+        ValueError: no such device here, or one that the model cannot run on.
     """
     import torch
 
@@ -156,7 +164,7 @@ def choose_device(device: str | None) -> str:
     if torch.xpu.is_available():
         have.append("xpu")
     if device is None:
-        return "cuda" if "cuda" in have else "cpu"
+        return default_device(mps=model in ON_MPS)
     if device not in have:
         hint = ""
         if device.partition(":")[0] in ("cuda", "gpu") and "cuda" not in have:
@@ -167,6 +175,10 @@ def choose_device(device: str | None) -> str:
         raise ValueError(
             f"expected a device that torch has on this machine ({', '.join(have)}), got {device!r}; "
             f"see 'geo4d doctor'{hint}"
+        )
+    if device == "mps" and model in PREDICTORS and model not in ON_MPS:
+        raise ValueError(
+            f"expected the device cpu for {model}, got mps, which has no float64; {', '.join(sorted(ON_MPS))} run there"
         )
     return device
 
@@ -186,7 +198,7 @@ def load_predictor(
             installed package offers (entry points ``geo4d.predictors``), or ``package.module:load``.
         weights: folder or file with the weights; None takes the bundled ones or the local model store
             (see ``geo4d models pull``). Never downloads.
-        device: torch device; None picks a CUDA device if there is one, else the CPU.
+        device: torch device; None picks a CUDA device if there is one, else Apple's GPU for ``ON_MPS``, else the CPU.
         dtype: compute type of the network; None picks by device.
         options: fields of the predictor's own pipeline config, such as ``num_steps``.
     Raises:
@@ -198,7 +210,7 @@ def load_predictor(
     words = {"weights": weights, "device": device, "dtype": dtype, **options}
     if module is not None:
         if device is not None:
-            choose_device(device)
+            choose_device(device, name)
         load: Callable[..., Predictor] = import_module(module).load
         return load(name, **words)
     foreign = plugin_loader(name, PREDICTORS)
@@ -208,7 +220,7 @@ def load_predictor(
             f"expected one of {names}, hf:NAME_OR_FOLDER or package.module:load as the model, got {name!r}"
         )
     if device is not None:
-        choose_device(device)
+        choose_device(device, name)
     made = call_plugin(foreign, name, words)
     require_predictor(made, name, Predictor)
     return made  # type: ignore[return-value]

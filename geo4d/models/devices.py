@@ -20,9 +20,16 @@ class OnDevice:
             self.module.to("cpu")
 
 
-def default_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def default_device(*, mps: bool = False) -> str:
+    """``cuda`` where there is one, else ``mps`` where there is one and the network may run there, else ``cpu``."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if mps and torch.backends.mps.is_available() else "cpu"
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in float64; Apple's GPUs do not."""
+    return device.type != "mps"
 
 
 def default_dtype(device: str) -> torch.dtype:

@@ -126,7 +126,7 @@ def reconstruct(
     with clip, stage_progress(on_progress, show=progress) as said:
         require_camera(clip, config)
         with clock("load model"), memory_errors("loading the model", _SMALLER):
-            device = choose_device(config.device)
+            device = choose_device(config.device, model if isinstance(model, str) else None)
             predictor = load_model(model, model_options, config, device)
         with clock("plan"), memory_errors("looking for shots", _SMALLER):
             scenes = list_shots(clip, config, said, look)

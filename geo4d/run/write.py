@@ -25,6 +25,7 @@ from geo4d.fusion.dense import iter_dense
 from geo4d.fusion.steady import iter_steady
 from geo4d.fusion.upsample import upsample_depth
 from geo4d.geometry.cameras import resize_intrinsics
+from geo4d.models.devices import has_float64
 from geo4d.optimise.scratch import give_back_memory
 from geo4d.optimise.threads import one_thread
 from geo4d.results.provenance import StageClock, machine, peak_memory
@@ -60,7 +61,8 @@ def write_maps(
     Where the picture shows nothing (``video/visible.py``), no confidence is left.
 
     Args:
-        device: where depth and confidence are computed; what is stored is the host's work, beside it.
+        device: where depth and confidence are computed, the CPU in place of one without float64; what is stored is the
+            host's work, beside it.
         factor: of the depth that is stored, per frame; see ``run.metric``.
     Returns:
         True for frames with a usable picture.
@@ -104,6 +106,7 @@ def write_maps(
     # One torch thread in each: frames, not parts of them, are shared out.
     with one_thread(), ThreadPoolExecutor(workers) as pool:
         by_depth = moving is None or not moving.everywhere
+        device = device if has_float64(torch.device(device)) else "cpu"
         dense = iter_dense(alignment, predictions, with_moving=by_depth, device=device)
         for found in iter_steady(alignment, dense, None if moving is None else moving_at):
             maps = found.to("cpu")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -157,7 +156,7 @@ class Geo4DDiffusion(Task):
             drawn, _ = sample_noise(samples, shape, self.seed + 7919 * (stream + 1), 0.0)
             noise = drawn.flatten(0, 1).to(moments.device)
         latent = sample_moments(moments, noise) * self.config.latent_scale
-        return rearrange(latent, "(b t) c h w -> b c t h w", b=pictures.shape[0])
+        return latent.unflatten(0, pictures.shape[:2]).transpose(1, 2)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error of v over the trained modalities, where depth is known; no named parts."""

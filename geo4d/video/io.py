@@ -93,6 +93,10 @@ class Video:
             done to the pictures beyond decoding (deinterlaced, HDR to SDR).
         reading: arguments that open the same frames again, for a result that is read later.
         expected_frames: frames that the source should hold, where it says so.
+    Examples:
+        >>> video = Video(np.zeros((6, 48, 64, 3), np.uint8), fps=10, stride=2, max_size=32)
+        >>> video, video.times_s.tolist(), video[1].shape
+        (Video('array', 3 frames, 32x24, 5 fps), [0.0, 0.2, 0.4], torch.Size([24, 32, 3]))
     """
 
     def __init__(
@@ -222,9 +226,7 @@ class Video:
         self, path: Path, stop: int | None, topic: str | None, otherwise: bool
     ) -> tuple[_Source, np.ndarray]:
         if otherwise:
-            raise ValueError(
-                f"{path} states its own times and order; times, fps and pictures are for folders"
-            )
+            raise ValueError(f"{path} states its own times and order; times, fps, pictures are for folders")
         frames = BagFrames(path, topic, stop)
         self.damage, self.expected_frames = frames.damage, frames.expected
         self.notes, self.reading["topic"] = tuple(frames.notes), frames.topic
@@ -422,9 +424,7 @@ def reopen(place: Path, reading: Mapping[str, Any], stop: int) -> Video:
         value_range = (value_range[0], value_range[1])
     if pictures is not None:  # all of them, whatever part is in use: the hash is that of the whole list
         return Video(place, allow_partial=True, pictures=pictures, value_range=value_range, lens=lens)
-    if (
-        place.is_dir() and "topic" not in reading
-    ):  # version 0.1.0 kept no list and took all pictures in order of name
+    if place.is_dir() and "topic" not in reading:  # version 0.1.0 kept no list: all pictures in order of name
         return Video(place, stop=stop, allow_partial=True, pictures=ALL, fps=24.0)
     topic = reading.get("topic")
     return Video(place, stop=stop, allow_partial=True, value_range=value_range, lens=lens, topic=topic)

@@ -57,6 +57,11 @@ def written(run, **options) -> tuple[Kept, Tensor]:
     return kept, shown
 
 
+def test_maps_are_made_on_the_cpu_beside_a_device_without_float64(run) -> None:
+    here, beside = written(run)[0].maps, written(run, device="mps")[0].maps
+    assert torch.equal(here[3].depth, beside[3].depth)
+
+
 def test_stored_depth_is_the_worlds_at_the_stored_size(run) -> None:
     kept, _ = written(run)
     assert sorted(kept.maps) == list(range(NUM))

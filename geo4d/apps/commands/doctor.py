@@ -11,6 +11,7 @@ EXAMPLES = (
 
 
 EXTRAS: dict[str, dict[str, str]] = {
+    "hub": {"huggingface_hub": "huggingface_hub"},
     "geometrycrafter": {"diffusers": "diffusers", "transformers": "transformers"},
     "transformers": {"transformers": "transformers"},
     "usd": {"usd-core": "pxr"},
@@ -87,6 +88,10 @@ def _examine(problems: list[str]) -> tuple[list[str], bool]:
             free, total = torch.cuda.mem_get_info(index)
             name = torch.cuda.get_device_name(index)
             lines.append(f"gpu       {name}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+    elif torch.backends.mps.is_available():
+        lines.append(
+            "gpu       Apple's, by MPS: taken for the models tiny and geo4d, never tried on hardware"
+        )
     else:
         lines.append("gpu       none that torch can use; the CPU is used")
     lines.append(f"memory    {_memory()}")

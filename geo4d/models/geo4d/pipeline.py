@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -214,14 +213,14 @@ class Geo4DPredictor:
         Args:
             rgb: in [0, 1], sides multiples of 64.
         """
-        pictures = rearrange(rgb * 2.0 - 1.0, "t h w c -> t c h w")
+        pictures = (rgb * 2.0 - 1.0).movedim(-1, 1)
         with self._at_work(self.vae):
             moments = self._chunks.run(
                 "encode", lambda x: self.vae.moments(x.to(self.device)).float(), pictures
             )
         draw = noise.posterior if self.options.posterior == "sample" else None
         latent = sample_moments(moments, draw) * self.config.latent_scale
-        return rearrange(latent, "t c h w -> 1 c t h w")
+        return latent.transpose(0, 1)[None]
 
     @torch.no_grad()
     def contexts(self, rgb: Float[Tensor, "B T H W 3"]) -> list[Float[Tensor, "B L D"]]:
@@ -261,12 +260,11 @@ class Geo4DPredictor:
     def _image_tokens(self, pictures: Float[Tensor, "B T H W 3"]) -> Float[Tensor, "B Q D"]:
         if self.image_tower is None or self.resampler is None:
             raise ValueError("expected image tower and resampler for per-frame image tokens")
-        frames = rearrange(pictures, "b t h w c -> (b t) c h w")
+        frames = pictures.flatten(0, 1).movedim(-1, 1)
         with self._at_work(self.image_tower), self._at_work(self.resampler):
             tower = self.image_tower
             tokens = self._chunks.run("encode", lambda x: tower(x.to(self.device)), frames)
-            tokens = rearrange(tokens, "(b t) l c -> b t l c", b=pictures.shape[0])
-            return self.resampler(tokens).float()
+            return self.resampler(tokens.unflatten(0, pictures.shape[:2])).float()
 
     @torch.no_grad()
     def sample(
@@ -329,7 +327,8 @@ class Geo4DPredictor:
     @torch.no_grad()
     def decode(self, latent: Float[Tensor, "1 C2 T h w"]) -> DecodedMaps:
         """All maps of one window; memory is bounded by ``decode_chunk`` frames."""
-        frames = rearrange(latent, "1 c t h w -> t c h w").float() / self.config.latent_scale
+        (window,) = latent
+        frames = window.transpose(0, 1).float() / self.config.latent_scale
         groups = dict(
             zip(self.config.latent_groups, frames.split(self.config.vae.latent_channels, dim=1), strict=True)
         )
@@ -338,9 +337,7 @@ class Geo4DPredictor:
         def chunked(decode: Callable[[Tensor], Tensor], group: str) -> Tensor:
             latents = groups[group].to(self.device)
             # The maps wait on the device: the host reads them once, when the whole window is there.
-            return self._chunks.run(
-                "decode", lambda z: rearrange(decode(z).float(), "t c h w -> t h w c"), latents
-            )
+            return self._chunks.run("decode", lambda z: decode(z).float().movedim(1, -1), latents)
 
         with self._at_work(point_vae):
             point_map = chunked(point_vae.decode_with_uncertainty, "point_map")
@@ -412,7 +409,7 @@ def load(
         if missing:
             raise CheckpointError(f"{folder.path}: part {part} has missing or surplus tensors: {missing[:5]}")
         module.load_state_dict(tensors, assign=True)
-    chosen_device = device or default_device()
+    chosen_device = device or default_device(mps=True)
     chosen_dtype = default_dtype(chosen_device) if dtype is None else DTYPES[dtype]
     return Geo4DPredictor(
         config,

@@ -46,6 +46,7 @@ def find_folder(name: str) -> Path:
         name: with or without ``hf:``.
     Raises:
         CheckpointError: it is not on this machine.
+        MissingExtraError: it is not in a folder or the local store, and what reads the hub's cache is not installed.
     """
     plain = name.removeprefix(PREFIX)
     if plain and Path(plain).is_dir():
@@ -54,9 +55,11 @@ def find_folder(name: str) -> Path:
     folder = store_folder(plain)
     if (folder / CONFIG).is_file():
         return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError as error:  # comes with transformers, which the network needs anyway
+        raise MissingExtraError("transformers", "transformers", "a depth network of the hub") from error
     try:
         cached = Path(snapshot_download(repository.repository, local_files_only=True))
     except LocalEntryNotFoundError:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geo4d.errors import CheckpointError
+from geo4d.errors import CheckpointError, MissingExtraError
 from geo4d.formats.hashes import sha256_of
 from geo4d.models.store.identity import PULLED, check_pulled, compare, pinned_files, read_pulled
 from geo4d.models.store.sources import HubRepository
@@ -42,6 +42,7 @@ def fetch_repository(
         ``revision``, ``folder``, and ``sha256`` of every file, for the record.
     Raises:
         CheckpointError: no network, a gated repository, another commit than asked for, or a wrong file.
+        MissingExtraError: huggingface_hub is not installed, and ``offline`` is not set.
     """
     target = folder / repository.folder if repository.folder else folder
     wanted = revision or repository.revision
@@ -51,12 +52,10 @@ def fetch_repository(
         for name, digest in known.items():
             compare(target / name, digest, None, "the one recorded when it was pulled")
         return {"revision": revision, "sha256": dict(known), "folder": repository.folder}
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
+    hub = _hub_library()
     try:
-        info = HfApi().model_info(repository.repository, revision=wanted, files_metadata=True)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        info = hub.HfApi().model_info(repository.repository, revision=wanted, files_metadata=True)
+    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
         raise _not_fetched(repository, error) from error
     if (
         wanted is not None
@@ -97,16 +96,25 @@ def stated_licence(repository: HubRepository, revision: str | None = None) -> st
 
     Raises:
         CheckpointError: no network, or a gated repository.
+        MissingExtraError: huggingface_hub is not installed.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
+    hub = _hub_library()
     try:
-        card = getattr(HfApi().model_info(repository.repository, revision=revision), "card_data", None)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        card = getattr(hub.HfApi().model_info(repository.repository, revision=revision), "card_data", None)
+    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
         raise _not_fetched(repository, error) from error
     stated = None if card is None else card.get("license_name") or card.get("license")
     return str(stated or f"unknown, see https://huggingface.co/{repository.repository}")
+
+
+def _hub_library() -> Any:
+    """``huggingface_hub``, which only fetching needs."""
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise MissingExtraError("huggingface_hub", "hub", "fetching from the Hugging Face hub") from error
+    return huggingface_hub
 
 
 def _facts(stated: Any) -> dict[str, str]:
@@ -122,16 +130,14 @@ def _fetch_file(
     repository: HubRepository, name: str, commit: str, target: Path, facts: Mapping[str, str]
 ) -> str:
     """Bring one file; the hash of its bytes."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
+    hub = _hub_library()
     final = target / name
     if facts and final.is_file() and _is_it(final, facts):
         return sha256_of(final)
     incoming = target / _INCOMING
     try:
-        hf_hub_download(repository.repository, name, revision=commit, local_dir=incoming)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        hub.hf_hub_download(repository.repository, name, revision=commit, local_dir=incoming)
+    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
         raise _not_fetched(repository, error) from error
     if not _is_it(incoming / name, facts):
         found = sha256_of(incoming / name)

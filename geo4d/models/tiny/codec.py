@@ -7,9 +7,9 @@ difference in pixels; there is no encoder to fool and nothing to fine-tune. Fine
 from collections.abc import Iterable
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from geo4d.models.tiny.config import BLOCK, TinyConfig
 from geo4d.models.tiny.modalities import NormalisedMaps
@@ -58,7 +58,7 @@ class LatentCodec(nn.Module):
         )
         points = latent[..., self.config.channels("points")] @ self.point_basis + self.point_mean
         rays = latent[..., self.config.channels("rays")]
-        return NormalisedMaps(_from_blocks(disparity, 1), _from_blocks(points, 3), rays.movedim(-1, -3))
+        return NormalisedMaps(_from_blocks(disparity), _from_blocks(points), rays.movedim(-1, -3))
 
     def fit(self, batches: Iterable[NormalisedMaps]) -> None:
         """Find the bases, the spread of the latent and the template over training maps.
@@ -124,9 +124,10 @@ class _Moments:
         return self.square / self.count - torch.outer(self.mean(), self.mean())
 
 
-def _to_blocks(maps: Tensor) -> Tensor:
-    return rearrange(maps, "... c (h p) (w q) -> ... h w (c p q)", p=BLOCK, q=BLOCK)
+def _to_blocks(maps: Float[Tensor, "*b C H W"]) -> Float[Tensor, "*b h w D"]:
+    """Squares of ``BLOCK`` pixels as vectors: channel, row, column."""
+    return pixel_unshuffle(maps, BLOCK).movedim(-3, -1).contiguous()
 
 
-def _from_blocks(blocks: Tensor, channels: int) -> Tensor:
-    return rearrange(blocks, "... h w (c p q) -> ... c (h p) (w q)", c=channels, p=BLOCK, q=BLOCK)
+def _from_blocks(blocks: Float[Tensor, "*b h w D"]) -> Float[Tensor, "*b C H W"]:
+    return pixel_shuffle(blocks.movedim(-1, -3), BLOCK).contiguous()

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geo4d.geometry.neighbours import mean_around
+from geo4d.models.devices import has_float64
 from geo4d.models.tiny.network import Evidence
 from geo4d.models.tiny.vouched import LEAST_SEEN, log_evidence
 
@@ -57,5 +58,7 @@ def without_contradicted(witness: Float[Tensor, "B T 1 H W"], evidence: Evidence
     """The evidence without what ``contradicted`` says; the same where nobody looked for what moves."""
     if evidence.moving is None:
         return evidence
-    kept = ~contradicted(witness, evidence, evidence.moving)
+    there = evidence.depth.device
+    home = there if has_float64(there) else torch.device("cpu")
+    kept = ~contradicted(witness.to(home), evidence.to(home), evidence.moving.to(home)).to(there)
     return replace(evidence, depth=evidence.depth * kept[:, :, None])

@@ -17,7 +17,7 @@ from geo4d.geometry.cameras import centred_intrinsics, pixel_grid, resize_intrin
 from geo4d.geometry.maps import ray_map_to_cameras
 from geo4d.geometry.poses import inverse, transform
 from geo4d.models.base import PredictorInfo, require_multiple
-from geo4d.models.devices import cpu_computes_bfloat16, cuda_computes_bfloat16, default_device
+from geo4d.models.devices import cpu_computes_bfloat16, cuda_computes_bfloat16, default_device, has_float64
 from geo4d.models.tiny.anchor import log_correction
 from geo4d.models.tiny.conditioning import encode_window, no_evidence
 from geo4d.models.tiny.config import BLOCK, PICTURE_MULTIPLE
@@ -229,11 +229,13 @@ class TinyPredictor:
         seed: int,
         intrinsics: Float[Tensor, "V 3 3"] | None,
     ) -> Prediction:
-        points = layout.points[0].movedim(1, -1)
+        home = self.device if has_float64(self.device) else torch.device("cpu")  # which cameras are fitted in
+        points = layout.points[0].movedim(1, -1).to(home)
         # sigma -> mean absolute error of one coordinate; the disparity map runs over [-1, 1] for [0, 1].
         disparity_error = found.disparity_sigma[0, :, 0].float() / math.sqrt(2) / 2
-        disparity_error = self.model.calibration.disparity(disparity_error)
-        rays = layout.rays[0].float().movedim(1, -1)
+        disparity_error = self.model.calibration.disparity(disparity_error).to(home)
+        disparity, sky = disparity.to(home), sky.to(home)
+        rays = layout.rays[0].float().movedim(1, -1).to(home)
         ray_map = torch.cat([F.normalize(rays[..., :3], dim=-1), rays[..., 3:]], -1)
         cameras = ray_map_to_cameras(ray_map)
         size = (disparity.shape[1], disparity.shape[2])
@@ -338,7 +340,7 @@ def load(
 
     Args:
         weights: a weight file or a folder with ``model.safetensors``; None takes the bundled one.
-        device: None picks a CUDA device if there is one, else the CPU.
+        device: None picks a CUDA device if there is one, else Apple's GPU, else the CPU.
         dtype: compute type; None picks bfloat16 where the processor computes it natively, else float32.
         options: fields of ``TinyPipelineConfig``.
     Raises:
@@ -354,7 +356,7 @@ def load(
     path = BUNDLED if weights is None else Path(weights)
     if path.is_dir():
         path = path / BUNDLED.name
-    device = device or default_device()
+    device = device or default_device(mps=True)
     checked = check_file(path)
     model = load_model(path)
     config = TinyPipelineConfig(**options)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ def test_doctor_names_a_library_outside_its_range(monkeypatch):
     assert not doctor._satisfies("2.9.1", ">=2.10")
     assert doctor._satisfies("17.1", ">=17.1.0")
     monkeypatch.setattr(
-        metadata, "requires", lambda name: ["av<20,>=17.1", "einops>=0.8", "h5py>=99; extra == 'eval'"]
+        metadata, "requires", lambda name: ["av<20,>=17.1", "zarr>=3.1", "h5py>=99; extra == 'eval'"]
     )
     assert doctor._incompatible() == []
     real = metadata.version

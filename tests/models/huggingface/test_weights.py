@@ -109,3 +109,11 @@ def test_what_transformers_cannot_load_is_one_error(tmp_path, monkeypatch):
     )
     with pytest.raises(CheckpointError, match=r"2 are missing or of another shape \(head\.conv1\.weight"):
         weights.load_network(tmp_path, torch.float32)
+
+
+def test_without_the_library_of_the_hub_a_name_tells_the_extra_and_a_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    monkeypatch.setenv("GEO4D_MODELS", str(tmp_path / "store"))
+    with pytest.raises(MissingExtraError, match=r"geo4d\[transformers\]"):
+        weights.find_folder("hf:some/network")
+    assert weights.find_folder(f"hf:{tmp_path}") == tmp_path

@@ -1,11 +1,12 @@
 """Fetching against a hub in memory: which bytes get their name, and which never do."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
 
-from geo4d.errors import CheckpointError
+from geo4d.errors import CheckpointError, MissingExtraError
 from geo4d.models.store.hub import fetch_repository, stated_licence
 from geo4d.models.store.sources import HubRepository
 from tests.support.hubs import Hub, serve
@@ -113,3 +114,16 @@ def test_the_licence_is_what_the_card_says(hub: Hub) -> None:
     assert stated_licence(REPOSITORY) == "mit"
     hub.card = {"license": "other", "license_name": "Stability Community"}
     assert stated_licence(REPOSITORY) == "Stability Community"
+
+
+def test_without_the_library_of_the_hub_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for ask in (lambda: fetch_repository(REPOSITORY, tmp_path, None, {}), lambda: stated_licence(REPOSITORY)):
+        with pytest.raises(MissingExtraError, match=r"fetching .* needs .* pip install 'geo4d\[hub\]'"):
+            ask()
+    (tmp_path / "a.safetensors").write_bytes(b"weights")
+    known = {"a.safetensors": sha256(b"weights")}
+    place = HubRepository("some/network", ("*.safetensors",))
+    assert fetch_repository(place, tmp_path, None, known, offline=True)["sha256"] == known
