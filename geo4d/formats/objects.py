@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from geo4d.errors import InputError, MissingExtraError, OutputError
+from geo4d.errors import Geo4DError, InputError, MissingExtraError, OutputError
 
 log = logging.getLogger(__name__)
 
@@ -160,24 +160,45 @@ class Objects:
             list(pool.map(remove, names))
 
     def _repeat(self, request: Callable[[], _Found], what: str) -> _Found:
-        """A request until it is answered; that something is not there is an answer, and a refusal, too."""
-        for attempt in range(self.requests):
-            try:
-                return request()
-            except FileNotFoundError:
-                raise
-            except PermissionError as error:
-                raise OutputError(f"{self.url} could not {what}: {error}; check the access to it") from error
-            except Exception as error:  # every store has errors of its own
-                if type(error).__name__ in NO_ACCESS:
-                    raise OutputError(
-                        f"{self.url} could not {what}: {error}; check the address, and the credentials of the store "
-                        "(s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
-                    ) from error
-                if attempt + 1 == self.requests:
-                    raise OutputError(
-                        f"{self.url} could not {what}, asked {self.requests} times: {type(error).__name__}: {error}"
-                    ) from error
-                log.warning("%s could not %s: %s; once more", self.url, what, error)
-                time.sleep(self.wait_s * 2**attempt)
-        raise AssertionError("no request was made")
+        return ask(request, self.url, what, OutputError, requests=self.requests, wait_s=self.wait_s)
+
+
+def ask(
+    request: Callable[[], _Found],
+    url: str,
+    what: str,
+    failure: type[Geo4DError],
+    *,
+    requests: int = REQUESTS,
+    wait_s: float = WAIT_S,
+) -> _Found:
+    """A request until it is answered; that something is not there is an answer, and a refusal, too.
+
+    Args:
+        url: of the store, for messages.
+        what: it could not do, such as ``be listed``.
+        failure: what is raised where it is not answered or refused.
+        requests, wait_s: see ``REQUESTS``, ``WAIT_S``.
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    for attempt in range(requests):
+        try:
+            return request()
+        except (FileNotFoundError, Geo4DError):
+            raise
+        except PermissionError as error:
+            raise failure(f"{url} could not {what}: {error}; check the access to it") from error
+        except Exception as error:  # every store has errors of its own
+            if type(error).__name__ in NO_ACCESS:
+                raise failure(
+                    f"{url} could not {what}: {error}; check the address, and the credentials of the store "
+                    "(s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+                ) from error
+            if attempt + 1 == requests:
+                raise failure(
+                    f"{url} could not {what}, asked {requests} times: {type(error).__name__}: {error}"
+                ) from error
+            log.warning("%s could not %s: %s; once more", url, what, error)
+            time.sleep(wait_s * 2**attempt)
+    raise AssertionError("no request was made")
