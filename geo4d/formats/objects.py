@@ -89,7 +89,10 @@ class Objects:
                 name.removeprefix(prefix): size for name, size in names.items() if name.startswith(prefix)
             }
 
-        return self._repeat(find, "be listed")
+        try:
+            return self._repeat(find, "be listed")
+        except FileNotFoundError as error:
+            raise OutputError(f"{self.url} could not be listed: {error}; is the bucket there?") from error
 
     def check(self) -> None:
         """Make sure that the store answers, and that the bucket is there.
@@ -130,6 +133,47 @@ class Objects:
             self._repeat(put, f"take {name}")
         except FileNotFoundError as error:
             raise OutputError(f"{self.url} could not take {name}: {error}; is the bucket there?") from error
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object where none of this name is, which of several at a time only one can; whether it was this one.
+
+        A repeated request may find what the first has written, though its answer was lost: compare what is there.
+
+        Raises:
+            OutputError: the store does not answer, refuses, or its package knows no conditional writes.
+        """
+
+        def put() -> bool:
+            try:
+                self._store.pipe_file(f"{self._path}/{name}", data, mode="create")
+            except FileExistsError:
+                return False
+            except (TypeError, NotImplementedError) as error:
+                raise OutputError(
+                    f"{self.url}: the package of this store knows no conditional writes ({error}); install a newer one"
+                ) from error
+            return True
+
+        try:
+            return self._repeat(put, f"take {name}")
+        except FileNotFoundError as error:
+            raise OutputError(f"{self.url} could not take {name}: {error}; is the bucket there?") from error
+
+    def written(self, name: str) -> float | None:
+        """When an object was written, seconds by the clock of the store; None where it is not there.
+
+        Raises:
+            OutputError: the store does not answer, or refuses.
+        """
+
+        def ask_time() -> float:
+            self._store.invalidate_cache()
+            return float(self._store.modified(f"{self._path}/{name}").timestamp())
+
+        try:
+            return self._repeat(ask_time, f"say when {name} was written")
+        except FileNotFoundError:
+            return None
 
     def write_all(self, files: Iterable[tuple[str, Path]]) -> None:
         """Write many objects, several at a time."""

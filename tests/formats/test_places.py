@@ -69,7 +69,6 @@ def s3(monkeypatch):
     pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
     monkeypatch.setattr("geo4d.formats.objects.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)  # its own, with pauses, would hide ours
     from tests.support.s3 import faulty_s3
 
     with faulty_s3() as proxy:

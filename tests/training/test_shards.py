@@ -137,7 +137,6 @@ def test_a_run_from_a_store_that_goes_down_is_resumed_with_the_losses_of_a_whole
     pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
     monkeypatch.setattr("geo4d.formats.objects.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
     url = "s3://bucket/clips"
     loop = replace(LOOP, decay=0.0, save_every=2)
     with faulty_s3() as s3:
