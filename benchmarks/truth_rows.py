@@ -1,6 +1,6 @@
 """The bundled model beside what must be beaten: four samples, the held-out set, and clips of a still camera.
 
-    python benchmarks/truth_rows.py --root FOLDER_OF_SAMPLES [--samples-only] [--limit N] [--jobs 2] [--label NAME]
+    python benchmarks/truth_rows.py --root FOLDER_OF_SAMPLES [--samples-only] [--limit N] [--workers 2] [--label NAME]
 
 Prints the tables and which conditions hold, and writes ``benchmarks/results/DATE-truth-rows[-NAME].json``. Finished
 sequences are kept in ``--work`` (by label), so that an interrupted run goes on where it stopped; ``--fresh`` forgets
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from geo4d import reconstruct
+from geo4d.batch.settings import WorkerSettings
 from geo4d.evaluation.metrics.consistency import unmoved_change
 from geo4d.evaluation.run import evaluate
 from geo4d.evaluation.settings import EvaluationSettings
@@ -210,7 +211,7 @@ def main() -> int:
     parser.add_argument(
         "--still", type=Path, nargs="*", default=[], help="clips of a camera that stands still"
     )
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--label", default="", help="goes into the name of the file, such as before or after")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "geo4d-truth-rows")
     parser.add_argument("--fresh", action="store_true", help="forget finished sequences of this label")
@@ -229,19 +230,20 @@ def main() -> int:
     def show(stage: str, done: int, total: int) -> None:
         print(f"{stage} {done}/{total}", file=sys.stderr, flush=True)
 
+    how = WorkerSettings(workers=options.workers)
     samples = heldout = None
     if options.root is not None:
-        settings = EvaluationSettings(sequences=SAMPLES, jobs=options.jobs)
-        samples = evaluate("samples", options.root, settings, work=work / "samples", on_progress=show)
+        settings = EvaluationSettings(sequences=SAMPLES)
+        samples = evaluate(
+            "samples", options.root, settings, how=how, work=work / "samples", on_progress=show
+        )
     if not options.samples_only:
         from geo4d.synthetic.heldout import NUM_SEQUENCES, heldout_name
 
         count = min(options.limit or NUM_SEQUENCES, NUM_SEQUENCES)
         numbers = np.linspace(0, NUM_SEQUENCES - 1, count).round().astype(int)
-        settings = EvaluationSettings(
-            sequences=tuple(heldout_name(int(n)) for n in numbers), jobs=options.jobs
-        )
-        heldout = evaluate("synthetic", None, settings, work=work / "synthetic", on_progress=show)
+        settings = EvaluationSettings(sequences=tuple(heldout_name(int(n)) for n in numbers))
+        heldout = evaluate("synthetic", None, settings, how=how, work=work / "synthetic", on_progress=show)
     still = {}
     for clip in options.still:
         still["/".join(clip.parts[-2:])] = still_flicker(clip)

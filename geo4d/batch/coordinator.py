@@ -179,6 +179,7 @@ class Coordinator:
                     output,
                     self.keep_going,
                     self.records.place_in_store(held.clip),
+                    self.records.owner,
                 )
                 self.engine.submit(idle.pop(0), held.task)
 

@@ -11,7 +11,6 @@ matter.
 import json
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from geo4d.formats.locks import FileLock, lock_text
+from geo4d.formats.locks import FileLock, lock_text, running_system
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class Presence:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.id = uuid.uuid4().hex[:16]
-        self.about = {"coordinator": self.id, "process": os.getpid(), **_kernel()}
+        self.about = {"coordinator": self.id, "process": os.getpid(), **running_system()}
         self._lock: FileLock | None = None
 
     def __enter__(self) -> "Presence":
@@ -61,7 +60,7 @@ class Presence:
 
     def is_dead(self, other: dict[str, Any]) -> bool:
         """Whether a coordinator of this same system has certainly ended; of another system nothing is known."""
-        name, kernel = other.get("coordinator"), _kernel()
+        name, kernel = other.get("coordinator"), running_system()
         if (
             not isinstance(name, str)
             or not name.isalnum()
@@ -93,15 +92,6 @@ class Presence:
     def others(self) -> int:
         """How many other coordinators have a file here; some may have ended without a word."""
         return sum(entry.name != self.id for entry in os.scandir(self.folder))
-
-
-def _kernel() -> dict[str, str]:
-    """What tells this running system from any other; the kernel is unknown where it has no such number."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        boot = ""
-    return {"host": socket.gethostname(), "kernel": boot}
 
 
 def _changed(path: Path) -> float:

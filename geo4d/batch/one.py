@@ -57,6 +57,7 @@ class Task:
         output: folder of the result.
         keep_going: a doubtful result is no failure.
         publish: address that gets the result in place of the disk; none if empty.
+        owner: of the lock of that address: the batch, whose leases keep its own workers apart.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Task:
     output: str
     keep_going: bool = False
     publish: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,9 @@ def run_clip(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any
     with _Warnings() as warnings:
         started = time.perf_counter(), time.process_time()
         try:
-            found, state = _finish(loaded, task, on_progress)
-            note = {"state": state, "exit_code": 0, "reason": "", **describe(found)}
-            try:
-                judge_result(found).require(keep_going=task.keep_going)
-            except Exception as error:
-                note["exit_code"], note["reason"] = explain(error)
-            if task.publish:
-                _publish(task)
-                note["published"] = task.publish
+            note = (
+                _publish_one(loaded, task, on_progress) if task.publish else _one(loaded, task, on_progress)
+            )
         except Exception as error:
             code, reason = explain(error)
             note = {"state": _state_of(error, code), "exit_code": code, "reason": " ".join(reason.split())}
@@ -136,13 +132,41 @@ CLIPS_JOB = Job(load, run_clip)
 """What the workers of a batch do."""
 
 
-def _publish(task: Task) -> None:
-    """The result of a clip into the store and off the disk; one that was found in the store is there already."""
-    from geo4d.results.remote import remove_local, upload_result
+def _one(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any]:
+    """Make or find the result on the disk, and judge it."""
+    return _judged(task, *_finish(loaded, task, on_progress))
 
-    if is_result(Path(task.output)):
-        upload_result(Path(task.output), task.publish)
-        remove_local(Path(task.output))
+
+def _judged(task: Task, found: Reconstruction, state: str) -> dict[str, Any]:
+    note = {"state": state, "exit_code": 0, "reason": "", **describe(found)}
+    try:
+        judge_result(found).require(keep_going=task.keep_going)
+    except Exception as error:
+        note["exit_code"], note["reason"] = explain(error)
+    return note
+
+
+def _publish_one(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any]:
+    """Find the result in the store; else make it, into the store and off the disk, while nobody else does.
+
+    Raises:
+        OutputInUse: another batch or run writes there.
+        OutputError: the store does not answer, or refuses.
+    """
+    from geo4d.results.remote import remove_local, upload_result
+    from geo4d.results.remote_lock import StoreLock
+
+    output, published = Path(task.output), {"published": task.publish}
+    if not is_result(output) and (found := _find_published(loaded, task)) is not None:
+        return {**_judged(task, found, "unchanged"), **published}
+    with StoreLock(task.publish, owner=task.owner) as lock:
+        if not is_result(output) and (found := _find_published(loaded, task)) is not None:
+            return {**_judged(task, found, "unchanged"), **published}  # another batch was at it a moment ago
+        note = _one(loaded, task, on_progress)
+        lock.require()
+        upload_result(output, task.publish)
+        remove_local(output)
+    return {**note, **published}
 
 
 def _find_published(loaded: Loaded, task: Task) -> Reconstruction | None:
@@ -161,8 +185,6 @@ def _find_published(loaded: Loaded, task: Task) -> Reconstruction | None:
 def _finish(loaded: Loaded, task: Task, on_progress: Progress) -> tuple[Reconstruction, str]:
     output = Path(task.output)
     there = is_result(output)
-    if task.publish and not there and (published := _find_published(loaded, task)) is not None:
-        return published, "unchanged"
     if there and _is_current(loaded, task, read_manifest(output)):
         try:
             return load_result(output), "unchanged"

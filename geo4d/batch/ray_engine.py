@@ -79,7 +79,9 @@ class RayEngine:
         self.count, self.cpus = how.workers, how.worker_cpus or 1
         self.gpus = how.worker_gpus
         self._how, self._settings, self._stall_s = how, settings, stall_s
-        self._payload = pickle.dumps((job, dict(settings)))
+        # Processes on the nodes stand in other folders.
+        absolute = {key: v.absolute() if isinstance(v, Path) else v for key, v in settings.items()}
+        self._payload = pickle.dumps((job, absolute))
         self._actors: dict[int, Actor] = {}
         self._failed_starts, self._asked_at = 0, 0.0
         self._since_ready, self._said = time.monotonic(), False

@@ -6,10 +6,11 @@ from typing import Any
 
 from geo4d.batch.clips import Clip
 from geo4d.batch.leases import Presence
-from geo4d.batch.ledger import CLIPS, ENDED, Ledger, identity_hash, read_identity
+from geo4d.batch.ledger import BATCH, CLIPS, ENDED, Ledger, identity_hash, read_identity
 from geo4d.batch.settings import BatchSettings
 from geo4d.errors import OutputError
 from geo4d.results.manifest import MANIFEST
+from geo4d.results.remote_lock import owner_of
 
 
 class Records:
@@ -19,6 +20,9 @@ class Records:
         output: of the batch.
         mark: hash of what decides the results.
         presence: this coordinator, and the clock.
+
+    Attributes:
+        owner: what all coordinators of this output are known by in a store; empty where results stay on the disk.
     """
 
     def __init__(
@@ -27,6 +31,7 @@ class Records:
         self.output, self.mark, self.options = output, mark, options
         self.ledger, self.presence = ledger, presence
         self.started = presence.now()
+        self.owner = "" if options.publish is None else owner_of(output / BATCH)
 
     def settled(self, clip: Clip) -> Mapping[str, Any] | None:
         """The record of a clip that has ended as it is now: same source, made in the same way, its result is there."""

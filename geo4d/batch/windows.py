@@ -16,16 +16,16 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.batch.engine import Engine, Event, Job
+from geo4d.batch.engine import Job
 from geo4d.batch.engines import make_engine
 from geo4d.batch.one import load
+from geo4d.batch.queue import require_same, work_off
 from geo4d.batch.settings import WorkerSettings
 from geo4d.config import Precision
-from geo4d.errors import BatchError, ResourceError, explain
+from geo4d.errors import BatchError, explain
 from geo4d.models.base import PredictorInfo
 from geo4d.results.layout import plain
 from geo4d.results.provenance import versions
-from geo4d.results.workspace import differences
 from geo4d.run.evidence import kept_evidence
 from geo4d.run.first_pass import kept_sizes
 from geo4d.run.inputs import describe_model
@@ -39,11 +39,6 @@ log = logging.getLogger(__name__)
 
 TOGETHER = 4
 """Windows at most that a worker is given at a time: evidence of one is made beside the prediction of the one before."""
-
-TRIES = 3
-"""Deaths of workers with the same windows after which the run ends."""
-
-POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -164,10 +159,19 @@ class WindowWorkers:
             )
         expected = _identity(info, {"device": source.plan.device, "versions": versions()}, source)
         settings = {**self._settings, "order": order}
+        total = len(source.plan.windows)
         with make_engine(self._how, WINDOWS_JOB, settings, stall_s=self._stall_s) as engine:
-            for number in range(min(self._how.workers, len(stretches))):
-                engine.start(number)
-            _work(engine, stretches, expected, spool, len(source.plan.windows), progress)
+            for stretch, note in work_off(
+                engine,
+                stretches,
+                self._how.workers,
+                on_ready=lambda found: require_same(expected, found, "this process"),
+                hint="finished windows stay for --resume: use fewer workers, or none to see the fault",
+                choose=choose_stretch,
+                on_look=lambda: progress("predict", _count_finished(spool), total),
+            ):
+                if note["exit_code"]:
+                    raise BatchError(f"{stretch.name}: {note['reason']}", note["exit_code"])
 
 
 def make_order(source: WindowSource, spool: Spool, progress: Progress) -> WindowOrder:
@@ -233,51 +237,8 @@ def choose_stretch(free: set[int], last: int | None) -> int:
     return longest[0] if longest[0] == 0 else longest[len(longest) // 2]
 
 
-def _work(
-    engine: Engine,
-    stretches: list[Stretch],
-    expected: Mapping[str, Any],
-    spool: Spool,
-    total: int,
-    progress: Progress,
-) -> None:
-    """Give stretches to workers until all have ended."""
-    free, deaths, left = set(range(len(stretches))), dict.fromkeys(stretches, 0), len(stretches)
-    number_of = {stretch: number for number, stretch in enumerate(stretches)}
-    last: dict[int, int] = {}
-
-    def handle(event: Event) -> None:
-        nonlocal left
-        stretch: Stretch | None = event.task
-        if event.kind == "ready":
-            _require_same(expected, event.note or {})
-        elif event.kind == "died":
-            last.pop(event.worker, None)
-            if stretch is None:
-                return
-            deaths[stretch] += 1
-            log.warning("a worker with %s ended: %s", stretch.name, event.reason)
-            if deaths[stretch] >= TRIES:
-                raise ResourceError(
-                    f"{stretch.name} ended {TRIES} workers: {event.reason}; finished windows stay for --resume: use "
-                    "fewer workers, or none to see the fault"
-                )
-            free.add(number_of[stretch])
-        elif stretch is not None and event.note is not None:
-            if event.note["exit_code"]:
-                raise BatchError(f"{stretch.name}: {event.note['reason']}", event.note["exit_code"])
-            left -= 1
-
-    while left:
-        for worker in engine.idle():
-            if free:
-                chosen = choose_stretch(free, last.get(worker))
-                free.discard(chosen)
-                last[worker] = chosen
-                engine.submit(worker, stretches[chosen])
-        for event in engine.wait(POLL_S):
-            handle(event)
-        progress("predict", sum(1 for _ in spool.folder.glob("window_*_try0.zarr.zip")), total)
+def _count_finished(spool: Spool) -> int:
+    return sum(1 for _ in spool.folder.glob("window_*_try0.zarr.zip"))
 
 
 def _identity(
@@ -286,12 +247,3 @@ def _identity(
     """What must be the same in all processes of a run."""
     model = identity["model"] if source is None else plain(describe_model(source.predictor))
     return {"model": model, "device": identity["device"], "versions": identity["versions"]}
-
-
-def _require_same(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    different = differences(expected, found)
-    if different:
-        raise BatchError(
-            f"a worker would give other results than this process ({'; '.join(different)}); give --device, and use the "
-            "same versions and weights everywhere"
-        )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from geo4d.config import make_config
 from geo4d.datasets.base import Sequence
 from geo4d.errors import GeometryError, InputError
 from geo4d.evaluation.average import summarise
@@ -20,24 +21,50 @@ from geo4d.evaluation.score import SequenceScore, score
 from geo4d.evaluation.sequences import load_sequence
 from geo4d.evaluation.settings import EvaluationSettings
 from geo4d.evaluation.trivial import score_trivial
+from geo4d.models.base import Predictor
 
 log = logging.getLogger(__name__)
 
 
-def run_sequence(plan: Layout, settings: EvaluationSettings, name: str) -> dict[str, Any]:
-    """Predict and score one sequence; the row of the result."""
+def hold_model(settings: EvaluationSettings) -> Predictor | None:
+    """The model, loaded once for all sequences; None for predictions, and where an ablation makes one of its own.
+
+    Raises:
+        ValueError: unknown model, or options that it does not have.
+        CheckpointError: its weights are missing or unsafe.
+    """
+    from geo4d.evaluation.ablations import WINDOW_PARTS
+    from geo4d.models.base import choose_device
+    from geo4d.run.inputs import load_model
+
+    if settings.model is None or (settings.ablate is not None and settings.ablate not in WINDOW_PARTS):
+        return None
+    config = make_config(**settings.model_settings)
+    return load_model(settings.model, settings.model_options, config, choose_device(config.device))
+
+
+def run_sequence(
+    plan: Layout, settings: EvaluationSettings, name: str, predictor: Predictor | None
+) -> dict[str, Any]:
+    """Predict and score one sequence; the row of the result.
+
+    Args:
+        predictor: of ``hold_model``.
+    """
     import time
 
     sequence = load_sequence(*plan.paths[name], name)
     started = time.perf_counter()
     windows: list[SequenceScore] | None = None
     failure = None
-    watched = _watched(settings) if _wants_baselines(plan, settings, sequence) else None
+    watched = None
+    if predictor is not None and _wants_baselines(plan, settings, sequence):
+        watched = WatchedPredictor(predictor)  # it is asked later what evidence the model got
     if settings.predictions is not None:
         predicted = load_predictions(settings.predictions / name, sequence.times_s)
     else:
         try:
-            predicted, windows = predict_sequence(sequence, settings, plan.protocol, watched)
+            predicted, windows = predict_sequence(sequence, settings, plan.protocol, watched or predictor)
         except GeometryError as error:
             # No geometry is a result: nothing is covered, everything is wrong.
             failure = str(error)
@@ -80,19 +107,6 @@ def _wants_baselines(plan: Layout, settings: EvaluationSettings, sequence: Seque
     )
 
 
-def _watched(settings: EvaluationSettings) -> WatchedPredictor | None:
-    """The model, loaded as ``reconstruct`` does, to be asked later what evidence it got; None for predictions."""
-    from geo4d.models.base import load_predictor
-
-    if settings.model is None:
-        return None
-    run, options = settings.model_settings, dict(settings.model_options)
-    if run.get("num_steps") is not None:
-        options["num_steps"] = run["num_steps"]
-    loading = {name: run.get(name) for name in ("weights", "device", "dtype")}
-    return WatchedPredictor(load_predictor(settings.model, **loading, **options))
-
-
 def _runs_to_beat(
     sequence: Sequence, settings: EvaluationSettings, whole: Predicted, watched: WatchedPredictor | None
 ) -> dict[str, Predicted | None]:
@@ -129,16 +143,16 @@ def predict_sequence(
     sequence: Sequence,
     settings: EvaluationSettings,
     protocol: Protocol,
-    watched: WatchedPredictor | None = None,
+    predictor: Predictor | None = None,
 ) -> tuple[Predicted, list[SequenceScore] | None]:
     """
     Args:
-        watched: the model, where it is loaded already.
+        predictor: the model, where it is loaded already.
     """
     from geo4d.evaluation.ablations import WINDOW_PARTS, ablated_predictor, score_windows
 
     assert settings.model is not None
-    model: Any = watched or settings.model
+    model: Any = predictor or settings.model
     by_window = settings.ablate in WINDOW_PARTS
     if settings.ablate is not None and not by_window:
         model = ablated_predictor(

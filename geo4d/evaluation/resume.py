@@ -47,7 +47,7 @@ def _common_parts(files: list[Path]) -> tuple[str, ...]:
 
 def mark_of(plan: Layout, settings: EvaluationSettings) -> str:
     """SHA-256 over what decides a sequence's scores (benchmark, protocol, settings); rows of others are not taken."""
-    not_decisive = ("jobs", "limit", "sequences")
+    not_decisive = ("limit", "sequences")
     facts = {
         "format": RESULT_FORMAT,
         "benchmark": plan.benchmark,

@@ -4,19 +4,16 @@
 """
 
 import logging
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from geo4d.batch.settings import WorkerSettings
 from geo4d.datasets.catalogue import load_ground_truth
 from geo4d.evaluation.average import summarise
 from geo4d.evaluation.benchmarks import BENCHMARKS
-from geo4d.evaluation.layouts import Layout, benchmark_names, lay_out
-from geo4d.evaluation.predict import predict_sequence, run_sequence
+from geo4d.evaluation.layouts import benchmark_names, lay_out
+from geo4d.evaluation.predict import predict_sequence
 from geo4d.evaluation.predicted import from_reconstruction, load_predictions
 from geo4d.evaluation.protocols import PROTOCOLS
 from geo4d.evaluation.result import make_result
@@ -24,6 +21,7 @@ from geo4d.evaluation.resume import load_row, mark_of, save_row
 from geo4d.evaluation.score import SequenceScore, score
 from geo4d.evaluation.sequences import load_sequence
 from geo4d.evaluation.settings import EvaluationSettings, with_benchmark_options
+from geo4d.evaluation.workers import ALONE, run_sequences
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +49,7 @@ def evaluate(
     root: Path | None,
     settings: EvaluationSettings,
     *,
+    how: WorkerSettings = ALONE,
     work: Path | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -59,7 +58,8 @@ def evaluate(
     Args:
         benchmark: a name of ``benchmark_names``.
         root: folder of the dataset; not needed for ``synthetic``.
-        settings: model or predictions, and how to run.
+        settings: model or predictions, and how to score.
+        how: workers over which sequences are spread; the same rows at the same number of threads, but for seconds.
         work: folder that keeps finished sequences; a second call with equal settings goes on from there.
         on_progress: called with a stage, sequences done and sequences in all.
     Returns:
@@ -67,9 +67,11 @@ def evaluate(
     Raises:
         InputError: the dataset or the predictions are missing or damaged.
         ValueError: unknown benchmark or nonsensical settings.
+        BatchError: a sequence failed in a worker, with its exit code, or workers cannot be had.
+        ResourceError: workers die over and over.
     """
     settings = with_benchmark_options(benchmark, settings)
-    plan = lay_out(benchmark, root, settings)
+    plan = lay_out(benchmark, None if root is None else root.absolute(), settings)
     fingerprint = mark_of(plan, settings)
     rows: dict[str, dict[str, Any]] = {}
     for name in plan.paths:
@@ -80,27 +82,12 @@ def evaluate(
     done = len(rows)
     progress = on_progress or (lambda stage, finished, total: None)
     progress("evaluate", done, len(plan.paths))
-    for name, row in _run_all(plan, settings, todo):
+    for name, row in run_sequences(plan, settings, todo, how):
         rows[name] = row
         done += 1
         save_row(work, name, fingerprint, row)
         progress("evaluate", done, len(plan.paths))
     return make_result(plan, settings, [rows[name] for name in plan.paths])
-
-
-def _run_all(
-    plan: Layout, settings: EvaluationSettings, names: list[str]
-) -> Iterable[tuple[str, dict[str, Any]]]:
-    if settings.jobs == 1 or len(names) <= 1:
-        for name in names:
-            yield name, run_sequence(plan, settings, name)
-        return
-    with ProcessPoolExecutor(
-        settings.jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        futures = {pool.submit(run_sequence, plan, settings, name): name for name in names}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
 
 
 def predictions_for_plots(

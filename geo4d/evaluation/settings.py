@@ -1,4 +1,4 @@
-"""What is evaluated, and how it runs."""
+"""What is evaluated, and how it is scored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from geo4d.evaluation.protocols import PROTOCOLS
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is evaluated, and how it runs.
+    """What is evaluated, and how it is scored.
 
     Attributes:
         model: name of the predictor, or None for predictions from a folder.
@@ -23,7 +23,6 @@ class EvaluationSettings:
         protocol: name of a protocol that replaces the benchmark's own, or None.
         sequences: only these, or None.
         limit: only the first so many sequences, or None.
-        jobs: processes; each runs its own sequences.
         baselines: score what must be beaten beside the model, on ``synthetic`` and ``samples``; two more runs each.
     """
 
@@ -36,14 +35,11 @@ class EvaluationSettings:
     protocol: str | None = None
     sequences: tuple[str, ...] | None = None
     limit: int | None = None
-    jobs: int = 1
     baselines: bool = True
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.predictions is None):
             raise ValueError("expected either a model or a folder of predictions, got both or neither")
-        if self.jobs < 1:
-            raise ValueError(f"expected at least one job, got {self.jobs}")
         if self.protocol is not None and self.protocol not in PROTOCOLS:
             raise ValueError(f"expected one of {', '.join(PROTOCOLS)} as the protocol, got {self.protocol!r}")
 

@@ -1,6 +1,7 @@
 """A lock on a file, freed by the system when its process ends, however it ends; on every system."""
 
 import os
+import socket
 from pathlib import Path
 
 LOCKED_BYTE = 2**30
@@ -99,3 +100,12 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def running_system() -> dict[str, str]:
+    """What tells this running system from any other; the kernel is unknown where it has no such number."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = ""
+    return {"host": socket.gethostname(), "kernel": boot}

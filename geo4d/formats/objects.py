@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from geo4d.errors import InputError, MissingExtraError, OutputError
+from geo4d.errors import Geo4DError, InputError, MissingExtraError, OutputError
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,10 @@ class Objects:
                 name.removeprefix(prefix): size for name, size in names.items() if name.startswith(prefix)
             }
 
-        return self._repeat(find, "be listed")
+        try:
+            return self._repeat(find, "be listed")
+        except FileNotFoundError as error:
+            raise OutputError(f"{self.url} could not be listed: {error}; is the bucket there?") from error
 
     def check(self) -> None:
         """Make sure that the store answers, and that the bucket is there.
@@ -131,6 +134,47 @@ class Objects:
         except FileNotFoundError as error:
             raise OutputError(f"{self.url} could not take {name}: {error}; is the bucket there?") from error
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object where none of this name is, which of several at a time only one can; whether it was this one.
+
+        A repeated request may find what the first has written, though its answer was lost: compare what is there.
+
+        Raises:
+            OutputError: the store does not answer, refuses, or its package knows no conditional writes.
+        """
+
+        def put() -> bool:
+            try:
+                self._store.pipe_file(f"{self._path}/{name}", data, mode="create")
+            except FileExistsError:
+                return False
+            except (TypeError, NotImplementedError) as error:
+                raise OutputError(
+                    f"{self.url}: the package of this store knows no conditional writes ({error}); install a newer one"
+                ) from error
+            return True
+
+        try:
+            return self._repeat(put, f"take {name}")
+        except FileNotFoundError as error:
+            raise OutputError(f"{self.url} could not take {name}: {error}; is the bucket there?") from error
+
+    def written(self, name: str) -> float | None:
+        """When an object was written, seconds by the clock of the store; None where it is not there.
+
+        Raises:
+            OutputError: the store does not answer, or refuses.
+        """
+
+        def ask_time() -> float:
+            self._store.invalidate_cache()
+            return float(self._store.modified(f"{self._path}/{name}").timestamp())
+
+        try:
+            return self._repeat(ask_time, f"say when {name} was written")
+        except FileNotFoundError:
+            return None
+
     def write_all(self, files: Iterable[tuple[str, Path]]) -> None:
         """Write many objects, several at a time."""
         with ThreadPoolExecutor(THREADS, "upload") as pool:
@@ -160,24 +204,45 @@ class Objects:
             list(pool.map(remove, names))
 
     def _repeat(self, request: Callable[[], _Found], what: str) -> _Found:
-        """A request until it is answered; that something is not there is an answer, and a refusal, too."""
-        for attempt in range(self.requests):
-            try:
-                return request()
-            except FileNotFoundError:
-                raise
-            except PermissionError as error:
-                raise OutputError(f"{self.url} could not {what}: {error}; check the access to it") from error
-            except Exception as error:  # every store has errors of its own
-                if type(error).__name__ in NO_ACCESS:
-                    raise OutputError(
-                        f"{self.url} could not {what}: {error}; check the address, and the credentials of the store "
-                        "(s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
-                    ) from error
-                if attempt + 1 == self.requests:
-                    raise OutputError(
-                        f"{self.url} could not {what}, asked {self.requests} times: {type(error).__name__}: {error}"
-                    ) from error
-                log.warning("%s could not %s: %s; once more", self.url, what, error)
-                time.sleep(self.wait_s * 2**attempt)
-        raise AssertionError("no request was made")
+        return ask(request, self.url, what, OutputError, requests=self.requests, wait_s=self.wait_s)
+
+
+def ask(
+    request: Callable[[], _Found],
+    url: str,
+    what: str,
+    failure: type[Geo4DError],
+    *,
+    requests: int = REQUESTS,
+    wait_s: float = WAIT_S,
+) -> _Found:
+    """A request until it is answered; that something is not there is an answer, and a refusal, too.
+
+    Args:
+        url: of the store, for messages.
+        what: it could not do, such as ``be listed``.
+        failure: what is raised where it is not answered or refused.
+        requests, wait_s: see ``REQUESTS``, ``WAIT_S``.
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    for attempt in range(requests):
+        try:
+            return request()
+        except (FileNotFoundError, Geo4DError):
+            raise
+        except PermissionError as error:
+            raise failure(f"{url} could not {what}: {error}; check the access to it") from error
+        except Exception as error:  # every store has errors of its own
+            if type(error).__name__ in NO_ACCESS:
+                raise failure(
+                    f"{url} could not {what}: {error}; check the address, and the credentials of the store "
+                    "(s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+                ) from error
+            if attempt + 1 == requests:
+                raise failure(
+                    f"{url} could not {what}, asked {requests} times: {type(error).__name__}: {error}"
+                ) from error
+            log.warning("%s could not %s: %s; once more", url, what, error)
+            time.sleep(wait_s * 2**attempt)
+    raise AssertionError("no request was made")

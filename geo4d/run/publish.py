@@ -13,6 +13,7 @@ from geo4d.models.base import Predictor
 from geo4d.results.layout import plain
 from geo4d.results.manifest import is_result, read_json
 from geo4d.results.remote import check_remote_output, load_remote, remove_local, upload_result
+from geo4d.results.remote_lock import OWNER, StoreLock, owner_of
 from geo4d.types import Reconstruction
 
 ASKED = "asked.json"
@@ -48,25 +49,31 @@ def reconstruct_to_store(
         overwrite: replace what is published there, and forget a result that waits.
         resume: go on with an unfinished run, or publish a finished result that could not be.
     Raises:
+        OutputInUse: another run is writing there.
         OutputError: the place is not free, the store does not answer (the finished result then waits on the disk), or
             what waits there was made with other settings.
     """
-    check_remote_output(url, overwrite=overwrite)
     place = local_place(url)
-    if not (resume and is_result(place)):
-        with output_errors(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
+    with output_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with StoreLock(url, owner=owner_of(place.parent)) as lock:
+        check_remote_output(url, overwrite=overwrite)
+        if not (resume and is_result(place)):
             write_json(place.parent / ASKED, dict(asked))
-        make(place, overwrite=is_result(place) or overwrite)
-    elif read_json(place.parent / ASKED) != asked:
-        raise OutputError(
-            f"{place} waits to be published to {url} and was made from another source, with another model or other "
-            "settings; repeat them, or start again with --overwrite alone"
-        )
-    try:
-        upload_result(place, url)
-    except OutputError as error:
-        raise OutputError(f"{error}; the finished result waits in {place}, --resume publishes it") from error
-    remove_local(place)
-    (place.parent / ASKED).unlink(missing_ok=True)
+            make(place, overwrite=is_result(place) or overwrite)
+        elif read_json(place.parent / ASKED) != asked:
+            raise OutputError(
+                f"{place} waits to be published to {url} and was made from another source, with another model or other "
+                "settings; repeat them, or start again with --overwrite alone"
+            )
+        try:
+            lock.require()
+            upload_result(place, url)
+        except OutputError as error:
+            raise type(error)(
+                f"{error}; the finished result waits in {place}, --resume publishes it"
+            ) from error
+        remove_local(place)
+        for name in (ASKED, OWNER):
+            (place.parent / name).unlink(missing_ok=True)
     return load_remote(url)

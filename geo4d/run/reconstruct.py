@@ -40,6 +40,7 @@ from geo4d.run.plan import RunPlan, plan_run, require_space
 from geo4d.run.predict import Progress, WindowSource, predict_windows, prepare
 from geo4d.run.progress import stage_progress
 from geo4d.run.spool import Spool
+from geo4d.run.spool_copy import keep_copy
 from geo4d.run.write import camera_known, describe_result, describe_run, frame_arrays, write_maps
 from geo4d.types import Reconstruction
 from geo4d.video.kept import KeptPictures
@@ -62,6 +63,7 @@ def reconstruct(
     on_progress: Progress | None = None,
     progress: bool = False,
     predict: Callable[[WindowSource, Spool, Progress], None] = predict_windows,
+    spool_copy: str | None = None,
     **settings: Any,
 ) -> Reconstruction:
     """Reconstruct the 4D geometry of a video.
@@ -81,6 +83,8 @@ def reconstruct(
         progress: show a bar for each stage, on the terminal or below the cell of a notebook.
         predict: the stage that puts every window on the spool; ``geo4d.batch.windows.WindowWorkers`` does it with several
             processes, bit for bit the same on a CPU with the same number of threads.
+        spool_copy: address in an object store that keeps a copy of the finished windows until the result is there, from
+            which ``resume`` goes on also on another machine.
         settings: fields of ``geo4d.config.RunConfig``, such as ``start``, ``stop``, ``stride``, ``fov_deg``,
             ``device``, ``seed`` or ``output_size``.
     Returns:
@@ -102,6 +106,7 @@ def reconstruct(
             "model_options": model_options,
             "times_s": times_s,
             "resume": resume,
+            "spool_copy": spool_copy,
         }
         make = partial(
             reconstruct,
@@ -142,6 +147,7 @@ def reconstruct(
         with (
             Workspace(target, inputs, overwrite=overwrite, resume=resume) as work,
             disk_errors(work.output, needed, "finished windows are kept for --resume"),
+            keep_copy(spool_copy, work, said) as said_and_copied,
         ):
             require_space(work.folder, needed)
             spool = Spool(work.windows, config.precision)
@@ -163,7 +169,7 @@ def reconstruct(
                 source = replace(source, evidence=evidence)
             with clock("predict"), memory_errors("predicting windows", _SMALLER):
                 source = prepare(source, work.windows)
-                predict(source, spool, said)
+                predict(source, spool, said_and_copied)
             with clock("align"), memory_errors("aligning windows", _FEWER):
                 alignment, predictions, tries = align_windows(source, spool, motion, config, said)
             if alignment.c2w is None:

@@ -11,7 +11,7 @@ from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger
 from geo4d.batch.one import Task, load, run_clip
 from geo4d.batch.run import run_batch
 from geo4d.batch.settings import BatchSettings
-from geo4d.errors import OutputError
+from geo4d.errors import OutputError, OutputInUse
 from geo4d.formats.objects import Objects
 from tests.batch.test_one import SETTINGS
 from tests.support import batch_stub as batches
@@ -82,3 +82,22 @@ def test_a_bucket_that_is_not_there_is_said_before_any_work(s3, tmp_path) -> Non
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="a folder is -o"):
         BatchSettings(publish=str(tmp_path))
+
+
+def test_two_batches_that_publish_to_one_place_do_a_clip_once(s3, tmp_path) -> None:
+    video = batches.write_clip(tmp_path / "a.mp4", 6)
+    loaded, url = load(SETTINGS), "s3://bucket/both/a"
+    first, second = (
+        Task("a", str(video), str(tmp_path / name), publish=url, owner=name) for name in ("one", "two")
+    )
+    met = []
+
+    def meanwhile(stage: str, done: int, total: int) -> None:
+        if stage == "align" and not met:
+            met.append(run_clip(loaded, second, lambda *stage: pytest.fail("computed, too")))
+
+    assert run_clip(loaded, first, meanwhile)["state"] == "done"
+    assert (met[0]["state"], met[0]["exit_code"]) == ("busy", OutputInUse.exit_code)
+    note = run_clip(loaded, second, lambda *stage: pytest.fail("computed again"))
+    assert (note["state"], note["published"]) == ("unchanged", url)
+    assert set(Objects("s3://bucket/both").list()) == {f"a/{name}" for name in Objects(url).list()}  # no lock

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import geo4d
-from geo4d.batch.engine import Event
 from geo4d.batch.settings import WorkerSettings
 from geo4d.batch.windows import WindowWorkers, choose_stretch, plan_stretches
 from geo4d.errors import BatchError, DiskFull, ResourceError
@@ -21,6 +20,7 @@ from geo4d.video.io import Video
 from tests.batch.test_local import await_true, windows
 from tests.batch.test_one import arrays
 from tests.support import batch_stub as batches
+from tests.support.inline_engine import InlineEngine
 
 WORKERS = WorkerSettings(workers=3)
 FAST = {"output_size": "model", "tries": 0}
@@ -37,62 +37,6 @@ def one_thread():
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
     return batches.write_clip(tmp_path_factory.mktemp("clips") / "a.mp4", 60)
-
-
-class Killed(SystemExit):
-    """In place of a process's end."""
-
-
-class InlineEngine:
-    """Workers in this process; the last that was given something goes first. Some die once, after so many windows."""
-
-    def __init__(self, job, settings, deaths=()) -> None:
-        self.job, self.settings, self.deaths = job, settings, list(deaths)
-        self.loaded, self.tasks, self.events = {}, {}, []
-        self.given: list[tuple[int, str]] = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.loaded.clear()
-
-    stop = __exit__
-
-    def start(self, number):
-        self.loaded[number] = self.job.load(self.settings)
-        self.events.append(Event("ready", number, note=self.loaded[number].identity))
-
-    def idle(self):
-        return [number for number in self.loaded if number not in self.tasks]
-
-    def submit(self, number, task):
-        self.tasks[number] = task
-        self.given.append((number, task.name))
-
-    def kill(self, name):
-        raise NotImplementedError
-
-    def wait(self, timeout_s):
-        if self.tasks:
-            number, task = self.tasks.popitem()
-            most = self.deaths.pop(0) if self.deaths else 99
-            predicted = []
-
-            def on_progress(stage, done, total):
-                predicted.append(done)
-                if len(predicted) >= most:
-                    raise Killed
-
-            try:
-                self.events.append(
-                    Event("ended", number, task, self.job.run(self.loaded[number], task, on_progress))
-                )
-            except Killed:
-                self.events.append(Event("died", number, task, exit_code=137, reason="killed"))
-                self.start(number)
-        events, self.events = self.events, []
-        return events
 
 
 @pytest.fixture

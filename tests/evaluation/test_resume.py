@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from geo4d.evaluation import run
+from geo4d.evaluation import workers
 from geo4d.evaluation.resume import hash_files
 from tests.support.evaluated import evaluate_folder
 
@@ -20,7 +20,7 @@ def test_finished_sequences_are_not_computed_again(dataset, tmp_path, monkeypatc
     root, predictions = dataset
     work = tmp_path / "parts"
     first = evaluate_folder(root, predictions, work=work)
-    monkeypatch.setattr(run, "run_sequence", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(workers, "run_sequence", lambda *_: pytest.fail("computed again"))
     assert evaluate_folder(root, predictions, work=work)["sequences"] == first["sequences"]
     monkeypatch.undo()
     # Another protocol is another result.

@@ -5,7 +5,7 @@ from tests.support.evaluated import settings
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"model": "tiny"}, {"predictions": None}, {"jobs": 0}, {"protocol": "none"}],
+    [{"model": "tiny"}, {"predictions": None}, {"protocol": "none"}],
 )
 def test_nonsensical_settings(tmp_path, wrong):
     with pytest.raises(ValueError):

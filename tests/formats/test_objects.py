@@ -64,7 +64,7 @@ def test_requests_that_fail_are_repeated(s3, kind: str, method: str) -> None:
     if method == "GET":
         objects.write(kind, CONTENT)
     s3.used.clear()
-    count = 6 if kind == "503" else 2  # s3fs itself asks five times where a store says that it is busy
+    count = 2
     s3.faults.extend([(method, f"/faults/{kind}", kind)] * count)
     if method == "PUT":
         objects.write(kind, CONTENT)

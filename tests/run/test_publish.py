@@ -9,10 +9,11 @@ import torch
 
 import geo4d
 from geo4d.apps.cli import main
-from geo4d.errors import OutputError
+from geo4d.errors import OutputError, OutputInUse
 from geo4d.formats.objects import Objects
 from geo4d.models import base
 from geo4d.results.manifest import MANIFEST
+from geo4d.results.remote_lock import StoreLock
 from geo4d.run.publish import local_place
 from tests.support import batch_stub as batches
 from tests.support.s3 import Proxy, faulty_s3
@@ -100,3 +101,12 @@ def test_an_unfinished_run_for_a_store_goes_on(s3, video, monkeypatch) -> None:
     monkeypatch.setattr(batches.StubPredictor, "predict", lambda *a, **k: 1 / 0)
     assert geo4d.reconstruct(video, url, resume=True, **keywords).num_frames == 6
     assert predict is not None
+
+
+def test_two_runs_to_one_address_do_not_meet(s3, video, tmp_path, capsys, monkeypatch) -> None:
+    url = "s3://bucket/run/two"
+    with StoreLock(url):
+        assert main(["reconstruct", str(video), "-o", url, *SETTINGS]) == OutputInUse.exit_code
+    assert "another run (process" in capsys.readouterr().err
+    assert main(["reconstruct", str(video), "-o", "s3://no-such-bucket/a", *SETTINGS]) == 4
+    assert "is the bucket there?" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Packed clips as a source for training: with the evidence that was packed, or with simulated evidence."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,10 @@ from safetensors.torch import save
 from geo4d.datasets.clips import Clip
 from geo4d.datasets.shards import ShardWriter
 from geo4d.errors import InputError, OutputError
+from geo4d.training.loop import train
 from geo4d.training.shards import EVIDENCE, ShardSource, pack_clips
+from tests.support.s3 import faulty_s3
+from tests.training.test_loop import LOOP, batches, task
 
 
 def test_generated_clips_come_back_with_their_evidence(source, tmp_path) -> None:
@@ -124,3 +128,42 @@ def test_sources_are_drawn_by_their_ratios(source, tmp_path) -> None:
     assert 0.68 < np.mean([number == 4 for number in numbers]) < 0.82
     assert (packed(numbers.index(4)).rgb == 255).all()
     assert numbers == [ShardSource(tmp_path / "a", 5)._number(index) for index in range(400)]
+
+
+def test_a_run_from_a_store_that_goes_down_is_resumed_with_the_losses_of_a_whole_one(
+    source, tmp_path, monkeypatch
+) -> None:
+    """Shards in an S3 on loopback; its answers are late, cut and refused, then there are none."""
+    pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    monkeypatch.setattr("geo4d.formats.objects.time.sleep", lambda seconds: None)
+    url = "s3://bucket/clips"
+    loop = replace(LOOP, decay=0.0, save_every=2)
+    with faulty_s3() as s3:
+        pack_clips(source, url, 7, per_shard=3)
+        pack_clips(source, tmp_path / "clips", 7, per_shard=3)
+        s3.faults.extend(("GET", ".tar", kind) for kind in ("503", "cut", "short", "lost"))
+        packed, here = ShardSource(url), ShardSource(tmp_path / "clips")
+        train(task(source), batches(here), loop, tmp_path / "whole", device="cpu")
+
+        reads = 0
+
+        def down_after(index: int):
+            nonlocal reads
+            reads += 1
+            if reads == 9:
+                s3.faults.extend(("GET", ".tar", "503") for _ in range(4))
+            return packed(index)
+
+        with pytest.raises(InputError, match=r"s3://bucket/clips could not give .*asked 4 times"):
+            train(task(source), batches(down_after), loop, tmp_path / "cut", device="cpu")
+        assert s3.used == ["503", "cut", "short", "lost", *["503"] * 4]
+        assert 0 < max(by_step(tmp_path / "cut")) < 6
+        train(task(source), batches(packed), loop, tmp_path / "cut", resume=True, device="cpu")
+    assert by_step(tmp_path / "cut") == by_step(tmp_path / "whole")
+    assert set(by_step(tmp_path / "whole")) == set(range(1, 7))
+
+
+def by_step(folder) -> dict[int, float]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}

@@ -1,14 +1,16 @@
 """``geo4d evaluate``: score a model, or anyone's predictions, on a benchmark."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from geo4d.batch.settings import WorkerSettings
+
 EXAMPLES = (
     "geo4d evaluate synthetic",
-    "geo4d evaluate sintel --root data/sintel --model tiny --json scores.json",
+    "geo4d evaluate sintel --root data/sintel --model tiny --json scores.json --workers 2",
 )
 
 
@@ -51,8 +53,6 @@ class EvaluateOptions:
     """Only these sequences."""
     limit: int | None = None
     """Only the first so many sequences."""
-    jobs: int = 1
-    """Sequences at a time, one process each."""
     seed: int = 0
     """Seed of the model's noise."""
     num_steps: int | None = None
@@ -69,6 +69,7 @@ class EvaluateOptions:
     """Compute type of the network."""
     quiet: bool = False
     """Print the table only."""
+    how: tyro.conf.OmitArgPrefixes[WorkerSettings] = field(default_factory=WorkerSettings)
 
 
 def run(options: EvaluateOptions) -> int:
@@ -98,12 +99,13 @@ def run(options: EvaluateOptions) -> int:
             protocol=options.protocol,
             sequences=options.sequences,
             limit=options.limit,
-            jobs=options.jobs,
             baselines=options.baselines and part is None and options.ablate is None,
         )
         work = None if options.json is None else options.json.with_name(f"{options.json.name}.{parts}")
         with StageBars(quiet=options.quiet) as bars:
-            return evaluate(options.benchmark, options.root, settings, work=work, on_progress=bars)
+            return evaluate(
+                options.benchmark, options.root, settings, how=options.how, work=work, on_progress=bars
+            )
 
     model_settings = {"seed": options.seed, **chosen} if model is not None else {}
     if options.ablate is None:

@@ -80,6 +80,9 @@ class ReconstructOptions(RunOptions):
     """Replace an existing result, or forget an unfinished run."""
     resume: bool = False
     """Go on with an unfinished run; finished windows are not computed again."""
+    spool_copy: str | None = None
+    """Address in an object store that keeps a copy of finished windows until the result is there; with --resume, another
+    machine goes on from it."""
     ground_truth: Path | None = None
     """Folder with ground truth of this video; the result is scored against it."""
     json: Path | None = None
@@ -100,6 +103,7 @@ def run(options: ReconstructOptions) -> int:
 
 
 def _run(options: ReconstructOptions, bars: "StageBars") -> int:
+    from geo4d.formats.objects import is_url
     from geo4d.results.verdict import judge_result
     from geo4d.run.plan import RunPlan
     from geo4d.run.reconstruct import reconstruct
@@ -111,6 +115,10 @@ def _run(options: ReconstructOptions, bars: "StageBars") -> int:
         if not options.quiet:
             print("\n".join(plan.lines()), flush=True)
 
+    if options.spool_copy is not None and not is_url(options.spool_copy):
+        raise ValueError(
+            f"expected an address such as s3://bucket/name for --spool-copy, got {options.spool_copy!r}"
+        )
     reference = None
     if options.ground_truth is not None:
         from geo4d.datasets.catalogue import load_ground_truth
@@ -126,6 +134,7 @@ def _run(options: ReconstructOptions, bars: "StageBars") -> int:
         on_plan=show,
         on_progress=bars,
         predict=window_stage(options),
+        spool_copy=options.spool_copy,
         **options.keywords(),
     )
     bars.stop()
