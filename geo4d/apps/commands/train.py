@@ -34,7 +34,10 @@ def describe() -> str:
             line = f"  --family {family} --preset {name}: {', '.join(preset.chain)}"
             lines.append(line + (f"; not in 'all': {', '.join(others)}" if others else ""))
     for name, made in geometrycrafter.PRESETS.items():
-        lines.append(f"  --family geometrycrafter --preset {name}: {', '.join(made().stages)}")
+        preset_of = made()
+        others = [stage for stage in preset_of.stages if stage not in preset_of.chain]
+        line = f"  --family geometrycrafter --preset {name}: {', '.join(preset_of.chain)}"
+        lines.append(f"{line}; not in 'all': {', '.join(others)}")
     return "\n".join(
         [
             *lines,
