@@ -2,8 +2,8 @@
 
     python benchmarks/light_and_one_step.py RUN [--family geo4d] [--output benchmarks/results/NAME.json]
 
-Trains the chain of the preset ``smallest`` for more steps than the preset says (``STEPS``), then both stages from its end,
-in RUN; started again, it goes on where it stopped. Scores are those of held-out generated clips, as the stages log them.
+Trains the chain of the preset ``smallest`` in RUN for more steps than the preset says (``STEPS``), then both stages from
+its end; started again, it goes on where it stopped. Scores are those of held-out generated clips, as stages log them.
 One thread.
 """
 
