@@ -209,8 +209,8 @@ def smallest() -> Preset:
 PRESETS = {"smallest": smallest, "full": full}
 
 
-def find_stage(preset_name: str, stage_name: str) -> tuple[Preset, Stage]:
-    """Look both names up.
+def find_chain(preset_name: str) -> list[str]:
+    """Stages that ``all`` runs, in order.
 
     Raises:
         ValueError: unknown name; the message lists the known ones.
@@ -219,6 +219,16 @@ def find_stage(preset_name: str, stage_name: str) -> tuple[Preset, Stage]:
         raise ValueError(
             f"expected a preset of geometrycrafter out of {', '.join(PRESETS)}, got {preset_name!r}"
         )
+    return list(PRESETS[preset_name]().chain)
+
+
+def find_stage(preset_name: str, stage_name: str) -> tuple[Preset, Stage]:
+    """Look both names up.
+
+    Raises:
+        ValueError: unknown name; the message lists the known ones.
+    """
+    find_chain(preset_name)
     preset = PRESETS[preset_name]()
     if stage_name not in preset.stages:
         raise ValueError(
