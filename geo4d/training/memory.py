@@ -20,10 +20,10 @@ WAYS: dict[Parallel, str] = {
     "one": "one card",
     "ddp": "data parallel (--parallel ddp)",
     "fsdp": "FSDP, all shards (--parallel fsdp)",
-    "zero2": "DeepSpeed ZeRO-2 (--parallel zero2)",
-    "zero3": "DeepSpeed ZeRO-3 (--parallel zero3)",
+    "zero2": "DeepSpeed ZeRO-2 (no way here)",
+    "zero3": "DeepSpeed ZeRO-3 (no way here)",
 }
-"""Ways to train over several cards, in words."""
+"""Ways to train over several cards, in words; DeepSpeed's are there to compare with."""
 
 CARDS_GB = (24, 80)
 """Sizes of card that a plan is held against, in 10^9 bytes."""

@@ -96,6 +96,10 @@ class TrainOptions:
     """Steps between scores and pictures of the validation windows; 0 for the end alone."""
     export_every: int | None = None
     """Steps between exported weights in OUTPUT/weights, beside those of every evaluation."""
+    parallel: Literal["ddp", "fsdp"] | None = None
+    """Over several processes (torchrun): 'ddp' has everything in each, 'fsdp' shares weights, gradients and optimiser."""
+    eight_bit: bool = False
+    """Keep the optimiser's state in 8 bits: a quarter of its memory. Needs the extra train-8bit."""
     threads: int | None = None
     """Threads of each process."""
     workers: int = 1
@@ -226,6 +230,8 @@ def _changes(options: TrainOptions) -> dict[str, Any]:
         "checkpointing": options.checkpointing or None,
         "evaluate_every": options.evaluate_every,
         "export_every": options.export_every,
+        "parallel": options.parallel,
+        "eight_bit": options.eight_bit or None,
         "threads": options.threads,
     }
 

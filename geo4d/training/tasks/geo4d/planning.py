@@ -8,11 +8,9 @@ from torch import Tensor, nn
 from geo4d.models.geo4d.unet import UNet
 from geo4d.models.geo4d.vae import VAE
 from geo4d.models.light_decoder import LightDecoder
+from geo4d.training.full import BLOCKS
 from geo4d.training.memory import MemoryPlan, plan_stage
 from geo4d.training.recipes import Preset, Stage
-
-BLOCKS = ("Stage", "MiddleStage", "ResidualBlock", "SpatialTransformer", "TemporalTransformer")
-"""Classes of the blocks that FSDP gathers one by one."""
 
 
 def plan(preset: Preset, stage: Stage, name: str, *, micro_batch: int, processes: int) -> MemoryPlan:

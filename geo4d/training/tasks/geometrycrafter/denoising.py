@@ -25,7 +25,7 @@ from geo4d.training.loop import Task
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
 from geo4d.training.tasks.geometrycrafter.losses import add_noise, draw_noise_levels, edm_loss
 from geo4d.training.tasks.geometrycrafter.maps import normalise_window
-from geo4d.training.tasks.geometrycrafter.networks import FrozenNetworks, choose_trained
+from geo4d.training.tasks.geometrycrafter.networks import BLOCKS, FrozenNetworks, choose_trained
 from geo4d.training.tasks.geometrycrafter.point_maps import depth_panel, normalised, to_maps
 from geo4d.training.tasks.geometrycrafter.scores import mean_scores, window_scores
 from geo4d.training.tasks.geometrycrafter.windows import Windows
@@ -96,6 +96,8 @@ class Denoising(Task):
         temporal_only: the second stage: train the layers that mix frames.
         validation: windows with a prior that check the run.
     """
+
+    blocks = BLOCKS
 
     def __init__(
         self,

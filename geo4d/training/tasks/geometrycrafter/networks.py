@@ -264,6 +264,9 @@ def load_light_decoder(root: Path) -> LightDecoder | None:
 
 # What is trained ----------------------------------------------------------------------------------------------------
 
+BLOCKS = ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel", "SpaceTimeBlock")
+"""Classes of the blocks that sharded training gathers one by one."""
+
 TEMPORAL = (
     "temporal_res_block.",
     "time_mixer.",

@@ -13,11 +13,8 @@ from geo4d.models.geometrycrafter.unet import FrameTokenUNet
 from geo4d.models.geometrycrafter.vae import ImageVAE, PointMapVAE
 from geo4d.models.light_decoder import LightDecoder
 from geo4d.training.memory import MemoryPlan, plan_stage
-from geo4d.training.tasks.geometrycrafter.networks import choose_trained
+from geo4d.training.tasks.geometrycrafter.networks import BLOCKS, choose_trained
 from geo4d.training.tasks.geometrycrafter.stages import Preset, Stage
-
-BLOCKS = ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel", "SpaceTimeBlock")
-"""Classes of the blocks that FSDP gathers one by one."""
 
 
 def count_parameters(make: Callable[[], nn.Module]) -> int:
