@@ -31,6 +31,9 @@ from geo4d.training.tasks.tiny.tasks import sample_noise
 if TYPE_CHECKING:
     from geo4d.training.tasks.geo4d.networks import FolderPlan
 
+BLOCKS = ("Stage", "MiddleStage")
+"""Classes of the UNet's blocks that sharded training gathers one by one."""
+
 TEXT_DROPOUT = 0.4
 """How often the prompt is replaced by the empty one: twice the published rate parameter of 0.2."""
 
@@ -102,6 +105,7 @@ def known_share(depth: Float[Tensor, "B T H W"], downsampling: int) -> Float[Ten
 class Geo4DDiffusion(Task):
     """v-prediction of the latent of some modalities; the others are neither shown nor counted."""
 
+    blocks = BLOCKS
     alphas_cumprod: Tensor
     scale: Tensor
     text: Tensor

@@ -5,6 +5,7 @@ is a function of the sample numbers in the batch, so a resumed run repeats the i
 processes with half the batch each repeat one process.
 """
 
+import copy
 import datetime
 import json
 import logging
@@ -20,8 +21,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from geo4d.errors import MissingExtraError, OutputError, TrainingError
+from geo4d.errors import InputError, MissingExtraError, OutputError, TrainingError
 from geo4d.training.saving import kept_on_failure, save_state
+from geo4d.training.sharding import PROGRESS, load_shares, save_shares, shard, whole, whole_state
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class LoopConfig:
         save_every: steps between saved states; 0 for none but the last.
         max_minutes: stop (and save) after this many minutes of wall clock; 0 for no limit.
         threads: torch threads per process; 0 leaves them as they are.
+        parallel: over several processes: ``ddp`` has everything in each, ``fsdp`` its share (see ``sharding``).
+        eight_bit: keep the optimiser's state in 8 bits (bitsandbytes).
         seed: of the weights' start and of all noise.
     """
 
@@ -72,6 +76,8 @@ class LoopConfig:
     save_every: int = 500
     max_minutes: float = 0.0
     threads: int = 0
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    eight_bit: bool = False
     seed: int = 0
 
     def rate(self, step: int) -> float:
@@ -100,7 +106,13 @@ class Splittable(Protocol):
 
 
 class Task(nn.Module):
-    """What a stage trains. ``forward(batch)`` gives the loss and named parts of it."""
+    """What a stage trains. ``forward(batch)`` gives the loss and named parts of it.
+
+    Attributes:
+        blocks: names of the classes of blocks that sharded training gathers one by one.
+    """
+
+    blocks: tuple[str, ...] = ()
 
     def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (scalar) of a batch, and named parts of it (scalars) for the log.
@@ -204,7 +216,8 @@ def train(
         OutputError: the folder already holds a run and ``resume`` is not set.
         TrainingError: the loss of a batch is not finite. The state saved last stays as it is.
         ValueError: the batch does not divide over processes and micro-batches.
-        MissingExtraError: accelerate or tensorboard is not installed.
+        InputError: the saved state is that of the other way to train in parallel.
+        MissingExtraError: accelerate or tensorboard is not installed; or bitsandbytes, for ``eight_bit``.
     """
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -243,6 +256,7 @@ class _Run:
     Attributes:
         wrapped: the task as accelerate drives it.
         parameters: of the task that are trained.
+        twin: with shards, on the main process: the task before it was sharded, to export from.
         writer: of TensorBoard, on the main process.
     """
 
@@ -255,12 +269,36 @@ class _Run:
     average: MovingAverage
     progress: Progress
     writer: Any = None
+    twin: Task | None = None
 
     @property
     def task(self) -> Task:
         """The task itself."""
         task: Task = self.accelerator.unwrap_model(self.wrapped)
         return task
+
+    @property
+    def sharded(self) -> bool:
+        """Whether every process has a share of the weights alone."""
+        return self.config.parallel == "fsdp"
+
+    def synchronised(self, last: bool) -> Any:
+        """A context for one micro-batch: gradients of all processes come together at the last one."""
+        if self.sharded:
+            self.wrapped.set_requires_gradient_sync(last)
+            return nullcontext()
+        return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+
+    def save(self) -> None:
+        """Replace the saved state."""
+        if not self.sharded:
+            save_state(self.accelerator, self.folder, self.progress.step)
+            return
+        with kept_on_failure(self.folder, "state", self.progress.step, self.accelerator):
+            save_shares(
+                self.folder / "state.partial", self.wrapped, self.optimiser, self.average,
+                self.progress.state_dict(), self.accelerator.is_main_process,
+            )  # fmt: skip
 
     def autocast(self) -> Any:
         """A context in which the forward pass has the precision of the configuration."""
@@ -297,26 +335,60 @@ def _prepare(task: Task, config: LoopConfig, folder: Path, accelerator: Any) -> 
     parameters = task.trained()
     if not parameters:
         raise ValueError(f"expected a task with parameters to train, got {type(task).__name__} without")
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters.values() if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=True,
-    )
+    if config.parallel == "fsdp":
+        return _prepare_shards(task, config, folder, accelerator)
+    optimiser = _make_optimiser(parameters, config)
     average = MovingAverage(parameters, config.ema_decay)
     progress = Progress()
     wrapped, prepared = accelerator.prepare(task, optimiser)
     accelerator.register_for_checkpointing(average, progress)
     state = folder / "state"
     if state.exists():
+        if (state / PROGRESS).is_file():
+            raise InputError(
+                f"{state} was saved with --parallel fsdp; go on with it, or start from its weights"
+            )
         accelerator.load_state(str(state))
         logger.info("resumed at step %d", progress.step)
     parameters = accelerator.unwrap_model(wrapped).trained()
     average.values = {name: value.to(parameters[name].device) for name, value in average.values.items()}
     return _Run(config, folder, accelerator, wrapped, parameters, prepared, average, progress)
+
+
+def _make_optimiser(parameters: Mapping[str, nn.Parameter], config: LoopConfig) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters.values() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if not config.eight_bit:
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    if config.parallel == "fsdp":
+        raise ValueError(
+            "expected --eight-bit without --parallel fsdp: its state cannot be shared over processes"
+        )
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise MissingExtraError(error.name or "bitsandbytes", "train-8bit", "the 8-bit optimiser") from error
+    # Tensors of fewer than 4096 numbers keep single precision: the library's own rule.
+    optimiser: torch.optim.Optimizer = AdamW8bit(groups, lr=config.learning_rate, betas=config.betas)
+    return optimiser
+
+
+def _prepare_shards(task: Task, config: LoopConfig, folder: Path, accelerator: Any) -> _Run:
+    """As ``_prepare``, with every process keeping its share."""
+    twin = copy.deepcopy(task).cpu() if accelerator.is_main_process else None
+    shard(task, task.blocks, accelerator.device, accelerator.num_processes)
+    parameters = task.trained()
+    optimiser = _make_optimiser(parameters, config)
+    run = _Run(
+        config, folder, accelerator, task, parameters, optimiser, MovingAverage(parameters, config.ema_decay), Progress(),
+        twin=twin,
+    )  # fmt: skip
+    if (folder / "state").exists():
+        run.progress.load_state_dict(load_shares(folder / "state", task, optimiser, run.average))
+        logger.info("resumed at step %d", run.progress.step)
+    return run
 
 
 def _go(run: _Run, source: Iterator[Splittable]) -> None:
@@ -341,7 +413,7 @@ def _go(run: _Run, source: Iterator[Splittable]) -> None:
         elif config.export_every and progress.step % config.export_every == 0:
             _evaluate(run, scored=False)
         if over or (config.save_every and progress.step % config.save_every == 0):
-            save_state(run.accelerator, run.folder, progress.step)
+            run.save()
         if over:
             break
 
@@ -356,8 +428,7 @@ def _step(run: _Run, source: Iterator[Splittable], sums: _Sums) -> Tensor | None
         group["lr"] = config.rate(run.progress.step)
     pieces = batch.split(config.accumulate)
     for index, piece in enumerate(pieces):
-        last = index == len(pieces) - 1
-        with accelerator.no_sync(run.wrapped) if not last else nullcontext():
+        with run.synchronised(last=index == len(pieces) - 1):
             with run.autocast():
                 loss, parts = run.wrapped(piece)
             _require_finite(loss, parts, piece, run.progress.step)
@@ -366,7 +437,7 @@ def _step(run: _Run, source: Iterator[Splittable], sums: _Sums) -> Tensor | None
             sums.add(name, value.detach().float() / len(pieces))
     norm = None
     if config.clip_norm:
-        norm = accelerator.clip_grad_norm_(list(run.parameters.values()), config.clip_norm)
+        norm = whole(accelerator.clip_grad_norm_(list(run.parameters.values()), config.clip_norm))
     if norm is not None and not math.isfinite(float(norm)):
         # The loss was finite; a single overflow on the way back must not end a run of hours. It is counted and shown.
         logger.warning("step %d skipped: gradient norm %s", run.progress.step, float(norm))
@@ -424,6 +495,9 @@ def _write(run: _Run, values: Mapping[str, float]) -> None:
 
 def _evaluate(run: _Run, *, scored: bool = True) -> None:
     """Score (unless told not to) and export the averaged weights, on the main process."""
+    if run.sharded:
+        _export_whole(run)
+        return
     if run.accelerator.is_main_process:
         task, step = run.task, run.progress.step
         run.average.swap(run.parameters)
@@ -439,4 +513,17 @@ def _evaluate(run: _Run, *, scored: bool = True) -> None:
         if scores:
             named = {f"eval/{name}": value for name, value in scores.items()}
             _write(run, named)
+    run.accelerator.wait_for_everyone()
+
+
+def _export_whole(run: _Run) -> None:
+    """Export the averaged weights of shards. They are not scored: held-out windows would need the whole task."""
+    run.average.swap(run.parameters)
+    state = whole_state(run.wrapped)
+    run.average.swap(run.parameters)
+    if run.twin is not None:
+        run.twin.load_state_dict(state)
+        run.twin.eval()
+        with kept_on_failure(run.folder, "weights", run.progress.step):
+            run.twin.export(run.folder / "weights.partial")
     run.accelerator.wait_for_everyone()

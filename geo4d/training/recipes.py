@@ -17,6 +17,7 @@ from typing import Literal
 from geo4d.models.geo4d.config import Geo4DConfig
 from geo4d.models.geo4d.config import full as full_config
 from geo4d.models.geo4d.config import small as small_config
+from geo4d.models.light_decoder import LightDecoderConfig
 from geo4d.models.tiny.config import Modality, TinyConfig, smallest_preset, tiny_preset
 from geo4d.training.evidence import EvidenceConfig
 from geo4d.training.loop import LoopConfig
@@ -25,7 +26,7 @@ from geo4d.training.tasks.tiny.batches import WindowSampling
 from geo4d.training.tasks.tiny.tasks import DiffusionConfig
 from geo4d.video.resize import GEO4D_SIZES
 
-Kind = Literal["codec", "diffusion", "pictures", "decoder", "depth", "calibration"]
+Kind = Literal["codec", "diffusion", "pictures", "decoder", "depth", "calibration", "light", "one-step"]
 Family = Literal["tiny", "geo4d"]
 
 SLOW_FPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -113,6 +114,7 @@ class Preset:
         seed: of scenes, noise and start.
         tiny: sizes of a tiny model.
         geo4d: sizes of a Geo4D network.
+        light_decoder: sizes of a fresh light decoder of Geo4D's point maps.
         fresh: a Geo4D chain that begins with networks of its own (no published weights are needed).
     """
 
@@ -122,6 +124,9 @@ class Preset:
     seed: int = 20261120
     tiny: TinyConfig = field(default_factory=tiny_preset)
     geo4d: Geo4DConfig = field(default_factory=full_config)
+    light_decoder: LightDecoderConfig = field(
+        default_factory=lambda: LightDecoderConfig(out_channels=(3, 1), over_time=False)
+    )
     fresh: bool = False
 
 
@@ -269,7 +274,29 @@ def geo4d_full() -> Preset:
     # Sizes of the released model (``video.resize``).
     first, *others = (Stream(size, 46, swept=0.0) for size in ((256, 320), *GEO4D_SIZES))
     stages |= _published_order(seed, first, tuple(others), WindowSampling(16, (1, 2, 3)), loop, "decoder")
-    return Preset("geo4d", stages, tuple(stages), seed)
+    chain = tuple(stages)
+    stages |= _distilled_stages(
+        first, WindowSampling(16, (1, 2, 3)), replace(loop, num_steps=60_000, batch=4, learning_rate=3e-4, decay=0.5),
+        replace(loop, num_steps=20_000),
+    )  # fmt: skip
+    return Preset("geo4d", stages, chain, seed)
+
+
+def _distilled_stages(
+    stream: Stream, sampling: WindowSampling, light: LoopConfig, student: LoopConfig
+) -> dict[str, Stage]:
+    """Beyond the paper, so that every number is ours: a light decoder of point maps, and a one-step student."""
+    every = DiffusionConfig(modalities=("disparity", "points", "rays"))
+    return {
+        "light-decoder": Stage(
+            "light", "decoder", (stream,), replace(sampling, num_frames=min(4, sampling.num_frames)), light,
+            first_clip=1_000_000, note="a small decoder, distilled from the point-map decoder",
+        ),
+        "one-step": Stage(
+            "one-step", "disparity", (stream,), sampling, student, every, first_clip=1_100_000,
+            note="a student that takes one step where the diffusion network takes five",
+        ),
+    }  # fmt: skip
 
 
 def geo4d_smallest() -> Preset:
@@ -293,8 +320,16 @@ def geo4d_smallest() -> Preset:
     }  # fmt: skip
     other = Stream((64, 128), 8, SLOW_FPS, swept=0.0)
     stages |= _published_order(seed, stream, (other,), WindowSampling(4, (1, 2)), loop, "decoder")
+    chain = tuple(stages)
+    stages |= _distilled_stages(
+        stream,
+        WindowSampling(4, (1, 2)),
+        replace(loop, learning_rate=2e-3),
+        replace(loop, learning_rate=2e-4),
+    )
     stages = {name: replace(stage, chunk=8, uses=2) for name, stage in stages.items()}
-    return Preset("geo4d", stages, tuple(stages), seed, geo4d=smallest_config(), fresh=True)
+    light = LightDecoderConfig(out_channels=(3, 1), over_time=False, widths=(64, 32, 16, 8))
+    return Preset("geo4d", stages, chain, seed, geo4d=smallest_config(), light_decoder=light, fresh=True)
 
 
 def smallest_config() -> Geo4DConfig:

@@ -211,8 +211,15 @@ def _verify(options: ModelsOptions) -> int:
     if (path / TRAINED).is_file():
         record, count = read_trained(path), len(check_trained(path).sha256)
         assert record is not None
+        extra = (
+            " and a light decoder"
+            if any(name.startswith("light_decoder/") for name in record["sha256"])
+            else ""
+        )
+        steps = record.get("options", {}).get("num_steps")
+        extra += "" if steps is None else f", sampled in {steps} step{'s' * (steps != 1)}"
         print(
-            f"{path}: {record['family']}, trained up to stage '{record['stage']}'; {count} files, all hashes right"
+            f"{path}: {record['family']}, trained up to stage '{record['stage']}'{extra}; {count} files, all hashes right"
         )
         return 0
     if not (path / INDEX).is_file():
@@ -227,5 +234,8 @@ def _verify(options: ModelsOptions) -> int:
         ) from error
     folder = ModelFolder.open(path, family)
     folder.verify()
-    print(f"{path}: {family}, {len(folder.weight_map)} tensors, all hashes right; identity {folder.sha256}")
+    extra = " with a light decoder" if "light_decoder" in folder.config else ""
+    print(
+        f"{path}: {family}{extra}, {len(folder.weight_map)} tensors, all hashes right; identity {folder.sha256}"
+    )
     return 0

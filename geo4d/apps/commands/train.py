@@ -1,7 +1,8 @@
 """``geo4d train STAGE --preset PRESET``: run one stage of a training recipe."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,7 +35,10 @@ def describe() -> str:
             line = f"  --family {family} --preset {name}: {', '.join(preset.chain)}"
             lines.append(line + (f"; not in 'all': {', '.join(others)}" if others else ""))
     for name, made in geometrycrafter.PRESETS.items():
-        lines.append(f"  --family geometrycrafter --preset {name}: {', '.join(made().stages)}")
+        preset_of = made()
+        others = [stage for stage in preset_of.stages if stage not in preset_of.chain]
+        line = f"  --family geometrycrafter --preset {name}: {', '.join(preset_of.chain)}"
+        lines.append(f"{line}; not in 'all': {', '.join(others)}")
     return "\n".join(
         [
             *lines,
@@ -51,8 +55,8 @@ class TrainOptions:
 
     stage: Annotated[str, tyro.conf.Positional]
     """Name of the stage, or 'all' for the whole chain, which ends in OUTPUT/weights."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder of the run: weights, saved state, log, TensorBoard events."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder of the run: weights, saved state, log, TensorBoard events. Needed but for --plan."""
     preset: str = "full"
     """'smallest' runs every stage in seconds or minutes on a CPU, 'full' is the recipe."""
     family: Literal["geo4d", "tiny", "geometrycrafter"] | None = None
@@ -92,6 +96,10 @@ class TrainOptions:
     """Steps between scores and pictures of the validation windows; 0 for the end alone."""
     export_every: int | None = None
     """Steps between exported weights in OUTPUT/weights, beside those of every evaluation."""
+    parallel: Literal["ddp", "fsdp"] | None = None
+    """Over several processes (torchrun): 'ddp' has everything in each, 'fsdp' shares weights, gradients and optimiser."""
+    eight_bit: bool = False
+    """Keep the optimiser's state in 8 bits: a quarter of its memory. Needs the extra train-8bit."""
     threads: int | None = None
     """Threads of each process."""
     workers: int = 1
@@ -103,6 +111,10 @@ class TrainOptions:
     at smallest only."""
     device: Literal["cpu"] | None = None
     """'cpu' keeps an accelerator out."""
+    plan: bool = False
+    """Print what the stage needs in memory, on one card and on several, and stop. Geo4d and geometrycrafter."""
+    plan_processes: int = 8
+    """Cards that --plan shares the work over; without several processes, of those of the run."""
 
 
 def run(options: TrainOptions) -> int:
@@ -111,6 +123,10 @@ def run(options: TrainOptions) -> int:
     logging.getLogger("geo4d.training").setLevel(logging.INFO)
     logging.getLogger("accelerate").setLevel(logging.WARNING)
     family = options.family or _family_of(options.stage, options.preset)
+    if options.plan:
+        return _print_plan(family, options)
+    if options.output is None:
+        raise ValueError("expected a folder for the run: -o FOLDER")
     if family == "geometrycrafter":
         return _run_geometrycrafter(options)
     from geo4d.training.recipes import StageRun, find_stage
@@ -137,6 +153,53 @@ def run(options: TrainOptions) -> int:
     _, stage = find_stage(family, options.preset, options.stage)
     run_stage(family, options.preset, options.stage, run, _changed(stage.loop, options))
     return 0
+
+
+def _print_plan(family: str, options: TrainOptions) -> int:
+    """The memory plan of a stage, or of every stage of the chain."""
+    if family == "tiny":
+        raise ValueError("expected --plan for geo4d or geometrycrafter; the tiny model fits anywhere")
+    if options.plan_processes < 1:
+        raise ValueError(f"expected --plan-processes of at least 1, got {options.plan_processes}")
+    for lines in iter_plans(family, options):
+        print("\n".join([*lines, ""]))
+    return 0
+
+
+def iter_plans(family: str, options: TrainOptions) -> Iterator[list[str]]:
+    """The plan of each stage that the options name, as lines for people."""
+    if family == "geometrycrafter":
+        from geo4d.training.tasks.geometrycrafter import planning as crafter
+        from geo4d.training.tasks.geometrycrafter import stages as crafter_stages
+
+        names = crafter_stages.find_chain(options.preset) if options.stage == "all" else [options.stage]
+        for name in names:
+            made, one = crafter_stages.find_stage(options.preset, name)
+            loop = _changed(one.loop, options)
+            found = crafter.plan(
+                made, replace(one, loop=loop), name, variant=options.variant,
+                micro_batch=_micro_batch(loop, options), processes=options.plan_processes,
+            )  # fmt: skip
+            yield found.lines()
+        return
+    from geo4d.training import recipes
+    from geo4d.training.tasks.geo4d import planning
+
+    names = (
+        list(recipes.find_preset(family, options.preset).chain) if options.stage == "all" else [options.stage]
+    )
+    for name in names:
+        preset, stage = recipes.find_stage(family, options.preset, name)
+        loop = _changed(stage.loop, options)
+        micro_batch = _micro_batch(loop, options)
+        yield planning.plan(
+            preset, replace(stage, loop=loop), name, micro_batch=micro_batch, processes=options.plan_processes
+        ).lines()
+
+
+def _micro_batch(loop: "LoopConfig", options: TrainOptions) -> int:
+    """Windows that one process works on together."""
+    return max(1, loop.batch // (options.plan_processes * loop.accumulate))
 
 
 def _family_of(stage: str, preset: str) -> str:
@@ -167,6 +230,8 @@ def _changes(options: TrainOptions) -> dict[str, Any]:
         "checkpointing": options.checkpointing or None,
         "evaluate_every": options.evaluate_every,
         "export_every": options.export_every,
+        "parallel": options.parallel,
+        "eight_bit": options.eight_bit or None,
         "threads": options.threads,
     }
 
@@ -185,6 +250,7 @@ def _run_geometrycrafter(options: TrainOptions) -> int:
         raise ValueError(
             "expected no --first-clip: the clips of geometrycrafter's stages are those of the preset"
         )
+    assert options.output is not None
     run = StageRun(
         options.output,
         start=options.start,

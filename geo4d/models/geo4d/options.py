@@ -15,6 +15,8 @@ class Geo4DOptions:
 
     Attributes:
         num_steps: DDIM steps.
+        decoder: of point maps: ``full`` is the codec's own; ``light`` the small one distilled from it, where there is one
+            (``geo4d train light-decoder``).
         spacing: which timesteps are visited.
         eta: 0 is deterministic, 1 adds as much noise as ancestral sampling.
         guidance: classifier-free guidance on the text; 1 switches it off and halves the cost.
@@ -36,6 +38,7 @@ class Geo4DOptions:
     """
 
     num_steps: int = 5
+    decoder: Literal["full", "light"] = "full"
     spacing: Spacing = "uniform_trailing"
     eta: float = 0.0
     guidance: float = 1.0
@@ -55,6 +58,8 @@ class Geo4DOptions:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        if self.decoder not in ("full", "light"):
+            raise ValueError(f"expected decoder full or light, got {self.decoder!r}")
         if (self.height is None) != (self.width is None):
             raise ValueError("expected height and width together, or neither")
         for name in ("height", "width"):

@@ -3,6 +3,7 @@
 Shapes: B windows, T frames, H W pixels, h w latent pixels, L context tokens.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -32,8 +33,8 @@ from geo4d.models.geo4d.noise import WindowNoise, draw_noise
 from geo4d.models.geo4d.options import PRESETS, WINDOW_LENGTH, Geo4DOptions
 from geo4d.models.geo4d.reading import DecodedMaps, read_maps
 from geo4d.models.geo4d.unet import ContextKeys, UNet
-from geo4d.models.geo4d.vae import VAE, sample_moments
-from geo4d.models.geo4d.weights import make_parts
+from geo4d.models.geo4d.vae import VAE, LightPointVAE, sample_moments
+from geo4d.models.geo4d.weights import load_light_decoder, make_parts
 from geo4d.models.layers import hold_weights, use_channels_last
 from geo4d.models.store.download import model_store
 from geo4d.models.store.folder import ModelFolder
@@ -41,6 +42,8 @@ from geo4d.models.store.sources import GEO4D_LICENCE
 from geo4d.types import EvidenceMaps, Prediction, Window
 from geo4d.video.resize import plan_size
 from geo4d.video.windows import padded_indices
+
+log = logging.getLogger(__name__)
 
 
 class Geo4DPredictor:
@@ -51,7 +54,7 @@ class Geo4DPredictor:
         config: Geo4DConfig,
         unet: UNet,
         vae: VAE,
-        point_vae: VAE,
+        point_vae: VAE | LightPointVAE,
         constants: ContextConstants,
         *,
         image_tower: ImageTower | None = None,
@@ -83,7 +86,7 @@ class Geo4DPredictor:
         for module in self._modules():
             module.eval().requires_grad_(False)
             # The codec's activations leave the range of float16, and what overflows there would end as masked pixels.
-            codec = dtype == torch.float16 and isinstance(module, VAE)
+            codec = dtype == torch.float16 and isinstance(module, VAE | LightPointVAE)
             hold_weights(module, torch.float32 if codec else dtype)
             if dtype != torch.float32 or self.device.type != "cpu":
                 use_channels_last(module)
@@ -401,7 +404,17 @@ def load(
             f"up to {', '.join(sorted(predicted)) or 'none of them'}; go on from it (geo4d train --start) up to the "
             "stage 'disparity'"
         )
-    parts = ["unet", "vae", "point_vae"] + (["image", "resampler"] if config.per_frame_image_tokens else [])
+    stated = _stated_options(folder)
+    chosen = Geo4DOptions(**(stated | PRESETS[preset] | options))
+    if chosen.num_steps != stated.get("num_steps", chosen.num_steps):
+        log.warning(
+            "%s was trained to take %d step(s) and is asked for %d",
+            folder.path,
+            stated["num_steps"],
+            chosen.num_steps,
+        )
+    own_decoder = ["point_vae"] if chosen.decoder == "full" else []
+    parts = ["unet", "vae", *own_decoder] + (["image", "resampler"] if config.per_frame_image_tokens else [])
     modules: dict[str, Any] = make_parts(config, parts)
     for part, module in modules.items():
         tensors = folder.part(part)
@@ -409,6 +422,14 @@ def load(
         if missing:
             raise CheckpointError(f"{folder.path}: part {part} has missing or surplus tensors: {missing[:5]}")
         module.load_state_dict(tensors, assign=True)
+    if chosen.decoder == "light":
+        light = load_light_decoder(folder)
+        if light is None:
+            raise CheckpointError(
+                f"expected a light decoder in {folder.path} for decoder=light, found none; train one with: "
+                f"geo4d train light-decoder --family geo4d --start {folder.path} -o RUN"
+            )
+        modules["point_vae"] = LightPointVAE(light)
     chosen_device = device or default_device(mps=True)
     chosen_dtype = default_dtype(chosen_device) if dtype is None else DTYPES[dtype]
     return Geo4DPredictor(
@@ -419,7 +440,7 @@ def load(
         ContextConstants(**folder.part("context")),
         image_tower=modules.get("image"),
         resampler=modules.get("resampler"),
-        options=Geo4DOptions(**(_stated_options(folder) | PRESETS[preset] | options)),
+        options=chosen,
         device=chosen_device,
         dtype=chosen_dtype,
         weights_sha256=folder.sha256,

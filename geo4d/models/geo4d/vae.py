@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from geo4d.models.geo4d.config import VAEConfig
 from geo4d.models.layers import GroupNorm, as_layout_of, attention
+from geo4d.models.light_decoder import LightDecoder
 
 
 class ResidualBlock(nn.Module):
@@ -229,6 +230,18 @@ class VAE(nn.Module):
         """Picture and, as further channels, its raw uncertainty."""
         features = self.decoder.features(self.post_quant_conv(as_layout_of(self.decoder.conv_in.weight, z)))
         return torch.cat([self.decoder.picture(features), self.decoder_adaptor(features)], dim=1)
+
+
+class LightPointVAE(nn.Module):
+    """A light decoder in the place of the codec that decodes point maps."""
+
+    def __init__(self, decoder: LightDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def decode_with_uncertainty(self, z: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C2 H W"]:
+        """Picture and, as further channels, its raw uncertainty."""
+        return torch.cat(self.decoder(z), dim=1)
 
 
 def sample_moments(

@@ -8,16 +8,20 @@ with), or it is listed with the reason why it is not.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from geo4d.diffusion.schedules import make_schedule, schedule_buffers
 from geo4d.errors import CheckpointError
+from geo4d.models.filling import fill_network
 from geo4d.models.geo4d.conditioning import ImageTower, Resampler, TextTower
 from geo4d.models.geo4d.config import Geo4DConfig, UNetConfig
 from geo4d.models.geo4d.unet import UNet
 from geo4d.models.geo4d.vae import VAE
+from geo4d.models.light_decoder import LightDecoder, LightDecoderConfig
+from geo4d.models.store.folder import ModelFolder
 from geo4d.models.store.looks import describe_keys
 
 MAIN_PREFIXES = {
@@ -34,6 +38,9 @@ POINT_VAE_PREFIX = "model."
 
 DEEPSPEED_PREFIX = "_forward_module."
 """What DeepSpeed puts in front of every key of the main file."""
+
+LIGHT_DECODER = "light_decoder"
+"""Part of a folder, and entry of its config, that training adds: the small decoder of point maps."""
 
 _Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
 
@@ -132,6 +139,27 @@ def make_parts(config: Geo4DConfig, parts: Iterable[str] = MAIN_PREFIXES) -> dic
             make, argument = makers[part]
             modules[part] = make(argument)
     return modules
+
+
+def load_light_decoder(folder: ModelFolder) -> LightDecoder | None:
+    """The light decoder of a folder, in single precision; None where there is none.
+
+    Raises:
+        CheckpointError: its config is foreign, or tensors are missing or do not fit.
+    """
+    stated = folder.config.get(LIGHT_DECODER)
+    if stated is None:
+        return None
+    try:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
+        config = LightDecoderConfig(**values)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder.path}: expected sizes of a light decoder, got {stated!r}: {error}"
+        ) from error
+    with torch.device("meta"):
+        decoder = LightDecoder(config)
+    return fill_network(decoder, folder.part(LIGHT_DECODER), torch.float32, f"{folder.path}: {LIGHT_DECODER}")
 
 
 def main_table(config: Geo4DConfig) -> dict[str, PublishedKey]:

@@ -10,6 +10,7 @@ logger = logging.getLogger(__name__)
 
 Variant = Literal["diff", "determ"]
 Precision = Literal["float32", "bfloat16", "float16"]
+Decoder = Literal["full", "light"]
 
 _DOWN_BLOCKS = ("DownEncoderBlock2D",) * 4
 
@@ -110,6 +111,8 @@ class GeometryCrafterConfig:
         guidance_scale: 1: no guidance (one pass per step).
         window_length: frames that the UNet sees at once.
         overlap: frames that neighbouring windows share; 0 joins windows without blending.
+        decoder: ``full`` is the point-map VAE's own; ``light`` the small one distilled from it, where there is one
+            (``geo4d train light-decoder``).
         decode_chunk: frames that the decoder sees at once. Its temporal layers end at the chunk, so this changes the
             result a little, unless ``decode_overlap`` is used.
         decode_overlap: frames that neighbouring decode chunks share and cross-fade over; 0 as published.
@@ -139,6 +142,7 @@ class GeometryCrafterConfig:
     guidance_scale: float = 1.0
     window_length: int = 110
     overlap: int = 25
+    decoder: Decoder = "full"
     decode_chunk: int = 8
     decode_overlap: int = 0
     decode_frames_at_once: int | None = None
@@ -168,6 +172,8 @@ class GeometryCrafterConfig:
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        if self.decoder not in ("full", "light"):
+            raise ValueError(f"expected decoder full or light, got {self.decoder!r}")
         if not 0 <= self.overlap < self.window_length:
             raise ValueError(
                 f"expected 0 <= overlap < window_length, got overlap {self.overlap} and window {self.window_length}"

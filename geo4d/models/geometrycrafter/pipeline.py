@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ from geo4d.video.io import fit_size
 if TYPE_CHECKING:
     from geo4d.models.geometrycrafter.stages import GeometryCrafter
 
+logger = logging.getLogger(__name__)
+
 VARIANTS: dict[str, Variant] = {"geometrycrafter": "diff", "geometrycrafter-determ": "determ"}
 """Predictor name -> variant."""
 
@@ -49,6 +52,9 @@ def network_size(source_size: tuple[int, int], config: GeometryCrafterConfig) ->
     height, width = (max(step, round(side * scale / step) * step) for side in source_size)
     return height, width
 
+
+VALUES_PER_PIXEL = {"full": 1100, "light": 260}
+"""Numbers that a decoder holds at its peak, per pixel of a chunk."""
 
 PRIOR_FRAMES = 8
 """Frames that a prior is asked for together; how many of them its network takes at once is its own option."""
@@ -153,7 +159,7 @@ class GeometryCrafterPredictor:
         tile = self.config.decode_tile
         area = height * width if tile is None else min(height, tile) * min(width, tile)
         bytes_per_value = 4 if self.config.decoder_dtype == "float32" else 2
-        decoder = area * self.config.decode_chunk * 1100 * bytes_per_value
+        decoder = area * self.config.decode_chunk * VALUES_PER_PIXEL[self.config.decoder] * bytes_per_value
         maps = self.config.window_length * source_size[0] * source_size[1] * 48
         return decoder + maps + min(self.config.prior_cache_bytes, maps)
 
@@ -266,6 +272,8 @@ class GeometryCrafterPredictor:
                 "weights_sha256": self.info.weights_sha256,
                 "prior": self.prior.prior.name,
                 "network_size": list(network_size(window.size, self.config)),
+                "num_steps": self.config.num_steps if self.system.variant == "diff" else 1,
+                "decoder": self.config.decoder,
             },
             carry={"latents": latents, **vars(conditioning)},
         )
@@ -351,7 +359,14 @@ def load(
     record = read_trained(root) or {}
     stated = {key: value for key, value in record.get("options", {}).items() if key in known}
     config = GeometryCrafterConfig(**{**types, **stated, **options})
-    sha256, checked = check_system(root, VARIANTS[name])
+    if stated.get("num_steps", config.num_steps) != config.num_steps:
+        logger.warning(
+            "%s was trained to take %d step(s) and is asked for %d",
+            root,
+            stated["num_steps"],
+            config.num_steps,
+        )
+    sha256, checked = check_system(root, VARIANTS[name], config.decoder)
     system = load_system(root, VARIANTS[name], config, place)
     if prior_model is None and record.get("prior") == "tiny":
         prior_model = "tiny"

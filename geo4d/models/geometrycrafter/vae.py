@@ -23,6 +23,7 @@ from geo4d.models.geometrycrafter.blocks import (
 )
 from geo4d.models.geometrycrafter.config import ImageVAEConfig, PointMapVAEConfig
 from geo4d.models.layers import use_channels_last
+from geo4d.models.light_decoder import LightDecoder
 
 try:
     from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
@@ -169,7 +170,11 @@ class PointMapDecoder(nn.Module):
 
 
 class PointMapVAE(nn.Module):
-    """Point maps to and from the latent space of the image VAE."""
+    """Point maps to and from the latent space of the image VAE.
+
+    Attributes:
+        decoder: its own, or a light one that was distilled from it.
+    """
 
     def __init__(self, config: PointMapVAEConfig) -> None:
         super().__init__()
@@ -183,7 +188,7 @@ class PointMapVAE(nn.Module):
             double_z=False,
             mid_block_add_attention=config.mid_block_add_attention,
         )
-        self.decoder = PointMapDecoder(config)
+        self.decoder: PointMapDecoder | LightDecoder = PointMapDecoder(config)
 
     def encode_offset(self, maps: Float[Tensor, "N 4 H W"]) -> Float[Tensor, "N c h w"]:
         """What the geometry adds to the latent of the disparity image, before the factor ``offset_scale_factor``.
@@ -216,4 +221,5 @@ class PointMapVAE(nn.Module):
         self, latent: Float[Tensor, "N c h w"], num_frames: int
     ) -> tuple[Float[Tensor, "N 1 H W"], Float[Tensor, "N 1 H W"], Float[Tensor, "N 1 H W"]]:
         """See ``PointMapDecoder.forward``."""
-        return self.decoder(latent, num_frames)
+        theta, log_depth, mask = self.decoder(latent, num_frames)
+        return theta, log_depth, mask

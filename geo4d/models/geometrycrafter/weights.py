@@ -16,6 +16,7 @@ from torch import Tensor
 from geo4d.errors import CheckpointError
 from geo4d.models.filling import fill_network
 from geo4d.models.geometrycrafter.config import (
+    Decoder,
     GeometryCrafterConfig,
     ImageEncoderConfig,
     ImageVAEConfig,
@@ -35,6 +36,9 @@ SCHEDULER_CONFIG = "scheduler_config.json"
 
 SVD_FOLDER = "svd"
 """Where the parts that GeometryCrafter takes from Stable Video Diffusion lie, if not beside its own."""
+
+LIGHT_DECODER = "light_decoder"
+"""Folder of the small decoder, which training adds (``geo4d train light-decoder``)."""
 
 
 def component_folder(root: Path, component: str) -> Path:
@@ -91,7 +95,7 @@ def component_tensors(folder: Path, without: str | None = None) -> dict[str, Ten
     return {key: t for key, t in found.items() if without is None or without not in key}
 
 
-def system_folders(root: Path, variant: Variant) -> dict[str, Path]:
+def system_folders(root: Path, variant: Variant, decoder: Decoder = "full") -> dict[str, Path]:
     """Folders of the networks of a variant, by component.
 
     Raises:
@@ -101,19 +105,25 @@ def system_folders(root: Path, variant: Variant) -> dict[str, Path]:
         raise CheckpointError(
             f"expected the checkpoint folder {root}, found none; get it with: geo4d models pull geometrycrafter"
         )
-    return {
-        name: component_folder(root, name)
-        for name in (f"unet_{variant}", "point_map_vae", "vae", "image_encoder")
-    }
+    names = (f"unet_{variant}", "point_map_vae", "vae", "image_encoder")
+    folders = {name: component_folder(root, name) for name in names}
+    if decoder == "light":
+        if not (root / LIGHT_DECODER).is_dir():
+            raise CheckpointError(
+                f"expected a light decoder (folder '{LIGHT_DECODER}') in {root} for decoder=light, found none; train one "
+                f"with: geo4d train light-decoder --family geometrycrafter --start {root} -o RUN"
+            )
+        folders[LIGHT_DECODER] = root / LIGHT_DECODER
+    return folders
 
 
-def check_system(root: Path, variant: Variant) -> tuple[str, CheckedWeights]:
+def check_system(root: Path, variant: Variant, decoder: Decoder = "full") -> tuple[str, CheckedWeights]:
     """One hash over the bytes of all weight files of a variant, and what they and their configs were compared with.
 
     Raises:
         CheckpointError: a file is missing, or is not the one that was published or pulled.
     """
-    folders = system_folders(root, variant)
+    folders = system_folders(root, variant, decoder)
     weights = {
         f"{name}/{file.name}": file for name, folder in folders.items() for file in weight_files(folder)
     }
@@ -139,7 +149,7 @@ def load_system(
 
     Args:
         root: holds ``unet_diff`` or ``unet_determ``, ``point_map_vae``, and (here or in ``svd``) ``vae``,
-            ``image_encoder`` and, optionally, ``scheduler``.
+            ``image_encoder`` and, optionally, ``scheduler``; for ``config.decoder`` light also ``light_decoder``.
     Raises:
         CheckpointError: a folder, a file or a key is missing or foreign.
         MissingExtraError: diffusers or transformers is not installed.
@@ -149,8 +159,9 @@ def load_system(
     from geo4d.models.geometrycrafter.stages import GeometryCrafter
     from geo4d.models.geometrycrafter.unet import FrameTokenUNet
     from geo4d.models.geometrycrafter.vae import ImageVAE, PointMapVAE
+    from geo4d.models.light_decoder import LightDecoder, LightDecoderConfig
 
-    folders = system_folders(root, variant)
+    folders = system_folders(root, variant, config.decoder)
     unet_dtype, encoder_dtype = DTYPES[config.unet_dtype], DTYPES[config.encoder_dtype]
     unet_config = dataclasses.asdict(from_published(UNetConfig, read_config(folders[f"unet_{variant}"])))
     point_config = from_published(PointMapVAEConfig, read_config(folders["point_map_vae"]))
@@ -159,12 +170,20 @@ def load_system(
     with torch.device("meta"):
         unet, point_map_vae = FrameTokenUNet(**unet_config), PointMapVAE(point_config)
         image_vae, image_encoder = ImageVAE(image_config), build_image_encoder(clip_config)
+        if config.decoder == "light":
+            light_config = from_published(LightDecoderConfig, read_config(folders[LIGHT_DECODER]))
+            point_map_vae.decoder = LightDecoder(light_config)
 
     def tensors(component: str, without: str | None = None) -> dict[str, Tensor]:
         return component_tensors(folders[component], without)
 
     fill_network(unet, tensors(f"unet_{variant}"), unet_dtype, f"unet_{variant}")
-    fill_network(point_map_vae, tensors("point_map_vae"), torch.float32, "point_map_vae")
+    point_tensors = tensors("point_map_vae")
+    if config.decoder == "light":
+        # The large decoder stays on disk.
+        point_tensors = {key: t for key, t in point_tensors.items() if not key.startswith("decoder.")}
+        point_tensors |= {f"decoder.{key}": t for key, t in tensors(LIGHT_DECODER).items()}
+    fill_network(point_map_vae, point_tensors, torch.float32, "point_map_vae")
     # Inference never decodes pictures, so the image decoder is left on disk.
     fill_network(image_vae, tensors("vae", without="decoder."), encoder_dtype, "vae")
     fill_network(image_encoder, tensors("image_encoder", without="position_ids"), unet_dtype, "image_encoder")

@@ -1,7 +1,7 @@
 """What Geo4D's stages start from and leave behind: a folder that the next stage and ``geo4d reconstruct`` load."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from geo4d.models.geo4d.conditioning import ContextConstants, compute_constants
 from geo4d.models.geo4d.config import Geo4DConfig
 from geo4d.models.geo4d.unet import UNet
 from geo4d.models.geo4d.vae import VAE
-from geo4d.models.geo4d.weights import make_parts
+from geo4d.models.geo4d.weights import LIGHT_DECODER, load_light_decoder, make_parts
+from geo4d.models.light_decoder import LightDecoder
 from geo4d.models.store.folder import ModelFolder, iter_tensors, write_model_folder
 from geo4d.models.store.reading import read_state
 from geo4d.models.store.sources import GEO4D_LICENCE
@@ -38,6 +39,7 @@ class Geo4DNetworks:
         vae: the codec of colour and of all maps; frozen but in the stage that makes it.
         point_vae: the same codec with the decoder that is trained on point maps and their uncertainty.
         constants: context of the cross-attention.
+        light: the small decoder that was distilled from ``point_vae``; None where there is none.
         before: what the folder it came from says of its training.
         licence: of the weights.
     """
@@ -47,6 +49,7 @@ class Geo4DNetworks:
     vae: VAE
     point_vae: VAE
     constants: ContextConstants
+    light: LightDecoder | None = None
     before: Mapping[str, Any] = field(default_factory=dict)
     licence: str = OWN_LICENCE
 
@@ -101,12 +104,14 @@ def _load_folder(start: Path) -> Geo4DNetworks:
             raise CheckpointError(f"{start}: part {part} has missing or surplus tensors: {different[:5]}")
         module.load_state_dict(tensors, assign=True)
     constants = ContextConstants(**{name: t.float().clone() for name, t in folder.part("context").items()})
+    light = load_light_decoder(folder)
     licence = str(folder.config.get("licence", GEO4D_LICENCE))
     before = dict(folder.config.get("training", {}))
     if before:
         before["modalities"] = folder.config.get("modalities", [])
+        before["options"] = folder.config.get("options", {})
     return Geo4DNetworks(
-        config, modules["unet"], modules["vae"], modules["point_vae"], constants, before, licence
+        config, modules["unet"], modules["vae"], modules["point_vae"], constants, light, before, licence
     )
 
 
@@ -119,12 +124,14 @@ class FolderPlan:
         facts: JSON values about the training: ``stage``, ``stages`` and more.
         modalities: what the network predicts.
         options: defaults of inference.
+        keep_light: the light decoder still fits what is trained.
     """
 
     networks: Geo4DNetworks
     facts: Mapping[str, Any]
     modalities: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    keep_light: bool = True
 
     def write(
         self, folder: Path, trained: Mapping[str, nn.Module], latent_scale: float | None = None
@@ -133,14 +140,18 @@ class FolderPlan:
 
         Args:
             folder: an empty one is replaced.
-            trained: part (``unet``, ``vae``, ``point_vae``) -> network.
+            trained: part (``unet``, ``vae``, ``point_vae``, ``light_decoder``) -> network.
             latent_scale: in place of the config's.
         Raises:
             OutputError: it cannot be written.
         """
         old = self.networks
         config = old.config if latent_scale is None else replace(old.config, latent_scale=latent_scale)
-        modules = {"unet": old.unet, "vae": old.vae, "point_vae": old.point_vae, **trained}
+        modules: dict[str, nn.Module] = {"unet": old.unet, "vae": old.vae, "point_vae": old.point_vae}
+        if old.light is not None and self.keep_light:
+            modules[LIGHT_DECODER] = old.light
+        modules |= trained
+        light = modules.get(LIGHT_DECODER)
         parts: dict[str, Mapping[str, Any]] = {
             name: {key: value.detach().cpu() for key, value in module.state_dict().items()}
             for name, module in modules.items()
@@ -158,6 +169,7 @@ class FolderPlan:
                 "training": dict(self.facts),
                 "modalities": list(self.modalities),
                 "options": dict(self.options),
+                **({LIGHT_DECODER: asdict(light.config)} if isinstance(light, LightDecoder) else {}),
             },
             NOTICE.format(stages=", ".join(self.facts.get("stages", [])), licence=old.licence),
             overwrite=True,

@@ -1,18 +1,24 @@
 """A stage of Geo4D's recipe -> its task, from fresh networks, a folder of weights, or a DynamiCrafter checkpoint."""
 
+import copy
+import logging
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from geo4d.errors import InputError
+from geo4d.models.light_decoder import MOST_FLOPS, LightDecoder
 from geo4d.training.data import Batch, stack_clips
 from geo4d.training.full import Geo4DDiffusion, Geo4DPointDecoding
 from geo4d.training.loop import Task
 from geo4d.training.recipes import Preset, Stage, StageRun, validation_source
 from geo4d.training.sources import as_float
+from geo4d.training.tasks.geo4d.distilled import Geo4DOneStep, LightPointDecoding, share_of_flops
 from geo4d.training.tasks.geo4d.networks import FolderPlan, Geo4DNetworks, fresh_networks, load_networks
 from geo4d.training.tasks.geo4d.pictures import PictureCoding
+
+logger = logging.getLogger(__name__)
 
 
 def make_task(preset: Preset, stage: Stage, name: str, run: StageRun) -> Task:
@@ -38,13 +44,26 @@ def make_task(preset: Preset, stage: Stage, name: str, run: StageRun) -> Task:
         "loop": asdict(stage.loop),
         "data": "generator" if run.shards is None else "packed clips",
     }
-    plan = FolderPlan(networks, facts, _modalities(stage, networks), _options(preset, stage))
+    # A decoder that changes is not the one a light decoder was distilled from.
+    plan = FolderPlan(
+        networks, facts, _modalities(stage, networks), _options(preset, stage, networks),
+        keep_light=stage.kind not in ("pictures", "decoder"),
+    )  # fmt: skip
     validation = _validation(preset, stage, run.num_validation)
     seed = stage.loop.seed
     if stage.kind == "pictures":
         return PictureCoding(networks.vae, plan, validation, seed=seed)
     if stage.kind == "decoder":
         return Geo4DPointDecoding(networks.point_vae, seed=seed, plan=plan, validation=validation)
+    if stage.kind == "light":
+        return _light_task(preset, networks, plan, validation, seed)
+    if stage.kind == "one-step":
+        teacher = copy.deepcopy(networks.unet)
+        return Geo4DOneStep(
+            networks.unet.requires_grad_(True), teacher, networks.vae, networks.constants, networks.config,
+            stage.diffusion.modalities, seed=seed, checkpointing=stage.loop.checkpointing, plan=plan,
+            validation=validation,
+        )  # fmt: skip
     return Geo4DDiffusion(
         networks.unet.requires_grad_(True), networks.vae, networks.constants, networks.config,
         stage.diffusion.modalities, seed=seed, checkpointing=stage.loop.checkpointing, plan=plan,
@@ -52,9 +71,30 @@ def make_task(preset: Preset, stage: Stage, name: str, run: StageRun) -> Task:
     )  # fmt: skip
 
 
+def _light_task(
+    preset: Preset, networks: Geo4DNetworks, plan: FolderPlan, validation: list[Batch], seed: int
+) -> LightPointDecoding:
+    """The light decoder of a folder, to train on, or a fresh one."""
+    light = networks.light or LightDecoder(preset.light_decoder)
+    share = share_of_flops(light.config, networks.config.vae)
+    logger.info("the light decoder's arithmetic is %.1f %% of its teacher's at 448x768", 100 * share)
+    if share > MOST_FLOPS:
+        logger.warning(
+            "a light decoder is meant to need at most %.0f %% of its teacher's arithmetic", 100 * MOST_FLOPS
+        )
+    return LightPointDecoding(
+        light,
+        networks.point_vae,
+        plan,
+        latent_scale=networks.config.latent_scale,
+        seed=seed,
+        validation=validation,
+    )
+
+
 def _modalities(stage: Stage, networks: Geo4DNetworks) -> tuple[str, ...]:
     """What the network in the stage's folder predicts."""
-    if stage.kind == "diffusion":
+    if stage.kind in ("diffusion", "one-step"):
         return tuple(stage.diffusion.modalities)
     # Converted weights say nothing of it and predict everything.
     start = ("disparity", "points", "rays") if not networks.before else ()
@@ -62,8 +102,12 @@ def _modalities(stage: Stage, networks: Geo4DNetworks) -> tuple[str, ...]:
     return () if fresh else tuple(networks.before.get("modalities", start))
 
 
-def _options(preset: Preset, stage: Stage) -> dict[str, int]:
-    """Size at inference of a network that knows no released size."""
+def _options(preset: Preset, stage: Stage, networks: Geo4DNetworks) -> dict[str, Any]:
+    """Size at inference of a network that knows no released size, and the steps of a student."""
+    if stage.kind in ("light", "one-step"):
+        # What the folder before says of inference stays true.
+        student = {"num_steps": 1} if stage.kind == "one-step" else {}
+        return dict(networks.before.get("options", {})) | student
     height, width = stage.streams[0].size
     return {"height": height, "width": width} if preset.fresh else {}
 

@@ -25,7 +25,7 @@ from geo4d.training.loop import Task
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
 from geo4d.training.tasks.geometrycrafter.losses import add_noise, draw_noise_levels, edm_loss
 from geo4d.training.tasks.geometrycrafter.maps import normalise_window
-from geo4d.training.tasks.geometrycrafter.networks import FrozenNetworks, choose_trained
+from geo4d.training.tasks.geometrycrafter.networks import BLOCKS, FrozenNetworks, choose_trained
 from geo4d.training.tasks.geometrycrafter.point_maps import depth_panel, normalised, to_maps
 from geo4d.training.tasks.geometrycrafter.scores import mean_scores, window_scores
 from geo4d.training.tasks.geometrycrafter.windows import Windows
@@ -97,6 +97,8 @@ class Denoising(Task):
         validation: windows with a prior that check the run.
     """
 
+    blocks = BLOCKS
+
     def __init__(
         self,
         unet: FrameTokenUNet,
@@ -158,21 +160,35 @@ class Denoising(Task):
         levels = draw_noise_levels(torch.stack(normal), self.noise.mean, self.noise.deviation)
         return torch.stack(noise), levels
 
+    def sample_from(
+        self,
+        unet: FrameTokenUNet,
+        conditioning: Conditioning,
+        noise: Float[Tensor, "T c h w"] | None,
+        config: GeometryCrafterConfig,
+    ) -> Float[Tensor, "T c h w"]:
+        """Scaled latents of one window as inference makes them, by any network and number of steps."""
+        ids = self._ids(1, conditioning.tokens.device)
+
+        def network(sample: Tensor, timestep: float, tokens: Tensor) -> Tensor:
+            return unet(sample[None], timestep, tokens[None], ids)[0].float()
+
+        return sample_window(self.variant, network, conditioning, noise, config, self.scheduler)
+
+    def first_noise(self, window: Windows, conditioning: Conditioning) -> Float[Tensor, "T c h w"] | None:
+        """Noise of a held-out window; None for the deterministic variant."""
+        if self.variant == "determ":
+            return None
+        generator = torch.Generator().manual_seed(int(window.samples[0]))
+        noise = torch.randn(conditioning.prior_latents.shape, generator=generator)
+        return noise.to(conditioning.prior_latents)
+
     @torch.no_grad()
-    def sample(self, window: Windows) -> Float[Tensor, "T c h w"]:
-        """Scaled latents of one window as inference makes them."""
-        device = window.rgb.device
-        (conditioning,) = encode_conditions(window, self.frozen.on(device))
-        ids = self._ids(1, device)
-
-        def unet(sample: Tensor, timestep: float, tokens: Tensor) -> Tensor:
-            return self.unet(sample[None], timestep, tokens[None], ids)[0].float()
-
-        noise = None
-        if self.variant == "diff":
-            generator = torch.Generator().manual_seed(int(window.samples[0]))
-            noise = torch.randn(conditioning.prior_latents.shape, generator=generator).to(device)
-        return sample_window(self.variant, unet, conditioning, noise, self.sampling, self.scheduler)
+    def answers(self, window: Windows) -> dict[str, Float[Tensor, "T c h w"]]:
+        """Scaled latents of one held-out window, by the prefix of their scores: those of the network have none."""
+        (conditioning,) = encode_conditions(window, self.frozen.on(window.rgb.device))
+        noise = self.first_noise(window, conditioning)
+        return {"": self.sample_from(self.unet, conditioning, noise, self.sampling)}
 
     @torch.no_grad()
     def evaluate(self) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -186,10 +202,11 @@ class Denoising(Task):
             window = window.to(device)
             (truth,) = normalised(window)
             decode = partial(_decode_depth, vae=vae.to(device), factor=factor)
-            answer, ceiling = decode(self.sample(window)), decode(encode_truth(window, self.frozen)[0])
-            prior = window.prior_depth[0]
+            depths = {name: decode(latents) for name, latents in self.answers(window).items()}
+            answer, prior = depths[""], window.prior_depth[0]
+            depths |= {"prior_": prior, "vae_": decode(encode_truth(window, self.frozen)[0])}
             row = {}
-            for name, depth in (("", answer), ("prior_", prior), ("vae_", ceiling)):
+            for name, depth in depths.items():
                 scores = window_scores(depth, window.depth[0], torch.isfinite(prior))
                 row.update({f"{name}{key}": value for key, value in scores.items()})
             rows.append(row)

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from geo4d.formats.files import link_file
-from geo4d.models.geometrycrafter.weights import SVD_FOLDER, weight_files
+from geo4d.models.geometrycrafter.weights import LIGHT_DECODER, SVD_FOLDER, weight_files
 from geo4d.models.trained import write_trained
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-COMPONENTS = ("vae", "image_encoder", "point_map_vae", "unet_diff", "unet_determ")
+COMPONENTS = ("vae", "image_encoder", "point_map_vae", LIGHT_DECODER, "unet_diff", "unet_determ")
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,12 @@ class FolderPlan:
     Attributes:
         start: the folder before, whose other networks are taken over; None for the first stage.
         facts: JSON values of the record.
+        without: networks of the folder before that do not fit what is trained any more, and are left out.
     """
 
     start: Path | None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
     def write(self, folder: Path, networks: Mapping[str, tuple[nn.Module, Any]]) -> None:
         """Write networks, take over the others, record everything.
@@ -40,7 +42,7 @@ class FolderPlan:
             write_component(folder / name, network, config)
         if self.start is not None:
             for name in COMPONENTS:
-                if name not in networks:
+                if name not in networks and name not in self.without:
                     _take_over(self.start, name, folder / name)
         write_trained(folder, {"family": "geometrycrafter", **self.facts})
 

@@ -222,3 +222,75 @@ def edm_loss(
 
 def _over_maps(values: Float[Tensor, " B"]) -> Float[Tensor, "B 1 1 1 1"]:
     return values[:, None, None, None, None]
+
+
+@dataclass(frozen=True)
+class LightWeights:
+    """Weights of the terms of the light decoder; L1 of log depth has weight 1.
+
+    Attributes:
+        truth: of all terms against the truth, beside those against the teacher.
+        theta: of the L1 of theta.
+        mask: of the squared error of the mask.
+        patches: of the multi-scale depth, against the teacher.
+        change: of the L1 between the changes of log depth from frame to frame.
+        alphas: see ``PointMapWeights``.
+    """
+
+    truth: float = 0.5
+    theta: float = 1.0
+    mask: float = 0.2
+    patches: float = 0.3
+    change: float = 1.0
+    alphas: tuple[int, ...] = (4, 16, 64)
+
+
+def change_loss(
+    log_depth: Float[Tensor, "N H W"],
+    target: Float[Tensor, "N H W"],
+    valid: Bool[Tensor, "N H W"],
+    num_frames: int,
+) -> Float[Tensor, ""]:
+    """L1 between the steps of two log depths from frame to frame, where both frames are valid; 0 for single frames."""
+    steps = (log_depth - target).unflatten(0, (-1, num_frames)).diff(dim=1)
+    known = valid.unflatten(0, (-1, num_frames))
+    return masked_mean(steps.abs(), known[:, 1:] & known[:, :-1])
+
+
+def light_losses(
+    predicted: DecodedMaps,
+    teacher: DecodedMaps,
+    theta: Float[Tensor, "N H W"],
+    log_depth: Float[Tensor, "N H W"],
+    valid: Bool[Tensor, "N H W"],
+    num_frames: int,
+    weights: LightWeights,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """Sum of all terms of the light decoder, and the terms before weighting.
+
+    Args:
+        predicted: by the light decoder.
+        teacher: decoded from the same latents by the decoder it is to replace; where that sees a surface, its depth
+            counts.
+        theta, log_depth: the truth.
+        valid: where the truth has a surface.
+        num_frames: frames per clip.
+    """
+    sure = teacher.valid
+    parts = {
+        "log_depth": log_depth_loss(predicted, teacher.log_depth, sure),
+        "theta": theta_loss(predicted, teacher.theta, sure),
+        "mask": (predicted.mask - teacher.mask).square().mean(),
+        "patches": patch_depth_loss(predicted, teacher.log_depth, sure, weights.alphas),
+        "change": change_loss(predicted.log_depth, teacher.log_depth, sure, num_frames),
+    }
+    true_parts = {
+        "true_log_depth": log_depth_loss(predicted, log_depth, valid),
+        "true_theta": theta_loss(predicted, theta, valid),
+        "true_mask": mask_loss(predicted, valid),
+        "true_change": change_loss(predicted.log_depth, log_depth, valid, num_frames),
+    }
+    terms = [getattr(weights, name, 1.0) * value for name, value in parts.items()]
+    for name, value in true_parts.items():
+        terms.append(weights.truth * getattr(weights, name.removeprefix("true_"), 1.0) * value)
+    return torch.stack(terms).sum(), parts | true_parts

@@ -19,8 +19,14 @@ from geo4d.models.geometrycrafter.config import (
 )
 from geo4d.models.geometrycrafter.embedding import build_image_encoder
 from geo4d.models.geometrycrafter.unet import FrameTokenUNet
-from geo4d.models.geometrycrafter.vae import ImageVAE, PointMapVAE
-from geo4d.models.geometrycrafter.weights import component_folder, component_tensors, read_config
+from geo4d.models.geometrycrafter.vae import ImageVAE, PointMapDecoder, PointMapVAE
+from geo4d.models.geometrycrafter.weights import (
+    LIGHT_DECODER,
+    component_folder,
+    component_tensors,
+    read_config,
+)
+from geo4d.models.light_decoder import LightDecoder, LightDecoderConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Sizes:
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     point_map_vae: PointMapVAEConfig = field(default_factory=PointMapVAEConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
+    light_decoder: LightDecoderConfig = field(default_factory=LightDecoderConfig)
 
     def unet_for(self, variant: Variant) -> UNetConfig:
         """With the input channels of a variant."""
@@ -55,6 +62,7 @@ def smallest_sizes() -> Sizes:
             projection_class_embeddings_input_dim=96, layers_per_block=1, cross_attention_dim=32,
             num_attention_heads=(2, 4, 4, 4), num_frames=8,
         ),
+        LightDecoderConfig(widths=(128, 64, 32, 16)),
     )  # fmt: skip
 
 
@@ -74,9 +82,11 @@ def fresh_point_map_vae(
         CheckpointError: the image decoder has another shape.
     """
     vae = PointMapVAE(config)
+    decoder = vae.decoder
+    assert isinstance(decoder, PointMapDecoder)
     nn.init.zeros_(vae.encoder.conv_out.weight)
     nn.init.zeros_(vae.encoder.conv_out.bias)  # type: ignore[arg-type]
-    for layer, usual in zip(vae.decoder.time_conv_outs, USUAL_MAPS, strict=True):
+    for layer, usual in zip(decoder.time_conv_outs, USUAL_MAPS, strict=True):
         nn.init.constant_(layer.bias, usual)  # type: ignore[arg-type]
     if image_decoder is not None:
         trunk = trunk_of_image_decoder(image_decoder)
@@ -86,6 +96,14 @@ def fresh_point_map_vae(
             raise CheckpointError(f"the image decoder does not fit the point-map decoder: {problems}")
         vae.decoder.load_state_dict(trunk, strict=False)
     return vae
+
+
+def fresh_light_decoder(config: LightDecoderConfig) -> LightDecoder:
+    """A light decoder that starts about ``USUAL_MAPS``."""
+    decoder = LightDecoder(config)
+    with torch.no_grad():
+        decoder.conv_out.bias.copy_(torch.tensor(USUAL_MAPS))  # type: ignore[union-attr]
+    return decoder
 
 
 USUAL_MAPS = (0.6, 0.0, 1.0)
@@ -229,7 +247,25 @@ def load_point_map_vae(root: Path) -> PointMapVAE:
     return fill_network(vae, component_tensors(folder), torch.float32, str(folder))
 
 
+def load_light_decoder(root: Path) -> LightDecoder | None:
+    """The light decoder of a folder; None where there is none.
+
+    Raises:
+        CheckpointError: foreign.
+    """
+    folder = root / LIGHT_DECODER
+    if not folder.is_dir():
+        return None
+    config = from_published(LightDecoderConfig, read_config(folder))
+    with torch.device("meta"):
+        decoder = LightDecoder(config)
+    return fill_network(decoder, component_tensors(folder), torch.float32, str(folder))
+
+
 # What is trained ----------------------------------------------------------------------------------------------------
+
+BLOCKS = ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel", "SpaceTimeBlock")
+"""Classes of the blocks that sharded training gathers one by one."""
 
 TEMPORAL = (
     "temporal_res_block.",

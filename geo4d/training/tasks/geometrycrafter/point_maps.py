@@ -12,7 +12,7 @@ from geo4d.training.loop import Task
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
 from geo4d.training.tasks.geometrycrafter.losses import PointMapWeights, point_map_losses
 from geo4d.training.tasks.geometrycrafter.maps import NormalisedWindow, normalise_window
-from geo4d.training.tasks.geometrycrafter.networks import FrozenNetworks, choose_trained
+from geo4d.training.tasks.geometrycrafter.networks import BLOCKS, FrozenNetworks, choose_trained
 from geo4d.training.tasks.geometrycrafter.scores import mean_scores, window_scores
 from geo4d.training.tasks.geometrycrafter.windows import Windows
 
@@ -37,6 +37,8 @@ class PointMapCoding(Task):
             so the identity term is left out.
         validation: windows that check the run.
     """
+
+    blocks = BLOCKS
 
     def __init__(
         self,

@@ -14,6 +14,9 @@ import torch
 from geo4d.datasets.stream import Kind as ClipKind
 from geo4d.errors import InputError
 from geo4d.models.geometrycrafter.config import Variant
+from geo4d.models.geometrycrafter.vae import ImageVAE
+from geo4d.models.geometrycrafter.weights import LIGHT_DECODER
+from geo4d.models.light_decoder import MOST_FLOPS
 from geo4d.models.trained import read_trained
 from geo4d.training.data import ReplayPlan
 from geo4d.training.loop import LoopConfig, Progress, Task, train
@@ -28,18 +31,22 @@ from geo4d.training.tasks.geometrycrafter.clips import (
 )
 from geo4d.training.tasks.geometrycrafter.denoising import Denoising, NoiseConfig
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
-from geo4d.training.tasks.geometrycrafter.losses import PointMapWeights
+from geo4d.training.tasks.geometrycrafter.light import LatentNoise, LightDecoding, share_of_flops
+from geo4d.training.tasks.geometrycrafter.losses import LightWeights, PointMapWeights
 from geo4d.training.tasks.geometrycrafter.networks import (
     FrozenNetworks,
     Sizes,
+    fresh_light_decoder,
     fresh_point_map_vae,
     fresh_unet,
     load_image_encoder,
     load_image_vae,
+    load_light_decoder,
     load_point_map_vae,
     load_unet,
     smallest_sizes,
 )
+from geo4d.training.tasks.geometrycrafter.one_step import OneStep
 from geo4d.training.tasks.geometrycrafter.pictures import PictureCoding
 from geo4d.training.tasks.geometrycrafter.point_maps import PointMapCoding
 from geo4d.training.tasks.geometrycrafter.priors import PriorOfClip, StandInPrior, StoredPriors
@@ -47,7 +54,10 @@ from geo4d.training.tasks.geometrycrafter.windows import WindowBatches, WindowCu
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["pictures", "maps", "unet"]
+Kind = Literal["pictures", "maps", "unet", "light", "one-step"]
+
+WITH_PRIOR = ("unet", "one-step")
+"""Kinds of stages whose network sees a per-frame prior."""
 
 DecoderStart = Literal["fresh", "image-decoder"]
 
@@ -65,6 +75,7 @@ class Stage:
         clips: which packed sets feed it; sets of single pictures feed stages of single frames only.
         weights: of the losses of the point-map VAE.
         noise: levels of the UNet's training.
+        light_weights: of the losses of the light decoder.
         first_clip: number of the first generated clip.
         note: one line for people.
     """
@@ -77,6 +88,7 @@ class Stage:
     clips: ClipKind = "video"
     weights: PointMapWeights = field(default_factory=PointMapWeights)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    light_weights: LightWeights = field(default_factory=LightWeights)
     first_clip: int = 0
     note: str = ""
 
@@ -87,6 +99,7 @@ class Preset:
 
     Attributes:
         stages: by name, in order.
+        chain: what ``all`` runs, in order.
         sizes: of fresh networks.
         fresh: stages without a start begin with fresh networks (no published weights are needed).
         clip_frames: frames of a generated clip.
@@ -94,6 +107,7 @@ class Preset:
     """
 
     stages: Mapping[str, Stage]
+    chain: tuple[str, ...]
     sizes: Sizes
     fresh: bool
     clip_frames: int
@@ -129,7 +143,20 @@ def full() -> Preset:
             note="its temporal layers on 1 to 110 frames",
         ),
     }  # fmt: skip
-    return Preset(stages, Sizes(), fresh=False, clip_frames=110, seed=seed)
+    chain = tuple(stages)
+    # Beyond the paper, so that every number is ours.
+    stages |= {
+        "light-decoder": Stage(
+            "light", "maps-video", WindowCut(size, (1, 8), seed=seed),
+            replace(loop, num_steps=60_000, batch=8, learning_rate=3e-4, decay=0.5),
+            note="a small decoder, distilled from the point-map decoder",
+        ),
+        "one-step": Stage(
+            "one-step", "unet-long", WindowCut(size, (1, 25), seed=seed), replace(unet, num_steps=20_000),
+            note="a student that takes one step where the diffusion network takes five",
+        ),
+    }  # fmt: skip
+    return Preset(stages, chain, Sizes(), fresh=False, clip_frames=110, seed=seed)
 
 
 def smallest() -> Preset:
@@ -164,14 +191,26 @@ def smallest() -> Preset:
             first_clip=40_000, note="its temporal layers on longer windows",
         ),
     }  # fmt: skip
-    return Preset(stages, smallest_sizes(), fresh=True, clip_frames=8, seed=seed)
+    chain = tuple(stages)
+    stages |= {
+        "light-decoder": Stage(
+            "light", "maps-video", WindowCut(size, (1, 4), seed=seed), replace(loop, learning_rate=2e-3),
+            light_weights=LightWeights(alphas=(2, 4, 8)), first_clip=50_000,
+            note="a small decoder, distilled from the point-map decoder",
+        ),
+        "one-step": Stage(
+            "one-step", "unet-long", WindowCut(size, (1, 4), seed=seed), replace(video, learning_rate=2e-4),
+            first_clip=60_000, note="a student that takes one step where the diffusion network takes five",
+        ),
+    }  # fmt: skip
+    return Preset(stages, chain, smallest_sizes(), fresh=True, clip_frames=8, seed=seed)
 
 
 PRESETS = {"smallest": smallest, "full": full}
 
 
-def find_stage(preset_name: str, stage_name: str) -> tuple[Preset, Stage]:
-    """Look both names up.
+def find_chain(preset_name: str) -> list[str]:
+    """Stages that ``all`` runs, in order.
 
     Raises:
         ValueError: unknown name; the message lists the known ones.
@@ -180,6 +219,16 @@ def find_stage(preset_name: str, stage_name: str) -> tuple[Preset, Stage]:
         raise ValueError(
             f"expected a preset of geometrycrafter out of {', '.join(PRESETS)}, got {preset_name!r}"
         )
+    return list(PRESETS[preset_name]().chain)
+
+
+def find_stage(preset_name: str, stage_name: str) -> tuple[Preset, Stage]:
+    """Look both names up.
+
+    Raises:
+        ValueError: unknown name; the message lists the known ones.
+    """
+    find_chain(preset_name)
     preset = PRESETS[preset_name]()
     if stage_name not in preset.stages:
         raise ValueError(
@@ -243,7 +292,11 @@ def run_stage(preset_name: str, stage_name: str, run: StageRun, loop: LoopConfig
             f"stage '{stage_name}' of geometrycrafter starts from {wanted}; name the folder with --start"
         )
     torch.manual_seed(stage.loop.seed)
-    prior = run.prior or StandInPrior(seed=preset.seed) if stage.kind == "unet" else None
+    if stage.kind == "one-step" and run.variant == "determ":
+        raise InputError(
+            f"stage '{stage_name}' is for --variant diff; the deterministic network takes one step already"
+        )
+    prior = run.prior or StandInPrior(seed=preset.seed) if stage.kind in WITH_PRIOR else None
     if isinstance(prior, StandInPrior) and not preset.fresh:
         logger.warning("no prior model is given: the network learns to mend %s", prior.name)
     task = _make_task(preset, stage, stage_name, run, prior)
@@ -300,11 +353,12 @@ def validation_windows(preset: Preset, stage: Stage, count: int, prior: PriorOfC
 
 def _make_task(preset: Preset, stage: Stage, name: str, run: StageRun, prior: PriorOfClip | None) -> Task:
     validation = validation_windows(preset, stage, run.num_validation, prior)
-    plan = FolderPlan(run.start, _facts(preset, stage, name, run, prior))
+    # A decoder that changes is not the one a light decoder was distilled from.
+    stale = (LIGHT_DECODER,) if stage.kind in ("pictures", "maps") else ()
+    plan = FolderPlan(run.start, _facts(preset, stage, name, run, prior), stale)
     sizes = preset.sizes
     if stage.kind == "pictures":
         from geo4d.models.geometrycrafter.embedding import build_image_encoder
-        from geo4d.models.geometrycrafter.vae import ImageVAE
 
         encoder = build_image_encoder(sizes.image_encoder)
         vae = ImageVAE(sizes.image_vae, with_decoder=True)
@@ -323,15 +377,41 @@ def _make_task(preset: Preset, stage: Stage, name: str, run: StageRun, prior: Pr
             point_maps, FrozenNetworks(image_vae), stage.weights, plan, temporal_only=stage.temporal_only,
             validation=validation,
         )  # fmt: skip
+    if stage.kind == "light":
+        return _light_task(stage, run.start, image_vae, sizes, plan, validation)
     frozen = FrozenNetworks(image_vae, load_image_encoder(run.start), load_point_map_vae(run.start))
     there = any((run.start / folder).is_dir() for folder in (f"unet_{run.variant}", "unet"))
     if preset.fresh and not there:
         unet, unet_config = fresh_unet(sizes.unet_for(run.variant)), sizes.unet_for(run.variant)
     else:
         unet, unet_config = load_unet(run.start, run.variant)
+    if stage.kind == "one-step":
+        teacher, _ = load_unet(run.start, run.variant)
+        return OneStep(
+            unet, unet_config, teacher, frozen, plan, noise=NoiseConfig(seed=preset.seed),
+            checkpointing=stage.loop.checkpointing, validation=validation,
+        )  # fmt: skip
     return Denoising(
         unet, unet_config, frozen, run.variant, plan, noise=replace(stage.noise, seed=preset.seed),
         temporal_only=stage.temporal_only, checkpointing=stage.loop.checkpointing, validation=validation,
+    )  # fmt: skip
+
+
+def _light_task(
+    stage: Stage, start: Path, image_vae: ImageVAE, sizes: Sizes, plan: FolderPlan, validation: list[Windows]
+) -> LightDecoding:
+    """The light decoder of a folder, to train on, or a fresh one; its teacher is that folder's point-map decoder."""
+    teacher = load_point_map_vae(start)
+    light = load_light_decoder(start) or fresh_light_decoder(sizes.light_decoder)
+    share = share_of_flops(light.config, teacher.config)
+    logger.info("the light decoder's arithmetic is %.1f %% of its teacher's at 448x768", 100 * share)
+    if share > MOST_FLOPS:
+        logger.warning(
+            "a light decoder is meant to need at most %.0f %% of its teacher's arithmetic", 100 * MOST_FLOPS
+        )
+    return LightDecoding(
+        light, teacher, FrozenNetworks(image_vae), plan, weights=stage.light_weights,
+        noise=LatentNoise(seed=stage.loop.seed), validation=validation,
     )  # fmt: skip
 
 
@@ -341,16 +421,23 @@ def _facts(
     """What the record of a stage's folder says."""
     before = read_trained(run.start) if run.start is not None else None
     longest, size = stage.cut.frames[1], stage.cut.size
-    options = {"window_length": longest, "overlap": min(25, longest // 4), "max_side": max(size)}
+    options: dict[str, Any] = {}
+    if stage.kind in ("light", "one-step"):
+        # What the folder before says of inference stays true.
+        options = dict((before or {}).get("options", {}))
+    if stage.kind == "one-step":
+        options["num_steps"] = 1
+    elif preset.fresh and stage.kind == "unet":
+        options = {"window_length": longest, "overlap": min(25, longest // 4), "max_side": max(size)}
     return {
         "stage": name,
         "stages": [*(before or {}).get("stages", []), name],
         "seed": preset.seed,
         # Defaults of inference. The released sizes are met by any window and size that its config knows.
-        "options": options if preset.fresh and stage.kind == "unet" else {},
+        "options": options,
         "trained_with_prior": getattr(prior, "name", None) or (before or {}).get("trained_with_prior"),
         # At inference the stand-in, which is made from the truth, does not exist: the bundled model takes its place.
-        "prior": "tiny" if preset.fresh else "moge",
+        "prior": (before or {}).get("prior") or ("tiny" if preset.fresh else "moge"),
         "loop": asdict(stage.loop),
         "data": "packed clips" if run.shards is not None else "generator",
     }
@@ -363,7 +450,7 @@ def run_all(
     steps: int | Mapping[str, int] | None = None,
     loop_changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """All stages of a preset, one after the other, each from the folder of the one before.
+    """All stages of a preset's chain, one after the other, each from the folder of the one before.
 
     Every stage has ``run.folder/<stage>``; the weights of the last one end in ``run.folder/weights`` too. A stopped chain
     goes on with ``resume``: finished stages are not run again.
@@ -381,7 +468,9 @@ def run_all(
     from geo4d.training.stages import override
 
     start = run.start
-    for name, stage in PRESETS[preset_name]().stages.items():
+    preset = PRESETS[preset_name]()
+    for name in preset.chain:
+        stage = preset.stages[name]
         own = steps.get(name) if isinstance(steps, Mapping) else steps
         loop = override(stage.loop, num_steps=own, **(loop_changes or {}))
         part = replace(run, folder=run.folder / name, start=start)

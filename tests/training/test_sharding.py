@@ -1,0 +1,129 @@
+"""Weights shared over two processes that really are two, and the ways to start that do not go together."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from geo4d.errors import InputError, MissingExtraError
+from geo4d.training.loop import train
+from tests.support.sharded import LOOP, Numbers, Wave, losses
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from accelerate.state import PartialState
+from geo4d.training.loop import train
+from tests.support.sharded import LOOP, Numbers, Wave
+task, steps = Wave(), int(sys.argv[2])
+loop = replace(LOOP, parallel=sys.argv[3], num_steps=steps, accumulate=int(sys.argv[4]))
+progress = train(task, Numbers(8), loop, Path(sys.argv[1]), resume=True, device="cpu")
+held = sum(getattr(p, "_local_tensor", p).numel() for p in task.parameters())
+sys.stdout.write(f"processes {PartialState().num_processes} step {progress.step} holds {held}\\n")
+sys.stdout.flush()
+"""
+
+
+def launch(
+    folder: Path, script: Path, steps: int, parallel: str, accumulate: int = 1, processes: int = 2
+) -> str:
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+    ]
+    done = subprocess.run(
+        [*command, str(script), str(folder), str(steps), parallel, str(accumulate)],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-6000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_with_half_the_weights_each_repeat_one(tmp_path: Path, accumulate: int) -> None:
+    script = tmp_path / "run.py"
+    said = launch(tmp_path / "two", script, 6, "fsdp", accumulate)
+    count = sum(p.numel() for p in Wave().parameters())
+    held = [
+        int(line.rpartition(" ")[2]) for line in said.splitlines() if line.startswith("processes 2 step 6")
+    ]
+    assert len(held) == 2
+    assert sum(held) == count
+    assert max(held) < 0.7 * count
+    train(
+        Wave(), Numbers(8), replace(LOOP, num_steps=6, accumulate=accumulate), tmp_path / "one", device="cpu"
+    )
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 6
+    assert two == pytest.approx(one, rel=1e-4)
+    assert one[5] < 0.9 * one[0]
+    # The exported average, too; frozen weights are those of the start.
+    ours, theirs = (load_file(tmp_path / run / "weights/w.safetensors") for run in ("one", "two"))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(theirs[name], ours[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_exactly_also_over_another_number_of_processes(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    launch(tmp_path / "whole", script, 6, "fsdp")
+    launch(tmp_path / "cut", script, 3, "fsdp")
+    assert "step 6" in launch(tmp_path / "cut", script, 6, "fsdp")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    launch(tmp_path / "other", script, 3, "fsdp")
+    launch(tmp_path / "other", script, 6, "fsdp", processes=4)
+    assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
+    with pytest.raises(InputError, match="saved with --parallel fsdp"):
+        train(Wave(), Numbers(8), replace(LOOP, num_steps=7), tmp_path / "cut", resume=True, device="cpu")
+
+
+def test_shards_need_several_processes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected several processes .*torchrun"):
+        train(Wave(), Numbers(8), replace(LOOP, parallel="fsdp"), tmp_path, device="cpu")
+
+
+def test_the_8_bit_optimiser_is_an_extra_and_not_for_shards(tmp_path: Path, monkeypatch) -> None:
+    from geo4d.training.loop import _make_optimiser
+
+    with pytest.raises(ValueError, match="cannot be shared"):
+        _make_optimiser(dict(Wave().named_parameters()), replace(LOOP, eight_bit=True, parallel="fsdp"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(MissingExtraError, match="train-8bit"):
+        train(Wave(), Numbers(8), replace(LOOP, eight_bit=True), tmp_path, device="cpu")
+
+
+def test_8_bits_take_a_quarter_of_the_memory_and_the_same_way(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from geo4d.training.loop import _make_optimiser
+
+    found = {}
+    for bits in (False, True):
+        loop = replace(LOOP, num_steps=6, eight_bit=bits)
+        train(Wave(), Numbers(8), replace(loop, num_steps=3), tmp_path / str(bits), device="cpu")
+        train(Wave(), Numbers(8), loop, tmp_path / str(bits), resume=True, device="cpu")
+        found[bits] = losses(tmp_path / str(bits))
+    assert found[True] == pytest.approx(found[False], rel=0.02)
+    assert found[True] != found[False]
+    layer = nn.Linear(256, 256)
+    optimiser = _make_optimiser(dict(layer.named_parameters()), replace(LOOP, eight_bit=True))
+    layer(torch.ones(1, 256)).sum().backward()
+    optimiser.step()
+    state = optimiser.state[layer.weight]
+    held = sum(state[name].nbytes for name in ("state1", "state2", "absmax1", "absmax2"))
+    assert held <= 1.02 * 2 * layer.weight.numel()
