@@ -64,7 +64,7 @@ def test_a_killed_worker_costs_its_window_and_a_poisoned_clip_is_named(tmp_path)
     records = {record["source"]: record for record in Ledger(out / BATCH / LEDGER).scan().values()}
     assert records[str(long)]["state"] == "done"
     assert "SIGKILL" in records[str(long)]["tries"][0]["reason"]
-    assert "predict (1 of 3)" in records[str(long)]["tries"][0]["reason"]
+    assert "predict (" in records[str(long)]["tries"][0]["reason"]
     packed = records[f"{tmp_path / 'in/shard.tar'}|000.mp4"]
     assert packed["state"] == "done"
     assert packed["source_sha256"] == hashlib.sha256(short.read_bytes()).hexdigest()
@@ -76,7 +76,9 @@ def test_a_killed_worker_costs_its_window_and_a_poisoned_clip_is_named(tmp_path)
     assert "poison" in said
     assert "given up after 3 tries" in (out / "summary.md").read_text()
     begun = Counter((line[0], line[1]) for _, line in windows(trace))
-    assert begun == {("0", "8"): 1, ("1", "8"): 2, ("2", "8"): 1, ("0", "5"): 3, ("0", "4"): 1}
+    of_long = [begun.pop((str(number), "8")) for number in range(3)]
+    assert of_long in ([1, 2, 1], [1, 1, 2]), "the window it was killed in is predicted again, and no other"
+    assert begun == {("0", "5"): 3, ("0", "4"): 1}
     geo4d.reconstruct(long, tmp_path / "single", **SETTINGS)
     name = next(path.name for path in (out / CLIPS).iterdir() if "long" in path.name)
     assert arrays(tmp_path / "single") == arrays(out / CLIPS / name)

@@ -1,6 +1,7 @@
 """A service with the model ``stub``, and what tests send to it and ask of it."""
 
 import json
+import os
 import shutil
 import socket
 import threading
@@ -92,8 +93,11 @@ def chromium() -> str | None:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """What of uploads lies in the folder of a service."""
-    return sorted(str(path.relative_to(folder)) for path in (folder / "incoming").rglob("*"))
+    """What of uploads lies in the folder of a service, which may take it away meanwhile."""
+    found = []
+    for place, folders, files in os.walk(folder / "incoming"):  # goes on where a folder has just vanished
+        found += [os.path.relpath(os.path.join(place, name), folder) for name in (*folders, *files)]
+    return sorted(found)
 
 
 def windows(trace: Path) -> list[str]:
