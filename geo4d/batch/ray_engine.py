@@ -287,7 +287,8 @@ class RayEngine:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise BatchError(
                 f"expected a Ray cluster of Ray {ray.__version__} and the same Python at {address}, got: {error}; check "
-                "--ray-address or RAY_ADDRESS, and the versions of the nodes"
+                "--ray-address or RAY_ADDRESS, the versions of the nodes and, where the cluster asks for a token, "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             ) from error
         self._ours = True
 

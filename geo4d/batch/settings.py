@@ -9,6 +9,9 @@ from geo4d.formats.objects import is_url
 Table = Literal["all", "md"]
 EngineName = Literal["local", "ray"]
 
+MOST_WORKERS, MOST_CPUS, MOST_S = 100_000, 1024, 10_000_000.0
+"""More is a slip of the keyboard."""
+
 
 @dataclass(frozen=True)
 class WorkerSettings:
@@ -31,12 +34,12 @@ class WorkerSettings:
     worker_gpus: float | None = None
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"expected at least 1 worker, got {self.workers}")
-        if self.worker_cpus is not None and self.worker_cpus < 1:
-            raise ValueError(f"expected at least 1 CPU for a worker, got {self.worker_cpus}")
-        if self.worker_gpus is not None and self.worker_gpus < 0:
-            raise ValueError(f"expected 0 or more GPUs for a worker, got {self.worker_gpus}")
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise ValueError(f"expected 1 to {MOST_WORKERS} workers, got {self.workers}")
+        if self.worker_cpus is not None and not 1 <= self.worker_cpus <= MOST_CPUS:
+            raise ValueError(f"expected 1 to {MOST_CPUS} CPUs for a worker, got {self.worker_cpus}")
+        if self.worker_gpus is not None and not 0 <= self.worker_gpus <= MOST_CPUS:
+            raise ValueError(f"expected 0 to {MOST_CPUS} GPUs for a worker, got {self.worker_gpus}")
         if self.engine == "local" and (self.ray_address is not None or self.worker_gpus is not None):
             raise ValueError("expected --engine ray with --ray-address or --worker-gpus")
 
@@ -80,13 +83,13 @@ class BatchSettings(WorkerSettings):
         super().__post_init__()
         if self.clip_tries < 1:
             raise ValueError(f"expected at least 1 try of a clip, got {self.clip_tries}")
-        if self.clip_timeout_s is not None and not self.clip_timeout_s >= 1:
-            raise ValueError(f"expected a limit of at least 1 second, got {self.clip_timeout_s}")
+        if self.clip_timeout_s is not None and not 1 <= self.clip_timeout_s <= MOST_S:
+            raise ValueError(f"expected a limit of 1 to {MOST_S:g} seconds, got {self.clip_timeout_s}")
         if self.publish is not None and not is_url(self.publish):
             raise ValueError(
                 f"expected an address such as s3://bucket/name to publish to, got {self.publish!r}; a folder is -o"
             )
-        if self.lease_s < 1:
-            raise ValueError(f"expected a lease of at least 1 second, got {self.lease_s}")
+        if not 1 <= self.lease_s <= MOST_S:
+            raise ValueError(f"expected a lease of 1 to {MOST_S:g} seconds, got {self.lease_s}")
         if self.keep_sources and self.work is not None:
             raise ValueError("expected --keep-sources or --work, got both: kept sources lie in the output")

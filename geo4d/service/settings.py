@@ -8,6 +8,8 @@ from pathlib import Path
 from geo4d.errors import InputError
 
 TOKEN_VARIABLE = "GEO4D_TOKEN"
+MOST_WORKERS, MOST = 256, 1_000_000_000
+"""Processes of a service, and anything else that is counted or measured: more is a slip of the keyboard."""
 LEAST_TOKEN = 16
 """Letters of a token, at least: one that can be guessed guards nothing."""
 
@@ -56,11 +58,16 @@ class ServiceSettings:
 
     def __post_init__(self) -> None:
         for name in ("workers", "queue", "uploads", "max_frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+            most = MOST_WORKERS if name == "workers" else MOST
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"expected {name} of 1 to {most:g}, got {getattr(self, name)}")
         for name in ("max_mb", "job_s", "upload_s", "stall_s", "keep_h"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) <= MOST:
+                raise ValueError(
+                    f"expected {name} of more than 0 and at most {MOST:g}, got {getattr(self, name)}"
+                )
+        if not 0 <= self.min_free_mb <= MOST:
+            raise ValueError(f"expected min_free_mb of 0 to {MOST:g}, got {self.min_free_mb}")
         if not 0 <= self.port < 65536:
             raise ValueError(f"expected a port of 0 to 65535, got {self.port}")
 

@@ -46,7 +46,7 @@ def test_a_killed_worker_costs_its_window_and_a_poisoned_clip_is_named(tmp_path)
         archive.add(short, "000.mp4")
     process = batches.start(
         "batch", tmp_path / "in", "-o", out, *batches.SMALL, "--tries", 0, "--workers", 2,
-        trace=trace, sleep=0.7, poison=5, signal="SIGSEGV",
+        trace=trace, sleep=2.0, poison=5, signal="SIGSEGV",
     )  # fmt: skip
 
     def second_window() -> list[int]:

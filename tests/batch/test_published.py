@@ -31,6 +31,7 @@ def no_waiting(monkeypatch) -> None:
     monkeypatch.setattr("geo4d.formats.objects.time.sleep", lambda seconds: None)
 
 
+@pytest.mark.slow
 def test_a_clip_goes_to_the_store_and_is_found_there_again(s3, tmp_path) -> None:
     video = batches.write_clip(tmp_path / "a.mp4", 6)
     loaded, url = load(SETTINGS), "s3://bucket/one/a"

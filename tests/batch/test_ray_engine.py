@@ -45,6 +45,7 @@ def engine(settings=None, stall_s=None, **how) -> Engine:
     return make_engine(WorkerSettings(engine="ray", **how), TOY_JOB, settings or {}, stall_s=stall_s)
 
 
+@pytest.mark.slow
 def test_an_actor_does_tasks_dies_by_a_kill_and_by_standing_still_and_is_replaced() -> None:
     with engine({"a": 1}, stall_s=3.0) as workers:
         assert isinstance(workers, Engine)

@@ -47,6 +47,7 @@ def here(tmp_path, monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_the_command_writes_to_a_store_and_export_reads_it(s3, video, tmp_path, capsys) -> None:
     url = "s3://bucket/run/a"
     assert main(["reconstruct", str(video), "-o", url, *SETTINGS]) == 0

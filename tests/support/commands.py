@@ -7,8 +7,12 @@ from importlib import import_module
 
 import tyro
 
-_CLASSES = {name: f"{name.capitalize()}Options" for name in ("data", "evaluate", "export", "models", "pose")}
-_CLASSES |= {name: f"{name.capitalize()}Options" for name in ("reconstruct", "report", "train", "view")}
+_CLASSES = {
+    name: f"{name.capitalize()}Options" for name in ("batch", "data", "evaluate", "export", "models", "pose")
+}
+_CLASSES |= {
+    name: f"{name.capitalize()}Options" for name in ("reconstruct", "report", "serve", "train", "view")
+}
 
 
 def options_of(command: str) -> dict[str, int]:
