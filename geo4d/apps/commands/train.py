@@ -1,6 +1,7 @@
 """``geo4d train STAGE --preset PRESET``: run one stage of a training recipe."""
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import tyro
 
 if TYPE_CHECKING:
     from geo4d.training.loop import LoopConfig
+
+logger = logging.getLogger("geo4d.training.plan")
 
 EXAMPLES = (
     "geo4d train codec -o runs/codec",
@@ -114,7 +117,7 @@ class TrainOptions:
     plan: bool = False
     """Print what the stage needs in memory, on one card and on several, and stop. Geo4d and geometrycrafter."""
     plan_processes: int = 8
-    """Cards that --plan shares the work over; without several processes, of those of the run."""
+    """Cards that --plan shares the work over."""
 
 
 def run(options: TrainOptions) -> int:
@@ -127,6 +130,7 @@ def run(options: TrainOptions) -> int:
         return _print_plan(family, options)
     if options.output is None:
         raise ValueError("expected a folder for the run: -o FOLDER")
+    _log_plan(family, options)
     if family == "geometrycrafter":
         return _run_geometrycrafter(options)
     from geo4d.training.recipes import StageRun, find_stage
@@ -164,6 +168,16 @@ def _print_plan(family: str, options: TrainOptions) -> int:
     for lines in iter_plans(family, options):
         print("\n".join([*lines, ""]))
     return 0
+
+
+def _log_plan(family: str, options: TrainOptions) -> None:
+    """What a full-size run is about to need, for the processes that it has."""
+    sized = family != "tiny" and options.preset == "full"
+    if not sized or options.start is None or not options.start.exists() or os.environ.get("RANK", "0") != "0":
+        return
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    for lines in iter_plans(family, replace(options, plan_processes=processes)):
+        logger.info("%s", "\n".join(lines))
 
 
 def iter_plans(family: str, options: TrainOptions) -> Iterator[list[str]]:
