@@ -105,6 +105,8 @@ class TrainOptions:
     """Keep the optimiser's state in 8 bits: a quarter of its memory. Needs the extra train-8bit."""
     threads: int | None = None
     """Threads of each process."""
+    zoom: float | None = None
+    """Geo4d and tiny: enlarge pictures by up to this factor, changing over the window as a zoom lens does; 1 for none."""
     workers: int = 1
     """Processes that make clips."""
     first_clip: int | None = None
@@ -143,6 +145,7 @@ def run(options: TrainOptions) -> int:
         workers=options.workers,
         num_validation=options.validation if family == "tiny" else min(options.validation, 8),
         first_clip=options.first_clip,
+        zoom=options.zoom,
         resume=options.resume,
         device=options.device,
     )
@@ -260,6 +263,10 @@ def _run_geometrycrafter(options: TrainOptions) -> int:
     from geo4d.training.tasks.geometrycrafter.priors import find_prior
     from geo4d.training.tasks.geometrycrafter.stages import StageRun, find_stage, run_all, run_stage
 
+    if options.zoom is not None:
+        raise ValueError(
+            "expected no --zoom: geometrycrafter's stages zoom already, by a factor of each window"
+        )
     if options.first_clip is not None:
         raise ValueError(
             "expected no --first-clip: the clips of geometrycrafter's stages are those of the preset"
