@@ -85,6 +85,8 @@ def test_a_stopped_run_goes_on_exactly_also_over_another_number_of_processes(tmp
     launch(tmp_path / "cut", script, 3, "fsdp")
     assert "step 6" in launch(tmp_path / "cut", script, 6, "fsdp")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    ours, theirs = (load_file(tmp_path / run / "weights/w.safetensors") for run in ("cut", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     launch(tmp_path / "other", script, 3, "fsdp")
     launch(tmp_path / "other", script, 6, "fsdp", processes=4)
     assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
