@@ -47,7 +47,7 @@ def describe() -> str:
             *lines,
             "",
             "The bundled weights were made by tiny's stages. --family may be left out where one family has the stage.",
-            "Several processes: torchrun --nproc-per-node N -m geo4d train ...",
+            "Several processes: torchrun --nproc-per-node N -m -- geo4d train ...",
         ]
     )
 
