@@ -13,6 +13,7 @@ from torch import nn
 
 from geo4d.errors import InputError, MissingExtraError
 from geo4d.training.loop import train
+from geo4d.training.optimiser import make_optimiser
 from tests.support.sharded import LOOP, Numbers, Wave, losses
 
 SCRIPT = """
@@ -100,10 +101,8 @@ def test_shards_need_several_processes(tmp_path: Path) -> None:
 
 
 def test_the_8_bit_optimiser_is_an_extra_and_not_for_shards(tmp_path: Path, monkeypatch) -> None:
-    from geo4d.training.loop import _make_optimiser
-
     with pytest.raises(ValueError, match="cannot be shared"):
-        _make_optimiser(dict(Wave().named_parameters()), replace(LOOP, eight_bit=True, parallel="fsdp"))
+        train(Wave(), Numbers(8), replace(LOOP, eight_bit=True, parallel="fsdp"), tmp_path, device="cpu")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(MissingExtraError, match="train-8bit"):
@@ -112,8 +111,6 @@ def test_the_8_bit_optimiser_is_an_extra_and_not_for_shards(tmp_path: Path, monk
 
 def test_8_bits_take_a_quarter_of_the_memory_and_the_same_way(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    from geo4d.training.loop import _make_optimiser
-
     found = {}
     for bits in (False, True):
         loop = replace(LOOP, num_steps=6, eight_bit=bits)
@@ -123,7 +120,7 @@ def test_8_bits_take_a_quarter_of_the_memory_and_the_same_way(tmp_path: Path) ->
     assert found[True] == pytest.approx(found[False], rel=0.02)
     assert found[True] != found[False]
     layer = nn.Linear(256, 256)
-    optimiser = _make_optimiser(dict(layer.named_parameters()), replace(LOOP, eight_bit=True))
+    optimiser = make_optimiser(dict(layer.named_parameters()), 1e-3, 0.0, (0.9, 0.98), eight_bit=True)
     layer(torch.ones(1, 256)).sum().backward()
     optimiser.step()
     state = optimiser.state[layer.weight]
