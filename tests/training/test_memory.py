@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from geo4d.apps.cli import main
 from geo4d.training.memory import LiveBytes, Need, activation_bytes, plan_stage
 
-WIDTH, ROWS, DEPTH = 50, 400, 6
+WIDTH, ROWS, DEPTH = 200, 50, 6
 
 
 class Tower(nn.Module):
