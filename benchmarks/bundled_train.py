@@ -33,8 +33,8 @@ from geo4d.models.tiny.modalities import restore_disparity
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.weights import BUNDLED
 from geo4d.training.data import Batch
-from geo4d.training.loop import MovingAverage
 from geo4d.training.objectives import gradient_loss, scale_shift_invariant_loss
+from geo4d.training.optimiser import MovingAverage
 from geo4d.training.tasks.tiny.batches import (
     mirror_batch,
     turn_batch,

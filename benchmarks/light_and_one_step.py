@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 STEPS: dict[str, dict[str, int]] = {
     "geometrycrafter": {
-        "pictures": 180, "maps": 420, "maps-video": 80, "unet": 300, "unet-long": 60, "light-decoder": 1000,
+        "pictures": 180, "maps": 420, "maps-video": 300, "unet": 300, "unet-long": 60, "light-decoder": 1000,
         "one-step": 400,
     },
     "geo4d": {

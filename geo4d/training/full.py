@@ -31,8 +31,10 @@ from geo4d.training.tasks.tiny.tasks import sample_noise
 if TYPE_CHECKING:
     from geo4d.training.tasks.geo4d.networks import FolderPlan
 
-BLOCKS = ("Stage", "MiddleStage")
-"""Classes of the UNet's blocks that sharded training gathers one by one."""
+BLOCKS = ("ResidualBlock", "TemporalBlock", "FeedForward", "SelfAttention")
+"""Classes of blocks that sharded training gathers one by one. Not the cross-attention: the UNet computes the keys of all
+of them at once, outside their own forward pass.
+"""
 
 TEXT_DROPOUT = 0.4
 """How often the prompt is replaced by the empty one: twice the published rate parameter of 0.2."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from geo4d.errors import InputError, MissingExtraError, OutputError, TrainingError
+from geo4d.training.optimiser import MovingAverage, make_optimiser
 from geo4d.training.saving import kept_on_failure, save_state
 from geo4d.training.sharding import PROGRESS, load_shares, save_shares, shard, whole, whole_state
 
@@ -132,41 +133,6 @@ class Task(nn.Module):
 
     def export(self, folder: Path) -> None:
         """Write the weights as they are, in the format in which the package reads them."""
-
-
-class MovingAverage:
-    """Exponential moving average of the trained parameters, float32."""
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self.values = {name: value.detach().float().clone() for name, value in parameters.items()}
-
-    def update(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Take the parameters in: kept is min(decay, (1 + n) / (10 + n)) of the average at its n-th update."""
-        self.updates += 1
-        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        with torch.no_grad():
-            current = [parameters[name].detach().float() for name in self.values]
-            torch._foreach_lerp_(list(self.values.values()), current, 1 - keep)
-
-    def swap(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Exchange the averaged values and those of the parameters; a second call undoes the first."""
-        with torch.no_grad():
-            for name, value in self.values.items():
-                current = parameters[name].detach().float().clone()
-                parameters[name].copy_(value)
-                value.copy_(current)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Number of updates and averaged values."""
-        return {"updates": self.updates, "values": self.values}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` gave, in place."""
-        self.updates = int(state["updates"])
-        for name, value in self.values.items():
-            value.copy_(state["values"][name])
 
 
 @dataclass
@@ -336,8 +302,14 @@ def _prepare(task: Task, config: LoopConfig, folder: Path, accelerator: Any) -> 
     if not parameters:
         raise ValueError(f"expected a task with parameters to train, got {type(task).__name__} without")
     if config.parallel == "fsdp":
+        if config.eight_bit:
+            raise ValueError(
+                "expected --eight-bit without --parallel fsdp: its state cannot be shared over processes"
+            )
         return _prepare_shards(task, config, folder, accelerator)
-    optimiser = _make_optimiser(parameters, config)
+    optimiser = make_optimiser(
+        parameters, config.learning_rate, config.weight_decay, config.betas, eight_bit=config.eight_bit
+    )
     average = MovingAverage(parameters, config.ema_decay)
     progress = Progress()
     wrapped, prepared = accelerator.prepare(task, optimiser)
@@ -355,32 +327,14 @@ def _prepare(task: Task, config: LoopConfig, folder: Path, accelerator: Any) -> 
     return _Run(config, folder, accelerator, wrapped, parameters, prepared, average, progress)
 
 
-def _make_optimiser(parameters: Mapping[str, nn.Parameter], config: LoopConfig) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters.values() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if not config.eight_bit:
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-    if config.parallel == "fsdp":
-        raise ValueError(
-            "expected --eight-bit without --parallel fsdp: its state cannot be shared over processes"
-        )
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise MissingExtraError(error.name or "bitsandbytes", "train-8bit", "the 8-bit optimiser") from error
-    # Tensors of fewer than 4096 numbers keep single precision: the library's own rule.
-    optimiser: torch.optim.Optimizer = AdamW8bit(groups, lr=config.learning_rate, betas=config.betas)
-    return optimiser
-
-
 def _prepare_shards(task: Task, config: LoopConfig, folder: Path, accelerator: Any) -> _Run:
     """As ``_prepare``, with every process keeping its share."""
     twin = copy.deepcopy(task).cpu() if accelerator.is_main_process else None
     shard(task, task.blocks, accelerator.device, accelerator.num_processes)
     parameters = task.trained()
-    optimiser = _make_optimiser(parameters, config)
+    optimiser = make_optimiser(
+        parameters, config.learning_rate, config.weight_decay, config.betas, eight_bit=config.eight_bit
+    )
     run = _Run(
         config, folder, accelerator, task, parameters, optimiser, MovingAverage(parameters, config.ema_decay), Progress(),
         twin=twin,

@@ -111,13 +111,15 @@ class Need:
     Attributes:
         trained: parameters that are trained.
         frozen: parameters of networks that are used and not trained, a teacher included.
-        largest: parameters of the largest block that FSDP and ZeRO-3 gather at once.
+        outside: parameters that lie in no block, which FSDP and ZeRO-3 gather for the whole step.
+        largest: parameters of the largest block, which they gather when it is at work.
         activations: bytes, see ``activation_bytes``, for the micro-batch of one process.
         eight_bit: the optimiser's state has 8 bits.
     """
 
     trained: int
     frozen: int
+    outside: int
     largest: int
     activations: int
     eight_bit: bool = False
@@ -141,8 +143,8 @@ class Need:
             "gathered": 0.0,
         }
         if way in ("fsdp", "zero3"):
-            # The block at work and the next one, and the gradients of the one at work.
-            found["gathered"] = 3.0 * FLOAT * self.largest
+            # What lies outside with its gradients; the block at work with its own, and the next one.
+            found["gathered"] = FLOAT * (2.0 * self.outside + 3.0 * self.largest)
         if way in ("zero2", "zero3"):
             # ZeRO updates a flat copy of its share.
             found["optimiser"] += FLOAT * self.trained / share
@@ -212,9 +214,13 @@ def plan_stage(
         network = make(False)
         trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
         idle = sum(p.numel() for p in network.parameters() if not p.requires_grad)
+        inside = {id(p): 0 for m in network.modules() if type(m).__name__ in blocks for p in m.parameters()}
+        outside = sum(p.numel() for p in network.parameters() if id(p) not in inside and p.requires_grad)
         found = [m for m in network.modules() if type(m).__name__ in blocks]
-        largest = max((sum(p.numel() for p in m.parameters()) for m in found), default=trained)
-    plain = Need(trained, frozen + idle, largest, activation_bytes(lambda: make(False), loss, bf16=bf16))
+        largest = max((sum(p.numel() for p in m.parameters()) for m in found), default=0)
+    plain = Need(
+        trained, frozen + idle, outside, largest, activation_bytes(lambda: make(False), loss, bf16=bf16)
+    )
     rows = []
     if recomputes:
         least = replace(plain, activations=activation_bytes(lambda: make(True), loss, bf16=bf16))

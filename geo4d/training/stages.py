@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 CLOSED = ("codec", "calibration")
 """Kinds of stages without steps."""
 
+MOST_ZOOM = 4.0
+"""Beyond this a window is a blur: the pictures are enlarged, nobody has filmed them closer."""
+
 
 def override(loop: LoopConfig, **values: Any) -> LoopConfig:
     """The loop with those of ``values`` that are not None.
@@ -114,6 +117,10 @@ def run_stage(
         stage = replace(stage, loop=loop)
     if run.first_clip is not None:
         stage = replace(stage, first_clip=run.first_clip)
+    if run.zoom is not None:
+        if not 1 <= run.zoom <= MOST_ZOOM:
+            raise ValueError(f"expected a zoom between 1 and {MOST_ZOOM}, got {run.zoom}")
+        stage = replace(stage, sampling=replace(stage.sampling, zoom=run.zoom))
     torch.manual_seed(stage.loop.seed)
     if preset.family == "geo4d":
         from geo4d.training.tasks.geo4d.tasks import make_task

@@ -13,7 +13,7 @@ from geo4d.training.loop import LoopConfig, Task
 
 LOOP = LoopConfig(
     num_steps=2, batch=8, warmup=1, decay=0.0, learning_rate=3e-3, precision="no", log_every=1, evaluate_every=0,
-    save_every=0,
+    save_every=0, clip_norm=0.1,
 )  # fmt: skip
 
 

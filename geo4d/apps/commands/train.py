@@ -1,6 +1,7 @@
 """``geo4d train STAGE --preset PRESET``: run one stage of a training recipe."""
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import tyro
 
 if TYPE_CHECKING:
     from geo4d.training.loop import LoopConfig
+
+logger = logging.getLogger("geo4d.training.plan")
 
 EXAMPLES = (
     "geo4d train codec -o runs/codec",
@@ -44,7 +47,7 @@ def describe() -> str:
             *lines,
             "",
             "The bundled weights were made by tiny's stages. --family may be left out where one family has the stage.",
-            "Several processes: torchrun --nproc-per-node N -m geo4d train ...",
+            "Several processes: torchrun --nproc-per-node N -m -- geo4d train ...",
         ]
     )
 
@@ -102,6 +105,8 @@ class TrainOptions:
     """Keep the optimiser's state in 8 bits: a quarter of its memory. Needs the extra train-8bit."""
     threads: int | None = None
     """Threads of each process."""
+    zoom: float | None = None
+    """Geo4d and tiny: enlarge pictures by up to this factor, changing over the window as a zoom lens does; 1 for none."""
     workers: int = 1
     """Processes that make clips."""
     first_clip: int | None = None
@@ -114,7 +119,7 @@ class TrainOptions:
     plan: bool = False
     """Print what the stage needs in memory, on one card and on several, and stop. Geo4d and geometrycrafter."""
     plan_processes: int = 8
-    """Cards that --plan shares the work over; without several processes, of those of the run."""
+    """Cards that --plan shares the work over."""
 
 
 def run(options: TrainOptions) -> int:
@@ -127,6 +132,7 @@ def run(options: TrainOptions) -> int:
         return _print_plan(family, options)
     if options.output is None:
         raise ValueError("expected a folder for the run: -o FOLDER")
+    _log_plan(family, options)
     if family == "geometrycrafter":
         return _run_geometrycrafter(options)
     from geo4d.training.recipes import StageRun, find_stage
@@ -139,6 +145,7 @@ def run(options: TrainOptions) -> int:
         workers=options.workers,
         num_validation=options.validation if family == "tiny" else min(options.validation, 8),
         first_clip=options.first_clip,
+        zoom=options.zoom,
         resume=options.resume,
         device=options.device,
     )
@@ -164,6 +171,16 @@ def _print_plan(family: str, options: TrainOptions) -> int:
     for lines in iter_plans(family, options):
         print("\n".join([*lines, ""]))
     return 0
+
+
+def _log_plan(family: str, options: TrainOptions) -> None:
+    """What a full-size run is about to need, for the processes that it has."""
+    sized = family != "tiny" and options.preset == "full"
+    if not sized or options.start is None or not options.start.exists() or os.environ.get("RANK", "0") != "0":
+        return
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    for lines in iter_plans(family, replace(options, plan_processes=processes)):
+        logger.info("%s", "\n".join(lines))
 
 
 def iter_plans(family: str, options: TrainOptions) -> Iterator[list[str]]:
@@ -246,6 +263,10 @@ def _run_geometrycrafter(options: TrainOptions) -> int:
     from geo4d.training.tasks.geometrycrafter.priors import find_prior
     from geo4d.training.tasks.geometrycrafter.stages import StageRun, find_stage, run_all, run_stage
 
+    if options.zoom is not None:
+        raise ValueError(
+            "expected no --zoom: geometrycrafter's stages zoom already, by a factor of each window"
+        )
     if options.first_clip is not None:
         raise ValueError(
             "expected no --first-clip: the clips of geometrycrafter's stages are those of the preset"

@@ -406,12 +406,9 @@ def load(
         )
     stated = _stated_options(folder)
     chosen = Geo4DOptions(**(stated | PRESETS[preset] | options))
-    if chosen.num_steps != stated.get("num_steps", chosen.num_steps):
+    if chosen.num_steps != (trained := stated.get("num_steps", chosen.num_steps)):
         log.warning(
-            "%s was trained to take %d step(s) and is asked for %d",
-            folder.path,
-            stated["num_steps"],
-            chosen.num_steps,
+            "%s was trained to take %d step(s), is asked for %d", folder.path, trained, chosen.num_steps
         )
     own_decoder = ["point_vae"] if chosen.decoder == "full" else []
     parts = ["unet", "vae", *own_decoder] + (["image", "resampler"] if config.per_frame_image_tokens else [])

@@ -53,7 +53,7 @@ def network_size(source_size: tuple[int, int], config: GeometryCrafterConfig) ->
     return height, width
 
 
-VALUES_PER_PIXEL = {"full": 1100, "light": 260}
+VALUES_PER_PIXEL = {"full": 1100, "light": 280}
 """Numbers that a decoder holds at its peak, per pixel of a chunk."""
 
 PRIOR_FRAMES = 8

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class WindowSampling:
         strides: frame distances to draw from.
         mirror: probability of a left-right flip.
         colours: vary the colours.
+        zoom: most that a picture is enlarged about its middle; at 1 none. First and last frame of a window draw their own
+            factor, evenly in its logarithm, and the frames between follow: a zoom lens.
         turned: probability that all windows of a step are seen by a camera lying on its side or upside down.
         seed: of all draws.
     """
@@ -35,6 +38,7 @@ class WindowSampling:
     strides: tuple[int, ...] = (1, 2, 3)
     mirror: float = 0.5
     colours: bool = True
+    zoom: float = 1.0
     turned: float = 0.0
     seed: int = 0
 
@@ -55,7 +59,53 @@ class WindowSampling:
             whole = clip.rgb.clone()
             whole[frames] = varied
             clip = TrainingClip(**{**vars(clip), "rgb": whole})
+        if self.zoom > 1:
+            ends = np.random.default_rng((self.seed, 7, sample)).uniform(0, np.log(self.zoom), 2)
+            factors = torch.ones(len(clip.rgb))
+            factors[frames] = torch.linspace(float(ends[0]), float(ends[1]), len(frames)).exp()
+            clip = zoom_clip(clip, factors)
         return clip, frames
+
+
+def zoom_clip(clip: TrainingClip, factors: Float[Tensor, " T"]) -> TrainingClip:
+    """Every frame enlarged about its middle, evidence included: a longer focal length, the same size.
+
+    Colours are interpolated; depth, and what evidence says of it, come from the nearest pixel.
+
+    Args:
+        factors: of each frame, at least 1.
+    """
+    height, width = clip.rgb.shape[1:3]
+    middle = torch.tensor([width / 2, height / 2])
+
+    def lens(intrinsics: Tensor) -> Tensor:
+        changed = intrinsics.clone()
+        changed[:, :2, :2] *= factors[:, None, None].to(intrinsics)
+        changed[:, :2, 2] = middle + (intrinsics[:, :2, 2] - middle) * factors[:, None]
+        return changed
+
+    def enlarged(maps: Tensor, mode: str) -> Tensor:
+        grid = F.affine_grid(
+            torch.eye(2, 3) / factors[:, None, None], [len(maps), 1, *maps.shape[-2:]], align_corners=False
+        )
+        return F.grid_sample(maps.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+
+    def nearest(maps: Tensor) -> Tensor:
+        return enlarged(maps[:, None], "nearest")[:, 0].to(maps.dtype)
+
+    rgb = enlarged(clip.rgb.permute(0, 3, 1, 2), "bilinear").round().clamp(0, 255).byte()
+    return TrainingClip(
+        rgb=rgb.permute(0, 2, 3, 1).contiguous(),
+        depth=nearest(clip.depth),
+        intrinsics=lens(clip.intrinsics),
+        c2w=clip.c2w,
+        evidence_disparity=nearest(clip.evidence_disparity),
+        evidence_confidence=nearest(clip.evidence_confidence),
+        evidence_intrinsics=lens(clip.evidence_intrinsics),
+        evidence_c2w=clip.evidence_c2w,
+        evidence_trust=clip.evidence_trust,
+        times_s=clip.times_s,
+    )
 
 
 def mirror_clip(clip: TrainingClip) -> TrainingClip:

@@ -130,3 +130,45 @@ def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_vide
     assert code == 0
     assert load_result(tmp_path / "out").depth.shape == (4, 64, 64)
     assert main([*command, "--resume"]) == 0  # nothing is left to do
+
+
+@pytest.mark.slow
+def test_the_chain_of_the_deterministic_variant_reconstructs_a_video_in_one_pass(
+    tmp_path: Path, capsys
+) -> None:
+    pytest.importorskip("numba")
+    import numpy as np
+    from PIL import Image
+
+    from geo4d.apps.cli import main
+    from geo4d.models.base import load_predictor
+    from geo4d.results.reader import load_result
+
+    run = tmp_path / "run"
+    command = ["train", "all", "--family", "geometrycrafter", "--preset", "smallest", "-o", str(run)]
+    command += ["--variant", "determ", "--steps", "2", "--validation", "1", "--device", "cpu"]
+    assert main(command) == 0
+    assert "--model geometrycrafter-determ" in capsys.readouterr().out
+    weights = run / "weights"
+    assert (weights / "unet_determ").is_dir()
+    assert not (weights / "unet_diff").exists()
+    assert main(["models", "verify", str(weights)]) == 0
+    log = [json.loads(line) for line in (run / "unet-long/log.jsonl").read_text().splitlines()]
+    assert {"eval/abs_rel", "eval/prior_abs_rel"} <= log[-1].keys()
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    rng = np.random.default_rng(0)
+    for t in range(4):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(frames / f"{t:03d}.png")
+    given = ["--weights", str(weights), "--keep-going", "--device", "cpu"]
+    out = ["reconstruct", str(frames), "-o", str(tmp_path / "out"), "--model"]
+    assert main([*out, "geometrycrafter-determ", *given]) == 0
+    assert load_result(tmp_path / "out").depth.shape == (4, 64, 64)
+    network = load_predictor("geometrycrafter-determ", weights=weights, device="cpu").system.unet
+    assert network.conv_in.in_channels == 8
+    # The generative network is not there, and that is said.
+    assert (
+        main(["reconstruct", str(frames), "-o", str(tmp_path / "no"), "--model", "geometrycrafter", *given])
+        != 0
+    )
+    assert "unet_diff" in capsys.readouterr().err

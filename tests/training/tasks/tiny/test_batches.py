@@ -5,7 +5,13 @@ from geo4d.geometry.cameras import unproject
 from geo4d.geometry.poses import transform
 from geo4d.training.data import ReplayPlan, stack_clips
 from geo4d.training.sources import as_float
-from geo4d.training.tasks.tiny.batches import EvidenceDropout, StreamedBatches, WindowSampling, batch_evidence
+from geo4d.training.tasks.tiny.batches import (
+    EvidenceDropout,
+    StreamedBatches,
+    WindowSampling,
+    batch_evidence,
+    zoom_clip,
+)
 from tests.support.batches import take
 
 
@@ -54,3 +60,37 @@ def test_hidden_parts_are_zero_and_the_rest_is_untouched(source) -> None:
     assert rotation.depth.abs().max() == 0
     assert rotation.cameras[:, :, 3:6].abs().max() == 0
     assert torch.equal(rotation.cameras[:, :, :3], whole.cameras[:, :, :3])
+
+
+def test_a_zoomed_pixel_shows_what_the_camera_sees_in_its_direction(source) -> None:
+    clip, factors = source(3), torch.tensor([1.0, 1.1, 2.0, 2.7])
+    zoomed = zoom_clip(clip, factors)
+    assert torch.equal(zoomed.rgb[0], clip.rgb[0])
+    assert torch.equal(zoomed.depth[0], clip.depth[0])
+    height, width = clip.depth.shape[1:]
+    for t, row, column in ((1, 7, 40), (2, 0, 0), (2, 31, 20), (3, 13, 9)):
+        factor = float(factors[t])
+        x = width / 2 + (column + 0.5 - width / 2) / factor
+        y = height / 2 + (row + 0.5 - height / 2) / factor
+        assert zoomed.depth[t, row, column] == clip.depth[t, int(y), int(x)]
+        ours = torch.linalg.solve(zoomed.intrinsics[t], torch.tensor([column + 0.5, row + 0.5, 1.0]))
+        theirs = torch.linalg.solve(clip.intrinsics[t], torch.tensor([x, y, 1.0]))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert torch.isinf(zoomed.depth[1]).any()  # the sky stays sky
+
+
+def test_windows_zoom_by_their_number_and_no_more_than_asked(source) -> None:
+    plain, sampling = WindowSampling(3, (1,), colours=False), WindowSampling(3, (1,), colours=False, zoom=2.0)
+    factors = []
+    for sample in range(30):
+        clip, frames = sampling.window(source(0), sample)
+        before, same = plain.window(source(0), sample)
+        assert torch.equal(frames, same)
+        factors.append((clip.intrinsics[frames, 0, 0] / before.intrinsics[frames, 0, 0]).tolist())
+        assert torch.equal(clip.depth, sampling.window(source(0), sample)[0].depth)
+    found = torch.tensor(factors)
+    assert found.min() >= 1 - 1e-5
+    assert found.max() <= 2 + 1e-5
+    assert found.max() > 1.7
+    torch.testing.assert_close(found[:, 1] ** 2, found[:, 0] * found[:, 2], rtol=1e-4, atol=1e-5)
+    assert (found[:, 0] - found[:, 2]).abs().max() > 0.5
