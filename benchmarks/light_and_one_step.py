@@ -38,7 +38,8 @@ HELD_OUT = 24
 
 def geometrycrafter(stage: str, folder: Path, start: Path | None, steps: int) -> None:
     from geo4d.training.stages import override
-    from geo4d.training.tasks.geometrycrafter.stages import StageRun, find_stage, run_stage
+    from geo4d.training.tasks.geometrycrafter.presets import find_stage
+    from geo4d.training.tasks.geometrycrafter.stages import StageRun, run_stage
 
     loop = replace(override(find_stage("smallest", stage)[1].loop, num_steps=steps), save_every=50)
     held_out = HELD_OUT if stage in ("light-decoder", "one-step") else 8

@@ -37,7 +37,7 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
     script = (FOLDER / "train_nodes.sbatch").read_text("utf-8").replace("\\\n", " ")
     for name, value in re.findall(r"^(\w+)=\$\{\w+:-([^}]*)\}", script, re.M):
         script = script.replace(f"${name}", value)
-    yield "sbatch", ["geo4d", *shlex.split(re.search(r"-m geo4d (.*)", script)[1])]
+    yield "sbatch", ["geo4d", *shlex.split(re.search(r"-m -- geo4d (.*)", script)[1])]
     text = (FOLDER / "train_on_ray.py").read_text("utf-8")
     yield "train on ray", ["geo4d", "train", *shlex.split(re.search(r"train_on_ray.py .*? -- (.*)", text)[1])]
 

@@ -346,7 +346,7 @@ PRESETS: Mapping[str, Mapping[str, Callable[[], Preset]]] = {
     "geo4d": {"smallest": geo4d_smallest, "full": geo4d_full},
     "tiny": {"smallest": tiny_smallest, "full": tiny_full},
 }
-"""Family -> preset -> what makes it; GeometryCrafter's are in ``tasks.geometrycrafter.stages``."""
+"""Family -> preset -> what makes it; GeometryCrafter's are in ``tasks.geometrycrafter.presets``."""
 
 
 def find_preset(family: str, preset_name: str) -> Preset:

@@ -17,7 +17,6 @@ from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.weights import load_model
 from geo4d.training.data import ReplayPlan, stack_clips
 from geo4d.training.loop import LoopConfig, train
-from geo4d.training.optimiser import MovingAverage
 from geo4d.training.sources import as_float
 from geo4d.training.tasks.tiny.batches import StreamedBatches, WindowSampling
 from geo4d.training.tasks.tiny.tasks import DiffusionConfig, TinyDiffusion, fit_codec
@@ -148,22 +147,6 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert loop.rate(50) == 1.0
     assert loop.rate(90) == pytest.approx(0.55)
     assert loop.rate(100) == pytest.approx(0.1)
-
-
-def test_the_moving_average_follows_and_swaps_back() -> None:
-    weight = torch.nn.Parameter(torch.zeros(3))
-    average = MovingAverage({"w": weight}, 0.9)
-    for _ in range(200):
-        weight.data.fill_(1.0)
-        average.update({"w": weight})
-    assert 0.99 < float(average.values["w"][0]) <= 1.0
-    weight.data.fill_(5.0)
-    kept = average.values["w"].clone()
-    average.swap({"w": weight})
-    assert torch.equal(weight.data, kept)
-    average.swap({"w": weight})
-    assert torch.equal(weight.data, torch.full((3,), 5.0))
-    assert torch.equal(average.values["w"], kept)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ EXAMPLES = (
 def describe() -> str:
     """What ``--help`` says first: the stages of every family and preset, in their order."""
     from geo4d.training import recipes
-    from geo4d.training.tasks.geometrycrafter import stages as geometrycrafter
+    from geo4d.training.tasks.geometrycrafter import presets as geometrycrafter
 
     lines = [
         "Train a model, stage by stage or whole.",
@@ -187,11 +187,11 @@ def iter_plans(family: str, options: TrainOptions) -> Iterator[list[str]]:
     """The plan of each stage that the options name, as lines for people."""
     if family == "geometrycrafter":
         from geo4d.training.tasks.geometrycrafter import planning as crafter
-        from geo4d.training.tasks.geometrycrafter import stages as crafter_stages
+        from geo4d.training.tasks.geometrycrafter import presets
 
-        names = crafter_stages.find_chain(options.preset) if options.stage == "all" else [options.stage]
+        names = presets.find_chain(options.preset) if options.stage == "all" else [options.stage]
         for name in names:
-            made, one = crafter_stages.find_stage(options.preset, name)
+            made, one = presets.find_stage(options.preset, name)
             loop = _changed(one.loop, options)
             found = crafter.plan(
                 made, replace(one, loop=loop), name, variant=options.variant,
@@ -226,7 +226,7 @@ def _family_of(stage: str, preset: str) -> str:
         ValueError: 'all', or a name that several or none have.
     """
     from geo4d.training.recipes import find_family
-    from geo4d.training.tasks.geometrycrafter.stages import PRESETS
+    from geo4d.training.tasks.geometrycrafter.presets import PRESETS
 
     if preset in PRESETS and stage in PRESETS[preset]().stages:
         raise ValueError(
@@ -260,8 +260,9 @@ def _changed(loop: "LoopConfig", options: TrainOptions) -> "LoopConfig":
 
 
 def _run_geometrycrafter(options: TrainOptions) -> int:
+    from geo4d.training.tasks.geometrycrafter.presets import find_stage
     from geo4d.training.tasks.geometrycrafter.priors import find_prior
-    from geo4d.training.tasks.geometrycrafter.stages import StageRun, find_stage, run_all, run_stage
+    from geo4d.training.tasks.geometrycrafter.stages import StageRun, run_all, run_stage
 
     if options.zoom is not None:
         raise ValueError(

@@ -14,7 +14,7 @@ from geo4d.models.geometrycrafter.vae import ImageVAE, PointMapVAE
 from geo4d.models.light_decoder import LightDecoder
 from geo4d.training.memory import MemoryPlan, plan_stage
 from geo4d.training.tasks.geometrycrafter.networks import BLOCKS, choose_trained
-from geo4d.training.tasks.geometrycrafter.stages import Preset, Stage
+from geo4d.training.tasks.geometrycrafter.presets import Preset, Stage
 
 
 def count_parameters(make: Callable[[], nn.Module]) -> int:

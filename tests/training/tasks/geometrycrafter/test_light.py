@@ -25,7 +25,8 @@ from geo4d.training.tasks.geometrycrafter.networks import (
     load_point_map_vae,
     smallest_sizes,
 )
-from geo4d.training.tasks.geometrycrafter.stages import StageRun, find_stage, run_stage
+from geo4d.training.tasks.geometrycrafter.presets import find_stage
+from geo4d.training.tasks.geometrycrafter.stages import StageRun, run_stage
 from geo4d.types import Window
 from tests.support.depths import as_window
 from tests.support.trained import LOOP, batches, losses

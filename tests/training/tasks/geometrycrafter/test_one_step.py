@@ -21,7 +21,8 @@ from geo4d.training.tasks.geometrycrafter.networks import (
     load_unet,
 )
 from geo4d.training.tasks.geometrycrafter.one_step import OneStep
-from geo4d.training.tasks.geometrycrafter.stages import StageRun, find_stage, run_stage
+from geo4d.training.tasks.geometrycrafter.presets import find_stage
+from geo4d.training.tasks.geometrycrafter.stages import StageRun, run_stage
 from tests.support.trained import batches
 from tests.training.tasks.geometrycrafter.test_light import window
 

@@ -1,0 +1,43 @@
+"""The numbers of the stages, and their order."""
+
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from geo4d.training.tasks.geometrycrafter.presets import PRESETS, find_chain, find_stage
+
+
+def test_the_full_recipe_is_the_published_one() -> None:
+    stages = PRESETS["full"]().stages
+    said = {
+        name: (s.loop.learning_rate, s.loop.batch, s.cut.frames, s.temporal_only, s.cut.size, s.clips)
+        for name, s in stages.items()
+        if name in PRESETS["full"]().chain
+    }
+    assert said == {
+        "maps": (1e-4, 64, (1, 1), False, (320, 640), "all"),
+        "maps-video": (1e-4, 8, (1, 8), True, (320, 640), "video"),
+        "unet": (1e-5, 8, (1, 25), False, (320, 640), "video"),
+        "unet-long": (1e-5, 8, (1, 110), True, (320, 640), "video"),
+    }
+    assert [stages[name].loop.num_steps for name in ("maps", "maps-video")] == [40_000, 20_000]
+    assert (stages["unet"].noise.mean, stages["unet"].noise.deviation) == (0.7, 1.6)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_stage_starts_from_the_one_before(preset: str) -> None:
+    made = PRESETS[preset]()
+    assert [made.stages[name].after for name in made.chain] == [None, *made.chain[:-1]]
+    others = {name: stage.after for name, stage in made.stages.items() if name not in made.chain}
+    assert others == {"light-decoder": "maps-video", "one-step": "unet-long"}
+
+
+def test_names_are_looked_up_or_listed() -> None:
+    assert find_chain("full") == ["maps", "maps-video", "unet", "unet-long"]
+    preset, stage = find_stage("full", "unet")
+    assert stage == preset.stages["unet"]
+    with pytest.raises(ValueError, match="out of smallest, full"):
+        find_stage("tiny", "maps")
+    with pytest.raises(ValueError, match="out of maps, maps-video, unet, unet-long"):
+        find_stage("full", "pictures")
