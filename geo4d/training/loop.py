@@ -5,7 +5,6 @@ is a function of the sample numbers in the batch, so a resumed run repeats the i
 processes with half the batch each repeat one process.
 """
 
-import atexit
 import copy
 import datetime
 import json
@@ -199,8 +198,6 @@ def train(
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu", kwargs_handlers=[unused])
     processes = accelerator.num_processes
-    if processes > 1:
-        atexit.register(_leave_processes)
     if config.batch % (processes * config.accumulate):
         raise ValueError(
             f"expected a batch that divides over {processes} processes with {config.accumulate} micro-batches, "
@@ -272,12 +269,6 @@ class _Run:
     def autocast(self) -> Any:
         """A context in which the forward pass has the precision of the configuration."""
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.precision == "bf16")
-
-
-def _leave_processes() -> None:
-    """Leave the group of processes: threads that still run when a process ends would end it with SIGABRT."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _now() -> float:

@@ -127,7 +127,7 @@ def pretended(plane, monkeypatch):
         )
 
     monkeypatch.setattr(import_module("geo4d.run.reconstruct"), "reconstruct", reconstruct)
-    monkeypatch.setattr(import_module("geo4d.models.base"), "load_predictor", lambda *_, **__: stub())
+    monkeypatch.setattr(import_module("geo4d.run.inputs"), "load_predictor", lambda *_, **__: stub())
     monkeypatch.setattr(predict, "load_sequence", lambda *_: plane)
     return runs
 
@@ -160,10 +160,10 @@ def plane_name(row):
 
 def test_rows_can_be_left_out_and_models_without_evidence_have_fewer(pretended, monkeypatch):
     result = evaluate("synthetic", None, EvaluationSettings(limit=1, baselines=False))
-    assert pretended == [("tiny", True)]
+    assert pretended == [("stub", True)]  # the model that is held, not its name
     assert baseline_table(result) is None
     pretended.clear()
-    monkeypatch.setattr(import_module("geo4d.models.base"), "load_predictor", lambda *_, **__: stub(None))
+    monkeypatch.setattr(import_module("geo4d.run.inputs"), "load_predictor", lambda *_, **__: stub(None))
     result = evaluate("synthetic", None, EvaluationSettings(limit=1))
     assert len(pretended) == 1  # the model sees pictures alone: the whole is that row
     rows = result["sequences"][0]["baselines"]

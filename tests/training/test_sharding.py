@@ -19,6 +19,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from accelerate.state import PartialState
+from geo4d.__main__ import leave
 from geo4d.training.loop import train
 from tests.support.sharded import LOOP, Numbers, Wave
 task, steps = Wave(), int(sys.argv[2])
@@ -26,7 +27,7 @@ loop = replace(LOOP, parallel=sys.argv[3], num_steps=steps, accumulate=int(sys.a
 progress = train(task, Numbers(8), loop, Path(sys.argv[1]), resume=True, device="cpu")
 held = sum(getattr(p, "_local_tensor", p).numel() for p in task.parameters())
 sys.stdout.write(f"processes {PartialState().num_processes} step {progress.step} holds {held}\\n")
-sys.stdout.flush()
+leave(0)
 """
 
 
