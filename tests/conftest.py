@@ -15,7 +15,11 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:  # tests of files and containers run where there is no torch, see .ci/decoders
+    from collections.abc import Iterator
+
     import torch
+
+    from tests.support.s3 import Proxy
 
 if importlib.util.find_spec("torch"):  # the tests of decoders and files run without it
     from tests.support.rooms import make_room  # noqa: F401  # a fixture of many folders
@@ -35,6 +39,28 @@ def generator() -> "torch.Generator":
 def rng() -> np.random.Generator:
     """Seeded numpy generator."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def one_thread() -> "Iterator[None]":
+    """One thread of torch, as the command has with one core."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def s3() -> "Iterator[Proxy]":
+    """A store on loopback that can be told to fail."""
+    pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    from tests.support.s3 import faulty_s3
+
+    with faulty_s3() as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

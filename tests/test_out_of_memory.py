@@ -15,12 +15,7 @@ from tests.support.truth import BoxWorld, TruthPredictor
 WORLD = BoxWorld((24, 40))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Short:

@@ -40,7 +40,9 @@ def hold_model(settings: EvaluationSettings) -> Predictor | None:
     if settings.model is None or (settings.ablate is not None and settings.ablate not in WINDOW_PARTS):
         return None
     config = make_config(**settings.model_settings)
-    return load_model(settings.model, settings.model_options, config, choose_device(config.device))
+    return load_model(
+        settings.model, settings.model_options, config, choose_device(config.device, settings.model)
+    )
 
 
 def run_sequence(

@@ -22,17 +22,9 @@ ALONE = WorkerSettings()
 
 @dataclass(frozen=True)
 class SequenceTask:
-    """A sequence of a benchmark.
-
-    Attributes:
-        name: of the sequence.
-        path: of its folder.
-        folder: of predictions of it; empty for a model.
-    """
+    """A sequence of a benchmark, by its name."""
 
     name: str
-    path: str
-    folder: str
 
 
 @dataclass(frozen=True)
@@ -94,14 +86,7 @@ def run_sequences(
         return
     if settings.predictions is not None:  # workers on other nodes stand in other folders
         settings = replace(settings, predictions=settings.predictions.absolute())
-    tasks = [
-        SequenceTask(
-            name,
-            plan.paths[name][1],
-            "" if settings.predictions is None else str(settings.predictions / name),
-        )
-        for name in names
-    ]
+    tasks = [SequenceTask(name) for name in names]
     loading = {
         "plan": plan,
         "evaluation": settings,

@@ -208,9 +208,11 @@ def train(
     if accelerator.is_main_process:
         run.writer = SummaryWriter(str(folder))
         (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
-    _go(run, batches(run.progress.step, accelerator.process_index, processes))
-    if run.writer is not None:
-        run.writer.close()
+    try:
+        _go(run, batches(run.progress.step, accelerator.process_index, processes))
+    finally:
+        if run.writer is not None:
+            run.writer.close()
     accelerator.wait_for_everyone()
     return run.progress
 

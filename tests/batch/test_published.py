@@ -1,7 +1,6 @@
 """A batch whose results go to a real S3."""
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,15 +14,6 @@ from geo4d.errors import OutputError, OutputInUse
 from geo4d.formats.objects import Objects
 from tests.batch.test_one import SETTINGS
 from tests.support import batch_stub as batches
-from tests.support.s3 import Proxy, faulty_s3
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Proxy]:
-    pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    with faulty_s3() as proxy:
-        yield proxy
 
 
 @pytest.fixture(autouse=True)

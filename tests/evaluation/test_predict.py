@@ -2,6 +2,7 @@ from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
+import pytest
 
 from geo4d.errors import GeometryError
 from geo4d.evaluation import predict
@@ -67,3 +68,13 @@ def test_a_model_sees_the_times_of_the_data_set(plane):
     np.testing.assert_allclose([seen[t] for t in range(12)], times_s)
     predict._reconstructed(sequence, model, EvaluationSettings(model="any", model_settings={"fps": 20.0}))
     np.testing.assert_allclose([seen[t] for t in range(12)], np.arange(12) / 20)
+
+
+@pytest.mark.parametrize(("model", "device"), [("tiny", "mps"), ("moge", "cpu")])
+def test_an_evaluation_takes_the_device_that_a_run_of_the_model_takes(model, device, monkeypatch):
+    asked = []
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("geo4d.run.inputs.load_model", lambda *given: asked.append(given[3]))
+    predict.hold_model(EvaluationSettings(model=model))
+    assert asked == [device]

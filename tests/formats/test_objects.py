@@ -1,6 +1,5 @@
 """Objects of a real S3 that answers badly, and of the store in memory."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -8,17 +7,9 @@ import pytest
 
 from geo4d.errors import InputError, MissingExtraError, OutputError
 from geo4d.formats.objects import Objects, is_url, open_store
-from tests.support.s3 import Proxy, faulty_s3
+from tests.support.s3 import Proxy
 
 CONTENT = bytes(range(256)) * 200
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Proxy]:
-    pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    with faulty_s3() as proxy:
-        yield proxy
 
 
 def plain(proxy: Proxy, path: str) -> bytes:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +22,9 @@ from geo4d.results.remote import (
     remove_local,
     upload_result,
 )
-from tests.support.s3 import Proxy, faulty_s3
 from tests.support.truth import BoxWorld, TruthPredictor
 
 NAMES = ("depth", "confidence", "dynamic", "c2w", "intrinsics", "times_s")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Proxy]:
-    pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    with faulty_s3() as proxy:
-        yield proxy
 
 
 @pytest.fixture(autouse=True)

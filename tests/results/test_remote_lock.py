@@ -2,22 +2,12 @@
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from geo4d.errors import OutputError, OutputInUse
 from geo4d.formats.objects import Objects
 from geo4d.results.remote_lock import StoreLock, owner_of
-from tests.support.s3 import Proxy, faulty_s3
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Proxy]:
-    pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    with faulty_s3() as proxy:
-        yield proxy
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import geo4d
 from geo4d.config import RunConfig
@@ -16,12 +15,7 @@ from tests.video.clips import encode
 FRAMES = 26
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

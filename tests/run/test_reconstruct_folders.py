@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from evo.core import sync
 from evo.tools import file_interface
 
@@ -23,12 +22,7 @@ SIZE, SMALL = (48, 80), (24, 40)
 STAMPS = 1305031102.175304 + np.arange(9) / 30
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def predictor():

@@ -1,6 +1,5 @@
 """Finished windows in a store: another machine goes on from them, with the same bits, whatever the store does."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,8 @@ from geo4d.results.remote_lock import StoreLock
 from tests.batch.test_local import windows
 from tests.batch.test_one import arrays
 from tests.support import batch_stub as batches
-from tests.support.s3 import Proxy, faulty_s3
 
 RUN = {"model": "stub", "output_size": "model", "tries": 0}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Proxy]:
-    pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    with faulty_s3() as proxy:
-        yield proxy
 
 
 @pytest.fixture(scope="module")
