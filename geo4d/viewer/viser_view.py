@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 FRUSTA = 16
 """Cameras drawn along the trajectory at most."""
 
+SCREENSHOT_HEIGHT = 1080
+"""Pixels that a screenshot is high, at least."""
+
 _EVERY_CONFIDENCE = ExportConfig(min_confidence=0.0)
 """Points as an export has them, before the confidence slider."""
 
@@ -330,9 +333,14 @@ class Viewer:
         client.camera.up_direction = -down
 
     def _send_screenshot(self, client: Any) -> None:
-        """What a visitor sees, as large as it sees it."""
-        camera = client.camera
-        pixels = client.get_render(camera.image_height, camera.image_width, transport_format="png")
+        """What a visitor sees, as large as its window or larger.
+
+        A slow browser draws in fewer pixels than its window has, and says so in the camera: the height is
+        therefore ``SCREENSHOT_HEIGHT`` at least.
+        """
+        height, width = client.camera.image_height, client.camera.image_width
+        scale = max(1.0, SCREENSHOT_HEIGHT / height)
+        pixels = client.get_render(round(scale * height), round(scale * width), transport_format="png")
         client.send_file_download(f"frame_{self._frame()}.png", png_bytes(pixels), save_immediately=True)
 
     def _send_export(self, client: Any, kind: str) -> None:

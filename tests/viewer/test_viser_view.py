@@ -142,12 +142,19 @@ class Visitor:
 
 
 def test_buttons_send_files_and_set_the_view_back(scene) -> None:
+    import cv2
+
     visitor = Visitor()
     with Viewer(scene, ViewConfig(port=free_port())) as viewer:
         viewer.panel.frame.value = 2
         viewer._send_screenshot(visitor)
         viewer._send_export(visitor, "points of this frame (PLY)")
-        assert visitor.files["frame_2.png"].startswith(b"\x89PNG")
+        picture = cv2.imdecode(np.frombuffer(visitor.files["frame_2.png"], np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == (1080, 1620, 3)
+        visitor.camera.image_height, visitor.camera.image_width = 1200, 1600
+        viewer._send_screenshot(visitor)
+        picture = cv2.imdecode(np.frombuffer(visitor.files["frame_2.png"], np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == (1200, 1600, 3)
         assert visitor.files["frame_2.ply"].startswith(b"ply\n")
         scene.c2w[:] = np.eye(4)
         viewer._place_viewer(visitor)
@@ -234,7 +241,7 @@ def test_page_draws_points_and_the_slider_moves_them(scene, chromium, tmp_path) 
         with page.expect_download() as sent:
             page.get_by_role("button", name="screenshot").click()
         picture = cv2.imread(str(sent.value.path()))
-        assert picture.shape[:2] == (600, 960)
+        assert picture.shape[:2] == (1080, 1728)  # in the shape of the page
         with page.expect_download() as sent:
             page.get_by_role("button", name="Download").click()
         assert sent.value.suggested_filename == "frame_5.ply"
