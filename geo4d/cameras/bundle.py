@@ -54,6 +54,8 @@ class BundleConfig:
         with_translation: False holds all camera centres (pure rotation).
         group: cameras per block of points when the Schur complement is formed.
         tolerance: stop when the cost falls by less than this share.
+        damping: at first, share of the diagonal. What few pixels tell, the scale from camera to camera for one, moves
+            only once it is small.
         reliability: also find ``log_focal_spread`` and ``pose_information``, worth two more steps.
         scratch: folder for what is too large to be held in memory; None takes the system's temporary one.
     """
@@ -68,6 +70,7 @@ class BundleConfig:
     with_translation: bool = True
     group: int = 12
     tolerance: float = 1e-5
+    damping: float = 1e-3
     reliability: bool = True
     scratch: Path | None = None
 
@@ -210,7 +213,7 @@ def bundle_adjust(
         state,
         num_steps=config.num_iterations,
         widths=(width, width),
-        damping=1e-3,
+        damping=config.damping,
         tolerance=config.tolerance,
     )
     information, spread = torch.zeros(num_cameras, 6, 6, dtype=torch.float64), math.inf

@@ -31,7 +31,7 @@ def grow(
     solved: Bool[Tensor, " N"],
     level: float,
     order: Sequence[int],
-    reach: int = 6,
+    free: int = 6,
 ) -> BundleState:
     """Solve cameras one by one from those that are solved, nearest first, each only from points that fit so far.
 
@@ -39,7 +39,7 @@ def grow(
         solved: cameras to start from.
         level: error of a good point, pixels.
         order: the cameras to solve.
-        reach: every third time, so many neighbours are adjusted together.
+        free: every third time, so many of the solved cameras are adjusted together, the nearest ones.
     """
     solved, w2c, num_points = solved.clone(), state.w2c.clone(), len(state.points)
     log_focal, num_cameras = state.log_focal, len(state.w2c)
@@ -64,6 +64,7 @@ def grow(
         trial = BundleState(w2c, log_focal, points)
         error = point_error(reprojection_error(trial, mine), mine, len(here))
         usable = error < INLIER * level
+        usable &= _seen_most(mine, usable)
         if int(usable.sum()) >= LEAST_POINTS:
             X = points[usable]
             far = X[:, 3:].clamp_min(1e-4 * float(X[:, :3].norm(dim=1).median()))
@@ -78,9 +79,20 @@ def grow(
         w2c[c] = guess
         solved[c] = True
         if turn % 3 == 2 or turn == len(order) - 1:
-            low, high = max(0, c - reach), min(num_cameras, c + reach + 1)
-            w2c[low:high] = _adjust_run(w2c, log_focal, around, solved, low, high, c, level)
+            w2c[low:high] = _adjust_run(w2c, log_focal, around, solved, low, high, c, free, level)
     return BundleState(w2c, log_focal, triangulate(w2c, log_focal, observations, num_points), state.radial)
+
+
+def _seen_most(observations: Observations, usable: Bool[Tensor, " P"]) -> Bool[Tensor, " P"]:
+    """The third of the usable points that was seen most often, or ``LEAST_POINTS`` if that is more.
+
+    Points seen a few times fit whatever the cameras are, and err in depth. A camera placed by such points moves less than
+    it did, the points made next come out nearer for it, and the scale of a long shot falls without end.
+    """
+    times_seen = torch.bincount(observations.point, minlength=len(usable))
+    ordered = times_seen[usable].sort(descending=True).values
+    most = max(LEAST_POINTS, len(ordered) // 3)
+    return times_seen >= (ordered[most - 1] if most <= len(ordered) else 0)
 
 
 def _adjust_run(
@@ -91,26 +103,38 @@ def _adjust_run(
     low: int,
     high: int,
     newest: int,
+    free: int,
     level: float,
 ) -> Float[Tensor, "M 4 4"]:
-    """Cameras [low, high) after an adjustment of the solved ones among them; the half far from the newest is held."""
-    inside = (observations.camera >= low) & (observations.camera < high) & solved[observations.camera]
+    """Cameras [low, high) after an adjustment of the ``free`` solved ones nearest the newest.
+
+    The other solved ones are held, at least two of them: they saw the same points from farther away, and hold the scale.
+    """
+    there = solved[low:high].nonzero()[:, 0]
+    held = torch.ones(high - low, dtype=torch.bool)
+    held[there[(there + low - newest).abs().argsort(stable=True)][: max(1, min(free, len(there) - 2))]] = (
+        False
+    )
+    inside = solved[observations.camera]
     ids, point = observations.point[inside].unique(return_inverse=True)
-    often = torch.bincount(point, minlength=len(ids)) >= 3
     local = observations.select(inside, point)
     local = replace(local, camera=local.camera - low)
+    often = torch.bincount(point, minlength=len(ids)) >= 3
+    moved = torch.zeros(len(ids), dtype=torch.bool)
+    moved[point[~held[local.camera]]] = True
     state = BundleState(w2c[low:high], log_focal[low:high], torch.zeros(len(ids), 4, dtype=torch.float64))
     state = replace(state, points=triangulate(state.w2c, state.log_focal, local, len(ids)))
     error = point_error(reprojection_error(state, local), local, len(ids))
-    usable = often & (error < LOOSE * level)
-    there = solved[low:high].nonzero()[:, 0]
+    usable = often & moved & (error < LOOSE * level)
     if int(usable.sum()) < LEAST_POINTS or len(there) < 3:
         return state.w2c
-    held = ~solved[low:high]
-    distant = there[(there + low - newest).abs().argsort(descending=True)]
-    held[distant[: max(2, len(there) // 2)]] = True
     config = BundleConfig(
-        num_iterations=6, robust_width=INLIER * level, focal="fixed", tolerance=1e-4, reliability=False
+        num_iterations=6,
+        robust_width=INLIER * level,
+        focal="fixed",
+        tolerance=1e-4,
+        damping=1e-6,
+        reliability=False,
     )
     chosen = replace(local, weight=local.weight * usable[local.point])
     return bundle_adjust(state, chosen, fixed=held, config=config).state.w2c

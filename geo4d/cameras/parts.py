@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geo4d.cameras.bundle import BundleConfig
@@ -20,6 +20,10 @@ from geo4d.cameras.refine import Refined, better, judge_state, refine
 from geo4d.cameras.terms import BundleState
 from geo4d.cameras.thresholds import LEAST_GAIN
 from geo4d.cameras.two_views import relative_pose
+
+_AROUND = 32
+"""Cameras on either side of a run over which it is grown before all others: three to four times its length, so that what
+moves on its own has had time to part from what stands still."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +61,13 @@ def find_hypotheses(
     # Runs that share more than half of their cameras would find the same.
     num_places = min(num_places, 1 + math.ceil((num_cameras - run) / (run // 2)))
     for low in torch.linspace(0, num_cameras - run, num_places).round().long().unique().tolist():
-        inside = (observations.camera >= low) & (observations.camera < low + run)
-        ids, point = observations.point[inside].unique(return_inverse=True)
-        local = observations.select(inside, point)
-        local = replace(local, camera=local.camera - low)
-        often = torch.bincount(local.point, minlength=len(ids)) >= 3
-        if int(often.sum()) < 24:
+        local, chosen = _seen_in(observations, low, low + run)
+        if len(chosen) < 24:
             continue
-        chosen = often.nonzero()[:, 0]
-        keep = often[local.point]
-        local = local.select(keep, (torch.cumsum(often, 0) - 1)[local.point[keep]])
         few = spread_points(local, len(chosen), search_points)
-        keep = few[local.point]
-        local = local.select(keep, (torch.cumsum(few, 0) - 1)[local.point[keep]])
-        chosen = ids[chosen[few]]
-        log_focal = refined.state.log_focal[low : low + run]
-        now = judge_state(
-            BundleState(refined.state.w2c[low : low + run], log_focal, refined.state.points[chosen]), local
-        )
+        local, chosen = _of_points(local, few), chosen[few]
+        now = _judge_in(refined, local, chosen, low, low + run)
+        log_focal = now.state.log_focal
         found: list[Refined] = []
         for gap in gaps:
             begin = (run - gap) // 2
@@ -89,6 +82,31 @@ def find_hypotheses(
             gain = candidate.explained(level) - now.explained(level)
             hypotheses.append(_Hypothesis(gain, (low, low + run), candidate.state, candidate.level, static))
     return sorted(hypotheses, key=lambda hypothesis: -hypothesis.gain)
+
+
+def _seen_in(observations: Observations, low: int, high: int) -> tuple[Observations, Int[Tensor, " M"]]:
+    """What the cameras [low, high) see of the points that three of them see, both numbered from 0; and those points."""
+    inside = (observations.camera >= low) & (observations.camera < high)
+    ids, point = observations.point[inside].unique(return_inverse=True)
+    local = observations.select(inside, point)
+    often = torch.bincount(point, minlength=len(ids)) >= 3
+    return _of_points(replace(local, camera=local.camera - low), often), ids[often]
+
+
+def _of_points(observations: Observations, chosen: Bool[Tensor, " P"]) -> Observations:
+    """Observations of some of the points, which are numbered anew."""
+    keep = chosen[observations.point]
+    return observations.select(keep, (torch.cumsum(chosen, 0) - 1)[observations.point[keep]])
+
+
+def _judge_in(
+    refined: Refined, local: Observations, chosen: Int[Tensor, " M"], low: int, high: int
+) -> Refined:
+    """What a solution explains of that which its cameras [low, high) see."""
+    state = refined.state
+    return judge_state(
+        BundleState(state.w2c[low:high], state.log_focal[low:high], state.points[chosen], state.radial), local
+    )
 
 
 def _grow_pair(
@@ -138,9 +156,13 @@ def try_other_parts(
     pixel_error: float,
     num_tries: int = 3,
 ) -> Refined:
-    """Grow the best runs of cameras that explain something else, and return what explains most in the end."""
+    """Grow the best runs of cameras that explain something else, and return what explains most in the end.
+
+    Each is grown over the cameras around it first: most that explain a run by chance are found out there, at a cost that
+    does not grow with the shot.
+    """
     hypotheses = find_hypotheses(refined, observations, pixel_error=pixel_error)
-    num_cameras, best = len(refined.state.w2c), refined
+    best = refined
     tried: list[_Hypothesis] = []
     for hypothesis in hypotheses:
         if len(tried) == num_tries:
@@ -148,15 +170,40 @@ def try_other_parts(
         if hypothesis.gain < LEAST_GAIN or any(_same_inliers(hypothesis, other) for other in tried):
             continue
         tried.append(hypothesis)
-        w2c = torch.eye(4, dtype=torch.float64).repeat(num_cameras, 1, 1)
-        w2c[hypothesis.run[0] : hypothesis.run[1]] = hypothesis.state.w2c
-        solved = torch.zeros(num_cameras, dtype=torch.bool)
-        solved[hypothesis.run[0] : hypothesis.run[1]] = True
-        order = outward(hypothesis.run, 0, num_cameras)
-        state = replace(refined.state, w2c=w2c)
-        grown = grow(state, observations, solved, hypothesis.level, order)
+        if not _explains_around(hypothesis, refined, observations, settings):
+            continue
+        grown = _grow_run(hypothesis, refined.state, observations, hypothesis.run)
         best = better(best, refine(grown, observations, settings))
     return best
+
+
+def _grow_run(
+    hypothesis: _Hypothesis, state: BundleState, observations: Observations, run: tuple[int, int]
+) -> BundleState:
+    """All cameras of a state grown from those of a hypothesis, which stand at ``run`` among them."""
+    num_cameras = len(state.w2c)
+    w2c = torch.eye(4, dtype=torch.float64).repeat(num_cameras, 1, 1)
+    w2c[run[0] : run[1]] = hypothesis.state.w2c
+    solved = torch.zeros(num_cameras, dtype=torch.bool)
+    solved[run[0] : run[1]] = True
+    order = outward(run, 0, num_cameras)
+    return grow(replace(state, w2c=w2c), observations, solved, hypothesis.level, order)
+
+
+def _explains_around(
+    hypothesis: _Hypothesis, refined: Refined, observations: Observations, settings: BundleConfig
+) -> bool:
+    """Whether a run of cameras explains more than the solution among the ``_AROUND`` cameras on either side, too."""
+    low = max(0, hypothesis.run[0] - _AROUND)
+    high = min(len(refined.state.w2c), hypothesis.run[1] + _AROUND)
+    if high - low == len(refined.state.w2c):
+        return True  # there is no more to find out than by growing it over the shot
+    local, chosen = _seen_in(observations, low, high)
+    now = _judge_in(refined, local, chosen, low, high)
+    run = hypothesis.run[0] - low, hypothesis.run[1] - low
+    found = refine(_grow_run(hypothesis, now.state, local, run), local, settings)
+    level = min(found.level, now.level)
+    return found.explained(level) - now.explained(level) >= LEAST_GAIN
 
 
 def _same_inliers(a: _Hypothesis, b: _Hypothesis) -> bool:

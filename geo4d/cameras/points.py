@@ -26,16 +26,23 @@ def triangulate(
 ) -> Float[Tensor, "P 4"]:
     """Homogeneous points from all their observations, linear, in front of most of their cameras.
 
+    The squared algebraic errors are divided by what noise of the pictures adds to them, which grows with depth: their
+    plain sum is least for a point that is too near, and the less a track tells the nearer it comes out.
+
     Points without observations come back as the direction +z at infinity.
+
+    Source: Taubin, Estimation of planar curves, surfaces and nonplanar space curves, 1991 (the ratio of quadratic forms).
     """
     world_to_camera, per_focal = w2c[:, :3].permute(1, 2, 0), (-log_focal).exp()
-    normal = torch.zeros(4, 4, num_points, dtype=w2c.dtype)
+    errors = torch.zeros(4, 4, num_points, dtype=w2c.dtype)
+    noise = torch.zeros(4, 4, num_points, dtype=w2c.dtype)
     for _, some in observations.slices(AT_ONCE):
         rays = some.uv.T * per_focal[some.camera]
-        P = world_to_camera[:, :, some.camera]
-        rows = (P[:2] - rays[:, None] * P[2]) * some.weight.sqrt()
-        normal.index_add_(2, some.point, sum_outer(rows, rows))
-    points = torch.linalg.eigh(normal.permute(2, 0, 1)).eigenvectors[..., 0].contiguous()
+        P = world_to_camera[:, :, some.camera] * some.weight.sqrt()
+        rows = P[:2] - rays[:, None] * P[2]
+        errors.index_add_(2, some.point, sum_outer(rows, rows))
+        noise.index_add_(2, some.point, sum_outer(P[2:], P[2:]))
+    points = _least_ratio(errors.permute(2, 0, 1), noise.permute(2, 0, 1))
     votes = torch.zeros(num_points, dtype=w2c.dtype)
     for _, some in observations.slices(AT_ONCE):
         depth = (world_to_camera[2][:, some.camera] * points.T[:, some.point]).sum(0)
@@ -44,6 +51,19 @@ def triangulate(
     seen = torch.zeros(num_points, dtype=torch.bool)
     seen[observations.point] = True
     return torch.where(seen[:, None], points, points.new_tensor([0, 0, 1.0, 0]))
+
+
+def _least_ratio(above: Float[Tensor, "P 4 4"], below: Float[Tensor, "P 4 4"]) -> Float[Tensor, "P 4"]:
+    """Unit vectors p with the least p^T above p / p^T below p; of equal ones that with the least p^T p."""
+    # Where nothing tells how far a point is, both forms are zero along its distance: the least bit that is added above
+    # leaves it at infinity.
+    least = 1e-12 * above.diagonal(dim1=1, dim2=2).sum(1) + 1e-30
+    factor = torch.linalg.cholesky(above + least[:, None, None] * torch.eye(4, dtype=above.dtype))
+    half = torch.linalg.solve_triangular(factor, below, upper=False)
+    ratio = torch.linalg.solve_triangular(factor, half.mT, upper=False)
+    found = torch.linalg.eigh(0.5 * (ratio + ratio.mT)).eigenvectors[..., -1:]
+    points = torch.linalg.solve_triangular(factor.mT, found, upper=True)[..., 0]
+    return (points / points.norm(dim=1, keepdim=True)).contiguous()
 
 
 def points_at_one_distance(

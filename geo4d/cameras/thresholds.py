@@ -67,7 +67,8 @@ LEAST_EXPLAINED = 0.2
 """Confidence of most frames (share of the tracks explained) below which no camera explains a shot."""
 
 LEAST_GAIN = 0.02
-"""Share of the area by which a hypothesis must explain more than the solution to be grown over the whole shot."""
+"""Share of the area by which a hypothesis must explain more than the solution, among its own cameras and among those
+around them, to be grown over the whole shot."""
 
 LEAST_POINTS = 8
 """Points that a pose is fitted to: twice what determines it, so that one outlier is outvoted."""
