@@ -3,9 +3,11 @@
 import json
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from geo4d.errors import CheckpointError, MissingExtraError
 from geo4d.models.huggingface.config import PREFIX
@@ -16,6 +18,9 @@ CONFIG, PREPROCESSING, CARD = "config.json", "preprocessor_config.json", "README
 PATTERNS = (CONFIG, PREPROCESSING, "*.safetensors", "*.safetensors.index.json", CARD, "LICENSE*")
 """What is fetched of a repository; pickled weights are not."""
 _LICENCE_LINE = r"^(license|license_name|license_link):\s*[\"']?(.+?)[\"']?\s*$"
+_LOADING_FAILS = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError, UnpicklingError, SafetensorError,
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -110,10 +115,11 @@ def licence_of(folder: Path, name: str) -> str:
 def weight_files(folder: Path) -> list[Path]:
     """
     Raises:
-        CheckpointError: there are none, or pickled ones only.
+        CheckpointError: there are none, or pickled ones only; or their index names others.
     """
     files = sorted(folder.glob("*.safetensors"))
     if files:
+        _require_listed(folder, files)
         return files
     pickled = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
     if pickled:
@@ -122,6 +128,43 @@ def weight_files(folder: Path) -> list[Path]:
             "code when they are read; look for a revision with safetensors, or convert them yourself"
         )
     raise CheckpointError(f"expected weights as *.safetensors in {folder}, found none")
+
+
+def _require_listed(folder: Path, files: list[Path]) -> None:
+    """Raises CheckpointError where an index would have other files read than those that are checked."""
+    for index in folder.glob("*.index.json"):
+        parts = read_json(index).get("weight_map")
+        if not isinstance(parts, dict):
+            raise CheckpointError(f"{index}: expected a weight_map; pull the model again")
+        strange = sorted({str(name) for name in parts.values()} - {file.name for file in files})
+        if strange:
+            raise CheckpointError(
+                f"{index}: expected names of safetensors files beside it, got {', '.join(strange[:3])}; pull the model "
+                "again"
+            )
+
+
+def _require_plain(folder: Path) -> None:
+    """Raises CheckpointError where the settings bring in code or weights from elsewhere, or weights of another kind."""
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(
+            f"{folder}: expected a whole network, got an adapter for one; merge it into its network, and save that"
+        )
+    waiting: list[Any] = [read_json(folder / CONFIG)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        if not isinstance(value, dict):
+            continue
+        waiting += value.values()
+        if value.get("quantization_config") is not None:
+            raise CheckpointError(f"{folder}: expected weights in floating point, got a quantised network")
+        for key in ("attn_implementation", "_attn_implementation"):
+            if "/" in str(value.get(key, "")):
+                raise CheckpointError(
+                    f"{folder}: its {CONFIG} asks for code of the hub ({key}: {value[key]}); remove that line"
+                )
 
 
 def load_network(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
@@ -136,6 +179,7 @@ def load_network(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
         from transformers.utils import logging
     except ImportError as error:
         raise MissingExtraError("transformers", "transformers", "a depth network of the hub") from error
+    _require_plain(folder)
     logging.disable_progress_bar()  # loading takes a second; a run has bars of its own
     try:
         network, report = AutoModelForDepthEstimation.from_pretrained(
@@ -146,7 +190,7 @@ def load_network(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
             output_loading_info=True,
             dtype=dtype,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except _LOADING_FAILS as error:
         raise CheckpointError(f"{folder}: transformers cannot load it: {error}") from error
     missing = sorted(report["missing_keys"])
     if missing or report.get("mismatched_keys"):

@@ -1,4 +1,5 @@
 import json
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -117,3 +118,102 @@ def test_without_the_library_of_the_hub_a_name_tells_the_extra_and_a_folder_is_f
     with pytest.raises(MissingExtraError, match=r"geo4d\[transformers\]"):
         weights.find_folder("hf:some/network")
     assert weights.find_folder(f"hf:{tmp_path}") == tmp_path
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+def change_config(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def pickled_under_another_name(folder, bomb):
+    (folder / "model.safetensors").write_bytes(bomb)
+
+
+def index_of_pickles(folder, bomb):
+    (folder / "evil.bin").write_bytes(bomb)
+    names = {"backbone.embeddings.cls_token": "evil.bin"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+
+
+def index_of_another_folder(folder, bomb):
+    names = {"backbone.embeddings.cls_token": "../elsewhere/model.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+def index_without_a_map(folder, bomb):
+    (folder / "model.safetensors.index.json").write_text("{}")
+
+
+def code_beside_it(folder, bomb):
+    change_config(folder, model_type="evil", auto_map={"AutoConfig": "evil.Config"})
+    (folder / "evil.py").write_text(f"open({str(folder / 'marker')!r}, 'w')")
+
+
+def adapter(folder, bomb):
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    (folder / "adapter_model.bin").write_bytes(bomb)
+
+
+def kernel_of_the_hub(folder, bomb):
+    backbone = json.loads((folder / "config.json").read_text())["backbone_config"]
+    change_config(folder, backbone_config={**backbone, "attn_implementation": "somebody/kernel"})
+
+
+def quantised(folder, bomb):
+    change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+
+
+ATTACKS = {
+    pickled_under_another_name: "cannot load it",
+    index_of_pickles: r"got evil\.bin",
+    index_of_another_folder: r"got \.\./elsewhere",
+    index_without_a_map: "expected a weight_map",
+    code_beside_it: "custom code",
+    adapter: "got an adapter",
+    kernel_of_the_hub: "asks for code of the hub",
+    quantised: "quantised network",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_no_folder_runs_code_or_reads_what_was_not_checked(tmp_path, attack):
+    pytest.importorskip("transformers")
+    from tests.support.hub_networks import save_network
+
+    folder = save_network("depth_anything", tmp_path / "network")
+    bomb = pickle.dumps(Bomb(folder / "marker"))
+    pickle.loads(bomb).close()
+    (folder / "marker").unlink()  # it was there: the bomb works
+    attack(folder, bomb)
+
+    def load():
+        weights.weight_files(folder)
+        weights.load_network(folder, torch.float32)
+
+    with pytest.raises(CheckpointError, match=ATTACKS[attack]):
+        load()
+    assert not (folder / "marker").exists()
+
+
+def test_pickles_and_code_beside_good_weights_are_left_alone(tmp_path):
+    pytest.importorskip("transformers")
+    from tests.support.hub_networks import save_network
+
+    folder = save_network("depth_anything", tmp_path / "network")
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(folder / "marker")))
+    change_config(folder, auto_map={"AutoModelForDepthEstimation": "evil.Model"})
+    (folder / "evil.py").write_text(f"open({str(folder / 'marker')!r}, 'w')")
+    assert weights.weight_files(folder) == [folder / "model.safetensors"]
+    weights.load_network(folder, torch.float32)
+    assert not (folder / "marker").exists()
