@@ -88,8 +88,8 @@ def open_depths(
         unit: metres of value 1; None: metres in files of floating point, ``TUM_UNIT`` with a ``depth.txt``.
         time_offset_s: added to the times of the files.
     Raises:
-        InputError: no depth there, several kinds of files, whole numbers without a unit, no rule fits, or the maps are of
-            another shape than the pictures.
+        InputError: no depth there, several kinds of files, whole numbers without a unit, no rule fits; or a file that
+            belongs to a frame is damaged or of another shape than the pictures (all are read once).
         ValueError: a unit that is not positive.
     """
     folder = Path(folder)
@@ -99,8 +99,9 @@ def open_depths(
     stated = unit if unit is not None else (TUM_UNIT if listed.notes else _unit_of(listed.files[0]))
     words = f"depth in steps of {stated:g} m" if stated != 1 else "depth in metres"
     frames, rule = _matched(listed, clip, time_offset_s)
-    first = listed.files[int(frames[np.argmax(frames >= 0)])]
-    _require_same_view(first, _values(first).shape, clip.source_size)
+    for number in np.unique(frames[frames >= 0]):  # a damaged file is told before hours of work, not after
+        path = listed.files[int(number)]
+        _require_same_view(path, _values(path).shape, clip.source_size)
     count = int((frames >= 0).sum())
     note = f"{folder.name}: {words}, {count} of {clip.num_frames} frames have a file ({rule})"
     return replace(listed, unit=stated, frames=frames, notes=(*listed.notes, note))

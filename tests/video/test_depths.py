@@ -171,10 +171,14 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, break_it):
         open_depths(folder, clip(frames), unit=None if break_it == "8 bits" else 0.001).read(0)
 
 
-def test_a_later_map_of_another_view_is_refused_and_another_size_is_not(tmp_path):
-    for t in range(3):
-        np.save(tmp_path / f"{t}.npy", np.full((12, 16) if t < 2 else (8, 6), 2.0))
-    found = open_depths(tmp_path, clip(3))
-    assert found.read(1).shape == (12, 16)
+def test_a_later_map_of_another_view_or_damaged_is_told_at_once_and_another_size_is_none(tmp_path):
+    for t in range(4):
+        np.save(tmp_path / f"{t}.npy", np.full((12, 16), 2.0))
+    assert open_depths(tmp_path, clip(4)).read(1).shape == (12, 16)
+    np.save(tmp_path / "3.npy", np.full((8, 6), 2.0))
     with pytest.raises(InputError, match="6 x 8"):
-        found.read(2)
+        open_depths(tmp_path, clip(4))
+    assert open_depths(tmp_path, clip(3)).read(2).shape == (12, 16)  # of no frame: not looked at
+    (tmp_path / "2.npy").write_bytes((tmp_path / "2.npy").read_bytes()[:200])
+    with pytest.raises(InputError, match=r"2\.npy"):
+        open_depths(tmp_path, clip(3))
