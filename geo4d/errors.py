@@ -144,6 +144,7 @@ _NO_MEMORY = (
     "std::bad_alloc",
     "failed to map segment from shared object",  # a library that is loaded when it is needed
     "cublas_status_alloc_failed",
+    "could not create a primitive",  # oneDNN, which keeps the reason to itself
 )
 
 

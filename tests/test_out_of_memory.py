@@ -112,6 +112,7 @@ def test_what_says_that_memory_ran_out():
         OSError(12, "Cannot allocate memory"),
         ImportError("libx.so: failed to map segment from shared object: Cannot allocate memory"),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("could not create a primitive"),
     ):
         assert is_out_of_memory(error), error
         with (

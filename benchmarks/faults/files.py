@@ -161,6 +161,10 @@ def r16(folder: Path, size: Size) -> Outcome:
     return tally.outcome()
 
 
+NO_FILE = {"geo4d/batch/ray_actor.py": "pickle.loads(self._payload)"}
+"""What unpickles something that comes from no file: a job, from the process that started the actor."""
+
+
 def unsafe_calls() -> list[str]:
     """Calls in the package that could run what a file says."""
     names = {
@@ -180,6 +184,8 @@ def unsafe_calls() -> list[str]:
                 continue
             name = ast.unparse(node.func)
             given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if NO_FILE.get(str(path.relative_to(REPOSITORY))) == ast.unparse(node):
+                continue
             if name in names or given.get("allow_pickle") == "True" or given.get("weights_only") == "False":
                 lines.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}: {ast.unparse(node)[:80]}")
             if name == "torch.load" and given.get("weights_only") != "True":

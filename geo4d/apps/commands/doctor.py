@@ -34,6 +34,8 @@ EXTRAS: dict[str, dict[str, str]] = {
     "ray": {"ray": "ray"},
     "serve": {
         "fastapi": "fastapi",
+        "starlette": "starlette",
+        "pydantic": "pydantic",
         "uvicorn": "uvicorn",
         "python-multipart": "python_multipart",
         "prometheus_client": "prometheus_client",
