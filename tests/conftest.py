@@ -82,3 +82,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--browser-required", action="store_true", help="fail, not skip, when there is no Chromium"
     )
+    parser.addoption(
+        "--stores-required", action="store_true", help="fail, not skip, without the emulators of stores"
+    )

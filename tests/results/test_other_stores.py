@@ -1,0 +1,122 @@
+"""Results in Azure's and Google's stores, as far as their emulators go; ``.ci/stores`` installs and runs it.
+
+The emulator of Google's store ignores conditions on writes, so who may write is tried with Azure's and S3 alone.
+"""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+import geo4d
+from geo4d.apps.cli import main
+from geo4d.errors import OutputError, OutputInUse
+from geo4d.formats.objects import Objects
+from geo4d.results.manifest import MANIFEST
+from geo4d.results.remote import load_remote, upload_result
+from geo4d.results.remote_lock import StoreLock
+from tests.support.emulators import emulated, missing
+from tests.support.truth import BoxWorld, TruthPredictor
+
+pytestmark = pytest.mark.stores
+NAMES = ("depth", "confidence", "dynamic", "c2w", "intrinsics", "times_s")
+
+
+@pytest.fixture(scope="module", params=["az", "gs"])
+def bucket(request, tmp_path_factory):
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it asks for more than the emulator knows
+    if why := missing(request.param):
+        if request.config.getoption("--stores-required"):
+            pytest.fail(why)
+        pytest.skip(why)
+    with emulated(request.param, tmp_path_factory.mktemp("store")) as url:
+        yield url
+
+
+@pytest.fixture
+def azure(bucket):
+    if not bucket.startswith("az:"):
+        pytest.skip("the emulator of Google's store ignores conditions on writes")
+    return bucket
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    folder, world = tmp_path_factory.mktemp("results") / "a", BoxWorld((24, 40))
+    video = np.stack([world.rgb(t).numpy() for t in range(6)])
+    geo4d.reconstruct(video, folder, model=TruthPredictor(world, length=4, stride=2), motion=False, tries=0)
+    return folder
+
+
+def same(found, folder):
+    whole = geo4d.load(folder)
+    return all(
+        np.array_equal(np.asarray(getattr(found, n)[:]), np.asarray(getattr(whole, n)[:]), equal_nan=True)
+        for n in NAMES
+    )
+
+
+def test_a_result_is_whole_or_not_there(bucket, result, monkeypatch):
+    url = f"{bucket}/results/a"
+    upload_result(result, url)
+    assert same(load_remote(url), result)
+    write = Objects.write
+
+    def killed(self, name, data):
+        if name == MANIFEST:
+            raise KeyboardInterrupt
+        write(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            upload_result(result, url)
+    with pytest.raises(OutputError, match="was ended at it"):
+        load_remote(url)
+    upload_result(result, url)
+    assert same(geo4d.load(url), result)
+    objects = Objects(url)
+    chunk = objects.read("arrays.zarr/depth/c.2.0.0")
+    objects.write("arrays.zarr/depth/c.2.0.0", chunk[:-1])
+    with pytest.raises(OutputError, match="is damaged"):
+        _ = geo4d.load(url).depth[2]
+    objects.remove(["arrays.zarr/depth/c.2.0.0"])
+    with pytest.raises(OutputError, match="is incomplete"):
+        geo4d.load(url)
+
+
+def test_of_many_at_a_time_one_may_write(azure):
+    start, got, refused = threading.Barrier(6), [], []
+
+    def take():
+        lock = StoreLock(f"{azure}/locked")
+        start.wait()
+        try:
+            lock._take()
+            got.append(lock)
+        except OutputInUse as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(got), len(refused)) == (1, 5)
+    got[0].beat()
+    got[0].require()
+
+
+def test_the_command_writes_reads_and_publishes_there(azure, repository, tmp_path, capsys):
+    clip, url = str(repository / "examples/clip.mp4"), f"{azure}/command"
+    assert main(["reconstruct", clip, "-o", f"{url}/a", "--stop", "8"]) == 0
+    assert main(["reconstruct", clip, "-o", f"{url}/a", "--stop", "8"]) == 4
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["export", f"{url}/a", "--format", "ply", "-o", str(tmp_path / "a.ply")]) == 0
+    assert (tmp_path / "a.ply").read_bytes().startswith(b"ply")
+    assert main(["report", f"{url}/a", "-o", str(tmp_path / "a.html")]) == 0
+    words = ["batch", clip, "-o", str(tmp_path / "batch"), "--publish", f"{url}/many", "--stop", "8"]
+    assert main(words) == 0
+    assert main(words) == 0
+    assert any(name.endswith(MANIFEST) for name in Objects(f"{url}/many").list())
