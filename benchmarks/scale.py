@@ -7,7 +7,7 @@ is all that surrounds a network; any other name is a model of the package. Rows:
 
 - ``single``: a process of ``geo4d reconstruct`` for each of three clips, as a user starts it;
 - ``sequential``: ``geo4d.reconstruct`` on all clips in one process, the model loaded once;
-- ``local-1``, ``local-2``: ``geo4d batch`` with one and with two workers;
+- ``local-1``, ``local-2``: ``geo4d batch`` with one worker, everything pinned to one core, and with two workers on all;
 - ``local-2-kills``: with two workers, of which one is killed (SIGKILL) several times while it has a clip;
 - ``ray-1``, ``ray-2``, ``ray-2-kills``: the same with ``--engine ray``, a Ray of the command's own.
 
@@ -98,14 +98,15 @@ def write_clips(folder: Path, count: int, frames: int) -> list[Path]:
     return paths
 
 
-def run_process(words: list[str], watch: Any = None) -> dict[str, float]:
-    """A process and all below it: wall clock and CPU seconds."""
+def run_process(words: list[str], watch: Any = None, pinned: bool = False) -> dict[str, float]:
+    """A process and all below it, on one core if ``pinned``: wall clock and CPU seconds."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen(
         [sys.executable, __file__, "--command", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=(lambda: os.sched_setaffinity(0, {0})) if pinned else None,
         env={
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -174,7 +175,7 @@ def run_batch(
 
     words = ["batch", str(clips), "-o", str(output), "--workers", str(workers), "--table", "md", *common]
     words += ["--engine", engine]
-    cost = run_process(words, kill_some if kills else None)
+    cost = run_process(words, kill_some if kills else None, pinned=workers == 1)
     records = sorted(Ledger(ledger).scan().values(), key=lambda record: record["ended"])
     states = [record["state"] for record in records]
     assert states == ["done"] * len(list(clips.iterdir())), states
@@ -242,6 +243,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for workers, kills in ((1, 0), (2, 0), (2, options.kills)):
                 name = f"{engine}-{workers}{'-kills' if kills else ''}"
                 note(name, run_batch(folder / "clips", folder / name, common, workers, kills, engine))
+            one, two = rows[f"{engine}-1"], rows[f"{engine}-2"]
+            ratios = {
+                "wall_of_two_to_one_pinned": two["wall_s"] / one["wall_s"],
+                "working_of_two_to_one_pinned": two["working_s"] / one["working_s"],
+                "cpu_per_clip_to_single": two["cpu_s_per_clip"] / rows["single"]["cpu_s"],
+                "cpu_per_clip_to_sequential": two["cpu_s_per_clip"] / rows["sequential"]["cpu_s_per_clip"],
+            }
+            note(f"{engine}-ratios", {name: round(value, 3) for name, value in ratios.items()})
     return rows
 
 

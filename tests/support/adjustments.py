@@ -53,3 +53,24 @@ def centre_error(w2c: torch.Tensor, truth: torch.Tensor) -> float:
     """RMS of the camera centres after a similarity."""
     x, y = inverse(w2c)[:, :3, 3], inverse(truth)[:, :3, 3]
     return float((transform(fit_similarity(x, y), x) - y).square().sum(1).mean().sqrt())
+
+
+def wall(num_cameras: int, noise: float, seed: int) -> tuple[torch.Tensor, Observations]:
+    """Cameras that pass along a wall, 160x96 pictures of focal length 140, and tracks that last 3 to 13 of them."""
+    g = torch.Generator().manual_seed(seed)
+    s = torch.arange(num_cameras, dtype=torch.float64)
+    turn = torch.stack([0.02 * (0.11 * s).sin(), 0.2 * (0.07 * s).sin(), 0.02 * (0.17 * s).sin()], 1)
+    place = torch.stack([0.13 * s, 0.3 * (0.13 * s).sin(), 0.5 * (0.05 * s).sin()], 1)
+    w2c = inverse(rigid(so3_exp(turn), place))
+    length = 0.13 * num_cameras + 10
+    size = torch.tensor([length, 5.0, 0.3], dtype=torch.float64)
+    points = torch.rand(int(8 * length), 3, generator=g, dtype=torch.float64) * size
+    points += torch.tensor([-5.0, -2.5, 6.0])
+    seen = points @ w2c[:, :3, :3].mT + w2c[:, None, :3, 3]
+    uv = 140 * seen[..., :2] / seen[..., 2:]
+    inside = (uv[..., 0].abs() < 80) & (uv[..., 1].abs() < 48)
+    camera, point = inside.nonzero(as_tuple=True)
+    uv = uv[inside] + noise * torch.randn(len(camera), 2, generator=g, dtype=torch.float64)
+    lasts = torch.randint(3, 14, (len(points),), generator=g)
+    _, track = (point * num_cameras + camera // lasts[point]).unique(return_inverse=True)
+    return w2c, Observations(camera, track, uv, torch.ones(len(camera), dtype=torch.float64))
