@@ -3,42 +3,31 @@
 The emulator of Google's store ignores conditions on writes, so who may write is tried with Azure's and S3 alone.
 """
 
-import os
-import threading
-
 import numpy as np
 import pytest
 
 import geo4d
 from geo4d.apps.cli import main
-from geo4d.errors import OutputError, OutputInUse
+from geo4d.errors import OutputError
 from geo4d.formats.objects import Objects
 from geo4d.results.manifest import MANIFEST
 from geo4d.results.remote import load_remote, upload_result
-from geo4d.results.remote_lock import StoreLock
 from tests.support.emulators import emulated, missing
+from tests.support.remote import end_at, same, take_at_once
 from tests.support.truth import BoxWorld, TruthPredictor
 
 pytestmark = pytest.mark.stores
-NAMES = ("depth", "confidence", "dynamic", "c2w", "intrinsics", "times_s")
+ON_CONDITION = pytest.mark.parametrize("bucket", ["az"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=["az", "gs"])
 def bucket(request, tmp_path_factory):
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it asks for more than the emulator knows
     if why := missing(request.param):
         if request.config.getoption("--stores-required"):
             pytest.fail(why)
         pytest.skip(why)
     with emulated(request.param, tmp_path_factory.mktemp("store")) as url:
         yield url
-
-
-@pytest.fixture
-def azure(bucket):
-    if not bucket.startswith("az:"):
-        pytest.skip("the emulator of Google's store ignores conditions on writes")
-    return bucket
 
 
 @pytest.fixture(scope="module")
@@ -49,27 +38,12 @@ def result(tmp_path_factory):
     return folder
 
 
-def same(found, folder):
-    whole = geo4d.load(folder)
-    return all(
-        np.array_equal(np.asarray(getattr(found, n)[:]), np.asarray(getattr(whole, n)[:]), equal_nan=True)
-        for n in NAMES
-    )
-
-
 def test_a_result_is_whole_or_not_there(bucket, result, monkeypatch):
     url = f"{bucket}/results/a"
     upload_result(result, url)
     assert same(load_remote(url), result)
-    write = Objects.write
-
-    def killed(self, name, data):
-        if name == MANIFEST:
-            raise KeyboardInterrupt
-        write(self, name, data)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Objects, "write", killed)
+        end_at(patch, MANIFEST)
         with pytest.raises(KeyboardInterrupt):
             upload_result(result, url)
     with pytest.raises(OutputError, match="was ended at it"):
@@ -86,30 +60,17 @@ def test_a_result_is_whole_or_not_there(bucket, result, monkeypatch):
         geo4d.load(url)
 
 
-def test_of_many_at_a_time_one_may_write(azure):
-    start, got, refused = threading.Barrier(6), [], []
-
-    def take():
-        lock = StoreLock(f"{azure}/locked")
-        start.wait()
-        try:
-            lock._take()
-            got.append(lock)
-        except OutputInUse as error:
-            refused.append(error)
-
-    threads = [threading.Thread(target=take) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+@ON_CONDITION
+def test_of_many_at_a_time_one_may_write(bucket):
+    got, refused = take_at_once(f"{bucket}/locked")
     assert (len(got), len(refused)) == (1, 5)
     got[0].beat()
     got[0].require()
 
 
-def test_the_command_writes_reads_and_publishes_there(azure, repository, tmp_path, capsys):
-    clip, url = str(repository / "examples/clip.mp4"), f"{azure}/command"
+@ON_CONDITION
+def test_the_command_writes_reads_and_publishes_there(bucket, repository, tmp_path, capsys):
+    clip, url = str(repository / "examples/clip.mp4"), f"{bucket}/command"
     assert main(["reconstruct", clip, "-o", f"{url}/a", "--stop", "8"]) == 0
     assert main(["reconstruct", clip, "-o", f"{url}/a", "--stop", "8"]) == 4
     assert "--overwrite" in capsys.readouterr().err

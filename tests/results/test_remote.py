@@ -22,9 +22,8 @@ from geo4d.results.remote import (
     remove_local,
     upload_result,
 )
+from tests.support.remote import end_at, same
 from tests.support.truth import BoxWorld, TruthPredictor
-
-NAMES = ("depth", "confidence", "dynamic", "c2w", "intrinsics", "times_s")
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +42,6 @@ def result(tmp_path_factory) -> Path:
     geo4d.reconstruct(video, folder, model=TruthPredictor(world, length=4, stride=2), motion=False, tries=0)
     torch.set_num_threads(before)
     return folder
-
-
-def same(found, folder: Path) -> bool:
-    whole = geo4d.load(folder)
-    return all(
-        np.array_equal(np.asarray(getattr(found, n)[:]), np.asarray(getattr(whole, n)[:]), equal_nan=True)
-        for n in NAMES
-    )
 
 
 def test_a_published_result_reads_back_and_a_copy_of_it_is_a_plain_result(s3, result, tmp_path) -> None:
@@ -140,15 +131,8 @@ def test_a_reader_sees_all_or_nothing_while_a_run_publishes(s3, result, monkeypa
 def test_a_run_that_is_ended_while_it_publishes_leaves_no_result(s3, result, monkeypatch, at) -> None:
     url = f"s3://bucket/killed/{at}"
     upload_result(result, url)  # also in place of an old one
-    write = Objects.write
-
-    def killed(self, name, data):
-        if at in name:
-            raise KeyboardInterrupt
-        write(self, name, data)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Objects, "write", killed)
+        end_at(patch, at)
         with pytest.raises(KeyboardInterrupt):
             upload_result(result, url)
     with pytest.raises(OutputError, match="was ended at it"):

@@ -1,6 +1,5 @@
 """Who may write to an address of a store: one at a time, whatever clocks say and whoever dies."""
 
-import threading
 import time
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from geo4d.errors import OutputError, OutputInUse
 from geo4d.formats.objects import Objects
 from geo4d.results.remote_lock import StoreLock, owner_of
+from tests.support.remote import take_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -47,22 +47,7 @@ def test_one_holds_it_and_leaves_nothing(url) -> None:
 
 
 def test_of_many_at_a_time_one_gets_it(url) -> None:
-    start, got, refused = threading.Barrier(6), [], []
-
-    def take() -> None:
-        lock = StoreLock(url)
-        start.wait()
-        try:
-            lock._take()
-            got.append(lock)
-        except OutputInUse as error:
-            refused.append(error)
-
-    threads = [threading.Thread(target=take) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    got, refused = take_at_once(url)
     assert (len(got), len(refused)) == (1, 5)
 
 

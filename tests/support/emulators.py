@@ -15,6 +15,9 @@ _ACCOUNT = "devstoreaccount1"
 _KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """Of azurite's one account, the same everywhere."""
 
+_ASKS_FOR_MORE = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
+"""Lets gcsfs ask for kinds of buckets that the emulator does not know."""
+
 PROGRAMS = {"az": "azurite-blob", "gs": "gcp-storage-emulator"}
 
 
@@ -44,6 +47,8 @@ def emulated(kind: str, folder: Path) -> Iterator[str]:
         options = {"token": "anon", "endpoint_url": place}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([PROGRAMS[kind], *words], stdout=log, stderr=log)
+    asks = os.environ.get(_ASKS_FOR_MORE)
+    os.environ[_ASKS_FOR_MORE] = "false"
     before = fsspec.config.conf.get(kind)
     fsspec.config.conf[kind] = options
     os.environ[f"FSSPEC_{kind.upper()}"] = json.dumps(options)  # for worker processes
@@ -56,6 +61,9 @@ def emulated(kind: str, folder: Path) -> Iterator[str]:
     finally:
         fsspec.config.conf.pop(kind)
         os.environ.pop(f"FSSPEC_{kind.upper()}")
+        os.environ.pop(_ASKS_FOR_MORE)
+        if asks is not None:
+            os.environ[_ASKS_FOR_MORE] = asks
         if before is not None:
             fsspec.config.conf[kind] = before
         fsspec.get_filesystem_class(kind).clear_instance_cache()
