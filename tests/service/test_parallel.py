@@ -5,6 +5,8 @@ import re
 import socket
 import struct
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,16 +19,31 @@ QUEUE, UPLOADS, PADDING = 4, 6, 6_000_000
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at /proc")
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    """A service whose jobs do not end by themselves."""
-    folder = tmp_path_factory.mktemp("parallel") / "jobs"
-    words = ("--queue", QUEUE, "--uploads", UPLOADS, "--max-mb", 10, "--stall-s", 1)
+@contextmanager
+def service(folder: Path, stall_s: int) -> Iterator[Running]:
+    """A service whose jobs do not end by themselves; it gives up on a client that sends nothing for ``stall_s``."""
+    words = ("--queue", QUEUE, "--uploads", UPLOADS, "--max-mb", 10, "--stall-s", stall_s)
     one = Running(folder, free_port(), *words, sleep=600)
     one.folder = folder
-    yield one
-    one.process.terminate()
-    one.process.communicate(timeout=60)
+    try:
+        yield one
+    finally:
+        one.process.terminate()
+        one.process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """One that soon gives up, for clients that are slow on purpose."""
+    with service(tmp_path_factory.mktemp("parallel") / "jobs", 3) as one:
+        yield one
+
+
+@pytest.fixture
+def patient(tmp_path):
+    """One that waits: a hundred clients in one process stand still for a second where the machine is busy."""
+    with service(tmp_path / "jobs", 60) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +58,14 @@ def most_memory(pid: int) -> int:
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])
 
 
-def test_a_hundred_uploads_at_once(running, padded) -> None:
+def test_a_hundred_uploads_at_once(patient, padded) -> None:
     import httpx
 
-    before = most_memory(running.process.pid)
+    before = most_memory(patient.process.pid)
 
     async def send_all() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(base_url=running.base, limits=limits, timeout=120) as client:
+        async with httpx.AsyncClient(base_url=patient.base, limits=limits, timeout=120) as client:
             posts = [client.post("/api/jobs", files={"file": (f"{i}.mp4", padded)}) for i in range(100)]
             return await asyncio.gather(*posts)
 
@@ -58,19 +75,19 @@ def test_a_hundred_uploads_at_once(running, padded) -> None:
     assert 1 <= counts[201] <= QUEUE + 1  # those that wait, and the one that is worked on
     refused = [answer for answer in answers if answer.status_code == 429]
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
-    await_true(lambda: running.ask("/health")["busy"] == 1, "no job was begun")
-    states = Counter(job["state"] for job in running.ask("/api/jobs")["jobs"])
+    await_true(lambda: patient.ask("/health")["busy"] == 1, "no job was begun")
+    states = Counter(job["state"] for job in patient.ask("/api/jobs")["jobs"])
     assert states["running"] == 1, states
     assert states["queued"] <= QUEUE
     assert sum(states.values()) == counts[201]
-    assert leftovers(running.folder) == []
-    grown = most_memory(running.process.pid) - before
+    assert leftovers(patient.folder) == []
+    grown = most_memory(patient.process.pid) - before
     assert grown < 100 * 2**20, f"{grown / 2**20:.0f} MiB for {100 * PADDING / 2**20:.0f} MiB of uploads"
     # Nothing else suffers: what waits is ended, and the service answers.
-    for job in running.ask("/api/jobs")["jobs"]:
+    for job in patient.ask("/api/jobs")["jobs"]:
         if job["state"] == "queued":
-            running.ask(f"/api/jobs/{job['id']}/cancel", b"")
-    assert running.ask("/health")["status"] == "ok"
+            patient.ask(f"/api/jobs/{job['id']}/cancel", b"")
+    assert patient.ask("/health")["status"] == "ok"
 
 
 def begin(running, length: int) -> socket.socket:
