@@ -48,7 +48,8 @@ class RunConfig:
         wide_windows: further windows against drift in long videos: dilated (every 2nd and every 3rd frame), keyframes
             (every 12th), loops (half of the frames from each of two visits to a place).
         fusion: how windows are aligned: corrected (default) or published, the objective of the paper's code.
-        focal: one focal length for each shot, or one per frame that changes smoothly (zoom).
+        focal: shared (one focal length for each shot), per_frame (zoom), or auto: per_frame where the tracks tell that
+            the lens zooms.
         motion: use cameras and disparity from tracked points, for models that take them.
         seed: of all noise.
         tries: how often a window that disagrees with its neighbours is sampled again with another seed.
@@ -83,13 +84,18 @@ class RunConfig:
     window_stride: int | None = None
     wide_windows: tuple[Wide, ...] = ()
     fusion: Literal["corrected", "published"] = "corrected"
-    focal: Literal["shared", "per_frame"] = "shared"
+    focal: Literal["auto", "shared", "per_frame"] = "auto"
     motion: bool = True
     seed: int = 0
     tries: int = 2
     output_size: str = "source"
     precision: Precision = "float16"
     keep_windows: bool = False
+
+    @property
+    def zoom(self) -> bool | None:
+        """Whether every frame has a focal length of its own; None: the tracks tell."""
+        return None if self.focal == "auto" else self.focal == "per_frame"
 
     def __post_init__(self) -> None:
         if self.fov_deg is not None and not 1 <= self.fov_deg <= 175:

@@ -65,3 +65,9 @@ def test_describing_itself_loads_nothing_heavy() -> None:
     code = "import sys, geo4d.config; print([m for m in ('torch', 'numpy', 'cv2', 'av') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("focal", "zoom"), [("auto", None), ("shared", False), ("per_frame", True)])
+def test_who_decides_whether_the_lens_zooms(focal, zoom) -> None:
+    assert RunConfig().focal == "auto"
+    assert RunConfig(focal=focal).zoom is zoom

@@ -65,7 +65,7 @@ class BundleConfig:
     focal: str = "shared"
     focal_prior: tuple[float, float] | None = None
     prior_strength: float = 1.0
-    focal_smoothness: float = 0.01
+    focal_smoothness: float = 0.2
     radial_prior: float = 0.0
     with_translation: bool = True
     group: int = 12

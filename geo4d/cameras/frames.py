@@ -110,11 +110,12 @@ def finish(
         planar,
         len(positions),
         error,
-        _statement(problem, kind, findings, focal, planar, len(positions)),
+        _statement(problem, kind, findings, frames.focal, planar, len(positions)),
         findings.starts,
         findings.depth_spread if kind == "parallax" else math.inf,
         findings.camera_error if kind == "parallax" else 0.0,
         findings.focal_assumed,
+        problem.focal_mode == "per_frame",
     )
     return ShotSolution(motion, frames.w2c, frames.focal, confidence, positions, depth_range)
 
@@ -267,7 +268,12 @@ def _reliability(
 
 
 def _statement(
-    problem: ShotProblem, kind: MotionKind, findings: Findings, focal: float, planar: float, count: int
+    problem: ShotProblem,
+    kind: MotionKind,
+    findings: Findings,
+    focal: Float[Tensor, " F"],
+    planar: float,
+    count: int,
 ) -> str:
     text = f"frames {problem.start}-{problem.stop - 1}: "
     if kind == "static":
@@ -278,8 +284,10 @@ def _statement(
         text += f"parallax of {findings.parallax:.1f} px, {count} points"
     if planar > 0.9:
         text += "; nearly all of them on one plane"
+    if problem.focal_mode == "per_frame":
+        text += f"; the lens zooms by a factor of {float(focal.max() / focal.min()):.2f}"
     if findings.focal_assumed:
-        view = math.degrees(2 * math.atan(0.5 * problem.size[1] / focal))
+        view = math.degrees(2 * math.atan(0.5 * problem.size[1] / float(focal.median())))
         text += f"; the tracks hardly tell the focal length: a field of view of {view:.0f} degrees is assumed"
     return text
 

@@ -5,11 +5,12 @@ Axis names: N cameras, P points.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from geo4d.cameras.bundle import BundleConfig, bundle_adjust
@@ -19,7 +20,11 @@ from geo4d.cameras.rotations import bearing, fit_rotation
 from geo4d.cameras.terms import BundleState, reprojection_error
 from geo4d.cameras.thresholds import INLIER, LEAST_POINTS, LOOSE
 from geo4d.geometry.fit import fit_camera_pose
-from geo4d.geometry.poses import rigid
+from geo4d.geometry.poses import rigid, transform
+
+_ZOOM_STEPS = torch.tensor([-0.12, -0.08, -0.04, -0.02, 0.0, 0.02, 0.04, 0.08, 0.12], dtype=torch.float64)
+"""Log of focal lengths over that of the neighbour that are tried for a camera whose lens zooms: a lens that doubles its
+focal length in six keyframes changes it by 0.12 from one to the next."""
 
 _REACH = 20
 """Cameras before and after one that its points are made from when it is solved again; bounds the cost of a camera."""
@@ -32,6 +37,7 @@ def grow(
     level: float,
     order: Sequence[int],
     free: int = 6,
+    zoom: bool = False,
 ) -> BundleState:
     """Solve cameras one by one from those that are solved, nearest first, each only from points that fit so far.
 
@@ -40,9 +46,10 @@ def grow(
         level: error of a good point, pixels.
         order: the cameras to solve.
         free: every third time, so many of the solved cameras are adjusted together, the nearest ones.
+        zoom: a camera tries focal lengths around that of its neighbour, and is adjusted at once.
     """
     solved, w2c, num_points = solved.clone(), state.w2c.clone(), len(state.points)
-    log_focal, num_cameras = state.log_focal, len(state.w2c)
+    log_focal, num_cameras = state.log_focal.clone(), len(state.w2c)
     by_time = observations.camera.argsort(stable=True)
     rows_of = by_time.split(torch.bincount(observations.camera, minlength=num_cameras).tolist())
     row_of = torch.full((num_points,), -1, dtype=torch.long)
@@ -51,6 +58,8 @@ def grow(
         around = observations.select(torch.cat(rows_of[low:high]))
         known = solved.nonzero()[:, 0]
         near = int(known[(known - c).abs().argmin()])
+        if zoom:
+            log_focal[c] = log_focal[near]
         focal = float(log_focal[c].exp())
         _, uv_near, uv_here = shared_points(around, near, c)
         turned = fit_rotation(bearing(uv_near, float(log_focal[near].exp())), bearing(uv_here, focal), 6)
@@ -68,19 +77,46 @@ def grow(
         if int(usable.sum()) >= LEAST_POINTS:
             X = points[usable]
             far = X[:, 3:].clamp_min(1e-4 * float(X[:, :3].norm(dim=1).median()))
-            rays = torch.cat([observations.uv[here][usable] / focal, torch.ones_like(far)], 1)
-            guess = fit_camera_pose(
-                X[:, :3] / far,
-                rays,
-                initial_w2c=guess,
-                robust_width=INLIER * level / focal,
-                num_iterations=7,
+            tried = focal * (torch.exp(_ZOOM_STEPS) if zoom else torch.ones(1, dtype=torch.float64))
+            guess, focal = _pose_of(
+                X[:, :3] / far, observations.uv[here][usable], guess, tried, INLIER * level
             )
+            log_focal[c] = math.log(focal)
         w2c[c] = guess
         solved[c] = True
-        if turn % 3 == 2 or turn == len(order) - 1:
-            w2c[low:high] = _adjust_run(w2c, log_focal, around, solved, low, high, c, free, level)
+        if zoom or turn % 3 == 2 or turn == len(order) - 1:
+            run = BundleState(w2c[low:high], log_focal[low:high], points[:0])
+            adjusted = _adjust_run(run, around, solved, low, c, free, level, zoom)
+            w2c[low:high], log_focal[low:high] = adjusted.w2c, adjusted.log_focal
     return BundleState(w2c, log_focal, triangulate(w2c, log_focal, observations, num_points), state.radial)
+
+
+def _pose_of(
+    points: Float[Tensor, "n 3"],
+    uv: Float[Tensor, "n 2"],
+    guess: Float[Tensor, "4 4"],
+    focals: Float[Tensor, " c"],
+    width: float,
+) -> tuple[Float[Tensor, "4 4"], float]:
+    """The pose that explains most points, and its focal length, one of those that are tried.
+
+    Args:
+        width: pixels: a residual like this counts half.
+    """
+    count = len(focals)
+    rays = torch.cat([uv / focals[:, None, None], torch.ones(count, len(uv), 1, dtype=uv.dtype)], 2)
+    world = points.expand(count, -1, -1)
+    # One width for all, that of the middle: they are compared in pixels below.
+    robust_width = width / float(focals.median())
+    poses = fit_camera_pose(
+        world, rays, initial_w2c=guess.expand(count, 4, 4), robust_width=robust_width, num_iterations=7
+    )
+    if count == 1:
+        return poses[0], float(focals[0])
+    seen = transform(poses, world)
+    error = focals[:, None] * (seen[..., :2] / seen[..., 2:].clamp_min(1e-6) - rays[..., :2]).norm(dim=2)
+    best = int((error.square() / (width**2 + error.square())).sum(1).argmin())
+    return poses[best], float(focals[best])
 
 
 def _seen_most(observations: Observations, usable: Bool[Tensor, " P"]) -> Bool[Tensor, " P"]:
@@ -96,22 +132,23 @@ def _seen_most(observations: Observations, usable: Bool[Tensor, " P"]) -> Bool[T
 
 
 def _adjust_run(
-    w2c: Float[Tensor, "N 4 4"],
-    log_focal: Float[Tensor, " N"],
+    run: BundleState,
     observations: Observations,
     solved: Bool[Tensor, " N"],
     low: int,
-    high: int,
     newest: int,
     free: int,
     level: float,
-) -> Float[Tensor, "M 4 4"]:
-    """Cameras [low, high) after an adjustment of the ``free`` solved ones nearest the newest.
+    zoom: bool,
+) -> BundleState:
+    """Cameras from number ``low`` on after an adjustment of the ``free`` solved ones nearest the newest.
 
     The other solved ones are held, at least two of them: they saw the same points from farther away, and hold the scale.
+    The focal length of a zoom may change in all that saw these points.
     """
-    there = solved[low:high].nonzero()[:, 0]
-    held = torch.ones(high - low, dtype=torch.bool)
+    length = len(run.w2c)
+    there = solved[low : low + length].nonzero()[:, 0]
+    held = torch.ones(length, dtype=torch.bool)
     held[there[(there + low - newest).abs().argsort(stable=True)][: max(1, min(free, len(there) - 2))]] = (
         False
     )
@@ -122,22 +159,22 @@ def _adjust_run(
     often = torch.bincount(point, minlength=len(ids)) >= 3
     moved = torch.zeros(len(ids), dtype=torch.bool)
     moved[point[~held[local.camera]]] = True
-    state = BundleState(w2c[low:high], log_focal[low:high], torch.zeros(len(ids), 4, dtype=torch.float64))
-    state = replace(state, points=triangulate(state.w2c, state.log_focal, local, len(ids)))
+    state = replace(run, points=triangulate(run.w2c, run.log_focal, local, len(ids)))
     error = point_error(reprojection_error(state, local), local, len(ids))
     usable = often & moved & (error < LOOSE * level)
     if int(usable.sum()) < LEAST_POINTS or len(there) < 3:
-        return state.w2c
+        return state
     config = BundleConfig(
         num_iterations=6,
         robust_width=INLIER * level,
-        focal="fixed",
+        focal="per_frame" if zoom else "fixed",
+        focal_smoothness=math.inf,  # held cameras that saw nothing of these points must not follow their neighbours
         tolerance=1e-4,
         damping=1e-6,
         reliability=False,
     )
     chosen = replace(local, weight=local.weight * usable[local.point])
-    return bundle_adjust(state, chosen, fixed=held, config=config).state.w2c
+    return bundle_adjust(state, chosen, fixed=held, config=config).state
 
 
 def outward(core: tuple[int, int], low: int, high: int) -> list[int]:

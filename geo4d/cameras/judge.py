@@ -46,6 +46,8 @@ class DepthJudgement:
             the tracks alone, with unknown distortion.
         readout: time between the first and the last row, in frames, of the turning camera.
         turned: the best turning camera.
+        moving_zoom, turning_zoom: how many times more than noise each focal length beyond the first explains, of the
+            moving and of the turning camera; 0 where there is one.
     """
 
     gain: float
@@ -58,6 +60,8 @@ class DepthJudgement:
     turning_focal: tuple[float, float]
     readout: float
     turned: BundleResult
+    moving_zoom: float = 0.0
+    turning_zoom: float = 0.0
 
 
 def judge_depth(
@@ -134,6 +138,8 @@ def judge_depth(
         log_focal(turned, False),
         turned.readout,
         turned.result,
+        _gain_of_zoom(moving, config) / strength,
+        _gain_of_zoom(turned, replace(config, with_translation=False)) / strength,
     )
 
 
@@ -146,6 +152,30 @@ def _gain(turned: _Timed, moving: _Timed, num_points: int, num_cameras: int) -> 
     per_point = torch.zeros(num_points, dtype=torch.float64).index_add_(0, point, less.clamp(-25.0, 25.0))
     per_point = per_point / (1 + 3 * num_cameras / max(num_points, 1))
     return float(torch.minimum(per_point.mean(), torch.quantile(per_point, 1 - NEEDED)))
+
+
+def _gain_of_zoom(zoomed: _Timed, config: BundleConfig) -> float:
+    """Squared pixels that each focal length beyond the first explains, against the best solution near it with one.
+
+    The mean over the cameras, or the median camera if that is less: a few cameras that are wrong otherwise make no zoom.
+    """
+    if config.focal != "per_frame":
+        return 0.0
+    state, observations, width = zoomed.result.state, zoomed.observations, config.robust_width
+    mean = torch.full_like(state.log_focal, float(state.log_focal.mean()))
+    settings = replace(config, focal="shared", num_iterations=15)
+    one = bundle_adjust(replace(state, log_focal=mean), observations, config=settings)
+
+    def squared(of: BundleState) -> Tensor:
+        left = project_points(of, observations)[0] - observations.uv
+        return left.square().sum(1).clamp_max(width**2)
+
+    num_cameras = len(mean)
+    less = squared(one.state) - squared(state)
+    per_camera = torch.zeros(num_cameras, dtype=torch.float64).index_add_(0, observations.camera, less)
+    return float(
+        torch.minimum(per_camera.mean() * num_cameras / max(num_cameras - 1, 1), per_camera.median())
+    )
 
 
 def turning_camera(

@@ -56,10 +56,15 @@ class ShotProblem:
     @property
     def focal_mode(self) -> Literal["fixed", "shared", "per_frame"]:
         """What an adjustment may do with the focal length: ``fixed`` where it is known, else ``per_frame`` with
-        ``config.zoom`` and ``shared`` by all frames without."""
+        ``config.zoom`` and ``shared`` by all frames without, or while it is open."""
         if self.known_focal is not None:
             return "fixed"
         return "per_frame" if self.config.zoom else "shared"
+
+    @property
+    def zoom_is_open(self) -> bool:
+        """Whether it is for the tracks to tell if the lens zooms."""
+        return self.known_focal is None and self.config.zoom is None
 
     @property
     def focal_prior(self) -> tuple[float, float] | None:

@@ -150,7 +150,8 @@ def repair(refined: Refined, observations: Observations, settings: BundleConfig)
     solved = torch.zeros(num_cameras, dtype=torch.bool)
     solved[core[0] : core[1]] = True
     order = outward(core, 0, num_cameras)
-    grown = grow(refined.state, observations, solved, refined.level, order)
+    zoom = settings.focal == "per_frame"
+    grown = grow(refined.state, observations, solved, refined.level, order, zoom=zoom)
     return better(refined, refine(grown, observations, settings))
 
 

@@ -42,14 +42,15 @@ from geo4d.cameras.parts import try_other_parts
 from geo4d.cameras.pieces import NOT_EXPLAINED, solve_in_pieces
 from geo4d.cameras.points import point_error, triangulate
 from geo4d.cameras.problem import ShotProblem, refine_settings, shot_problem
-from geo4d.cameras.refine import Refined, refine, repair
+from geo4d.cameras.refine import Refined, better, refine, repair
 from geo4d.cameras.rotations import bearing, fit_rotation, mean_directions
-from geo4d.cameras.start import StartResult, find_start
+from geo4d.cameras.start import StartResult, find_start, focal_starts
 from geo4d.cameras.terms import BundleState, reprojection_error
-from geo4d.cameras.thresholds import LEAST_EXPLAINED, LOOSE, STRAY
+from geo4d.cameras.thresholds import LEAST_EXPLAINED, LOOSE, STRAY, ZOOMS
 from geo4d.cameras.types import CameraSolveConfig, MotionCameras, MotionKind
 from geo4d.cameras.with_depth import sample_log_depth, solve_shot_with_depth
-from geo4d.cameras.worth import carries_depth, judge_shot_depth, with_focal
+from geo4d.cameras.worth import carries_depth, judge_shot_depth, with_focal, zoom_gain
+from geo4d.cameras.zoom import may_zoom
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.poses import inverse
 from geo4d.optimise.threads import one_thread
@@ -194,57 +195,122 @@ def _assemble(solved: list[ShotSolution], tracks: Tracks, known: Tensor | None) 
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """What the camera does, with the parallax (pixels) that says so, and the solution."""
+    """What the camera does, with the parallax (pixels) that says so, and the solution.
+
+    Attributes:
+        scores: of everything it was started from.
+        may_zoom: whether it is worth while to solve the shot as a zoom.
+    """
 
     kind: MotionKind
     parallax: float
     refined: Refined
+    scores: tuple[tuple[str, float, float, float], ...]
+    may_zoom: bool
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A solved shot.
+
+    Attributes:
+        refined: its cameras while they may move; None where there are none.
+        may_zoom: whether it is worth while to solve it as a zoom.
+        zoom_gain: what the focal lengths of a zoom explain beyond one of them, times noise.
+    """
+
+    solution: ShotSolution
+    refined: Refined | None = None
+    may_zoom: bool = False
+    zoom_gain: float = 0.0
 
 
 def solve_shot(problem: ShotProblem) -> ShotSolution:
-    """Cameras of one shot: keyframes, a start, growth over all of them, refinement, then what it is all worth."""
+    """Cameras of one shot; with a focal length for every frame where that is asked for, or the tracks need it."""
+    found = _solve(problem)
+    if found.may_zoom:
+        zoomed = _solve(replace(problem, config=replace(problem.config, zoom=True)))
+        if zoomed.zoom_gain > ZOOMS and _explains_as_much(zoomed.refined, found.refined):
+            return zoomed.solution
+    return found.solution
+
+
+def _solve(problem: ShotProblem) -> _Found:
+    """Keyframes, a start, growth over all of them, refinement, then what it is all worth."""
     config = problem.config
     keyframes = choose_keyframes(problem)
     if problem.num_frames < 2:
-        return unknown_shot(problem, "only one usable frame")
+        return _Found(unknown_shot(problem, "only one usable frame"))
     if len(keyframes) < 2:
-        return unknown_shot(problem, "no tracks between its frames")
+        return _Found(unknown_shot(problem, "no tracks between its frames"))
     view = view_of(problem, keyframes, span=config.max_span)
     if view.num_points < config.min_points:
-        return unknown_shot(problem, f"only {view.num_points} tracks")
-    run = best_window(problem, view, config.window)
-    window, chosen = restricted(view, *run, config.min_points)
-    start = _find_start(problem, window, run[1] - run[0], len(chosen))
-    kind, parallax = kind_of_start(problem, start, window, run[1] - run[0])
-    if kind == "parallax":
-        grown = _grow(problem, view, run, start)
-    else:
-        grown = _turn(problem, view, start)
+        return _Found(unknown_shot(problem, f"only {view.num_points} tracks"))
     dense = _denser_view(problem, view)
-    best = _Hypothesis(kind, parallax, _refine_densely(problem, grown, dense, kind))
+    best = _repaired(problem, dense, _first_hypothesis(problem, view, dense))
     if _doubtful(problem, best.refined):
         best = _other_parts(problem, dense, best)
     judged = judge_shot_depth(problem, dense, best.refined)
     if judged is None:
-        return unknown_shot(problem, NOT_EXPLAINED)
-    if best.kind == "parallax" and not carries_depth(config, judged):
+        return _Found(unknown_shot(problem, NOT_EXPLAINED))
+    if best.kind == "parallax" and not carries_depth(problem, judged):
         best = replace(best, kind=turning_kind(problem, judged.turned), parallax=judged.parallax)
     refined, spread, assumed = with_focal(problem, dense, best.refined, best.kind, judged)
     adjusted = _as_adjusted(dense, refined)
     frames = all_frames(problem, adjusted, best.kind, unit_depth=True)
-    findings = Findings(
-        best.parallax, start.scores, spread, assumed, judged.depth_spread, judged.camera_error
-    )
+    findings = Findings(best.parallax, best.scores, spread, assumed, judged.depth_spread, judged.camera_error)
     solution = finish(problem, adjusted, frames, best.kind, findings)
     if float(solution.confidence.median()) < LEAST_EXPLAINED:
-        return unknown_shot(problem, NOT_EXPLAINED)
-    return solution
+        solution = unknown_shot(problem, NOT_EXPLAINED)
+    return _Found(solution, best.refined, best.may_zoom, zoom_gain(problem, judged))
+
+
+def _explains_as_much(zoomed: Refined | None, one: Refined | None) -> bool:
+    """Whether a zoom explains no less than one focal length, which it contains: else its cameras are not the best."""
+    return zoomed is not None and (one is None or better(zoomed, one) is zoomed)
 
 
 # Start and growth
 
 
-def _find_start(problem: ShotProblem, window: Observations, num_cameras: int, num_points: int) -> StartResult:
+def _first_hypothesis(problem: ShotProblem, view: KeyframeView, dense: KeyframeView) -> _Hypothesis:
+    """The best solution of a run of keyframes, grown over all of them and carried to denser frames.
+
+    A zoom is searched with one focal length for the run, and with one for every keyframe from each of several beginnings.
+    A path can hide a zoom, and many solutions are about as good while the run is short; so all are solved to the end.
+    """
+    config = problem.config
+    run = best_window(problem, view, config.window)
+    window, chosen = restricted(view, *run, config.min_points)
+
+    def hypothesis(focal: float | None, zoom: bool = False) -> _Hypothesis:
+        start = _find_start(problem, window, run[1] - run[0], len(chosen), focal, zoom)
+        kind, parallax = kind_of_start(problem, start, window, run[1] - run[0])
+        settings = _keyframe_settings(problem, kind)
+        grown = _grow(problem, view, run, start) if kind == "parallax" else _turn(problem, view, start)
+        adjusted = Adjusted(grown.view, bundle_adjust(grown.state, grown.view.observations, config=settings))
+        refined = _refine_densely(problem, adjusted, dense, kind)
+        look = problem.zoom_is_open and may_zoom(problem, grown.state, adjusted, settings)
+        return _Hypothesis(kind, parallax, refined, start.scores, look)
+
+    known = None if problem.known_focal is None else float(problem.known_focal.median())
+    first = hypothesis(known)
+    if problem.focal_mode != "per_frame":
+        return first
+    others = [hypothesis(None, zoom=True)]
+    others += [hypothesis(begin) for begin in focal_starts(problem.size[1], problem.prior)]
+    best = better(first.refined, *(other.refined for other in others))
+    return next(one for one in (first, *others) if one.refined is best)
+
+
+def _find_start(
+    problem: ShotProblem,
+    window: Observations,
+    num_cameras: int,
+    num_points: int,
+    focal: float | None,
+    zoom: bool,
+) -> StartResult:
     """The best solution of the window."""
     return find_start(
         window,
@@ -252,17 +318,43 @@ def _find_start(problem: ShotProblem, window: Observations, num_cameras: int, nu
         num_points,
         width=problem.size[1],
         pixel_error=problem.pixel_error,
-        focal=None if problem.known_focal is None else float(problem.known_focal.median()),
+        focal=focal,
         prior=problem.prior,
         prior_strength=problem.config.prior_strength * problem.pixel_error**2,
         search_points=problem.config.search_points,
+        zoom=zoom,
     )
 
 
-def _grow(problem: ShotProblem, view: KeyframeView, run: tuple[int, int], start: StartResult) -> Adjusted:
-    """All keyframes from the solved window, then everything adjusted at once to what the grown cameras explain."""
+def _keyframe_settings(problem: ShotProblem, kind: MotionKind) -> BundleConfig:
+    """For the adjustment of all keyframes, to tracks that err as expected."""
+    moves = kind == "parallax"
+    return BundleConfig(
+        num_iterations=15 if moves else 20,
+        robust_width=2 * problem.pixel_error,
+        with_translation=moves,
+        focal=problem.focal_mode,
+        focal_prior=problem.focal_prior,
+        prior_strength=problem.config.prior_strength * problem.pixel_error**2,
+        radial_prior=problem.radial_prior if moves else 0.0,
+        tolerance=1e-4 if moves else BundleConfig.tolerance,
+        scratch=problem.scratch,
+    )
+
+
+@dataclass(frozen=True)
+class _Grown:
+    """All keyframes, not yet adjusted together; observations that they do not explain have no weight."""
+
+    view: KeyframeView
+    state: BundleState
+
+
+def _grow(problem: ShotProblem, view: KeyframeView, run: tuple[int, int], start: StartResult) -> _Grown:
+    """All keyframes from the solved window."""
     N, obs = view.num_cameras, view.observations
     log_focal = start.bundle.state.log_focal[0].repeat(N)
+    log_focal[slice(*run)] = start.bundle.state.log_focal
     if problem.known_focal is not None:
         log_focal = problem.known_focal[view.keyframes].log()
     w2c = torch.eye(4, dtype=torch.float64).repeat(N, 1, 1)
@@ -270,24 +362,15 @@ def _grow(problem: ShotProblem, view: KeyframeView, run: tuple[int, int], start:
     solved = torch.zeros(N, dtype=torch.bool)
     solved[slice(*run)] = True
     state = BundleState(w2c, log_focal, torch.zeros(view.num_points, 4, dtype=torch.float64))
-    state = grow(state, obs, solved, start.level, outward(run, 0, N))
+    zoom = problem.focal_mode == "per_frame"
+    state = grow(state, obs, solved, start.level, outward(run, 0, N), zoom=zoom)
     error = point_error(reprojection_error(state, obs), obs, view.num_points)
     explained = error < LOOSE * max(start.level, problem.pixel_error)
     obs = replace(obs, weight=explained[obs.point].double())
-    settings = BundleConfig(
-        num_iterations=15,
-        robust_width=2 * problem.pixel_error,
-        focal=problem.focal_mode,
-        focal_prior=problem.focal_prior,
-        prior_strength=problem.config.prior_strength * problem.pixel_error**2,
-        radial_prior=problem.radial_prior,
-        tolerance=1e-4,
-        scratch=problem.scratch,
-    )
-    return Adjusted(replace(view, observations=obs), bundle_adjust(state, obs, config=settings))
+    return _Grown(replace(view, observations=obs), state)
 
 
-def _turn(problem: ShotProblem, view: KeyframeView, start: StartResult) -> Adjusted:
+def _turn(problem: ShotProblem, view: KeyframeView, start: StartResult) -> _Grown:
     """All keyframes as pure rotations."""
     obs, N = view.observations, view.num_cameras
     log_focal = start.rotation_only.state.log_focal[:1].repeat(N)
@@ -299,16 +382,7 @@ def _turn(problem: ShotProblem, view: KeyframeView, start: StartResult) -> Adjus
         a, b = bearing(uv_a, float(log_focal[c - 1].exp())), bearing(uv_b, float(log_focal[c].exp()))
         w2c[c, :3, :3] = fit_rotation(a, b) @ w2c[c - 1, :3, :3]
     points = mean_directions(w2c, log_focal, obs, view.num_points)
-    settings = BundleConfig(
-        num_iterations=20,
-        robust_width=2 * problem.pixel_error,
-        focal=problem.focal_mode,
-        focal_prior=problem.focal_prior,
-        prior_strength=problem.config.prior_strength * problem.pixel_error**2,
-        with_translation=False,
-        scratch=problem.scratch,
-    )
-    return Adjusted(view, bundle_adjust(BundleState(w2c, log_focal, points), obs, config=settings))
+    return _Grown(view, BundleState(w2c, log_focal, points))
 
 
 # Refinement
@@ -327,7 +401,7 @@ def _denser_view(problem: ShotProblem, view: KeyframeView) -> KeyframeView:
 
 
 def _refine_densely(problem: ShotProblem, grown: Adjusted, dense: KeyframeView, kind: MotionKind) -> Refined:
-    """The solution of the keyframes carried to denser frames, adjusted to what fits; weak ends solved again."""
+    """The solution of the keyframes carried to denser frames, and adjusted to what fits."""
     w2c, focal = dense_cameras(problem, grown, kind)
     log_focal, obs = focal[dense.keyframes].log(), dense.observations
     w2c = w2c[dense.keyframes]
@@ -335,11 +409,17 @@ def _refine_densely(problem: ShotProblem, grown: Adjusted, dense: KeyframeView, 
         points = triangulate(w2c, log_focal, obs, dense.num_points)
     else:
         points = mean_directions(w2c, log_focal, obs, dense.num_points)
-    settings = refine_settings(problem, kind)
-    refined = refine(BundleState(w2c, log_focal, points, grown.result.state.radial), obs, settings)
-    if kind == "parallax" and refined.share_explained(problem.pixel_error) < problem.config.sure_share:
-        refined = repair(refined, obs, settings)
-    return refined
+    state = BundleState(w2c, log_focal, points, grown.result.state.radial)
+    return refine(state, obs, refine_settings(problem, kind))
+
+
+def _repaired(problem: ShotProblem, view: KeyframeView, best: _Hypothesis) -> _Hypothesis:
+    """Weak ends solved again, where much is left unexplained."""
+    share = best.refined.share_explained(problem.pixel_error)
+    if best.kind != "parallax" or share >= problem.config.sure_share:
+        return best
+    settings = refine_settings(problem, best.kind)
+    return replace(best, refined=repair(best.refined, view.observations, settings))
 
 
 def _doubtful(problem: ShotProblem, refined: Refined) -> bool:
@@ -359,7 +439,7 @@ def _other_parts(problem: ShotProblem, view: KeyframeView, best: _Hypothesis) ->
         kind, parallax = kind_of_refined(problem, view, other)
         if kind != "parallax":
             return best
-    return _Hypothesis(kind, parallax, repair(other, view.observations, settings))
+    return replace(best, kind=kind, parallax=parallax, refined=repair(other, view.observations, settings))
 
 
 def _as_adjusted(view: KeyframeView, refined: Refined) -> Adjusted:

@@ -31,7 +31,7 @@ class StartResult:
     """The best solution of a run of keyframes, and what it competed with.
 
     Attributes:
-        bundle: the winner.
+        bundle: the winner; its focal lengths differ where the search was asked to let them.
         rotation_only: the best solution without translation.
         scores: (start, focal at the start, focal found, robust cost per observation) of every start.
         static: inliers of the winner; the others move, or were tracked badly.
@@ -100,6 +100,7 @@ def find_start(
     prior: tuple[float, float] | None,
     prior_strength: float,
     search_points: int,
+    zoom: bool = False,
 ) -> StartResult:
     """Solve a short run of keyframes from several starts, and return the best.
 
@@ -111,12 +112,13 @@ def find_start(
         prior: (focal, spread of its logarithm) for the adjustment and the choice.
         prior_strength: see ``BundleConfig``.
         search_points: points at most that the starts are adjusted to.
+        zoom: every keyframe has a focal length of its own from the first step on.
     """
     known = focal is not None
     focals = (focal,) if focal is not None else focal_starts(width, prior)
     settings = BundleConfig(
         robust_width=2 * pixel_error,
-        focal="fixed" if known else "shared",
+        focal="fixed" if known else "per_frame" if zoom else "shared",
         focal_prior=None if known else prior,
         prior_strength=prior_strength,
         tolerance=1e-3,
@@ -170,8 +172,10 @@ def adjust_hypotheses(
     turned = select(chains, observations, replace(turning, num_iterations=3), 1)
     turned = select(turned, observations, replace(turning, num_iterations=9), 1)
     candidates = sorted(advance(chains, 5, 2) + advance(two_views, 5, 3), key=Hypothesis.total)
-    best = candidates[0]
-    candidates.append(Hypothesis("mirrored", best.focal, mirrored(normalise_scale(best.state, observations))))
+    candidates += [
+        Hypothesis("mirrored", one.focal, mirrored(normalise_scale(one.state, observations)))
+        for one in candidates
+    ]
     candidates = advance(advance(candidates, 6, 3), 14, 3)
     return candidates, turned[0]
 

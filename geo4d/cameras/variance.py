@@ -28,7 +28,8 @@ class DepthVariance:
         point: variance if the cameras were exact, (1 / unit)^2 per pixel^2; infinite behind the reference.
         camera: what the errors of the cameras and of the focal length add.
         pixels: root mean square over its observations of how far its picture moves per unit of inverse depth.
-        log_focal: variance of the logarithm of the focal length per pixel^2; infinite when it was not estimated.
+        log_focal: variance of the logarithm of the focal length, or of its mean where every camera has its own, per
+            pixel^2; infinite when it was not estimated.
     """
 
     inverse_depth: Float[Tensor, " P"]
@@ -67,11 +68,14 @@ def inverse_depth_variance(
     coupling = _coupling(equations, moved, len(factor))
     by_cameras = torch.cholesky_solve(coupling.T, factor).T.mul(coupling).sum(1)
     focal = math.inf
-    if problem.layout.focal is not None and problem.layout.focal >= problem.layout.size:
-        unit = torch.zeros(len(factor), 1, dtype=torch.float64)
-        column = problem.layout.focal - problem.layout.size - problem.layout.num_border
-        unit[column] = 1
-        focal = float(torch.cholesky_solve(unit, factor)[column, 0])
+    layout = problem.layout
+    if layout.focal is not None:
+        mean = torch.zeros(len(factor), 1, dtype=torch.float64)
+        if layout.focal < layout.size:
+            mean[layout.focal : problem.num_cameras * layout.size : layout.size] = 1 / problem.num_cameras
+        else:
+            mean[layout.focal - layout.size - layout.num_border] = 1
+        focal = float((mean * torch.cholesky_solve(mean, factor)).sum())
     pixels = _pixels_per_inverse_depth(problem.observations, state, reference, inverse)
     unknown = torch.where(ahead, 0.0, torch.inf)
     return DepthVariance(inverse, points_alone + unknown, by_cameras + unknown, pixels, focal)

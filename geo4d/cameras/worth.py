@@ -20,13 +20,23 @@ from geo4d.cameras.refine import Refined, refine
 from geo4d.cameras.rotations import bearing, fit_rotation, mean_directions, rotation_chain
 from geo4d.cameras.terms import BundleState
 from geo4d.cameras.thresholds import ASSUMED_FOCAL
-from geo4d.cameras.types import CameraSolveConfig, MotionKind
+from geo4d.cameras.types import MotionKind
 from geo4d.geometry.poses import rigid, so3_log
 
 
-def carries_depth(config: CameraSolveConfig, judged: DepthJudgement) -> bool:
+def carries_depth(problem: ShotProblem, judged: DepthJudgement) -> bool:
     """Whether the translation is real and its depths are better than a guess."""
-    return judged.gain > config.parallax_test and judged.depth_spread < config.depth_limit
+    return _moves(problem, judged) and judged.depth_spread < problem.config.depth_limit
+
+
+def zoom_gain(problem: ShotProblem, judged: DepthJudgement) -> float:
+    """What focal lengths of their own explain, times noise: of a camera that moves or, where none does, that turns."""
+    return judged.moving_zoom if _moves(problem, judged) else judged.turning_zoom
+
+
+def _moves(problem: ShotProblem, judged: DepthJudgement) -> bool:
+    zooms = problem.focal_mode == "per_frame"
+    return judged.gain > (problem.config.zoom_parallax_test if zooms else problem.config.parallax_test)
 
 
 def judge_shot_depth(problem: ShotProblem, view: KeyframeView, refined: Refined) -> DepthJudgement | None:
@@ -130,10 +140,12 @@ def with_focal(
 
 
 def _without_translation(problem: ShotProblem, view: KeyframeView, state: BundleState) -> Refined:
-    """Rotations alone, for the focal lengths of a solution."""
+    """Rotations alone, for the focal lengths of a solution; those of a zoom change: a path has left traces there."""
     log_focal, obs, N = state.log_focal, view.observations, len(state.log_focal)
     rotations = rotation_chain(obs, N, float(log_focal.mean().exp()))
     w2c = rigid(rotations, torch.zeros(N, 3, dtype=torch.float64))
     points = mean_directions(w2c, log_focal, obs, view.num_points)
-    settings = replace(refine_settings(problem, "rotation"), focal="fixed")
+    settings = refine_settings(problem, "rotation")
+    if problem.focal_mode == "shared":
+        settings = replace(settings, focal="fixed")
     return refine(BundleState(w2c, log_focal, points), obs, settings)

@@ -138,6 +138,8 @@ class CameraEvidence:
         confidence: in [0, 1].
         windows: numbers of predictions whose points are in the unit of these cameras.
         focal_known: True where the focal length is determined, too; it is then held.
+        zooms: True where the focal length changes from frame to frame as these cameras say; where it is not known, one
+            common factor of it is.
     """
 
     c2w: Float[Tensor, "T 4 4"]
@@ -145,6 +147,7 @@ class CameraEvidence:
     confidence: Float[Tensor, " T"]
     windows: tuple[int, ...] = ()
     focal_known: Bool[Tensor, " T"] | None = None
+    zooms: Bool[Tensor, " T"] | None = None
 
     def at(self, frames: Int[Tensor, " n"]) -> "CameraEvidence":
         """The cameras of some frames."""
@@ -154,6 +157,7 @@ class CameraEvidence:
             intrinsics=self.intrinsics[frames],
             confidence=self.confidence[frames],
             focal_known=None if self.focal_known is None else self.focal_known[frames],
+            zooms=None if self.zooms is None else self.zooms[frames],
         )
 
 

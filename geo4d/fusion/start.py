@@ -140,6 +140,10 @@ def _start_focal(
     samples, motion, good = scene.samples, scene.motion, ~scene.bad
     if motion is not None and motion.focal_known is not None and bool(motion.focal_known.all()):
         return motion.intrinsics[:, 0, 0].double().cpu().log(), "fixed"
+    if motion is not None and motion.zooms is not None and bool(motion.zooms.any()):
+        return _continued(
+            motion.intrinsics[:, 0, 0].double().cpu().log(), motion.confidence.cpu() > 0
+        ), "shared"
     num_frames = samples.num_frames
     stated = samples.focal[:, 0]
     values = torch.where(stated.isfinite(), stated, fitted)
@@ -158,6 +162,14 @@ def _start_focal(
         line = np.interp(np.arange(num_frames), frames[order], np.log(values[usable].numpy()[order]))
         log_focal = torch.from_numpy(line)
     return log_focal, kind
+
+
+def _continued(values: Tensor, known: Tensor) -> Tensor:
+    """Values of all frames, [N], from those that are known: on the way between two, and as the nearest at the ends."""
+    rows = known.nonzero()[:, 0].numpy()
+    if not len(rows):
+        return values
+    return torch.from_numpy(np.interp(np.arange(len(values)), rows, values[known].numpy()))
 
 
 # Cameras.

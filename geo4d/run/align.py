@@ -45,7 +45,7 @@ def align_windows(
             num_frames=source.clip.num_frames,
             config=replace(
                 settings,
-                focal=config.focal,
+                focal="per_frame" if config.focal == "per_frame" else "shared",
                 pixel_aspect=plan.pixel_aspect,
                 seed=config.seed,
                 num_samples=samples_per_frame(source.clip.num_frames, settings.num_samples),

@@ -62,14 +62,14 @@ def find_motion(
     progress: Callable[[str, int, int], None],
     *,
     pictures: KeptPictures | None = None,
-    zoom: bool = False,
+    zoom: bool | None = None,
 ) -> MotionCameras:
     """Cameras of the clip from tracks, found once per run and kept in ``folder`` for a resumed one.
 
     Args:
         known_intrinsics: in pixels of frames of ``clip.size``.
         pictures: made in the same pass, where they are not complete; the clip then reads from them.
-        zoom: the focal length may change from frame to frame.
+        zoom: the focal length changes from frame to frame; None: where the tracks need that.
     """
     path = folder / MOTION
     if pictures is not None and pictures.complete:
@@ -261,6 +261,7 @@ def camera_evidence(
     confidence = torch.zeros_like(motion.confidence)
     c2w = motion.c2w.double()
     focal_known = torch.zeros(len(confidence), dtype=torch.bool)
+    zooms = torch.zeros(len(confidence), dtype=torch.bool)
     for start, end in scenes:
         pieces = [(max(start, s.start), min(end, s.stop), s.kind) for s in motion.shots]
         a, b, kind = max(pieces, key=lambda piece: piece[1] - piece[0])
@@ -273,11 +274,13 @@ def camera_evidence(
         # An assumed focal length is held, too, where swept points come with it: they fit no other.
         held = kind == "parallax" or (shot.focal_spread < SURE_FOCAL and not shot.focal_assumed)
         focal_known[start:end] = held and (a, b) == (start, end)
+        zooms[start:end] = shot.zoom
     return CameraEvidence(
         c2w=c2w,
         intrinsics=resize_intrinsics(motion.intrinsics.double(), motion.size, size),
         confidence=confidence.double(),
         focal_known=focal_known,
+        zooms=zooms,
     )
 
 
@@ -361,6 +364,7 @@ def describe(motion: MotionCameras) -> list[dict[str, object]]:
             "focal": shot.focal,
             "focal_spread": _finite(shot.focal_spread),
             "focal_assumed": shot.focal_assumed,
+            "zoom": shot.zoom,
             "parallax": shot.parallax,
             "path_scale": "that of depth" if shot.kind == "parallax" else "not determined",
             "depth_spread": _finite(shot.depth_spread),

@@ -162,7 +162,7 @@ def reconstruct(
                         work.windows,
                         said,
                         pictures=pictures,
-                        zoom=config.focal == "per_frame",
+                        zoom=config.zoom,
                     )
                     moving = find_moving(clip, motion, work.windows, said)
                 evidence = WindowEvidence(motion, clip, plan.model_size, plan.windows, spool, moving)

@@ -20,7 +20,9 @@ class JobOptions(BaseModel):
     output_size: Literal["source", "model"] | None = Field(
         None, description="size of the maps: of the clip (at most 1024) or of the model"
     )
-    focal: Literal["shared", "per_frame"] | None = Field(None, description="per_frame: the lens zooms")
+    focal: Literal["auto", "shared", "per_frame"] | None = Field(
+        None, description="per_frame: the lens zooms; auto: the tracks tell"
+    )
     split_shots: bool | None = Field(None, description="look for cuts")
     motion: bool | None = Field(None, description="use cameras from tracked points")
     allow_partial: bool | None = Field(None, description="go on with the readable frames of a damaged clip")

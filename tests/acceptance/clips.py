@@ -97,6 +97,13 @@ CLIPS = {
         options=("--focal", "per_frame"),
         limits={"abs_rel": 0.30, "zoom": 0.15, "focal": 0.18, "one_scale": 0.10, "claim": 0.40},
     ),
+    # Nothing is said of the lens: that it zooms, and that there is no path, is to be found out.
+    "tripod": Clip(
+        (216, 384),
+        {"seed": 6, "kind": "room", "camera": "static", "num_frames": 18, "zoom": True},
+        limits={"abs_rel": 0.30, "zoom": 0.02, "stays": 1e-3},
+        without=("focal", "one_scale"),
+    ),
     # A camera that stands still: no evidence, the depth is the network's alone, and the focal length is assumed.
     "still": Clip(
         (240, 320),

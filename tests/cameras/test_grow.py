@@ -21,6 +21,24 @@ def test_cameras_come_back_from_a_run_of_solved_ones():
     assert centre_error(grown.w2c, truth.w2c) < 0.01
 
 
+def test_a_zoom_is_followed_from_camera_to_camera():
+    truth, observations = problem(num_cameras=12, num_points=400, span=6, noise=0.05)
+    factor = 1.04 ** torch.arange(12, dtype=torch.float64)
+    uv = observations.uv * factor[observations.camera, None]
+    zoomed = Observations(observations.camera, observations.point, uv, observations.weight)
+    true_focal = truth.log_focal + factor.log()
+    solved = torch.zeros(12, dtype=torch.bool)
+    solved[4:8] = True
+    start = replace(
+        truth,
+        w2c=torch.where(solved[:, None, None], truth.w2c, torch.eye(4, dtype=torch.float64)),
+        log_focal=torch.where(solved, true_focal, 0.0),  # what is not solved may say anything
+    )
+    grown = grow(start, zoomed, solved, 0.05, outward((4, 8), 0, 12), zoom=True)
+    assert float((grown.log_focal - true_focal).abs().max()) < 0.02
+    assert centre_error(grown.w2c, truth.w2c) < 0.01
+
+
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_growth_follows_the_points_that_fit_not_the_movers(share):
     truth, observations = problem(num_cameras=14, num_points=500, span=7, noise=0.05)

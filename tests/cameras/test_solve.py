@@ -5,10 +5,10 @@ import torch
 
 from geo4d.cameras.solve import fit_cameras
 from geo4d.cameras.start import find_start
+from geo4d.cameras.types import CameraSolveConfig
 from geo4d.evidence.frames import fit_motion
 from geo4d.geometry.poses import rotation_angle, transform
 from geo4d.tracks.follow import track_points
-from geo4d.tracks.types import Tracks
 from tests.support.tracks import path, rotation_error, simulated_tracks, trajectory_error
 
 
@@ -75,23 +75,68 @@ def test_forward_motion_with_known_intrinsics():
 
 
 def test_known_intrinsics_per_frame_with_zoom():
-    scene = path()
-    zoomed = scene.intrinsics.clone()
-    zoomed[:, 0, 0] = zoomed[:, 1, 1] = torch.linspace(450, 600, len(zoomed))
-    K = scene.intrinsics[0]
-    tracks = simulated_tracks(scene, noise=0.05)
-    centre = K[:2, 2]
-    factor = (zoomed[:, 0, 0] / K[0, 0])[tracks.frame]
-    moved = Tracks(
-        tracks.track,
-        tracks.frame,
-        (tracks.xy - centre) * factor[:, None] + centre,
-        tracks.num_frames,
-        tracks.size,
-        tracks.starts_shot,
-    )
-    ate, _ = trajectory_error(fit_cameras(moved, intrinsics=zoomed), scene)
+    scene = path(focal=450.0, zoom=4 / 3)
+    motion = fit_cameras(simulated_tracks(scene, noise=0.05), intrinsics=scene.intrinsics)
+    ate, _ = trajectory_error(motion, scene)
     assert ate < 0.01
+    assert not motion.shots[0].zoom  # nothing was to be found out
+
+
+def focal_errors(motion, scene):
+    """Log of the focal lengths over the true ones: their middle, and how far one is from it."""
+    error = (motion.intrinsics[:, 0, 0] / scene.intrinsics[:, 0, 0].double()).log()
+    return float(error.median()), float((error - error.median()).abs().max())
+
+
+@pytest.mark.parametrize("zoom", [1.5, 0.6])
+def test_a_lens_that_zooms_beside_a_path_is_found_out(zoom):
+    scene = path(focal=500.0, zoom=zoom)
+    motion = fit_cameras(simulated_tracks(scene))
+    middle, apart = focal_errors(motion, scene)
+    ate, turn = trajectory_error(motion, scene)
+    assert motion.shots[0].zoom
+    assert motion.shots[0].kind == "parallax"
+    assert "the lens zooms by a factor of 1." in motion.shots[0].statement
+    assert abs(middle) < 0.05
+    assert apart < 0.01
+    assert ate < 0.02
+    assert turn < 1
+
+
+def test_a_zoom_from_a_tripod_is_no_path_towards_the_scene():
+    scene = path(travel=0.0, turn=0.0, zoom=1.5)
+    motion = fit_cameras(simulated_tracks(scene))
+    assert motion.shots[0].zoom
+    assert motion.shots[0].kind == "static"
+    assert focal_errors(motion, scene)[1] < 0.005
+    assert motion.shots[0].focal_assumed  # by how long it is: nothing tells
+    assert float(motion.c2w[:, :3, 3].norm(dim=1).max()) == 0
+    assert motion.confidence.min() > 0.5
+
+
+def test_a_zoom_of_a_camera_that_pans_tells_how_long_the_lens_is():
+    scene = path(travel=0.0, turn=0.4, zoom=1.4)
+    motion = fit_cameras(simulated_tracks(scene))
+    middle, apart = focal_errors(motion, scene)
+    assert (motion.shots[0].zoom, motion.shots[0].kind) == (True, "rotation")
+    assert abs(middle) < 0.02
+    assert apart < 0.005
+    assert motion.shots[0].focal_spread < 0.03
+
+
+@pytest.mark.parametrize("forward", [0.0, 1.0])
+def test_a_lens_that_does_not_zoom_stays_as_it_is(forward):
+    scene = path(forward=forward)
+    motion = fit_cameras(simulated_tracks(scene))
+    assert not motion.shots[0].zoom
+    assert "zoom" not in motion.shots[0].statement
+    assert float(motion.intrinsics[:, 0, 0].std()) == 0
+
+
+def test_one_focal_length_where_that_is_asked_for():
+    motion = fit_cameras(simulated_tracks(path(zoom=1.5)), config=CameraSolveConfig(zoom=False))
+    assert not motion.shots[0].zoom
+    assert float(motion.intrinsics[:, 0, 0].std()) == 0
 
 
 def test_a_start_that_does_not_explain_the_shot_gives_way_to_another(monkeypatch):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,23 @@ from geo4d.cameras.observations import Observations
 from geo4d.cameras.terms import BundleState, project_points
 from geo4d.cameras.variance import inverse_depth_variance
 from geo4d.geometry.poses import so3_exp
+from tests.support.adjustments import problem
+
+
+def test_the_mean_focal_length_of_a_zoom_is_less_sure_than_one_for_all_and_as_sure_where_all_are_tied():
+    state, observations = problem(num_cameras=6, num_points=200, span=6)
+    config = BundleConfig(robust_width=1e3, prior_strength=1.0)
+    spread = {
+        smoothness: inverse_depth_variance(
+            state, observations, 2, replace(config, focal="per_frame", focal_smoothness=smoothness)
+        ).log_focal
+        for smoothness in (1e-3, 0.2)
+    }
+    one = inverse_depth_variance(state, observations, 2, replace(config, focal="shared")).log_focal
+    assert spread[1e-3] == pytest.approx(one, rel=0.01)
+    assert one < spread[0.2] < math.inf
+    fixed = inverse_depth_variance(state, observations, 2, replace(config, focal="fixed"))
+    assert math.isinf(fixed.log_focal)
 
 
 def test_the_variance_of_inverse_depths_is_that_of_many_noisy_adjustments():

@@ -1,5 +1,7 @@
 """Cameras from tracks on their way into the fusion."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,18 @@ def test_a_frame_before_the_first_known_one_stands_where_that_one_is() -> None:
     motion = moving_camera([0.0, 0.0] + [0.9] * 5, [shot(0, 7, "parallax")])
     found = camera_evidence(motion, [(0, 7)], SIZE)
     assert torch.allclose(found.c2w[:2], motion.c2w[2])
+
+
+def test_a_zoom_goes_into_the_fusion_frame_by_frame() -> None:
+    shots = [shot(0, 4, "rotation"), replace(shot(4, 9, "rotation"), zoom=True, focal_assumed=True)]
+    motion = moving_camera([0.8] * 9, shots)
+    motion.intrinsics[:, [0, 1], [0, 1]] *= torch.linspace(1, 2, 9)[:, None]
+    found = camera_evidence(motion, [(0, 4), (4, 9)], SIZE)
+    assert found.zooms.tolist() == [False] * 4 + [True] * 5
+    assert found.focal_known.tolist() == [True] * 4 + [False] * 5
+    assert torch.allclose(found.intrinsics, motion.intrinsics.double())
+    assert found.at(torch.arange(4, 9)).zooms.all()
+    assert [one["zoom"] for one in evidence.describe(motion)] == [False, True]
 
 
 HOW = [({"evidence": "motion"}, 2**17), ({"gives_poses": False}, 2**15)]

@@ -60,4 +60,4 @@ def test_the_form_names_all_fields() -> None:
     schema = form_schema()["content"]["multipart/form-data"]["schema"]
     assert set(schema["properties"]) == {"file", "example", "url", *JobOptions.model_fields}
     assert schema["properties"]["stride"]["minimum"] == 1
-    assert schema["properties"]["focal"]["enum"] == ["shared", "per_frame"]
+    assert schema["properties"]["focal"]["enum"] == ["auto", "shared", "per_frame"]

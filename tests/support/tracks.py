@@ -22,8 +22,7 @@ def simulated_tracks(scene, num_points=220, noise=0.15, seed=0, moving=0.0, size
     world = points[None] + drift * torch.arange(T, dtype=torch.float64)[:, None, None]
     camera = (torch.linalg.inv(scene.c2w)[:, None, :3, :3] @ world[..., None])[..., 0]
     camera += torch.linalg.inv(scene.c2w)[:, None, :3, 3]
-    K = scene.intrinsics[0].double()
-    xy = (camera @ K.T)[..., :2] / camera[..., 2:]
+    xy = (camera @ scene.intrinsics.double().mT)[..., :2] / camera[..., 2:]
     xy = xy + noise * torch.randn(xy.shape, generator=g, dtype=torch.float64)
     inside = (camera[..., 2] > 0.2) & (xy >= 0).all(-1) & (xy[..., 0] < size[1]) & (xy[..., 1] < size[0])
     inside &= inside.sum(0) >= 2
@@ -35,20 +34,23 @@ def simulated_tracks(scene, num_points=220, noise=0.15, seed=0, moving=0.0, size
 
 
 class Path:
-    def __init__(self, c2w, focal, size=(480, 640)):
+    """``zoom``: the focal length of the last frame over that of the first; it grows by the same factor in every frame."""
+
+    def __init__(self, c2w, focal, zoom=1.0, size=(480, 640)):
         self.c2w = c2w
         K = torch.tensor([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1.0]])
         self.intrinsics = K.repeat(len(c2w), 1, 1)
+        self.intrinsics[:, [0, 1], [0, 1]] *= zoom ** torch.linspace(0, 1, len(c2w))[:, None]
 
 
-def path(num_frames=14, travel=1.0, turn=0.3, forward=0.0, focal=520.0):
+def path(num_frames=14, travel=1.0, turn=0.3, forward=0.0, focal=520.0, zoom=1.0):
     s = np.linspace(0, 1, num_frames)
     c2w = np.tile(np.eye(4), (num_frames, 1, 1))
     c2w[:, :3, :3] = Rotation.from_rotvec(
         np.stack([0.2 * turn * np.sin(4 * s), turn * s, 0 * s], 1)
     ).as_matrix()
     c2w[:, :3, 3] = np.stack([travel * s, 0.2 * travel * np.sin(5 * s), forward * s], 1)
-    return Path(torch.from_numpy(c2w), focal)
+    return Path(torch.from_numpy(c2w), focal, zoom)
 
 
 def rotation_error(motion, scene):
