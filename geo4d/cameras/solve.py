@@ -247,7 +247,7 @@ def _solve(problem: ShotProblem) -> _Found:
     if view.num_points < config.min_points:
         return _Found(unknown_shot(problem, f"only {view.num_points} tracks"))
     dense = _denser_view(problem, view)
-    best = _repaired(problem, dense, _first_hypothesis(problem, view, dense))
+    best = _finished(problem, dense, _first_hypothesis(problem, view, dense))
     if _doubtful(problem, best.refined):
         best = _other_parts(problem, dense, best)
     judged = judge_shot_depth(problem, dense, best.refined)
@@ -413,13 +413,14 @@ def _refine_densely(problem: ShotProblem, grown: Adjusted, dense: KeyframeView, 
     return refine(state, obs, refine_settings(problem, kind))
 
 
-def _repaired(problem: ShotProblem, view: KeyframeView, best: _Hypothesis) -> _Hypothesis:
-    """Weak ends solved again, where much is left unexplained."""
-    share = best.refined.share_explained(problem.pixel_error)
-    if best.kind != "parallax" or share >= problem.config.sure_share:
-        return best
-    settings = refine_settings(problem, best.kind)
-    return replace(best, refined=repair(best.refined, view.observations, settings))
+def _finished(problem: ShotProblem, view: KeyframeView, best: _Hypothesis) -> _Hypothesis:
+    """Weak ends solved again, where much is left unexplained; then many steps: focal lengths lie in a flat valley."""
+    refined, settings = best.refined, refine_settings(problem, best.kind)
+    if best.kind == "parallax" and refined.share_explained(problem.pixel_error) < problem.config.sure_share:
+        refined = repair(refined, view.observations, settings)
+    if problem.focal_mode == "per_frame" or (best.kind == "parallax" and problem.focal_mode == "shared"):
+        refined = refine(refined.state, view.observations, settings, num_rounds=2, num_iterations=30)
+    return replace(best, refined=refined)
 
 
 def _doubtful(problem: ShotProblem, refined: Refined) -> bool:
