@@ -150,7 +150,7 @@ def test_a_start_that_does_not_explain_the_shot_gives_way_to_another(monkeypatch
         state = replace(good.bundle.state, w2c=good.bundle.state.w2c[order])
         return replace(good, bundle=replace(good.bundle, state=state))
 
-    monkeypatch.setattr("geo4d.cameras.solve.find_start", wrong_one)
+    monkeypatch.setattr("geo4d.cameras.hypotheses.find_start", wrong_one)
     ate, angle = trajectory_error(fit_cameras(tracks), scene)
     assert ate < 0.01
     assert angle < 0.3
