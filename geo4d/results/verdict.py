@@ -106,6 +106,8 @@ def judge_frames(
     if lost and num_frames > 1:
         remarks.append(f"no camera explains the motion of {lost} of {num_frames} frames")
     remarks += [
-        shot["statement"] for shot in motion if shot.get("focal_assumed") and shot["kind"] != "unknown"
+        shot["statement"]
+        for shot in motion
+        if (shot.get("focal_assumed") or shot.get("zoom")) and shot["kind"] != "unknown"
     ]
     return Verdict(tuple(problems), tuple(remarks))

@@ -140,6 +140,10 @@ def _sources(reconstruction: Reconstruction) -> tuple[list[str], list[str]]:
     return measured, assumed
 
 
+_SAME_LENS = 0.5
+"""Degrees of the field of view within which frames are said to have one lens."""
+
+
 def _lens(
     reconstruction: Reconstruction,
     shots: Sequence[Mapping[str, Any]],
@@ -149,6 +153,8 @@ def _lens(
     focal = np.asarray(reconstruction.intrinsics, np.float64)[:, 0, 0]
     degrees = np.degrees(2 * np.arctan(0.5 * reconstruction.size[1] / focal))
     view = f"{degrees.mean():.1f} degrees across the width"
+    if float(np.ptp(degrees)) > _SAME_LENS:
+        view = f"between {degrees.min():.1f} and {degrees.max():.1f} degrees across the width"
     config = reconstruction.provenance.get("config") or {}
     if config.get("fov_deg") is not None or config.get("intrinsics") is not None:
         measured.append(f"The lens was given: {view}.")

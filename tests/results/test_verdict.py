@@ -68,6 +68,18 @@ def test_frames_without_picture_or_camera_are_counted() -> None:
     assert judge_frames(frames(1, 1), {}, motion=[{**shots[0], "stop": 1}]).remarks == ()
 
 
+def test_a_zoom_is_said_though_nothing_about_it_is_assumed() -> None:
+    shot = {
+        "start": 0,
+        "stop": 10,
+        "kind": "parallax",
+        "statement": "frames 0-9: the lens zooms",
+        "zoom": True,
+    }
+    assert judge_frames(frames(10, 10), {}, motion=[shot]).remarks == ("frames 0-9: the lens zooms",)
+    assert judge_frames(frames(10, 10), {}, motion=[{**shot, "zoom": False}]).remarks == ()
+
+
 def test_depth_of_pictures_alone_is_said() -> None:
     remarks = judge_frames(frames(10, 10), {}, relative_windows=(2, 5)).remarks
     assert len(remarks) == 1

@@ -81,6 +81,17 @@ def test_what_was_given_is_no_assumption(scene) -> None:  # noqa: F811
     assert "Lengths are metres as the network estimates them." in guessed.assumed
 
 
+def test_a_lens_that_zooms_has_two_views(scene) -> None:  # noqa: F811
+    K = np.repeat(np.array(scene.intrinsics, np.float64)[:1], scene.num_frames, 0)
+    one = describe(told(dataclasses.replace(scene, intrinsics=K), shot("parallax"))).measured
+    assert any(line.startswith("The lens, from tracked points: 41.1 degrees") for line in one)
+    zoomed = K.copy()
+    zoomed[-1, [0, 1], [0, 1]] *= 2
+    both = describe(told(dataclasses.replace(scene, intrinsics=zoomed), shot("parallax"))).measured
+    near, far = (float(np.degrees(2 * np.arctan(0.5 * scene.size[1] / f))) for f in zoomed[[-1, 0], 0, 0])
+    assert f"between {near:.1f} and {far:.1f} degrees across the width" in " ".join(both)
+
+
 def test_doubtful_and_useless_frames_are_named(scene) -> None:  # noqa: F811
     bad = told(scene, shot("parallax"), reliable=np.array([1, 0, 0, 0, 1], bool),
                diagnostics={"frames_without_picture": [4], "dropped": [{"window": 1, "what": "points", "why": "-"}]},
