@@ -22,6 +22,10 @@ from geo4d.cameras.thresholds import LOOSE
 from geo4d.cameras.types import MotionKind
 from geo4d.cameras.zoom import may_zoom
 
+MANY = 80
+"""Keyframes up to which every start of a zoom is solved to the end: half a minute on one core. A longer shot tells more
+of its zoom, and the two most different starts do."""
+
 
 @dataclass(frozen=True)
 class ShotHypothesis:
@@ -42,8 +46,9 @@ class ShotHypothesis:
 def first_hypothesis(problem: ShotProblem, view: KeyframeView, dense: KeyframeView) -> ShotHypothesis:
     """The best solution of a run of keyframes, grown over all of them and carried to denser frames.
 
-    A zoom is searched with one focal length for the run, and with one for every keyframe from each of several beginnings.
-    A path can hide a zoom, and many solutions are about as good while the run is short; so all are solved to the end.
+    A path can hide a zoom, and many solutions are about as good while the run is short. So a zoom is searched with one
+    focal length for the run, with one for every keyframe, and with several that are held at first; all are solved to the
+    end.
     """
     config = problem.config
     run = best_window(problem, view, config.window)
@@ -64,7 +69,8 @@ def first_hypothesis(problem: ShotProblem, view: KeyframeView, dense: KeyframeVi
     if problem.focal_mode != "per_frame":
         return first
     others = [hypothesis(None, zoom=True)]
-    others += [hypothesis(begin) for begin in focal_starts(problem.size[1], problem.prior)]
+    if view.num_cameras <= MANY:
+        others += [hypothesis(begin) for begin in focal_starts(problem.size[1], problem.prior)]
     best = better(first.refined, *(other.refined for other in others))
     return next(one for one in (first, *others) if one.refined is best)
 

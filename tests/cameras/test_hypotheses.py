@@ -46,3 +46,11 @@ def test_only_where_it_is_open_is_a_zoom_looked_for() -> None:
     zoomed = path(zoom=1.6)
     assert first(zoomed).may_zoom
     assert not first(zoomed, zoom=False).may_zoom
+
+
+def test_a_long_zoom_is_searched_from_two_sides_only(monkeypatch) -> None:
+    plain, asked = hypotheses.find_start, []
+    monkeypatch.setattr(hypotheses, "find_start", lambda *a, **k: asked.append(k) or plain(*a, **k))
+    monkeypatch.setattr(hypotheses, "MANY", FRAMES - 1)
+    first(path(zoom=1.6), zoom=True)
+    assert [one["zoom"] for one in asked] == [False, True]
