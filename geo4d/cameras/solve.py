@@ -38,10 +38,10 @@ from geo4d.cameras.pieces import NOT_EXPLAINED, solve_in_pieces
 from geo4d.cameras.problem import ShotProblem, refine_settings, shot_problem
 from geo4d.cameras.refine import Refined, better, refine, repair
 from geo4d.cameras.terms import reprojection_error
-from geo4d.cameras.thresholds import LEAST_EXPLAINED, STRAY, ZOOMS
+from geo4d.cameras.thresholds import AS_WELL, LEAST_EXPLAINED, STRAY, ZOOMS
 from geo4d.cameras.types import CameraSolveConfig, MotionCameras
 from geo4d.cameras.with_depth import sample_log_depth, solve_shot_with_depth
-from geo4d.cameras.worth import carries_depth, judge_shot_depth, with_focal, zoom_gain
+from geo4d.cameras.worth import carries_depth, judge_shot_depth, moves, with_focal, zoom_gain
 from geo4d.geometry.cameras import centred_intrinsics
 from geo4d.geometry.poses import inverse
 from geo4d.optimise.threads import one_thread
@@ -192,12 +192,14 @@ class _Found:
         refined: its cameras while they may move; None where there are none.
         may_zoom: whether it is worth while to solve it as a zoom.
         zoom_gain: what the focal lengths of a zoom explain beyond one of them, times noise.
+        turns: whether a camera that turns and zooms took the place of one that moves.
     """
 
     solution: ShotSolution
     refined: Refined | None = None
     may_zoom: bool = False
     zoom_gain: float = 0.0
+    turns: bool = False
 
 
 def solve_shot(problem: ShotProblem) -> ShotSolution:
@@ -205,7 +207,7 @@ def solve_shot(problem: ShotProblem) -> ShotSolution:
     found = _solve(problem)
     if found.may_zoom:
         zoomed = _solve(replace(problem, config=replace(problem.config, zoom=True)))
-        if zoomed.zoom_gain > ZOOMS and _explains_as_much(zoomed.refined, found.refined):
+        if zoomed.zoom_gain > ZOOMS and _explains_as_much(zoomed, found):
             return zoomed.solution
     return found.solution
 
@@ -237,12 +239,18 @@ def _solve(problem: ShotProblem) -> _Found:
     solution = finish(problem, adjusted, frames, best.kind, findings)
     if float(solution.confidence.median()) < LEAST_EXPLAINED:
         solution = unknown_shot(problem, NOT_EXPLAINED)
-    return _Found(solution, best.refined, best.may_zoom, zoom_gain(problem, judged))
+    turns = not moves(problem, judged)
+    return _Found(solution, best.refined, best.may_zoom, zoom_gain(problem, judged), turns)
 
 
-def _explains_as_much(zoomed: Refined | None, one: Refined | None) -> bool:
-    """Whether a zoom explains no less than one focal length, which it contains: else its cameras are not the best."""
-    return zoomed is not None and (one is None or better(zoomed, one) is zoomed)
+def _explains_as_much(zoomed: _Found, one: _Found) -> bool:
+    """Whether a zoom explains no less than one focal length, which it contains: else its cameras are not the best. One
+    that takes the place of a path must do so in the whole shot."""
+    if zoomed.refined is None or zoomed.solution.motion.kind == "unknown":
+        return False
+    if zoomed.turns and zoomed.solution.motion.error > AS_WELL * one.solution.motion.error:
+        return False
+    return one.refined is None or better(zoomed.refined, one.refined) is zoomed.refined
 
 
 # Refinement

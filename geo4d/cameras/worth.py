@@ -26,15 +26,16 @@ from geo4d.geometry.poses import rigid, so3_log
 
 def carries_depth(problem: ShotProblem, judged: DepthJudgement) -> bool:
     """Whether the translation is real and its depths are better than a guess."""
-    return _moves(problem, judged) and judged.depth_spread < problem.config.depth_limit
+    return moves(problem, judged) and judged.depth_spread < problem.config.depth_limit
 
 
 def zoom_gain(problem: ShotProblem, judged: DepthJudgement) -> float:
     """What focal lengths of their own explain, times noise: of a camera that moves or, where none does, that turns."""
-    return judged.moving_zoom if _moves(problem, judged) else judged.turning_zoom
+    return judged.moving_zoom if moves(problem, judged) else judged.turning_zoom
 
 
-def _moves(problem: ShotProblem, judged: DepthJudgement) -> bool:
+def moves(problem: ShotProblem, judged: DepthJudgement) -> bool:
+    """Whether a translation explains more than a camera that turns and, where it may, zooms."""
     zooms = problem.focal_mode == "per_frame"
     return judged.gain > (problem.config.zoom_parallax_test if zooms else problem.config.parallax_test)
 
