@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from geo4d.cameras import solve
 from geo4d.cameras.solve import fit_cameras
 from geo4d.cameras.start import find_start
 from geo4d.cameras.types import CameraSolveConfig
@@ -242,3 +243,26 @@ def test_tracks_of_a_rendered_room_give_its_cameras(make_room):
     assert motion.shots[0].kind == "parallax"
     assert ate < 0.02
     assert turn < 1.5
+
+
+@pytest.mark.parametrize(
+    ("turns", "times", "taken"), [(True, 1.6, True), (True, 4.0, False), (False, 4.0, True)]
+)
+def test_a_turning_zoom_takes_the_place_of_a_path_only_if_it_explains_the_whole_shot(
+    monkeypatch, turns, times, taken
+):
+    """One that replaces a path by zooming must not err by several times as much; ``error`` is over all tracks."""
+    plain = solve._solve
+
+    def made_up(problem):
+        found = plain(problem)
+        motion = found.solution.motion
+        if problem.focal_mode == "shared":
+            return replace(found, may_zoom=True)
+        motion = replace(motion, error=times * motion.error)
+        solution = replace(found.solution, motion=motion)
+        return replace(found, solution=solution, zoom_gain=100.0, turns=turns)
+
+    monkeypatch.setattr(solve, "_solve", made_up)
+    monkeypatch.setattr(solve, "better", lambda first, *others: first)
+    assert fit_cameras(simulated_tracks(path(num_frames=8))).shots[0].zoom is taken
