@@ -101,6 +101,10 @@ def _pose_of(
     """The pose that explains most points, and its focal length, one of those that are tried.
 
     Args:
+        points: world; at a finite distance.
+        uv: where they are seen, pixels from the principal point.
+        guess: world to camera.
+        focals: pixels.
         width: pixels: a residual like this counts half.
     """
     count = len(focals)

@@ -44,7 +44,7 @@ class CameraSolveConfig:
             depths are worse than ``depth_limit``; but for one pan past a large mover, which has 871 at a spread of 0.22
             and is taken for a path. The held-out sequence 34 and the tum sample were looked at, too, when 8 was chosen.
         zoom_parallax_test: the same where the lens zooms, which a path can hide behind. On rendered zooms a tripod or a
-            panning camera reaches 23 (once 51), moving ones begin at 33 (once 10).
+            panning camera reached 23 (once 51) and moving ones began at 33 (once 10) when it was chosen.
         depth_limit: spread of log depth from which on depths from motion are no better than a guess.
         min_points: tracks that a pose needs.
         search_points: tracks at most that the start is searched with, spread over the picture.
