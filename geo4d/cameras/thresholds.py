@@ -75,8 +75,9 @@ ZOOMS = 8.0
 """Times the noise of each further unknown that one focal length for all keyframes leaves unexplained, from which on the
 lens zooms; as ``CameraSolveConfig.parallax_test``. Chance makes one.
 
-Chosen on 72 rendered shots without and 18 with a zoom (seeds 9,912,000,000 and 9,913,000,000 on, held-out ones). Of 24 and
-24 drawn afterwards (``benchmarks/zooms.py``) none without and 20 with a zoom are taken for one, by all rules together.
+Chosen on 72 rendered shots without and 18 with a zoom (seeds 9,912,000,000 and 9,913,000,000 on, held-out ones). Of 24
+each that were drawn afterwards (``benchmarks/zooms.py``) none without and 20 with a zoom are taken for one, by all rules
+together.
 """
 
 AS_WELL = 2.0
