@@ -31,8 +31,6 @@ import sys
 import tempfile
 import threading
 import time
-import types
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -41,46 +39,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from geo4d.models import base  # noqa: E402
-from tests.support.truth import BoxWorld, TruthPredictor  # noqa: E402
+STUB = "benchmarks.stub_model:load"
 
 SIZE = (96, 160)
-
-
-@dataclass
-class BusyPredictor(TruthPredictor):
-    """Computes for so many seconds of CPU per window, as a network would."""
-
-    busy: float = 0.0
-
-    def predict(self, window: Any, **rest: Any) -> Any:
-        """As of ``TruthPredictor``."""
-        until = time.thread_time() + self.busy
-        while time.thread_time() < until:
-            pass
-        return super().predict(window, **rest)
-
-
-def load(
-    name: str, weights: Any = None, device: Any = None, dtype: Any = None, **options: Any
-) -> TruthPredictor:
-    """The model ``stub``; worker processes import this file and so know it, too."""
-    return BusyPredictor(BoxWorld((24, 40)), **{"length": 8, "stride": 4, **options})
-
-
-def with_stub(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
-    """For RAY_RUNTIME_ENV_HOOK: the workers of Ray import this file, too."""
-    return {**(runtime_env or {}), "worker_process_setup_hook": "benchmarks.scale.add_stub"}
-
-
-def add_stub() -> None:
-    """Nothing is left to do once this file is imported."""
-
-
-stub = types.ModuleType("geo4d_scale_stub")
-stub.load = load  # type: ignore[attr-defined]
-sys.modules[stub.__name__] = stub
-base.PREDICTORS["stub"] = stub.__name__
 
 
 def write_clips(folder: Path, count: int, frames: int) -> list[Path]:
@@ -88,6 +49,7 @@ def write_clips(folder: Path, count: int, frames: int) -> list[Path]:
     import numpy as np
 
     from geo4d.formats.movies import save_movie
+    from tests.support.truth import BoxWorld
 
     world = BoxWorld(SIZE)
     paths = []
@@ -102,17 +64,12 @@ def run_process(words: list[str], watch: Any = None, pinned: bool = False) -> di
     """A process and all below it, on one core if ``pinned``: wall clock and CPU seconds."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, __file__, "--command", *words],
+        [sys.executable, "-m", "geo4d", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=(lambda: os.sched_setaffinity(0, {0})) if pinned else None,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-            "RAY_RUNTIME_ENV_HOOK": "benchmarks.scale.with_stub",
-        },
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
     sampled: dict[int, float] = {}
     ended = threading.Event()
@@ -145,7 +102,8 @@ def sample_cpu(process: int, sampled: dict[int, float], ended: threading.Event) 
 
 def run_sequential(paths: list[Path], output: Path, settings: dict[str, Any]) -> list[float]:
     """CPU seconds of each clip in this process, after the model was loaded."""
-    from geo4d.batch.one import Task, load, run_clip
+    from geo4d.batch.one import load, run_clip
+    from geo4d.batch.task import Task
 
     loaded = load(settings)
     notes = [run_clip(loaded, Task(p.stem, str(p), str(output / p.stem)), lambda *s: None) for p in paths]
@@ -216,8 +174,9 @@ def is_worker(process: int) -> bool:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All rows."""
     rows: dict[str, Any] = {}
-    common = ["--model", options.model, "--tries", "0"]
-    settings = {"model": options.model, "tries": 0}
+    model = STUB if options.model == "stub" else options.model
+    common = ["--model", model, "--tries", "0"]
+    settings = {"model": model, "tries": 0}
 
     def note(name: str, row: dict[str, Any]) -> None:
         rows[name] = {**row, "load_after": round(os.getloadavg()[0], 1)}
@@ -255,10 +214,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--command"]:
-        from geo4d.apps.cli import main as command
-
-        return command(sys.argv[2:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

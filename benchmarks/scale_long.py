@@ -2,7 +2,7 @@
 
     python benchmarks/scale_long.py [--frames 10000] [--busy 0.05] [--rows 1 2 ray-2] [--output FILE]
 
-A film of 160x96 pixels of a closed-form box world, with the predictor ``stub`` of ``benchmarks/scale.py``, which knows
+A film of 160x96 pixels of a closed-form box world, with the predictor of ``benchmarks/stub_model.py``, which knows
 its answer and computes ``--busy`` seconds of CPU per window of 8 frames on top. Rows are numbers of workers: ``1`` is one
 process without workers. One numerical thread for each process.
 """
@@ -24,7 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.scale import SIZE, descendants, run_process  # noqa: E402
+from benchmarks.scale import SIZE, STUB, descendants, run_process  # noqa: E402
 from tests.support.truth import BoxWorld  # noqa: E402
 
 
@@ -39,7 +39,7 @@ def write_film(path: Path, frames: int) -> None:
 def run(film: Path, output: Path, row: str, busy: float) -> dict[str, Any]:
     """A row: what the run says of itself, and the largest memory of its workers."""
     engine, _, workers = row.rpartition("-")
-    words = ["reconstruct", str(film), "-o", str(output), "--model", "stub", "--model-option", f"busy={busy}"]
+    words = ["reconstruct", str(film), "-o", str(output), "--model", STUB, "--model-option", f"busy={busy}"]
     words += ["--tries", "0", "--output-size", "model", "--quiet", "--keep-windows"]
     if row != "1":
         words += ["--workers", workers, "--engine", engine or "local"]

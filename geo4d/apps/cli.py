@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType, TracebackType
-from typing import get_type_hints
+from typing import NoReturn, get_type_hints
 
 from geo4d import __version__, errors
 from geo4d.errors import USAGE_ERROR
@@ -84,6 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _OneLineErrors(debug) as outcome, _signals_interrupt():
         outcome.code = _run(words[0], words[1:])
     return outcome.code
+
+
+def command() -> NoReturn:
+    """The program ``geo4d``: runs one command, and ends the process with its exit code."""
+    errors.leave(main())
 
 
 class Ended(KeyboardInterrupt):

@@ -12,12 +12,12 @@ from geo4d.batch.clips import Clip
 from geo4d.batch.engine import Engine, Event
 from geo4d.batch.leases import Lease, Leases
 from geo4d.batch.ledger import CLIPS
-from geo4d.batch.one import Task
 from geo4d.batch.records import Records
 from geo4d.batch.settings import BatchSettings
 from geo4d.batch.stores import Fetcher, needs_fetching
 from geo4d.batch.summary import Summary
 from geo4d.batch.tally import Tally
+from geo4d.batch.task import Task
 from geo4d.errors import DiskFull, Geo4DError, explain
 
 POLL_S, IDLE_S = 0.5, 5.0
@@ -47,9 +47,10 @@ class Coordinator:
     Args:
         records: of the batch.
         clips: that this coordinator may take.
-        engine: with one worker that is ready.
+        engine: with at least one worker that is ready.
         say: gets lines for people.
         keep_going: a doubtful result is no failure.
+        workers: that the engine has.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Coordinator:
         say: Callable[[str], None],
         *,
         keep_going: bool = False,
+        workers: int = 1,
     ) -> None:
         self.records, self.leases, self.engine, self.fetcher = records, leases, engine, fetcher
-        self.options, self.keep_going = options, keep_going
+        self.options, self.keep_going, self.workers = options, keep_going, workers
         self.output = records.output
         self.summary = Summary(self.output, options.table)
         self.tally = Tally(len(clips), say)
@@ -90,7 +92,7 @@ class Coordinator:
             OutputError: the batch was begun anew with other settings meanwhile.
         """
         self.tally.begin()
-        for number in range(1, min(self.options.workers, len(self.waiting))):
+        for number in range(self.workers, min(self.options.workers, len(self.waiting))):
             self.engine.start(number)
         try:
             while True:

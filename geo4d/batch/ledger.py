@@ -11,9 +11,8 @@ from typing import Any
 
 from geo4d.errors import OutputError
 from geo4d.formats.files import output_errors, write_json
-from geo4d.results.layout import plain
+from geo4d.results.layout import differences, plain
 from geo4d.results.manifest import read_json
-from geo4d.results.workspace import differences
 
 CLIPS, BATCH, SUMMARY, LEFT_OUT = "clips", "batch", "summary", "left_out.txt"
 """Names in the output of a batch: results, its own folder, the table, and what was no clip."""

@@ -1,16 +1,18 @@
 """The engine ``local``: processes on this machine, each with the model, its share of the threads and a GPU of its own."""
 
+import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from geo4d.batch.engine import Event, Job, Named, stalled
-from geo4d.batch.worker import work
+from geo4d.batch.worker import work_and_leave
 from geo4d.errors import BatchError, ResourceError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -25,7 +27,13 @@ class Worker:
     """One process, and what the coordinator knows about it."""
 
     def __init__(
-        self, number: int, job: Job, settings: Mapping[str, Any], threads: int, gpu: str | None
+        self,
+        number: int,
+        job: Job,
+        settings: Mapping[str, Any],
+        threads: int,
+        gpu: str | None,
+        cpus: Sequence[int] = (),
     ) -> None:
         self.number = number
         self.task: Named | None = None
@@ -38,7 +46,7 @@ class Worker:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=work, args=(theirs, job, settings, threads), name=f"worker {number}", daemon=True
+            target=work_and_leave, args=(theirs, job, settings, threads, cpus), name=f"worker {number}", daemon=True
         )
         with _environment(variables):
             self.process.start()
@@ -80,6 +88,7 @@ class LocalEngine:
         self.threads = threads or share_threads(count)
         self._job, self._settings, self._stall_s = job, settings, stall_s
         self._gpus = find_gpus(settings.get("device"))
+        self._cpus = [] if self._gpus else share_cpus(count, self.threads)
         self._workers: dict[int, Worker] = {}
         self._failed_starts = 0
 
@@ -105,7 +114,8 @@ class LocalEngine:
     def start(self, number: int) -> None:
         """As in ``Engine``."""
         gpu = self._gpus[number % len(self._gpus)] if self._gpus else None
-        self._workers[number] = Worker(number, self._job, self._settings, self.threads, gpu)
+        cpus = self._cpus[number % len(self._cpus)] if self._cpus else ()
+        self._workers[number] = Worker(number, self._job, self._settings, self.threads, gpu, cpus)
 
     def idle(self) -> list[int]:
         """As in ``Engine``."""
@@ -198,13 +208,26 @@ def share_threads(workers: int) -> int:
     return max(1, min(most, cpus // workers))
 
 
+def share_cpus(workers: int, threads: int) -> list[tuple[int, ...]]:
+    """CPUs of each worker, where they share out all that there are: its threads then wake each other on the same one.
+
+    Empty where they leave some, or are more: then the system has something to choose.
+    """
+    if workers < 2 or not hasattr(os, "sched_getaffinity"):
+        return []
+    cpus = sorted(os.sched_getaffinity(0))
+    if workers * threads != len(cpus):
+        return []
+    return [tuple(cpus[i : i + threads]) for i in range(0, len(cpus), threads)]
+
+
 def find_gpus(device: str | None) -> list[str]:
     """What CUDA_VISIBLE_DEVICES is set to for workers in turn; empty where they take no GPU of their own.
 
     Args:
         device: as the user gave it; one with a number is meant for all workers.
     """
-    if device not in (None, "cuda"):
+    if device not in (None, "cuda") or not _has_driver():
         return []
     import torch
 
@@ -212,6 +235,15 @@ def find_gpus(device: str | None) -> list[str]:
         return []
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return named or [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _has_driver() -> bool:
+    """Whether a driver of GPUs is there. Torch knows more, but takes a second to load: it is asked where one is."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        with suppress(OSError):
+            ctypes.CDLL(library)
+            return True
+    return Path("/dev/kfd").exists()  # AMD's
 
 
 @contextmanager

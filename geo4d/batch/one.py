@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from geo4d.batch.engine import Job
+from geo4d.batch.task import Task
 from geo4d.config import RunConfig, make_config
 from geo4d.errors import (
     USAGE_ERROR,
@@ -45,27 +45,6 @@ LOOKED_AT = 16
 """Frames, spread evenly, of which the median of the confidence is taken."""
 
 MOST_WARNINGS = 20
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker is asked to do.
-
-    Attributes:
-        name: of the clip.
-        path: of the video or the folder of pictures.
-        output: folder of the result.
-        keep_going: a doubtful result is no failure.
-        publish: address that gets the result in place of the disk; none if empty.
-        owner: of the lock of that address: the batch, whose leases keep its own workers apart.
-    """
-
-    name: str
-    path: str
-    output: str
-    keep_going: bool = False
-    publish: str = ""
-    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,10 +105,6 @@ def run_clip(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any
         note["seconds"] = time.perf_counter() - started[0]
         note["cpu_seconds"] = time.process_time() - started[1]
     return {**note, "warnings": warnings.texts}
-
-
-CLIPS_JOB = Job(load, run_clip)
-"""What the workers of a batch do."""
 
 
 def _one(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from geo4d.batch.engine import Engine, Event, Named
 from geo4d.errors import BatchError, ResourceError
-from geo4d.results.workspace import differences
+from geo4d.results.layout import differences
 
 log = logging.getLogger(__name__)
 

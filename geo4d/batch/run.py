@@ -29,13 +29,13 @@ from geo4d.batch.ledger import (
     check_output,
     claim,
 )
-from geo4d.batch.one import CLIPS_JOB
 from geo4d.batch.records import Records
 from geo4d.batch.settings import BatchSettings
 from geo4d.batch.sources import Found, find_clips
 from geo4d.batch.stores import Fetcher
 from geo4d.batch.summary import require_table
 from geo4d.batch.tally import Tally
+from geo4d.batch.task import CLIPS_JOB
 from geo4d.errors import InputError
 from geo4d.formats.files import new_file, output_errors
 from geo4d.formats.objects import Objects
@@ -92,7 +92,9 @@ def run_batch(
     for line in found.lines():
         say(line)
     with make_engine(options, CLIPS_JOB, settings, stall_s=options.clip_timeout_s) as engine:
-        mark = claim(output, _first_identity(engine, settings), overwrite=options.overwrite)
+        # Where nothing is done yet all workers will be needed: they load the model side by side.
+        workers = 1 if (output / BATCH).is_dir() else min(options.workers, len(clips))
+        mark = claim(output, _first_identity(engine, settings, workers), overwrite=options.overwrite)
         folder = output / BATCH
         with output_errors(output):
             (output / CLIPS).mkdir(exist_ok=True)
@@ -110,7 +112,15 @@ def run_batch(
                 records = Records(output, mark, options, Ledger(folder / LEDGER), presence)
                 fetcher = Fetcher(work, options.workers, keep=options.keep_sources)
                 coordinator = Coordinator(
-                    records, leases, engine, fetcher, clips, options, say, keep_going=keep_going
+                    records,
+                    leases,
+                    engine,
+                    fetcher,
+                    clips,
+                    options,
+                    say,
+                    keep_going=keep_going,
+                    workers=workers,
                 )
                 coordinator.run()
             finally:
@@ -133,9 +143,10 @@ def _publish_tables(output: Path, url: str) -> None:
     Objects(url).write_all((name, output / name) for name in names if (output / name).is_file())
 
 
-def _first_identity(engine: Engine, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the results, as the first worker has it after it has loaded the model."""
-    engine.start(0)
+def _first_identity(engine: Engine, settings: Mapping[str, Any], workers: int) -> dict[str, Any]:
+    """Start so many workers: what decides the results, as the first that has loaded the model says."""
+    for number in range(workers):
+        engine.start(number)
     while True:
         for event in engine.wait(60):
             if event.kind == "ready" and event.note is not None:

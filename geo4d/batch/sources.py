@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from geo4d.batch.clips import Clip, make_name
 from geo4d.batch.ledger import BATCH, IDENTITY
 from geo4d.batch.stores import find_objects, iter_members, store_info
-from geo4d.datasets.recordings import find_recording
 from geo4d.errors import InputError
 from geo4d.formats.objects import is_url
 from geo4d.results.manifest import MANIFEST, is_result
@@ -202,7 +201,7 @@ def _walk(folder: Path, found: Found, above: frozenset[str] = frozenset()) -> No
     if (folder / MANIFEST).is_file() and is_result(folder):
         found.leave(str(folder), "a result of geo4d")
         return
-    if _is_recording(folder):
+    if _is_recording(folder, entries):
         found.add(Clip(make_name(str(folder)), "path", str(folder), stamp=_folder_stamp(entries)))
         return
     files = [entry for entry in entries if not entry.name.startswith(".") and not entry.is_dir()]
@@ -237,8 +236,12 @@ def _suffix(entry: os.DirEntry[str]) -> str:
     return os.path.splitext(entry.name)[1].lower()
 
 
-def _is_recording(folder: Path) -> bool:
+def _is_recording(folder: Path, entries: Sequence[os.DirEntry[str]]) -> bool:
     """Whether this is the folder of a sequence of a known data set; then its folders are no clips of their own."""
+    if not any(entry.is_dir() or _suffix(entry) in IMAGE_SUFFIXES for entry in entries):
+        return False  # no pictures, here or below: readers, which load torch, need not be asked
+    from geo4d.datasets.recordings import find_recording
+
     try:
         recording = find_recording(folder)
     except InputError:  # several sequences: each is found below

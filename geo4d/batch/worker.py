@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,9 @@ OFTEN_S = 1.0
 """Seconds between signs of progress within a stage."""
 
 
-def work(pipe: Connection, job: "Job", settings: Mapping[str, Any], threads: int) -> None:
+def work(
+    pipe: Connection, job: "Job", settings: Mapping[str, Any], threads: int, cpus: Sequence[int] = ()
+) -> None:
     """Take tasks from the pipe, and send back what became of them.
 
     Sends ``("ready", identity)`` or ``("refused", exit code, reason)`` once, then for each task ``("stage", name, done,
@@ -30,7 +32,10 @@ def work(pipe: Connection, job: "Job", settings: Mapping[str, Any], threads: int
         job: what is done.
         settings: keywords for ``job.load``.
         threads: numerical threads of this process.
+        cpus: that it keeps to; empty leaves it where the system puts it.
     """
+    if cpus:
+        os.sched_setaffinity(0, cpus)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the coordinator decides
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     threading.Thread(target=_end_with_coordinator, daemon=True).start()
@@ -59,6 +64,16 @@ def set_threads(threads: int) -> None:
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
+
+
+def work_and_leave(
+    pipe: Connection, job: "Job", settings: Mapping[str, Any], threads: int, cpus: Sequence[int] = ()
+) -> None:
+    """``work`` as the whole of a process: it ends at once, since those who started it wait for it."""
+    from geo4d.errors import leave
+
+    work(pipe, job, settings, threads, cpus)
+    leave(0)
 
 
 class Stages:

@@ -235,13 +235,16 @@ def _digest_of(file: BinaryIO, name: str) -> bytes:
     return digest.hexdigest().encode()
 
 
-def create_frames(group: Any, name: str, shape: tuple[int, ...], dtype: Any, fill_value: Any) -> Any:
+def create_frames(
+    group: Any, name: str, shape: tuple[int, ...], dtype: Any, fill_value: Any, **attributes: str
+) -> Any:
     """A zarr array with one compressed, check-summed chunk per frame.
 
     Args:
         group: an open zarr group.
         shape: frames first.
         fill_value: of frames not written; every chunk is written, so readers can tell a missing frame.
+        attributes: said with it.
     """
     return group.create_array(
         name,
@@ -250,18 +253,20 @@ def create_frames(group: Any, name: str, shape: tuple[int, ...], dtype: Any, fil
         dtype=dtype,
         compressors=_compressors(dtype),
         fill_value=fill_value,
+        attributes=attributes,
         chunk_key_encoding={"name": "default", "separator": "."},
         config={"write_empty_chunks": True},
     )
 
 
-def create_whole(group: Any, name: str, values: np.ndarray) -> Any:
-    """A small zarr array in one chunk, compressed and check-summed as frames are."""
+def create_whole(group: Any, name: str, values: np.ndarray, **attributes: str) -> Any:
+    """A small zarr array in one chunk, compressed and check-summed as frames are, and what is said with it."""
     return group.create_array(
         name,
         data=values,
         chunks=_whole(values.shape),
         compressors=_compressors(values.dtype),
+        attributes=attributes,
         chunk_key_encoding={"name": "default", "separator": "."},
         config={"write_empty_chunks": True},
     )

@@ -1,12 +1,12 @@
-"""What a result holds: conventions, worlds, sizes, and how its JSON is written."""
+"""What a result holds: conventions, worlds, sizes, how its JSON is written, and how two of them differ."""
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
 
 from geo4d.config import Precision
 
@@ -30,7 +30,7 @@ def plain(value: Any) -> Any:
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Tensor):
+    if _is_tensor(value):
         return plain(value.detach().cpu().numpy())
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
@@ -41,3 +41,21 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``name: was A, is B`` for every setting that differs."""
+    different: list[str] = []
+    for name in sorted({*before, *now}):
+        a, b = before.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            different += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            different.append(f"{prefix}{name}: was {a}, is {b}")
+    return different
+
+
+def _is_tensor(value: Any) -> bool:
+    """Without loading torch: where nobody has, nothing is a tensor. Who only watches workers begins in no time."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)

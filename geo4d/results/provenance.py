@@ -1,5 +1,6 @@
 """Where a result comes from and what it cost: versions, machine, stage times, peak memory."""
 
+import functools
 import os
 import platform
 import sys
@@ -15,13 +16,17 @@ PACKAGES = ("torch", "numpy", "scipy", "av", "opencv-python-headless", "zarr")
 
 def versions() -> dict[str, str]:
     """Of geo4d, Python and the packages that results depend on; FFmpeg's libraries come with ``av``."""
-    found = {"geo4d": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
-    return found
+    found = {package: _version(package) for package in PACKAGES}
+    return {"geo4d": __version__, "python": platform.python_version(), **found}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Read once: that of a running process does not change, and looking takes a millisecond."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def machine() -> dict[str, str | int]:

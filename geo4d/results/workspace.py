@@ -10,7 +10,7 @@ from typing import Any
 from geo4d.errors import OtherSettings, OutputError, OutputInUse
 from geo4d.formats.files import output_errors, write_json
 from geo4d.formats.locks import FileLock, lock_text
-from geo4d.results.layout import plain
+from geo4d.results.layout import differences, plain
 from geo4d.results.manifest import WINDOWS, is_result
 from geo4d.results.places import (
     LOCK,
@@ -230,15 +230,3 @@ def _check_output(output: Path, overwrite: bool, resume: bool) -> None:
             else ("exists; choose another output, or replace it with --overwrite")
         )
         raise OutputError(f"{output} {hint}")
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """``name: was A, is B`` for every setting that differs."""
-    different: list[str] = []
-    for name in sorted({*before, *now}):
-        a, b = before.get(name), now.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            different += differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            different.append(f"{prefix}{name}: was {a}, is {b}")
-    return different

@@ -103,19 +103,14 @@ class StoreWriter:
                 per_frame = {**per_frame, "c2w": _from_first_camera(per_frame["c2w"], per_frame.get("scene"))}
         with output_errors(self.folder):
             for name, values in per_frame.items():
-                array = create_whole(self._group, name, values)
-                array.attrs["meaning"] = CONVENTIONS[name]
-            for name, array in self._arrays.items():
-                array.attrs["meaning"] = CONVENTIONS.get(name, "colour, uint8")
+                create_whole(self._group, name, values, meaning=_meaning(name))
             text = {
                 "format": FORMAT,
                 "version": VERSION,
                 "geo4d": __version__,
                 "num_frames": self.num_frames,
                 "size": {"height": self.size[0], "width": self.size[1]},
-                "arrays": {
-                    name: CONVENTIONS.get(name, "colour, uint8") for name in [*self._arrays, *per_frame]
-                },
+                "arrays": {name: _meaning(name) for name in [*self._arrays, *per_frame]},
                 **manifest,
             }
             write_json(self.folder / DIAGNOSTICS, plain(diagnostics))
@@ -130,10 +125,16 @@ class StoreWriter:
             with self._creating:
                 if name not in self._arrays:
                     shape = (self.num_frames, *values.shape)
-                    self._arrays[name] = create_frames(self._group, name, shape, values.dtype, fill)
+                    self._arrays[name] = create_frames(
+                        self._group, name, shape, values.dtype, fill, meaning=_meaning(name)
+                    )
             self._arrays[name][index] = values
         with self._creating:
             self._written[name] = self._written.get(name, 0) + 1
+
+
+def _meaning(name: str) -> str:
+    return CONVENTIONS.get(name, "colour, uint8")
 
 
 def _from_first_camera(c2w: np.ndarray, scene: np.ndarray | None) -> np.ndarray:

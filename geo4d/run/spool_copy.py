@@ -17,10 +17,10 @@ from geo4d.errors import OtherSettings, OutputError
 from geo4d.formats.files import output_errors
 from geo4d.formats.locks import running_system
 from geo4d.formats.objects import REQUESTS, Objects
-from geo4d.results.layout import plain
+from geo4d.results.layout import differences, plain
 from geo4d.results.places import SETTINGS
 from geo4d.results.remote_lock import StoreLock
-from geo4d.results.workspace import Workspace, differences
+from geo4d.results.workspace import Workspace
 from geo4d.run.predict import Progress
 
 log = logging.getLogger(__name__)

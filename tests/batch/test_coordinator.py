@@ -13,10 +13,10 @@ from geo4d.batch.coordinator import Coordinator
 from geo4d.batch.engine import Event
 from geo4d.batch.leases import Leases, Presence
 from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger, claim
-from geo4d.batch.one import Task
 from geo4d.batch.records import Records
 from geo4d.batch.settings import BatchSettings
 from geo4d.batch.stores import Fetcher
+from geo4d.batch.task import Task
 from geo4d.errors import DiskFull, OutputError
 
 DONE = {"state": "done", "exit_code": 0, "reason": "", "frames": 4, "verdict": "usable", "seconds": 0.1}

@@ -2,7 +2,7 @@
 
 from geo4d.batch.engine import STALLED, Engine, Event, stalled
 from geo4d.batch.local import LocalEngine
-from geo4d.batch.one import CLIPS_JOB, Task
+from geo4d.batch.task import CLIPS_JOB, Task
 
 
 def test_processes_of_this_machine_are_an_engine() -> None:

@@ -15,8 +15,8 @@ import pytest
 import geo4d
 from geo4d.batch.engine import STALLED
 from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger
-from geo4d.batch.local import LocalEngine, Worker, _environment, find_gpus, share_threads
-from geo4d.batch.one import CLIPS_JOB
+from geo4d.batch.local import LocalEngine, Worker, _environment, find_gpus, share_cpus, share_threads
+from geo4d.batch.task import CLIPS_JOB
 from geo4d.errors import ResourceError
 from tests.batch.test_one import SETTINGS, arrays
 from tests.support import batch_stub as batches
@@ -157,12 +157,31 @@ def test_threads_are_divided(monkeypatch, asked: str | None, workers: int, threa
     assert share_threads(workers) == threads
 
 
+@pytest.mark.parametrize(
+    ("workers", "threads", "cpus"),
+    [
+        (2, 2, [(0, 1), (2, 5)]),
+        (4, 1, [(0,), (1,), (2,), (5,)]),
+        (1, 4, []),
+        (3, 1, []),
+        (8, 1, []),
+        (2, 1, []),
+    ],
+)
+def test_workers_that_fill_the_machine_keep_to_their_cpus(monkeypatch, workers, threads, cpus) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5, 0, 2, 1}, raising=False)
+    assert share_cpus(workers, threads) == cpus
+
+
 def test_gpus_are_those_that_are_visible(monkeypatch) -> None:
     import torch
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr("geo4d.batch.local._has_driver", lambda: False)
+    assert find_gpus(None) == []
+    monkeypatch.setattr("geo4d.batch.local._has_driver", lambda: True)
     assert find_gpus(None) == ["0", "1", "2"]
     assert find_gpus("cpu") == find_gpus("cuda:1") == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-7f")
@@ -175,7 +194,8 @@ def test_workers_get_gpus_in_turn(monkeypatch) -> None:
     given = []
     monkeypatch.setattr("geo4d.batch.local.find_gpus", lambda device: ["0", "1"])
     monkeypatch.setattr(
-        "geo4d.batch.local.Worker", lambda number, job, settings, threads, gpu: given.append((number, gpu))
+        "geo4d.batch.local.Worker",
+        lambda number, job, settings, threads, gpu, cpus: given.append((number, gpu)),
     )
     engine = LocalEngine(4, CLIPS_JOB, {})
     for number in range(4):

@@ -11,7 +11,8 @@ import pytest
 import zarr
 
 import geo4d
-from geo4d.batch.one import Task, confidence_median, load, run_clip
+from geo4d.batch.one import confidence_median, load, run_clip
+from geo4d.batch.task import Task
 from geo4d.errors import OutputInUse
 from geo4d.results.manifest import ARRAYS
 from geo4d.results.workspace import Workspace

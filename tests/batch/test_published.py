@@ -7,9 +7,10 @@ import pytest
 
 import geo4d
 from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger
-from geo4d.batch.one import Task, load, run_clip
+from geo4d.batch.one import load, run_clip
 from geo4d.batch.run import run_batch
 from geo4d.batch.settings import BatchSettings
+from geo4d.batch.task import Task
 from geo4d.errors import OutputError, OutputInUse
 from geo4d.formats.objects import Objects
 from tests.batch.test_one import SETTINGS

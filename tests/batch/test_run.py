@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -167,3 +169,30 @@ def test_an_output_of_others_is_refused_before_any_work(tmp_path) -> None:
     batches.write_clip(tmp_path / "in/a.mp4", 4)
     with pytest.raises(OutputError, match="left alone"):
         run_batch([str(tmp_path / "in")], tmp_path / "in", options=BatchSettings(table="md"))
+
+
+def test_a_coordinator_loads_no_torch_and_workers_of_a_new_batch_load_it_side_by_side(tmp_path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.mp4").write_bytes(b"x")
+    script = (
+        "import sys\n"
+        "import geo4d.apps.commands.batch\n"
+        "from geo4d.batch.local import LocalEngine, find_gpus\n"
+        "from geo4d.batch.run import run_batch\n"
+        "from geo4d.batch.settings import BatchSettings\n"
+        "def start(engine, number):\n"
+        "    print(number, 'torch' in sys.modules)\n"
+        "    if number == engine.count - 1:\n"
+        "        raise KeyError\n"
+        "LocalEngine.start = start\n"
+        "run_batch(sys.argv[1:], 'out', options=BatchSettings(workers=2, table='md'))\n"
+    )
+    for name in ("b.mp4", "c.mp4"):
+        (tmp_path / "clips" / name).write_bytes(b"y")
+    done = subprocess.run(
+        [sys.executable, "-c", script, "clips"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert "KeyError" in done.stderr
+    assert done.stdout.splitlines() == ["0 False", "1 False"]

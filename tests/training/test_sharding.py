@@ -19,7 +19,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from accelerate.state import PartialState
-from geo4d.__main__ import leave
+from geo4d.errors import leave
 from geo4d.training.loop import train
 from tests.support.sharded import LOOP, Numbers, Wave
 task, steps = Wave(), int(sys.argv[2])
