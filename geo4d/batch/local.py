@@ -46,7 +46,10 @@ class Worker:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=work_and_leave, args=(theirs, job, settings, threads, cpus), name=f"worker {number}", daemon=True
+            target=work_and_leave,
+            args=(theirs, job, settings, threads, cpus),
+            name=f"worker {number}",
+            daemon=True,
         )
         with _environment(variables):
             self.process.start()

@@ -26,6 +26,7 @@ from geo4d.errors import (
     explain,
 )
 from geo4d.models.base import Predictor, choose_device
+from geo4d.optimise.scratch import give_back_memory
 from geo4d.results.layout import plain
 from geo4d.results.manifest import is_result, read_manifest
 from geo4d.results.provenance import versions
@@ -104,6 +105,7 @@ def run_clip(loaded: Loaded, task: Task, on_progress: Progress) -> dict[str, Any
             note = {"state": _state_of(error, code), "exit_code": code, "reason": " ".join(reason.split())}
         note["seconds"] = time.perf_counter() - started[0]
         note["cpu_seconds"] = time.process_time() - started[1]
+        give_back_memory()
     return {**note, "warnings": warnings.texts}
 
 

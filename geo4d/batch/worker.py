@@ -58,10 +58,13 @@ def work(
 
 
 def set_threads(threads: int) -> None:
-    """Numerical threads of this process, as far as they were not decided when libraries were loaded."""
+    """Numerical threads of this process, as far as they were not decided when libraries were loaded; and their memory."""
     import cv2
     import torch
 
+    from geo4d.optimise.scratch import keep_one_heap
+
+    keep_one_heap()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
 

@@ -23,6 +23,9 @@ HELD_BYTES = 16 * 2**20
 RESIDENT_BYTES = 2**18
 """Of a mapped array, about so much is resident at a time."""
 
+_M_ARENA_MAX = -8
+"""glibc's number of that option, ``malloc.h``."""
+
 _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -93,6 +96,18 @@ def give_back_memory() -> None:
     trim = getattr(_C_LIBRARY, "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def keep_one_heap() -> None:
+    """All threads of this process, from now on, take memory from one heap of the C library (glibc).
+
+    By default new threads get heaps of their own. A process that lives long and has threads come and go, as libraries
+    make them to decode and to compress, spreads what it keeps over them, and ever less of each can be given back: 2 to
+    4 MiB a clip, without end. With one heap, 80 clips end where the eighth did.
+    """
+    adjust = getattr(_C_LIBRARY, "mallopt", None)
+    if adjust is not None:
+        adjust(_M_ARENA_MAX, 1)
 
 
 def _allocate(file: int, size: int, folder: Path | None) -> None:

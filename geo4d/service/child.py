@@ -43,15 +43,12 @@ def serve_tasks(pipe: Connection, setup: Setup) -> None:
     faulthandler.enable()
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
 
-    import cv2
-    import torch
-
     from geo4d.batch.one import load
+    from geo4d.batch.worker import set_threads
     from geo4d.errors import explain
     from geo4d.service.work import do
 
-    torch.set_num_threads(setup.threads)
-    cv2.setNumThreads(setup.threads)
+    set_threads(setup.threads)
     loaded = None
     try:
         if setup.settings is not None:

@@ -16,6 +16,7 @@ from geo4d.batch.one import Loaded, describe
 from geo4d.errors import Geo4DError, OtherSettings, explain
 from geo4d.export import ExportConfig, find_format, save
 from geo4d.formats.files import disk_errors, new_file
+from geo4d.optimise.scratch import give_back_memory
 from geo4d.results.manifest import is_result
 from geo4d.results.reader import load_result
 from geo4d.results.verdict import judge_result
@@ -56,6 +57,7 @@ def do(task: Check | Work | Export, loaded: Loaded | None, say: Say) -> dict[str
         except Exception as error:
             code, reason = explain(error)
             note = {"exit_code": code, "reason": reason, "kind": type(error).__name__}
+    give_back_memory()
     source = task.source
     for place, word in ((str(source), source.name), (str(source.parent.parent), "the job")):
         note["reason"] = note.get("reason", "").replace(place, word)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +63,36 @@ def test_a_system_on_disk_gives_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(scratch, "RESIDENT_BYTES", 64)
     assert np.array_equal(step(), held)
     assert torch.isfinite(torch.from_numpy(held)).all()
+
+
+HEAPS = """
+import ctypes, sys, threading
+from geo4d.optimise.scratch import keep_one_heap
+libc = ctypes.CDLL(None)
+if sys.argv[1] == "one":
+    keep_one_heap()
+all_there, enough = threading.Barrier(9), threading.Event()
+libc.malloc.restype = ctypes.c_void_p
+def take():
+    libc.malloc(5000)
+    all_there.wait()
+    enough.wait()
+threads = [threading.Thread(target=take) for _ in range(8)]
+for thread in threads:
+    thread.start()
+all_there.wait()
+libc.fdopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, file)
+libc.fflush(file)
+enough.set()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a matter of glibc")
+@pytest.mark.parametrize(("which", "least", "most"), [("one", 1, 2), ("many", 4, 99)])
+def test_threads_take_their_memory_from_one_heap(which: str, least: int, most: int):
+    done = subprocess.run(
+        [sys.executable, "-c", HEAPS, which], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert least <= done.stdout.count("<heap nr=") <= most
