@@ -118,6 +118,7 @@ class RayEngine:
     def start(self, number: int) -> None:
         """As in ``Engine``."""
         variables = dict.fromkeys(THREAD_VARIABLES, str(self.cpus))
+        variables["MALLOC_ARENA_MAX"] = "1"  # as ``keep_one_heap``, before Ray's own threads take heaps
         handle = (
             self._ray.remote(RayWorker)
             .options(
