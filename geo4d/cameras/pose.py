@@ -26,6 +26,9 @@ from geo4d.types import LazyFrames, Reconstruction
 Objective = Literal["depth", "published", "published-refined"]
 TrajectoryUnit = Literal["metres", "unknown"]
 
+TRACK_NOISE = 0.1
+"""Least noise of a tracked position that is reckoned with, pixels."""
+
 RELIABLE = 0.2
 """Least confidence of a pose that counts as reliable."""
 
@@ -55,18 +58,25 @@ def pose_frames(
         config: the solver.
         scratch: folder for work files of long videos; None takes the system's temporary one.
     """
-    tracks = _track(frames, masks, scene, tracker)
+    tracks = track_frames(frames, masks, scene, tracker)
     return solve_with_depth(
         tracks, depth, intrinsics, per_frame_scale=per_frame_scale, config=config, scratch=scratch
     )
 
 
-def _track(
+def track_frames(
     frames: Iterable[Float[Tensor, "H W 3"]],
     masks: Iterable[Bool[Tensor, "H W"]] | None,
     scene: Sequence[int] | None,
     tracker: TrackMaker,
 ) -> Tracks:
+    """Tracks that end where a scene does.
+
+    Args:
+        frames: RGB in [0, 1], all of one size.
+        masks: True on moving things, one per frame.
+        scene: scene number of every frame.
+    """
     tracks = tracker(frames, masks)
     if scene is None:
         return tracks
@@ -88,7 +98,10 @@ def fit_trajectory_scale(
     """The factor that takes the translations of a known trajectory to the unit of the depth maps.
 
     Every track seen by two frames of a shot gives one estimate: the point lifted from the first, turned and moved by
-    factor times the known translation, must lie on the ray of the second. The weighted median is robust to moving things.
+    factor times the known translation, must lie on the ray of the second. The start is their weighted median; from
+    there the squared distances to the rays are made small, without the tracks that miss theirs by more than three
+    times the noise of all. What moves, and what slides along the edge of something near, goes to one side: it pulls
+    even a median.
 
     Args:
         frames: True for those that count; None takes all.
@@ -108,12 +121,13 @@ def fit_trajectory_scale(
     relative = inverse(c2w.double())[tracks.frame[later]] @ c2w.double()[tracks.frame[earlier]]
     point = rays[earlier] * log_depth[earlier].exp()[:, None]
     turned = (relative[:, :3, :3] @ point[..., None])[..., 0]
-    # (turned + s t) x ray = 0, least squares in s
-    a = torch.linalg.cross(relative[:, :3, 3], rays[later])
-    b = -torch.linalg.cross(turned, rays[later])
-    strength = (a * a).sum(1)
-    estimate = (a * b).sum(1) / strength.clamp_min(1e-30)
-    weight = strength.sqrt() / turned.norm(dim=1).clamp_min(1e-12)
+    # (turned + s t) x ray = 0, in angles
+    ray = rays[later] / rays[later].norm(dim=1, keepdim=True)
+    distance = turned.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    a = torch.linalg.cross(relative[:, :3, 3], ray) / distance
+    b = -torch.linalg.cross(turned, ray) / distance
+    weight = a.norm(dim=1)
+    estimate = (a * b).sum(1) / weight.square().clamp_min(1e-30)
     good = (estimate > 0) & (weight > 1e-12)
     if int(good.sum()) < 12:
         raise ValueError(
@@ -122,7 +136,24 @@ def fit_trajectory_scale(
     order = estimate[good].argsort()
     total = weight[good][order].cumsum(0)
     middle = int(torch.searchsorted(total, total[-1] / 2))
-    return float(estimate[good][order][middle])
+    least = TRACK_NOISE / float(intrinsics[:, 0, 0].median())
+    return _least_squares_of_most(a[good], b[good], float(estimate[good][order][middle]), least)
+
+
+def _least_squares_of_most(
+    a: Float[Tensor, "O 3"], b: Float[Tensor, "O 3"], start: float, least_noise: float
+) -> float:
+    """The factor for which a * factor - b is small, by Tukey's weights: nothing beyond three times the noise counts."""
+    factor = start
+    for _ in range(50):
+        error = (a * factor - b).norm(dim=1)
+        noise = max(1.4826 * float(error.median()), least_noise)
+        weight = (1 - (error / (3 * noise)).square()).clamp_min(0).square()
+        before = factor
+        factor = float((weight * (a * b).sum(1)).sum() / (weight * a.square().sum(1)).sum())
+        if abs(factor / before - 1) < 1e-6:
+            break
+    return factor
 
 
 def pose_reconstruction(
@@ -181,7 +212,7 @@ def pose_reconstruction(
     scene = (
         np.zeros(num_frames, np.int64) if reconstruction.scene is None else np.asarray(reconstruction.scene)
     )
-    tracks = _track(frames, masks, scene.tolist(), tracker)
+    tracks = track_frames(frames, masks, scene.tolist(), tracker)
     if tracks.num_frames != num_frames:
         raise ValueError(f"expected {num_frames} frames, got {tracks.num_frames}")
     tracked_K = resize_intrinsics(K, size, tracks.size)

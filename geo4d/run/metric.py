@@ -2,10 +2,14 @@
 
 Depth and path of a scene share one unknown factor. It is measured once the windows are aligned, and applied where the
 result is written; nothing before that depends on it, so a run can go on with another trajectory (``--resume``).
+
+Measured depth tells more: maps and path are each compared with it, the path by tracked points that are lifted by the
+measured depth and must be met again. Where the two of a result differ by some percent, both come out right.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,18 +19,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo4d.cameras.pose import RELIABLE
+from geo4d.cameras.pose import RELIABLE, fit_trajectory_scale, track_frames
 from geo4d.cameras.types import MotionCameras
+from geo4d.cameras.with_depth import sample_log_depth
 from geo4d.config import RunConfig
 from geo4d.errors import GeometryError
 from geo4d.formats.trajectories import load_trajectory
 from geo4d.fusion.alignment import Alignment
 from geo4d.fusion.dense import iter_depth
+from geo4d.geometry.cameras import resize_intrinsics
 from geo4d.geometry.paths import PIECES, fit_path
 from geo4d.run.frame_poses import FramePoses, frame_poses
+from geo4d.tracks.sources import followed
+from geo4d.tracks.types import TRACKING_SIZE, Tracks
 from geo4d.types import Prediction
 from geo4d.video.depths import DepthFolder, open_depths
-from geo4d.video.io import Video
+from geo4d.video.io import Video, fit_size
 
 KNOWN_SCALE = 0.1
 """Standard deviation of the logarithm of the factor from which on a result is not called metric."""
@@ -44,11 +52,13 @@ class Metric:
 
     Attributes:
         factor: [T] metres per unit of the alignment, one value a scene.
+        path_factor: [T] the same of the path of the camera.
         c2w: given poses that take the place of the solved ones, or None.
         details: how it was found, JSON values; ``statement`` is for people.
     """
 
     factor: Float[Tensor, " T"]
+    path_factor: Float[Tensor, " T"]
     c2w: Float[Tensor, "T 4 4"] | None
     details: dict[str, Any]
 
@@ -59,7 +69,7 @@ class Metric:
             c2w = self.c2w.to(alignment.intrinsics)
         elif c2w is not None:
             c2w = c2w.clone()
-            c2w[:, :3, 3] *= self.factor.to(c2w)[:, None]
+            c2w[:, :3, 3] *= self.path_factor.to(c2w)[:, None]
         diagnostics = {**alignment.diagnostics, "metric": self.details}
         return replace(alignment, c2w=c2w, scale_kind="metric", diagnostics=diagnostics)
 
@@ -165,7 +175,7 @@ class KnownPath:
             "scenes": scenes,
             "statement": statement,
         }
-        return Metric(factor, self.given.c2w if self.as_poses else None, details)
+        return Metric(factor, factor, self.given.c2w if self.as_poses else None, details)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,12 +198,15 @@ class KnownDepth:
     def measure(
         self, alignment: Alignment, predictions: Sequence[Prediction], motion: MotionCameras | None
     ) -> Metric:
-        """One factor a scene: the median over frames of the median ratio in each.
+        """Factors of every scene. Of the maps: the median over frames of the median ratio in each. Of the path: by
+        tracked points; that of the maps where there is no parallax.
 
         Raises:
             GeometryError: a scene has no measured depth where the result has some, or the two do not resemble each other.
         """
         factor = torch.ones(alignment.num_frames, dtype=torch.float64)
+        path_factor = factor.clone()
+        seen = self._points_seen(alignment, motion)
         scenes: list[dict[str, Any]] = []
         for scene, frames in frames_of_scenes(alignment.scene.cpu()):
             rows = [int(t) for t in frames if self.folder.frames[int(t)] >= 0]
@@ -206,21 +219,25 @@ class KnownDepth:
                     f"no frame has {LEAST_PIXELS} pixels with both measured depth and depth of the result",
                 )
             middle = float(np.median([np.median(r) for r in ratios]))
-            apart = 1.4826 * float(np.median(np.abs(np.concatenate(ratios) - middle)))
-            uncertainty = apart / PIECES**0.5
+            spread = 1.4826 * float(np.median(np.abs(np.concatenate(ratios) - middle)))
+            uncertainty = spread / PIECES**0.5
             if uncertainty >= KNOWN_SCALE:
                 raise _undetermined(
                     scene,
-                    f"the depth of the result and the measured one differ by {100 * apart:.0f} % after one factor",
+                    f"the depth of the result and the measured one differ by {100 * spread:.0f} % after one factor",
                 )
-            factor[frames] = float(np.exp(middle))
+            factor[frames] = path_factor[frames] = float(np.exp(middle))
+            path = None if seen is None else self._path_factor(alignment, seen, motion, frames)
+            if path is not None:
+                path_factor[frames] = path
             scenes.append(
                 {
                     "scene": scene,
                     "metres_per_unit": float(np.exp(middle)),
+                    "metres_per_unit_of_the_path": path,
                     "scale_uncertainty": uncertainty,
                     "frames_compared": len(ratios),
-                    "depth_difference": apart,
+                    "depth_difference": spread,
                 }
             )
         worst = max(scenes, key=lambda s: s["scale_uncertainty"])
@@ -229,13 +246,71 @@ class KnownDepth:
             f"{100 * worst['depth_difference']:.1f} % after one factor, so the scale is known to about "
             f"{100 * worst['scale_uncertainty']:.1f} %"
         )
+        paths = [(s["metres_per_unit_of_the_path"], s["metres_per_unit"]) for s in scenes]
+        apart = [math.log(path / maps) for path, maps in paths if path is not None]
+        if apart:
+            statement += (
+                "; the path has its scale by tracked points on measured depth, "
+                f"{100 * math.expm1(max(apart, key=abs)):+.1f} % to that of the maps"
+            )
         source = {
             "folder": self.folder.folder.name,
             "unit_m": self.folder.unit,
             "matched_frames": int((self.folder.frames >= 0).sum()),
         }
         details = {"by": "depth", "source": source, "scenes": scenes, "statement": statement}
-        return Metric(factor, None, details)
+        return Metric(factor, path_factor, None, details)
+
+    def _points_seen(
+        self, alignment: Alignment, motion: MotionCameras | None
+    ) -> tuple[Tracks, Float[Tensor, " O"]] | None:
+        """Tracks of the clip and the measured log depth of every observation; None where no path could be compared."""
+        if alignment.c2w is None or (
+            motion is not None and all(shot.kind != "parallax" for shot in motion.shots)
+        ):
+            return None
+        frames = self.clip.frames(fit_size(self.clip.size, TRACKING_SIZE))
+        tracks = track_frames(frames, None, alignment.scene.tolist(), followed)
+        nothing = torch.full((8, 8), torch.nan)
+        maps = (
+            torch.from_numpy(self._measured(t)) if self.folder.frames[t] >= 0 else nothing
+            for t in range(alignment.num_frames)
+        )
+        return tracks, sample_log_depth(tracks, maps)
+
+    def _path_factor(
+        self,
+        alignment: Alignment,
+        seen: tuple[Tracks, Float[Tensor, " O"]],
+        motion: MotionCameras | None,
+        frames: Tensor,
+    ) -> float | None:
+        """Metres per unit of a scene's path; None where it has no parallax."""
+        assert alignment.c2w is not None
+        tracks, log_depth = seen
+        inside = torch.zeros(alignment.num_frames, dtype=torch.bool)
+        inside[frames] = True
+        inside &= alignment.reliable.cpu()
+        if motion is not None and len(motion.confidence) > 1:
+            inside &= motion.confidence.cpu() >= RELIABLE
+        try:
+            require_parallax(motion, frames, 0)
+            return fit_trajectory_scale(
+                tracks,
+                log_depth,
+                resize_intrinsics(alignment.intrinsics.cpu(), alignment.size, tracks.size),
+                alignment.c2w.cpu(),
+                inside,
+            )
+        except (GeometryError, ValueError):
+            return None
+
+    def _measured(self, frame: int) -> np.ndarray:
+        """[H, W] measured depth of a frame that has a file, seen as its picture is."""
+        measured = self.folder.read(frame)
+        if self.clip.lens is not None:
+            measured = self.clip.lens.undistorted_map(measured, self.clip.source_size)
+        return measured
 
     def _ratios(
         self, alignment: Alignment, predictions: Sequence[Prediction], frames: Sequence[int]
@@ -243,9 +318,7 @@ class KnownDepth:
         """Per frame, the logarithms of measured / found depth where both are known and the found one is trusted."""
         ratios = []
         for maps in iter_depth(alignment, predictions, frames=frames):
-            measured = self.folder.read(maps.frame_index)
-            if self.clip.lens is not None:
-                measured = self.clip.lens.undistorted_map(measured, self.clip.source_size)
+            measured = self._measured(maps.frame_index)
             found, sure = maps.depth.cpu().numpy(), maps.confidence.cpu().numpy()
             rows, cols = (
                 ((np.arange(n) + 0.5) * m / n).astype(int)

@@ -12,8 +12,10 @@ from evo.core.trajectory import PoseTrajectory3D
 import geo4d
 from geo4d.errors import GeometryError, InputError
 from geo4d.formats.cameras import save_kitti_poses, save_tum
+from geo4d.geometry.paths import fit_path
 from geo4d.geometry.poses import rigid, so3_exp
 from geo4d.results.verdict import judge_result
+from geo4d.run.align import align_windows
 from tests.support.truth import BoxWorld, TruthPredictor
 
 WORLD, NUM, STEP_S = BoxWorld((30, 40)), 24, 0.05
@@ -115,6 +117,30 @@ def test_measured_depth_gives_the_scale(pictures, tmp_path):
     path = np.linalg.norm(np.diff(poses()[:, :3, 3], axis=0), axis=1).sum()
     assert rigid_ate < similar_ate + 0.02 * path
     assert "measured depth" in result.diagnostics["metric"]["statement"]
+
+
+def test_a_path_of_another_scale_than_the_maps_comes_out_right(tmp_path, monkeypatch):
+    """Fused maps and the path of a result may differ by some percent; measured depth tells of each."""
+    world = BoxWorld((120, 160))
+    large = np.stack([(world.rgb(t) * 255).round().byte().numpy() for t in range(NUM)])
+
+    def too_long(*given):
+        alignment, *rest = align_windows(*given)
+        c2w = alignment.c2w.clone()
+        c2w[:, :3, 3] *= 1.08
+        return replace(alignment, c2w=c2w), *rest
+
+    monkeypatch.setattr("geo4d.run.reconstruct.align_windows", too_long)
+    for t in range(NUM):
+        np.save(tmp_path / f"{t:04d}.npy", world.depth(t).double().numpy())
+    result = run(large, depth=tmp_path, model=TruthPredictor(world, noise=0.03))
+    ratios = [np.asarray(result.depth[t]) / world.depth(t).numpy() for t in range(NUM)]
+    assert np.nanmedian(ratios) == pytest.approx(1, abs=0.02)
+    found, known = (np.asarray(c2w, np.float64)[:, :3, 3] for c2w in (result.c2w, poses()))
+    assert fit_path(torch.from_numpy(found), torch.from_numpy(known)).scale == pytest.approx(1, abs=0.025)
+    (scene,) = result.diagnostics["metric"]["scenes"]
+    assert scene["metres_per_unit"] / scene["metres_per_unit_of_the_path"] == pytest.approx(1.08, abs=0.03)
+    assert "% to that of the maps" in result.diagnostics["metric"]["statement"]
 
 
 def test_another_trajectory_after_a_refused_one_computes_no_window_twice(pictures, tmp_path):
