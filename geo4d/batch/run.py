@@ -15,6 +15,7 @@ from geo4d.batch.clips import in_shard, parse_shard
 from geo4d.batch.coordinator import Coordinator
 from geo4d.batch.engine import Engine
 from geo4d.batch.engines import make_engine
+from geo4d.batch.jobs import CLIPS_JOB
 from geo4d.batch.leases import Leases, Presence
 from geo4d.batch.ledger import (
     BATCH,
@@ -35,7 +36,6 @@ from geo4d.batch.sources import Found, find_clips
 from geo4d.batch.stores import Fetcher
 from geo4d.batch.summary import require_table
 from geo4d.batch.tally import Tally
-from geo4d.batch.task import CLIPS_JOB
 from geo4d.errors import InputError
 from geo4d.formats.files import new_file, output_errors
 from geo4d.formats.objects import Objects

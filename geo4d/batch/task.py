@@ -1,13 +1,6 @@
-"""What a coordinator asks a worker for. The coordinator itself loads no network and no torch: it begins at once."""
+"""What a coordinator asks a worker for."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from geo4d.batch.engine import Job
-
-if TYPE_CHECKING:
-    from geo4d.batch.one import Loaded
 
 
 @dataclass(frozen=True)
@@ -29,19 +22,3 @@ class Task:
     keep_going: bool = False
     publish: str = ""
     owner: str = ""
-
-
-def _load(settings: Mapping[str, Any]) -> "Loaded":
-    from geo4d.batch.one import load
-
-    return load(settings)
-
-
-def _run(loaded: "Loaded", task: Task, on_progress: Callable[[str, int, int], None]) -> dict[str, Any]:
-    from geo4d.batch.one import run_clip
-
-    return run_clip(loaded, task, on_progress)
-
-
-CLIPS_JOB = Job(_load, _run)
-"""What the workers of a batch do."""

@@ -1,8 +1,9 @@
 """What an engine is."""
 
 from geo4d.batch.engine import STALLED, Engine, Event, stalled
+from geo4d.batch.jobs import CLIPS_JOB
 from geo4d.batch.local import LocalEngine
-from geo4d.batch.task import CLIPS_JOB, Task
+from geo4d.batch.task import Task
 
 
 def test_processes_of_this_machine_are_an_engine() -> None:

@@ -14,9 +14,9 @@ import pytest
 
 import geo4d
 from geo4d.batch.engine import STALLED
+from geo4d.batch.jobs import CLIPS_JOB
 from geo4d.batch.ledger import BATCH, CLIPS, LEDGER, Ledger
 from geo4d.batch.local import LocalEngine, Worker, _environment, find_gpus, share_cpus, share_threads
-from geo4d.batch.task import CLIPS_JOB
 from geo4d.errors import ResourceError
 from tests.batch.test_one import SETTINGS, arrays
 from tests.support import batch_stub as batches

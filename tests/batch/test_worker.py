@@ -6,7 +6,8 @@ from multiprocessing.connection import Connection
 import pytest
 import torch
 
-from geo4d.batch.task import CLIPS_JOB, Task
+from geo4d.batch.jobs import CLIPS_JOB
+from geo4d.batch.task import Task
 from geo4d.batch.worker import Stages, _end_with_coordinator, work
 from tests.batch.test_one import SETTINGS
 from tests.support import batch_stub as batches

@@ -82,7 +82,7 @@ def test_tracks_that_slide_to_one_side_do_not_pull_the_scale(room):
         return fit_trajectory_scale(tracks, log_depth, room.intrinsics, room.c2w)
 
     assert found(tracks) == pytest.approx(1, abs=0.002)
-    # Two fifths of the tracks follow edges of things that are nearer: with every frame 2 pixels further, where most move 7 or so.
+    # Two fifths of the tracks follow edges of what is nearer: with every frame 2 pixels further.
     xy = tracks.xy.clone()
     sliding = tracks.track % 5 < 2
     start = torch.full((int(tracks.track.max()) + 1,), 99)
