@@ -1,6 +1,7 @@
 """Named arrays in files: npz, zarr groups of frames, and one compressed file per set of arrays."""
 
 import hashlib
+import json
 import logging
 import math
 import os
@@ -196,6 +197,20 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
             arrays = {name: np.asarray(array[...]) for name, array in group.arrays()}
             return arrays, dict(group.attrs)
     except (*_DAMAGE, KeyError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def load_attributes(path: str | Path) -> dict[str, Any]:
+    """The JSON values alone of what ``save_arrays`` wrote; of the file only they are read and checked.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    path = existing_file(path, "a file of compressed arrays")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return dict(json.loads(archive.read("zarr.json"))["attributes"])
+    except (*_DAMAGE, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
 
 

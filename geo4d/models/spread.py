@@ -41,38 +41,42 @@ def spread_field(
     )
     fading = SMOOTHNESS / REACH**2
 
-    def steps(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return x[:, 1:] - x[:, :-1], x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
-
-    def apply(x: Tensor) -> Tensor:
-        result = (weight + fading) * x
-        in_time, down, across = (a * step for a, step in zip(links, steps(x), strict=True))
-        result[:, 1:] += in_time
-        result[:, :-1] -= in_time
-        result[..., 1:, :] += down
-        result[..., :-1, :] -= down
-        result[..., 1:] += across
-        result[..., :-1] -= across
-        return result
-
-    diagonal = weight + fading
-    for a, later, earlier in zip(links, _later(diagonal), _earlier(diagonal), strict=True):
+    plain = weight + fading
+    inverse = plain.clone()
+    for a, later, earlier in zip(links, _later(inverse), _earlier(inverse), strict=True):
         later += a
         earlier += a
+    inverse.reciprocal_()  # of the diagonal
+    step = [torch.empty_like(a) for a in links]
+
+    def apply(x: Tensor, result: Tensor) -> Tensor:
+        """The system's matrix times x. This is most of the work: nothing is allocated here."""
+        torch.mul(plain, x, out=result)
+        parts = zip(links, step, _later(x), _earlier(x), _later(result), _earlier(result), strict=True)
+        for a, difference, x_later, x_earlier, later, earlier in parts:
+            torch.sub(x_later, x_earlier, out=difference).mul_(a)
+            later += difference
+            earlier -= difference
+        return result
+
+    def product_of(a: Tensor, b: Tensor) -> Tensor:
+        return torch.linalg.vecdot(a.flatten(1), b.flatten(1))[:, None, None, None]
+
     right = weight * values
     x = _pyramid_start(right, weight, fading)
-    residual = right - apply(x)
-    scaled = residual / diagonal
+    product = torch.empty_like(x)
+    residual = right - apply(x, product)
+    scaled = residual * inverse
     direction = scaled.clone()
-    size = (residual * scaled).flatten(1).sum(1)
+    size = product_of(residual, scaled)
     for _ in range(num_iterations):
-        product = apply(direction)
-        length = size / (direction * product).flatten(1).sum(1).clamp(min=1e-20)
-        x = x + length[:, None, None, None] * direction
-        residual = residual - length[:, None, None, None] * product
-        scaled = residual / diagonal
-        new = (residual * scaled).flatten(1).sum(1)
-        direction = scaled + (new / size.clamp(min=1e-20))[:, None, None, None] * direction
+        apply(direction, product)
+        length = size / product_of(direction, product).clamp(min=1e-20)
+        x.addcmul_(direction, length)
+        residual.addcmul_(product, length, value=-1)
+        torch.mul(residual, inverse, out=scaled)
+        new = product_of(residual, scaled)
+        direction.mul_(new / size.clamp(min=1e-20)).add_(scaled)
         size = new
     return x
 

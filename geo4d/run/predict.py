@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -350,14 +350,11 @@ def mask_nonfinite(prediction: Prediction) -> Prediction:
     )
 
 
-def nonfinite_windows(predictions: Iterable[Prediction]) -> dict[int, Any]:
+def nonfinite_windows(provenance: Mapping[int, Mapping[str, Any]]) -> dict[int, Any]:
     """What ``mask_nonfinite`` or the model's own pipeline found, by number of the window.
 
     Args:
-        predictions: those of the model; evidence from motion is no failure of the model where it has no value.
+        provenance: of the predictions of the model; evidence from motion is no failure of the model where it has no
+            value.
     """
-    return {
-        prediction.window_index: prediction.provenance["not_finite"]
-        for prediction in predictions
-        if "not_finite" in prediction.provenance
-    }
+    return {window: told["not_finite"] for window, told in provenance.items() if "not_finite" in told}

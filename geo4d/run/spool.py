@@ -19,7 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from geo4d.config import Precision
 from geo4d.errors import InputError
-from geo4d.formats.arrays import load_arrays, save_arrays
+from geo4d.formats.arrays import load_arrays, load_attributes, save_arrays
 from geo4d.types import Prediction
 
 log = logging.getLogger(__name__)
@@ -133,6 +133,17 @@ class SpooledPredictions(Sequence[Prediction]):
             self._cache.popitem(last=False)
         return prediction
 
+    def provenance(self) -> dict[int, dict[str, Any]]:
+        """What every prediction says of how it came about, by number of the window; no maps are read.
+
+        Raises:
+            InputError: a file is gone or damaged.
+        """
+        return {
+            window: load_attributes(self._spool.path(window, attempt))["provenance"]
+            for window, attempt in self._windows
+        }
+
 
 def _encode(prediction: Prediction, precision: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays: dict[str, np.ndarray] = {}
@@ -140,13 +151,15 @@ def _encode(prediction: Prediction, precision: str) -> tuple[dict[str, np.ndarra
     for name, tensor in prediction.tensors().items():
         if name == "ray_map":
             tensor = _coarse_rays(tensor)
-        array = tensor.detach().cpu().numpy()
+        tensor = tensor.detach().cpu()
         if name in _HALVED and precision == "float16":
-            scales[name] = _power_of_two(array)
-            array = (array / np.float32(scales[name])).astype(np.float16)
+            # torch converts as numpy does, in a fraction of the time
+            scales[name] = _power_of_two(tensor)
+            arrays[name] = (tensor / scales[name]).half().numpy()
         elif name in _MASKS:
-            array = np.packbits(array, axis=-1)
-        arrays[name] = array
+            arrays[name] = np.packbits(tensor.numpy(), axis=-1)
+        else:
+            arrays[name] = tensor.numpy()
     dtypes = {}
     for name, tensor in (prediction.carry or {}).items():
         dtypes[name] = str(tensor.dtype).removeprefix("torch.")
@@ -175,10 +188,12 @@ def _decode(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> Predic
         if name.startswith(_CARRY):
             continue
         if name in _MASKS:
-            array = np.unpackbits(array, axis=-1, count=attributes["width"]).astype(bool)
+            bits = np.unpackbits(array, axis=-1, count=attributes["width"])
+            tensors[name] = torch.from_numpy(bits.view(bool))
         elif name in attributes["scales"]:
-            array = array.astype(np.float32) * np.float32(attributes["scales"][name])
-        tensors[name] = torch.from_numpy(np.array(array))
+            tensors[name] = torch.from_numpy(array).float().mul_(attributes["scales"][name])
+        else:
+            tensors[name] = torch.from_numpy(array)
     carry = None
     if attributes["carry"] is not None:
         carry = {
@@ -190,10 +205,13 @@ def _decode(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> Predic
     return Prediction(**values, provenance=attributes["provenance"], carry=carry)
 
 
-def _power_of_two(array: np.ndarray) -> float:
+def _power_of_two(tensor: Tensor) -> float:
     """A power of two that brings the largest value to at most 2**14; scaling by it loses nothing."""
-    finite = np.abs(array[np.isfinite(array)])
-    largest = float(finite.max()) if finite.size else 0.0
+    largest = (
+        float(torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0).abs().max())
+        if tensor.numel()
+        else 0.0
+    )
     return 2.0 ** (np.frexp(largest)[1] - 14) if largest > 0 else 1.0
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from geo4d.run.evidence import describe
 from geo4d.run.plan import RunPlan
 from geo4d.run.predict import Progress, nonfinite_windows
 from geo4d.run.spool import Spool, SpooledPredictions
-from geo4d.types import FrameMaps, Prediction
+from geo4d.types import FrameMaps
 from geo4d.video.io import Video
 from geo4d.video.visible import outside_bars, shows_something, visible_pixels
 
@@ -203,9 +203,9 @@ def describe_result(
     }
 
 
-def relative_windows(predictions: Iterable[Prediction]) -> list[int]:
+def relative_windows(provenance: Mapping[int, Mapping[str, Any]]) -> list[int]:
     """Windows whose depth a depth network gave with nothing to scale it against (``models/monodepth``)."""
-    return [p.window_index for p in predictions if p.provenance.get("depth_from") == "pictures"]
+    return [window for window, told in provenance.items() if told.get("depth_from") == "pictures"]
 
 
 def describe_run(
@@ -224,14 +224,15 @@ def describe_run(
         tries: re-sampled window -> the try that it ended with.
         shown: frames that show something.
     """
+    provenance = predictions[: len(plan.windows)].provenance()
     return {
         **alignment.diagnostics,
         "windows": plan.windows,
         "evidence_windows": spool.evidence_windows(),
-        "relative_windows": relative_windows(predictions[: len(plan.windows)]),
+        "relative_windows": relative_windows(provenance),
         "motion": None if motion is None else describe(motion),
         "tries": tries,
-        "not_finite": nonfinite_windows(predictions[: len(plan.windows)]),
+        "not_finite": nonfinite_windows(provenance),
         "frames_without_picture": torch.nonzero(~shown)[:, 0].tolist(),
         "num_unreliable_frames": int((~alignment.reliable).sum()),
         "seconds": clock.seconds,

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from geo4d.errors import InputError
 from geo4d.run.spool import EVIDENCE, RAY_GRID, Spool, window_bytes
 from geo4d.types import Prediction, Window
 from tests.support.truth import BoxWorld, TruthPredictor
@@ -102,6 +104,23 @@ def test_sequence_is_lazy_counts_from_its_first_frame_and_takes_tries(tmp_path):
     assert not torch.equal(sequence[1].point_map, spool.read(1, 0).point_map)
     assert sequence[-1].window_index == 2
     assert [p.window_index for p in sequence[1:]] == [1, 2]
+
+
+def test_what_predictions_say_of_themselves_is_read_without_their_maps(tmp_path, monkeypatch):
+    spool = Spool(tmp_path)
+    for index, told in ((4, {"not_finite": {"share_of_pixels": 0.25}}), (5, {})):
+        prediction = predict(index=index)
+        spool.write(Prediction(**{**vars(prediction), "provenance": told}), attempt=index % 2)
+    monkeypatch.setattr("geo4d.run.spool.load_arrays", None)
+    assert spool.sequence([(4, 0), (5, 1)]).provenance() == {
+        4: {"not_finite": {"share_of_pixels": 0.25}},
+        5: {},
+    }
+    spool.path(5, 1).write_bytes(spool.path(5, 1).read_bytes()[:-200])
+    with pytest.raises(InputError, match="damaged"):
+        spool.sequence([(5, 1)]).provenance()
+    with pytest.raises(InputError, match="window_000006"):
+        spool.sequence([(6, 0)]).provenance()
 
 
 def test_evidence_has_files_of_its_own(tmp_path):
