@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _INVALID = -2.0  # below every correlation: the neighbour does not see the point of this plane
@@ -35,6 +35,7 @@ class SweepConfig:
             the full size.
         min_side: pictures are not shrunk below this number of pixels on their shorter side.
         reach: planes on each side of the answer that are compared again at the full size.
+        hidden_cost: what a plane that no neighbour sees might cost, when the answer is asked how clearly it wins.
         stay: cost of leaving the answer by one plane, in units of (1 - correlation).
         max_volume_bytes: bound on the cost volumes held at once.
     """
@@ -51,6 +52,7 @@ class SweepConfig:
     shrink: int = 2
     min_side: int = 24
     reach: int = 2
+    hidden_cost: float = 0.4
     stay: float = 0.02
     max_volume_bytes: int = 192 << 20
 
@@ -94,8 +96,12 @@ def cost_volume(
     projections: Float[Tensor, "R N 3 4"],
     planes: Float[Tensor, "R D"] | Float[Tensor, "R D H W"],
     config: SweepConfig,
-) -> Float[Tensor, "R D H W"]:
-    """1 - correlation, mean of the best half of the views, clamped to [0, 1]; 1 where nobody sees the plane."""
+) -> tuple[Float[Tensor, "R D H W"], Bool[Tensor, "R H W"]]:
+    """1 - correlation, mean of the best half of the views, clamped to [0, 1]; 1 where nobody sees the plane.
+
+    Returns:
+        the cost, and where there are planes that nobody sees: that the surface lies there is not excluded.
+    """
     _, height, width = grey.shape
     num_planes = planes.shape[1]
     pixels = pixel_grid(height, width, grey)
@@ -104,6 +110,7 @@ def cost_volume(
     projections = (to_unit @ projections).to(grey)
     planes = planes.flatten(2) if planes.ndim == 4 else planes[..., None]
     cost = grey.new_empty(len(references), num_planes, height, width)
+    hidden = torch.zeros(len(references), height, width, dtype=torch.bool, device=grey.device)
     # Small blocks of planes stay in the cache from warping to correlation.
     block = max(1, min(num_planes, (1 << 19) // (4 * height * width)))
     for row, r in enumerate(references.tolist()):
@@ -112,7 +119,7 @@ def cost_volume(
         used = [n for n in range(neighbours.shape[1]) if neighbours[row, n] >= 0]
         keep = max(1, (len(used) + 1) // 2)
         if not used:
-            cost[row] = 1
+            cost[row], hidden[row] = 1, True
             continue
         base = {n: projections[row, n, :, :3] @ pixels for n in used}
         for start in range(0, num_planes, block):
@@ -135,7 +142,8 @@ def cost_volume(
                 seen = torch.stack(present).sum(0).clamp_min(1)
                 total = torch.stack([b.clamp_min(0) for b in best]).sum(0)
             cost[row, start : start + block] = 1 - total / seen
-    return cost
+            hidden[row] |= (best[0] <= _INVALID).any(0)
+    return cost, hidden
 
 
 def _box(maps: Float[Tensor, "*b H W"], patch: int) -> Float[Tensor, "*b H W"]:

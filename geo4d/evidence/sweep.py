@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geo4d.evidence.cost import (
@@ -128,11 +128,11 @@ def sweep_disparity(
     for start in range(0, len(reference_index), chunk):
         part = slice(start, start + chunk)
         frames = reference_index[part]
-        cost = cost_volume(
+        cost, hidden = cost_volume(
             small_grey, frames, neighbours[part], small_projections[part], planes[frames], config
         )
         smooth = semi_global(cost, small_grey[frames], config)
-        found, clear, raw = _pick(smooth, cost, planes[frames])
+        found, clear, raw = _pick(smooth, cost, planes[frames], hidden, config.hidden_cost)
         if shrink > 1:
             found, clear = _enlarged(torch.stack([found, clear], 1), small_grey[frames], grey[frames], shrink)
             found, raw = _refine(
@@ -238,7 +238,11 @@ def _plane_table(
 
 
 def _pick(
-    smooth: Float[Tensor, "R D H W"], cost: Float[Tensor, "R D H W"], planes: Float[Tensor, "R D"]
+    smooth: Float[Tensor, "R D H W"],
+    cost: Float[Tensor, "R D H W"],
+    planes: Float[Tensor, "R D"],
+    hidden: Bool[Tensor, "R H W"],
+    hidden_cost: float,
 ) -> tuple[Float[Tensor, "R H W"], Float[Tensor, "R H W"], Float[Tensor, "R H W"]]:
     """The cheapest plane, refined by a parabola; how clearly it beats every plane not beside it; its correlation."""
     num_planes = smooth.shape[1]
@@ -252,6 +256,8 @@ def _pick(
     for k in range(-near, near + 1):
         rival_cost.scatter_(1, (index + k).clamp(0, num_planes - 1), torch.inf)
     rival = rival_cost.amin(1)
+    # At the borders of the picture the true plane may be out of everyone's sight, and any other correlates a little.
+    rival = torch.where(hidden, rival.clamp_max(hidden_cost), rival)
     raw = 1 - cost.gather(1, index)[:, 0]
     margin = (rival - low[:, 0]).clamp(0, 1)
     return disparity, 1 - torch.exp(-margin / 0.1), raw
@@ -320,7 +326,7 @@ def _refine(
     step = (planes[:, -1] - planes[:, 0]) / (planes.shape[1] - 1)
     candidates = disparity[:, None] + step[:, None, None, None] * offsets[:, None, None]
     candidates = candidates.clamp_min(1e-3 * step[:, None, None, None])
-    cost = cost_volume(grey, references, neighbours, projections, candidates, config)
+    cost, _ = cost_volume(grey, references, neighbours, projections, candidates, config)
     centre, position = parabola(cost + config.stay * offsets.abs()[:, None, None])
     raw = 1 - cost.gather(1, centre)[:, 0]
     moved = disparity + step[:, None, None] * (position - config.reach)
