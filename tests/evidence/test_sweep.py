@@ -161,3 +161,27 @@ def test_refuses_planes_that_do_not_increase(make_room):
         plane_sweep(scene.rgb, scene.intrinsics, scene.c2w, disparities=torch.tensor([1.0, 0.5, 0.2]))
     with pytest.raises(ValueError, match="near"):
         plane_sweep(scene.rgb, scene.intrinsics, scene.c2w, disparities=(5.0, 1.0, 8))
+
+
+def test_a_surface_out_of_everyones_sight_is_not_taken_for_a_distant_one():
+    """A wall in smooth colours, seen by a camera that moves along it: its last frame shows a strip that no other does."""
+    height, width, focal = 48, 96, 80.0
+    generator = torch.Generator().manual_seed(3)
+    waves, phases = 12 * torch.randn(24, 2, generator=generator), 6.3 * torch.rand(24, generator=generator)
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    c2w = torch.eye(4, dtype=torch.float64).repeat(4, 1, 1)
+    c2w[:, 0, 3] = torch.tensor([0.0, 0.1, 0.2, 0.4])  # the last strip: 16 pixels at depth 1
+    pictures = []
+    for right in c2w[:, 0, 3].tolist():
+        on_wall = torch.stack([(x - width / 2) / focal + right, (y - height / 2) / focal], -1)
+        pictures.append(0.5 + 0.1 * torch.sin(on_wall @ waves.T + phases).sum(-1).clamp(-4, 4))
+    K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]]).repeat(4, 1, 1)
+    disparity, confidence = plane_sweep(
+        torch.stack(pictures)[..., None], K, c2w, disparities=(0.6, 20.0, 32), references=[3]
+    )
+    good = within(disparity, torch.ones(1, height, width)).bool()
+    strip = torch.zeros_like(good)
+    strip[..., width - 14 :] = True
+    assert (good & (confidence > 0.5))[~strip].float().mean() > 0.7
+    assert (~good)[strip].float().mean() > 0.5  # nobody can know
+    assert (~good & (confidence > 0.25))[strip].float().mean() < 0.1
