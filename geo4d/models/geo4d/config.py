@@ -141,7 +141,8 @@ class Geo4DConfig:
         latent_scale: factor on the codec's latent before diffusion.
         per_frame_image_tokens: every frame's own picture feeds the cross-attention (off in the released
             model, whose context is therefore a constant).
-        latent_groups: what each group of ``vae.latent_channels`` latent channels means, in order.
+        latent_groups: what each group of ``vae.latent_channels`` latent channels means, in order; fewer for a network of
+            some modalities (``widths.with_modalities``).
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)

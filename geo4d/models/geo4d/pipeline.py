@@ -34,7 +34,8 @@ from geo4d.models.geo4d.options import PRESETS, WINDOW_LENGTH, Geo4DOptions
 from geo4d.models.geo4d.reading import DecodedMaps, read_maps
 from geo4d.models.geo4d.unet import ContextKeys, UNet
 from geo4d.models.geo4d.vae import VAE, LightPointVAE, sample_moments
-from geo4d.models.geo4d.weights import load_light_decoder, make_parts
+from geo4d.models.geo4d.weights import load_config, load_light_decoder, make_parts
+from geo4d.models.geo4d.widths import modalities_of, require_complete
 from geo4d.models.layers import hold_weights, use_channels_last
 from geo4d.models.store.download import model_store
 from geo4d.models.store.folder import ModelFolder
@@ -101,7 +102,7 @@ class Geo4DPredictor:
         )
         self.info = PredictorInfo(
             name="geo4d",
-            description="Geo4D: points, rays and disparity of 16 frames by a video diffusion network",
+            description=f"Geo4D: {_listed(modalities_of(config))} of {WINDOW_LENGTH} frames by a video diffusion network",
             licence=GEO4D_LICENCE,
             weights_sha256=weights_sha256,
             weights_compared=weights_compared,
@@ -329,32 +330,34 @@ class Geo4DPredictor:
 
     @torch.no_grad()
     def decode(self, latent: Float[Tensor, "1 C2 T h w"]) -> DecodedMaps:
-        """All maps of one window; memory is bounded by ``decode_chunk`` frames."""
+        """The maps of one window that the network predicts; memory is bounded by ``decode_chunk`` frames."""
         (window,) = latent
         frames = window.transpose(0, 1).float() / self.config.latent_scale
         groups = dict(
             zip(self.config.latent_groups, frames.split(self.config.vae.latent_channels, dim=1), strict=True)
         )
-        point_vae, vae = self.point_vae, self.vae
 
         def chunked(decode: Callable[[Tensor], Tensor], group: str) -> Tensor:
             latents = groups[group].to(self.device)
             # The maps wait on the device: the host reads them once, when the whole window is there.
             return self._chunks.run("decode", lambda z: decode(z).float().movedim(1, -1), latents)
 
-        with self._at_work(point_vae):
-            point_map = chunked(point_vae.decode_with_uncertainty, "point_map")
-        with self._at_work(vae):
-            direction = chunked(vae.decode, "ray_direction")
-            moment = chunked(vae.decode, "ray_moment")
-            disparity = chunked(vae.decode, "disparity").mean(-1)
-        return DecodedMaps(point_map.cpu(), direction.cpu(), moment.cpu(), disparity.cpu())
+        with self._at_work(self.point_vae):
+            maps = {"point_map": chunked(self.point_vae.decode_with_uncertainty, "point_map")}
+        with self._at_work(self.vae):
+            maps |= {group: chunked(self.vae.decode, group) for group in groups if group != "point_map"}
+        if "disparity" in maps:
+            maps["disparity"] = maps["disparity"].mean(-1)
+        return DecodedMaps(**{group: values.cpu() for group, values in maps.items()})
 
     def _at_work(self, module: torch.nn.Module) -> "OnDevice":
         return OnDevice(module, self.device, self.options.offload)
 
 
-ALL_MODALITIES = {"points", "rays", "disparity"}
+def _listed(modalities: Sequence[str]) -> str:
+    """points; points and rays; points, rays and disparity."""
+    *others, last = modalities
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _stated_options(folder: ModelFolder) -> dict[str, Any]:
@@ -396,14 +399,8 @@ def load(
             f"unknown options {unknown} or preset {preset!r}; options: {sorted(known)}, presets: {sorted(PRESETS)}"
         )
     folder = ModelFolder.open(Path(weights) if weights is not None else model_store() / name, family="geo4d")
-    config = Geo4DConfig.from_dict(folder.config["network"])
-    predicted = set(folder.config.get("modalities", ALL_MODALITIES))
-    if predicted != ALL_MODALITIES:
-        raise CheckpointError(
-            f"{folder.path}: expected a network that predicts {', '.join(sorted(ALL_MODALITIES))}, this one was trained "
-            f"up to {', '.join(sorted(predicted)) or 'none of them'}; go on from it (geo4d train --start) up to the "
-            "stage 'disparity'"
-        )
+    config = load_config(folder)
+    require_complete(folder, config)
     stated = _stated_options(folder)
     chosen = Geo4DOptions(**(stated | PRESETS[preset] | options))
     if chosen.num_steps != (trained := stated.get("num_steps", chosen.num_steps)):

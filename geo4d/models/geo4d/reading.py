@@ -22,20 +22,20 @@ class DecodedMaps:
 
     Attributes:
         point_map: three coordinates and the raw uncertainty.
-        ray_direction, ray_moment: as decoded; directions are not of unit length.
-        disparity: mean of the decoded channels.
+        ray_direction, ray_moment: as decoded; directions are not of unit length. None where the network has no ray maps.
+        disparity: mean of the decoded channels; None where the network has none.
     """
 
     point_map: Float[Tensor, "T H W 4"]
-    ray_direction: Float[Tensor, "T H W 3"]
-    ray_moment: Float[Tensor, "T H W 3"]
-    disparity: Float[Tensor, "T H W"]
+    ray_direction: Float[Tensor, "T H W 3"] | None = None
+    ray_moment: Float[Tensor, "T H W 3"] | None = None
+    disparity: Float[Tensor, "T H W"] | None = None
 
 
 def read_maps(
     maps: DecodedMaps, window: Window, *, seed: int, sky_tolerance: float, provenance: Mapping[str, Any]
 ) -> Prediction:
-    """Decoded maps to a prediction, padding removed.
+    """Decoded maps to a prediction, padding removed; what the network does not predict is None there.
 
     NaN or infinity never gets through: the pixels become invalid, a modality without a mask of its own is left
     out, and ``provenance["not_finite"]`` says what happened, as ``predict.mask_nonfinite`` does.
@@ -48,21 +48,25 @@ def read_maps(
     kept = slice(0, window.num_frames)
     points = modalities.decode_point_map(maps.point_map[kept], sky_tolerance)
     finite = torch.isfinite(maps.point_map[kept]).all(-1)
-    disparity = modalities.decode_disparity(maps.disparity[kept])
-    rays = torch.cat([maps.ray_direction[kept], maps.ray_moment[kept]], dim=-1)
+    disparity = None if maps.disparity is None else modalities.decode_disparity(maps.disparity[kept])
+    rays = None
+    if maps.ray_direction is not None and maps.ray_moment is not None:
+        rays = torch.cat([maps.ray_direction[kept], maps.ray_moment[kept]], dim=-1)
+    predicted = {"point_map": maps.point_map[kept], "disparity": disparity, "ray_map": rays}
     bad = {
-        "point_map": modalities.frames_with_nonfinite(maps.point_map[kept]).tolist(),
-        "disparity": modalities.frames_with_nonfinite(disparity).tolist(),
-        "ray_map": modalities.frames_with_nonfinite(rays).tolist(),
+        name: frames
+        for name, values in predicted.items()
+        if values is not None and (frames := modalities.frames_with_nonfinite(values).tolist())
     }
-    bad = {name: frames for name, frames in bad.items() if frames}
     not_finite = {}
     if bad:
-        share = float((~(finite & torch.isfinite(disparity))).float().mean())
+        sound = finite if disparity is None else finite & torch.isfinite(disparity)
+        share = float((~sound).float().mean())
         cameras = ["ray_map"] if "ray_map" in bad else []
         not_finite = {"not_finite": {"share_of_pixels": share, "cameras": cameras, "frames": bad}}
         log.warning("window %d: NaN or infinity in %s; left out", window.index, ", ".join(bad))
-    rays_usable = "ray_map" not in bad
+    if "ray_map" in bad:
+        rays = None
     return Prediction(
         frame_indices=window.frame_indices,
         times_s=window.times_s,
@@ -75,8 +79,8 @@ def read_maps(
         point_uncertainty=torch.where(finite, points.uncertainty / 2.0, 1e3),
         disparity=None if "disparity" in bad else disparity,
         disparity_scale_kind="affine",
-        ray_map=coarse_rays(rays) if rays_usable else None,
-        ray_c2w=modalities.rays_to_cameras(rays[..., :3], rays[..., 3:]) if rays_usable else None,
+        ray_map=None if rays is None else coarse_rays(rays),
+        ray_c2w=None if rays is None else modalities.rays_to_cameras(rays[..., :3], rays[..., 3:]),
         valid=points.valid & finite,
         sky=points.sky & finite,
         seed=seed,

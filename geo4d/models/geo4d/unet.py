@@ -386,7 +386,7 @@ class MiddleStage(nn.Module):
 
 
 class UNet(nn.Module):
-    """The denoising network: v-prediction for 16 latent channels from those and the colour latent.
+    """The denoising network: v-prediction for ``out_channels`` latent channels from those and the colour latent.
 
     ``down`` alternates stages and, between levels, strided convolutions; ``up`` has one stage for every skip.
     """

@@ -141,6 +141,20 @@ def make_parts(config: Geo4DConfig, parts: Iterable[str] = MAIN_PREFIXES) -> dic
     return modules
 
 
+def load_config(folder: ModelFolder) -> Geo4DConfig:
+    """The sizes that a folder states.
+
+    Raises:
+        CheckpointError: there are none, or of another network.
+    """
+    stated = folder.config.get("network")
+    if not isinstance(stated, Mapping):
+        raise CheckpointError(
+            f"{folder.path}: expected sizes of a Geo4D network as 'network' in config.json, got {stated!r}"
+        )
+    return Geo4DConfig.from_dict(stated)
+
+
 def load_light_decoder(folder: ModelFolder) -> LightDecoder | None:
     """The light decoder of a folder, in single precision; None where there is none.
 

@@ -107,3 +107,17 @@ def test_coarse_rays_are_the_means_of_blocks() -> None:
     block = direction[1, 8:, 16:].reshape(-1, 3).mean(0)
     torch.testing.assert_close(coarse[1, 1, 2, :3], block / block.norm())
     torch.testing.assert_close(coarse[1, 1, 2, 3:], moment[1, 8:, 16:].reshape(-1, 3).mean(0))
+
+
+def test_what_the_network_does_not_predict_is_not_there() -> None:
+    points = maps().point_map
+    points[1, 2, 3] = torch.nan
+    found = read(DecodedMaps(points))
+    assert (found.disparity, found.ray_map, found.ray_c2w) == (None, None, None)
+    assert found.provenance["not_finite"] == {
+        "share_of_pixels": pytest.approx(1 / (T * H * W)), "cameras": [], "frames": {"point_map": [1]}
+    }  # fmt: skip
+    direction, moment, _, _ = rays()
+    with_rays = read(DecodedMaps(maps().point_map, direction, moment))
+    assert with_rays.ray_c2w is not None
+    assert with_rays.disparity is None
