@@ -1,11 +1,11 @@
 """DynamiCrafter's weights as the start of a Geo4D network: which tensor goes where, and what is new.
 
-The two networks differ in the first and the last convolution of the UNet (4 latent channels against 4 per modality) and
+The two networks differ in the first and the last convolution of the UNet (4 latent channels against 4 per group) and
 in the codec's two adaptors, which DynamiCrafter does not have. Everything else is taken over unchanged.
 
-The published papers do not say how the wider layers start; we repeat the 4 output channels per modality and share the
-4 input channels out among them (divided by the number of modalities), so that at the start every modality is denoised
-as a picture would be.
+The published papers do not say how the wider layers start; we repeat the 4 output channels for each group of latent
+channels and share the 4 input channels out among them (divided by the number of groups), so that at the start every
+group is denoised as a picture would be. A network of point maps alone has one group, and takes both layers as they are.
 """
 
 from collections.abc import Mapping

@@ -22,7 +22,7 @@ from geo4d.models.geo4d.config import Geo4DConfig
 from geo4d.models.geo4d.modalities import SKY_VALUE, normalise_disparity, normalise_points
 from geo4d.models.geo4d.unet import UNet
 from geo4d.models.geo4d.vae import VAE, sample_moments
-from geo4d.models.tiny.config import Modality
+from geo4d.models.geo4d.widths import GROUPS
 from geo4d.training.data import Batch
 from geo4d.training.loop import Task
 from geo4d.training.objectives import denoising_loss, laplace_likelihood
@@ -38,13 +38,6 @@ of them at once, outside their own forward pass.
 
 TEXT_DROPOUT = 0.4
 """How often the prompt is replaced by the empty one: twice the published rate parameter of 0.2."""
-
-GROUPS: dict[Modality, tuple[str, ...]] = {
-    "points": ("point_map",),
-    "rays": ("ray_direction", "ray_moment"),
-    "disparity": ("disparity",),
-}
-"""Modality -> its groups of latent channels."""
 
 
 def fill_unknown(depth: Float[Tensor, "*b H W"]) -> Float[Tensor, "*b H W"]:
@@ -105,7 +98,7 @@ def known_share(depth: Float[Tensor, "B T H W"], downsampling: int) -> Float[Ten
 
 
 class Geo4DDiffusion(Task):
-    """v-prediction of the latent of some modalities; the others are neither shown nor counted."""
+    """v-prediction of the latent of some modalities; channels of others are neither shown nor counted."""
 
     blocks = BLOCKS
     alphas_cumprod: Tensor
@@ -121,7 +114,7 @@ class Geo4DDiffusion(Task):
         vae: VAE,
         constants: ContextConstants,
         config: Geo4DConfig,
-        modalities: tuple[Modality, ...],
+        modalities: tuple[str, ...],
         *,
         seed: int = 0,
         checkpointing: bool = False,
@@ -140,6 +133,10 @@ class Geo4DDiffusion(Task):
         for name in ("text", "empty_text", "image"):
             self.register_buffer(name, getattr(constants, name).clone(), persistent=False)
         self.wanted = {group for modality in modalities for group in GROUPS[modality]}
+        if absent := sorted(self.wanted - set(config.latent_groups)):
+            raise ValueError(
+                f"expected a network with channels of {', '.join(modalities)}, this one has none of {', '.join(absent)}"
+            )
         active = torch.tensor([float(group in self.wanted) for group in config.latent_groups])
         active = active.repeat_interleave(config.vae.latent_channels)[None, :, None, None, None]
         self.register_buffer("active", active, persistent=False)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from geo4d.errors import InputError, MissingExtraError, OutputError, TrainingError
 from geo4d.training.optimiser import MovingAverage, make_optimiser
-from geo4d.training.saving import kept_on_failure, save_state
+from geo4d.training.saving import check_state, kept_on_failure, save_state
 from geo4d.training.sharding import PROGRESS, load_shares, save_shares, shard, whole, whole_state
 
 logger = logging.getLogger(__name__)
@@ -322,6 +322,7 @@ def _prepare(task: Task, config: LoopConfig, folder: Path, accelerator: Any) -> 
             raise InputError(
                 f"{state} was saved with --parallel fsdp; go on with it, or start from its weights"
             )
+        check_state(state, accelerator.unwrap_model(wrapped))
         accelerator.load_state(str(state))
         logger.info("resumed at step %d", progress.step)
     parameters = accelerator.unwrap_model(wrapped).trained()

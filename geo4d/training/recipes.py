@@ -409,6 +409,7 @@ class StageRun:
         workers: processes that make clips.
         num_validation: windows that check the run; from scenes of their own.
         first_clip: in place of the stage's, so that a run that goes on from finished weights sees new scenes.
+        modalities: what a Geo4D network has channels of (``widths.MODALITIES``); None: as what it starts from, or all.
         zoom: most that frames of a window are enlarged, changing over the window (``WindowSampling.zoom``); None: as the
             stage says.
         resume: go on from the run's saved state.
@@ -421,6 +422,7 @@ class StageRun:
     workers: int = 1
     num_validation: int = 64
     first_clip: int | None = None
+    modalities: tuple[str, ...] | None = None
     zoom: float | None = None
     resume: bool = False
     device: str | None = None

@@ -7,15 +7,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import nn
 
-from geo4d.errors import OutputError
+from geo4d.errors import InputError, OutputError
 
 
 def save_state(accelerator: Any, folder: Path, step: int) -> None:
     """Replace the saved state; a crash at any moment leaves a whole one."""
     with kept_on_failure(folder, "state", step, accelerator):
         accelerator.save_state(str(folder / "state.partial"))
+
+
+def check_state(folder: Path, task: nn.Module) -> None:
+    """Compare the shapes in a saved state with those of the task that is to go on from it.
+
+    Args:
+        folder: as ``save_state`` leaves it; one without a file of the model's weights is not looked into.
+    Raises:
+        InputError: it was saved for a network of other sizes; says where they differ.
+    """
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        return
+    shapes = {name: list(value.shape) for name, value in task.state_dict().items()}
+    with safe_open(file, framework="pt") as state:
+        for name in state.keys():  # noqa: SIM118  (it is no mapping)
+            found = state.get_slice(name).get_shape()
+            if name in shapes and shapes[name] != found:
+                raise InputError(
+                    f"expected a state of the same network in {folder}, its {name} is {found} and not {shapes[name]}; "
+                    "go on with the --modalities and --start of the first run, or choose another folder"
+                )
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from geo4d.datasets.sampling import draw_mixture
-from geo4d.errors import InputError, OutputError
+from geo4d.errors import CheckpointError, InputError, OutputError
+from geo4d.models.geo4d.widths import MODALITIES
 from geo4d.models.trained import read_trained, write_trained
 from geo4d.training.data import Batch, ClipSource, ReplayPlan
 from geo4d.training.evidence import EvidenceConfig
@@ -113,6 +114,10 @@ def run_stage(
         TrainingError, OutputError: see ``loop.train``.
     """
     preset, stage = find_stage(family, preset_name, stage_name)
+    if run.modalities is not None and preset.family != "geo4d":
+        raise ValueError(
+            f"expected modalities for the family geo4d alone, got {run.modalities} for {preset.family}"
+        )
     if loop is not None:
         stage = replace(stage, loop=loop)
     if run.first_clip is not None:
@@ -142,6 +147,39 @@ def run_stage(
     return train(task, batches, stage.loop, run.folder, resume=run.resume, device=run.device)
 
 
+def chain_of(preset: Preset, run: StageRun) -> tuple[str, ...]:
+    """The stages that ``run_all`` runs: those of the preset's chain that train nothing beside ``run.modalities``.
+
+    Raises:
+        CheckpointError: a Geo4D folder to start from has no channels of what a stage trains; said before the first one.
+    """
+    if preset.family != "geo4d":
+        return preset.chain
+    from geo4d.training.tasks.geo4d.networks import present_modalities
+
+    wanted = run.modalities
+    if run.start is not None and run.start.is_dir():
+        present = present_modalities(run.start)
+        last = set(preset.stages[preset.chain[-1]].diffusion.modalities) if wanted is None else set(wanted)
+        if not last <= set(present):
+            fits = next(name for name, names in MODALITIES.items() if names == present)
+            raise CheckpointError(
+                f"{run.start}: expected a network with channels of {', '.join(sorted(last))}, this one has those of "
+                f"{', '.join(present)}; train it with --modalities {fits}, or start from a wider one"
+            )
+    if wanted is None:
+        return preset.chain
+    stages = preset.stages
+    left_out = [
+        name
+        for name in preset.chain
+        if stages[name].kind == "diffusion" and not set(stages[name].diffusion.modalities) <= set(wanted)
+    ]
+    if left_out:
+        logger.info("a network of %s leaves out: %s", ", ".join(wanted), ", ".join(left_out))
+    return tuple(name for name in preset.chain if name not in left_out)
+
+
 def run_all(
     family: str,
     preset_name: str,
@@ -152,8 +190,9 @@ def run_all(
 ) -> Path:
     """All stages of a preset's chain, one after the other, each from the folder of the one before.
 
-    Every stage has ``run.folder/<stage>``; the weights of the last one end in ``run.folder/weights`` too. A stopped chain
-    goes on with ``resume``: finished stages are not run again.
+    With ``run.modalities`` the stages that train others are left out. Every stage has ``run.folder/<stage>``; the weights
+    of the last one end in ``run.folder/weights`` too. A stopped chain goes on with ``resume``: finished stages are not
+    run again.
 
     Args:
         run: ``start`` is that of the first stage.
@@ -162,12 +201,13 @@ def run_all(
     Returns:
         The folder of the weights.
     Raises:
+        CheckpointError: a Geo4D folder to start from has no channels of what a stage trains.
         OutputError: the folder holds a run and ``resume`` is not set.
     """
     from geo4d.formats.files import copy_tree, new_folder
 
     preset, start = find_preset(family, preset_name), run.start
-    for name in preset.chain:
+    for name in chain_of(preset, run):
         stage = preset.stages[name]
         if start is not None and stage.after is None and preset.fresh:
             # Fine-tuning: what the first stage makes is there already.

@@ -4,6 +4,7 @@ import torch
 from geo4d.errors import CheckpointError
 from geo4d.models.geo4d.config import full, small
 from geo4d.models.geo4d.weights import main_table
+from geo4d.models.geo4d.widths import with_modalities
 from geo4d.training.dynamicrafter import dynamicrafter_table, from_dynamicrafter
 
 
@@ -68,3 +69,15 @@ def test_older_names_are_understood_and_gaps_are_named() -> None:
     del older["model.diffusion_model.framestride_embed.0.weight"]
     with pytest.raises(CheckpointError, match=r"1 missing: model\.diffusion_model\.fps_embedding\.0\.weight"):
         from_dynamicrafter(older, config)
+
+
+def test_a_network_of_points_alone_takes_both_convolutions_as_they_are() -> None:
+    state = made_up_state(small())
+    config = with_modalities(small(), ("points",))
+    unet = from_dynamicrafter(state, config)["unet"]
+    assert torch.equal(unet["conv_in.weight"], state["model.diffusion_model.input_blocks.0.0.weight"])
+    assert torch.equal(unet["conv_out.weight"], state["model.diffusion_model.out.2.weight"])
+    assert torch.equal(unet["conv_out.bias"], state["model.diffusion_model.out.2.bias"])
+    rays = from_dynamicrafter(state, with_modalities(small(), ("points", "rays")))["unet"]
+    assert rays["conv_in.weight"].shape[1] == 4 * 3 + 4
+    assert rays["conv_out.bias"].shape == (4 * 3,)

@@ -18,9 +18,9 @@ from geo4d.models.geo4d.modalities import (
 )
 from geo4d.models.geo4d.unet import UNet
 from geo4d.models.geo4d.vae import VAE
+from geo4d.models.geo4d.widths import GROUPS, with_modalities
 from geo4d.training.data import stack_clips
 from geo4d.training.full import (
-    GROUPS,
     Geo4DDiffusion,
     Geo4DPointDecoding,
     fill_unknown,
@@ -236,3 +236,13 @@ def test_the_recorded_training_step() -> None:
     torch.testing.assert_close(noisy, load["x_noisy"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(target, load["v_target"], rtol=1e-5, atol=1e-5)
     assert float(denoising_loss(load["model_output"], target)) == pytest.approx(float(data["loss"]), rel=1e-5)
+
+
+def test_a_network_without_channels_of_a_modality_is_no_task_for_it(config) -> None:
+    config = with_modalities(config, ("points",))
+    task = Geo4DDiffusion(UNet(config.unet), VAE(config.vae), constants(config), config, ("points",))
+    assert task.active.shape == (1, 4, 1, 1, 1)
+    with pytest.raises(
+        ValueError, match="channels of points, rays, this one has none of ray_direction, ray_moment"
+    ):
+        Geo4DDiffusion(UNet(config.unet), VAE(config.vae), constants(config), config, ("points", "rays"))

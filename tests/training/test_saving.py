@@ -1,7 +1,9 @@
 import pytest
+from safetensors.torch import save_file
+from torch import nn
 
-from geo4d.errors import OutputError
-from geo4d.training.saving import kept_on_failure, save_state
+from geo4d.errors import InputError, OutputError
+from geo4d.training.saving import check_state, kept_on_failure, save_state
 
 
 def fill(folder, text: str, error: Exception | None = None) -> None:
@@ -79,3 +81,11 @@ def test_all_processes_save_and_the_main_one_alone_renames(tmp_path) -> None:
     assert names(tmp_path) == ["state"]
     assert main.saved == other.saved == [str(tmp_path / "state.partial")]
     assert main.waited == other.waited == 3
+
+
+def test_a_state_of_another_network_is_refused_with_what_differs(tmp_path) -> None:
+    check_state(tmp_path, nn.Linear(3, 2))  # no weights there: nothing to compare
+    save_file(nn.Linear(3, 2).state_dict(), tmp_path / "model.safetensors")
+    check_state(tmp_path, nn.Linear(3, 2))
+    with pytest.raises(InputError, match=r"weight is \[2, 3\] and not \[2, 4\]; go on with the --modalities"):
+        check_state(tmp_path, nn.Linear(4, 2))

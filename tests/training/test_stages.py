@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from geo4d.errors import InputError
+from geo4d.errors import CheckpointError, InputError
 from geo4d.training.loop import LoopConfig
-from geo4d.training.recipes import StageRun, find_stage
-from geo4d.training.stages import MixedBatches, override, run_stage, stage_batches
+from geo4d.training.recipes import StageRun, find_preset, find_stage
+from geo4d.training.stages import MixedBatches, chain_of, override, run_stage, stage_batches
+from geo4d.training.tasks.geo4d.networks import FolderPlan, fresh_networks
 
 pytest.importorskip("numba")
 
@@ -38,3 +39,35 @@ def test_streams_of_several_sizes_take_turns_and_resume(source) -> None:
     assert len({tuple(rgb.shape[-2:]) for rgb in whole}) == 2
     later = [batch.rgb for batch, _ in zip(mixed(6, 0, 1), range(4), strict=False)]
     assert all((a.shape == b.shape) and bool((a == b).all()) for a, b in zip(whole[6:], later, strict=True))
+
+
+def test_a_chain_leaves_out_stages_that_train_more_than_the_network_has(tmp_path) -> None:
+    preset = find_preset("geo4d", "full")
+    assert chain_of(preset, StageRun(tmp_path, modalities=("points",))) == (
+        "decoder",
+        "points",
+        "multiresolution",
+    )
+    rays = chain_of(preset, StageRun(tmp_path, modalities=("points", "rays")))
+    assert rays == ("decoder", "points", "multiresolution", "rays")
+    assert chain_of(preset, StageRun(tmp_path)) == preset.chain
+    with pytest.raises(ValueError, match="for the family geo4d alone"):
+        run_stage("tiny", "smallest", "pairs", StageRun(tmp_path, modalities=("points",)))
+
+
+def test_a_start_without_the_channels_is_refused_before_the_first_stage(tmp_path) -> None:
+    preset = find_preset("geo4d", "smallest")
+    networks = fresh_networks(preset.geo4d, ("points",))
+    FolderPlan(networks, {"stage": "s", "stages": ["s"]}, ("points",)).write(tmp_path / "w", {})
+    run = StageRun(tmp_path / "run", start=tmp_path / "w")
+    with pytest.raises(CheckpointError, match="those of points; train it with --modalities points"):
+        chain_of(preset, run)
+    assert chain_of(preset, replace(run, modalities=("points",)))[-1] == "multiresolution"
+    with pytest.raises(
+        CheckpointError, match=r"for the stage 'rays', .* those of points alone; leave the stage out"
+    ):
+        run_stage("geo4d", "smallest", "rays", replace(run, num_validation=0))
+    networks = replace(networks, trained=())
+    FolderPlan(networks, {"stage": "s", "stages": ["s"]}, ()).write(tmp_path / "n", {})
+    with pytest.raises(CheckpointError, match=r"expected a teacher that predicts points, .* none of them"):
+        run_stage("geo4d", "smallest", "one-step", replace(run, start=tmp_path / "n", num_validation=0))

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from geo4d.errors import InputError
+from geo4d.errors import CheckpointError, InputError
+from geo4d.models.geo4d.widths import modalities_of
 from geo4d.models.light_decoder import MOST_FLOPS, LightDecoder
 from geo4d.training.data import Batch, stack_clips
 from geo4d.training.full import Geo4DDiffusion, Geo4DPointDecoding
@@ -26,17 +27,19 @@ def make_task(preset: Preset, stage: Stage, name: str, run: StageRun) -> Task:
 
     Raises:
         InputError: there is nothing to start from.
-        CheckpointError: what it starts from does not fit.
+        CheckpointError: what it starts from does not fit, or has no channels of what the stage trains.
     """
     if run.start is not None:
-        networks = load_networks(run.start, preset.geo4d)
+        networks = load_networks(run.start, preset.geo4d, run.modalities)
     elif stage.kind == "pictures":
-        networks = fresh_networks(preset.geo4d)
+        networks = fresh_networks(preset.geo4d, run.modalities)
     else:
         wanted = f"the weights of '{stage.after}'" if stage.after else "DynamiCrafter's checkpoint"
         raise InputError(
             f"stage '{name}' of geo4d starts from {wanted}, or from any folder of Geo4D weights; name it with --start"
         )
+    if stage.kind == "diffusion":
+        _require_channels(stage, name, networks)
     facts: dict[str, Any] = {
         "stage": name,
         "stages": [*networks.before.get("stages", []), name],
@@ -46,7 +49,7 @@ def make_task(preset: Preset, stage: Stage, name: str, run: StageRun) -> Task:
     }
     # A decoder that changes is not the one a light decoder was distilled from.
     plan = FolderPlan(
-        networks, facts, _modalities(stage, networks), _options(preset, stage, networks),
+        networks, facts, _modalities(stage, name, networks), _options(preset, stage, networks),
         keep_light=stage.kind not in ("pictures", "decoder"),
     )  # fmt: skip
     validation = _validation(preset, stage, run.num_validation)
@@ -61,7 +64,7 @@ def make_task(preset: Preset, stage: Stage, name: str, run: StageRun) -> Task:
         teacher = copy.deepcopy(networks.unet)
         return Geo4DOneStep(
             networks.unet.requires_grad_(True), teacher, networks.vae, networks.constants, networks.config,
-            stage.diffusion.modalities, seed=seed, checkpointing=stage.loop.checkpointing, plan=plan,
+            modalities_of(networks.config), seed=seed, checkpointing=stage.loop.checkpointing, plan=plan,
             validation=validation,
         )  # fmt: skip
     return Geo4DDiffusion(
@@ -92,14 +95,28 @@ def _light_task(
     )
 
 
-def _modalities(stage: Stage, networks: Geo4DNetworks) -> tuple[str, ...]:
+def _require_channels(stage: Stage, name: str, networks: Geo4DNetworks) -> None:
+    wanted, present = stage.diffusion.modalities, modalities_of(networks.config)
+    if not set(wanted) <= set(present):
+        raise CheckpointError(
+            f"expected a network with channels of {', '.join(wanted)} for the stage '{name}', this one has those of "
+            f"{', '.join(present)} alone; leave the stage out, or start from a wider network without --modalities"
+        )
+
+
+def _modalities(stage: Stage, name: str, networks: Geo4DNetworks) -> tuple[str, ...]:
     """What the network in the stage's folder predicts."""
-    if stage.kind in ("diffusion", "one-step"):
+    if stage.kind == "pictures":
+        return ()
+    if stage.kind == "diffusion":
         return tuple(stage.diffusion.modalities)
-    # Converted weights say nothing of it and predict everything.
-    start = ("disparity", "points", "rays") if not networks.before else ()
-    fresh = stage.kind == "pictures"
-    return () if fresh else tuple(networks.before.get("modalities", start))
+    present = modalities_of(networks.config)
+    if stage.kind == "one-step" and networks.trained != present:
+        raise CheckpointError(
+            f"expected a teacher that predicts {', '.join(present)}, whose channels it has, for the stage '{name}', this "
+            f"one was trained up to {', '.join(networks.trained) or 'none of them'}"
+        )
+    return networks.trained
 
 
 def _options(preset: Preset, stage: Stage, networks: Geo4DNetworks) -> dict[str, Any]:
