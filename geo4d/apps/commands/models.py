@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from geo4d.models.store.folder import ModelFolder
     from geo4d.models.store.sources import HubRepository
 
 EXAMPLES = (
@@ -180,6 +181,25 @@ def _convert_files(options: ModelsOptions, main: Path, point_vae: Path) -> int:
     return 0
 
 
+def _modalities(folder: "ModelFolder") -> str:
+    """What the network of a Geo4D folder predicts.
+
+    Raises:
+        CheckpointError: its config contradicts itself.
+    """
+    from geo4d.models.geo4d.weights import load_config
+    from geo4d.models.geo4d.widths import modalities_of, trained_modalities
+
+    config = load_config(folder)
+    present, trained = modalities_of(config, str(folder.path)), trained_modalities(folder, config)
+    if trained == present:
+        return f"predicts {', '.join(present)}"
+    return (
+        f"a start for training alone: it has channels of {', '.join(present)}, and was trained up to "
+        f"{', '.join(trained) or 'none of them'}"
+    )
+
+
 def _verify(options: ModelsOptions) -> int:
     from geo4d.errors import CheckpointError
     from geo4d.models.store.download import model_store
@@ -235,6 +255,8 @@ def _verify(options: ModelsOptions) -> int:
     folder = ModelFolder.open(path, family)
     folder.verify()
     extra = " with a light decoder" if "light_decoder" in folder.config else ""
+    if family == "geo4d":
+        extra += f", {_modalities(folder)}"
     print(
         f"{path}: {family}{extra}, {len(folder.weight_map)} tensors, all hashes right; identity {folder.sha256}"
     )

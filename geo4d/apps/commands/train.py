@@ -66,6 +66,9 @@ class TrainOptions:
     """Which system: Geo4D, the bundled small model, or GeometryCrafter."""
     start: Path | None = None
     """Weights to start from: the folder 'weights' of the stage before, a converted folder to fine-tune, or a file."""
+    modalities: Literal["points", "points+rays", "all"] | None = None
+    """Geo4d: what the diffusion network has channels of; the stage 'all' leaves out those that train more. Weights of a
+    wider network are narrowed. Without it: as the weights to start from, or all."""
     shards: str | None = None
     """Packed clips ('geo4d data pack'), folder or URL; without them the generator makes clips as needed."""
     variant: Literal["diff", "determ"] = "diff"
@@ -128,6 +131,8 @@ def run(options: TrainOptions) -> int:
     logging.getLogger("geo4d.training").setLevel(logging.INFO)
     logging.getLogger("accelerate").setLevel(logging.WARNING)
     family = options.family or _family_of(options.stage, options.preset)
+    if options.modalities is not None and family != "geo4d":
+        raise ValueError(f"expected --modalities with --family geo4d alone, got it with {family}")
     if options.plan:
         return _print_plan(family, options)
     if options.output is None:
@@ -145,6 +150,7 @@ def run(options: TrainOptions) -> int:
         workers=options.workers,
         num_validation=options.validation if family == "tiny" else min(options.validation, 8),
         first_clip=options.first_clip,
+        modalities=_modalities(options),
         zoom=options.zoom,
         resume=options.resume,
         device=options.device,
@@ -160,6 +166,12 @@ def run(options: TrainOptions) -> int:
     _, stage = find_stage(family, options.preset, options.stage)
     run_stage(family, options.preset, options.stage, run, _changed(stage.loop, options))
     return 0
+
+
+def _modalities(options: TrainOptions) -> tuple[str, ...] | None:
+    from geo4d.models.geo4d.widths import MODALITIES
+
+    return None if options.modalities is None else MODALITIES[options.modalities]
 
 
 def _print_plan(family: str, options: TrainOptions) -> int:
@@ -199,14 +211,17 @@ def iter_plans(family: str, options: TrainOptions) -> Iterator[list[str]]:
             )  # fmt: skip
             yield found.lines()
         return
+    from geo4d.models.geo4d.widths import with_modalities
     from geo4d.training import recipes
+    from geo4d.training.stages import chain_of
     from geo4d.training.tasks.geo4d import planning
 
-    names = (
-        list(recipes.find_preset(family, options.preset).chain) if options.stage == "all" else [options.stage]
-    )
-    for name in names:
-        preset, stage = recipes.find_stage(family, options.preset, name)
+    preset, modalities = recipes.find_preset(family, options.preset), _modalities(options)
+    if modalities is not None:
+        preset = replace(preset, geo4d=with_modalities(preset.geo4d, modalities))
+    chosen = recipes.StageRun(Path(), modalities=modalities)
+    for name in chain_of(preset, chosen) if options.stage == "all" else [options.stage]:
+        _, stage = recipes.find_stage(family, options.preset, name)
         loop = _changed(stage.loop, options)
         micro_batch = _micro_batch(loop, options)
         yield planning.plan(

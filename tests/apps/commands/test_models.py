@@ -46,7 +46,9 @@ def test_pull_convert_verify_and_load(files: SimpleNamespace, capsys: pytest.Cap
     options = ModelsOptions("pull", "geo4d", files.main, files.point, size="small", offline=True)
     assert models.run(options) == 0
     assert models.run(ModelsOptions("verify", "geo4d")) == 0
-    assert "all hashes right" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "all hashes right" in printed
+    assert "geo4d, predicts points, rays, disparity, " in printed
     predictor = load(dtype="float32", device="cpu")
     assert predictor.image_tower is None
     assert set(predictor.info.weights_compared) == {"recorded"}

@@ -1,17 +1,21 @@
 """``geo4d data pack`` and ``geo4d train``, from the command line to weights that the package reads."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from geo4d.apps.cli import main
+from geo4d.apps.commands.train import TrainOptions, iter_plans
 from geo4d.errors import CheckpointError
 from geo4d.models.tiny.pipeline import load
 from geo4d.models.tiny.weights import load_model
 from geo4d.models.trained import read_trained
 from geo4d.training.recipes import find_stage
 from geo4d.training.shards import ShardSource
+from geo4d.training.tasks.geo4d import planning
 
 pytest.importorskip("numba")
 
@@ -75,4 +79,22 @@ def test_families_and_old_presets_are_told(tmp_path, capsys) -> None:
     assert "--family tiny --preset full" in capsys.readouterr().err
     assert main(["train", "maps", *where]) != 0
     assert "--family geometrycrafter" in capsys.readouterr().err
+    assert main(["train", "codec", *where, "--modalities", "points"]) != 0
+    assert "--modalities with --family geo4d alone" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_of_a_chain_is_that_of_its_modalities(monkeypatch) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def plan(preset, stage, name, **_):
+        seen.append((name, preset.geo4d.unet.in_channels))
+        return SimpleNamespace(lines=list)
+
+    monkeypatch.setattr(planning, "plan", plan)
+    command = TrainOptions("all", family="geo4d", preset="smallest", modalities="points")
+    list(iter_plans("geo4d", command))
+    assert seen == [(name, 8) for name in ("pictures", "decoder", "points", "multiresolution")]
+    seen.clear()
+    list(iter_plans("geo4d", replace(command, modalities=None)))
+    assert seen[-1] == ("disparity", 20)
