@@ -253,6 +253,12 @@ class KnownDepth:
                 "; the path has its scale by tracked points on measured depth, "
                 f"{100 * math.expm1(max(apart, key=abs)):+.1f} % to that of the maps"
             )
+        untold = [str(s["scene"]) for s in scenes if s["metres_per_unit_of_the_path"] is None]
+        if untold and alignment.c2w is not None:
+            statement += (
+                f"; the path of scene {', '.join(untold)} takes the scale of the maps: no tracked points with measured "
+                "depth have parallax"
+            )
         source = {
             "folder": self.folder.folder.name,
             "unit_m": self.folder.unit,

@@ -180,6 +180,13 @@ def test_without_parallax_the_scale_is_refused(tmp_path):
             trajectory=tmp_path / "path.txt",
             model=TruthPredictor(world, length=6, stride=3, evidence="motion"),
         )
+    for t in range(12):
+        np.save(tmp_path / f"{t:04d}.npy", world.depth(t).double().numpy())
+    result = run(frames, depth=tmp_path, model=TruthPredictor(world, length=6, stride=3, evidence="motion"))
+    assert np.nanmedian(np.asarray(result.depth[5]) / world.depth(5).numpy()) == pytest.approx(1, abs=0.02)
+    told = result.diagnostics["metric"]
+    assert told["scenes"][0]["metres_per_unit_of_the_path"] is None
+    assert "the path of scene 0 takes the scale of the maps" in told["statement"]
 
 
 def test_depth_that_is_of_something_else_is_refused(pictures, tmp_path):
