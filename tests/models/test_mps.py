@@ -27,8 +27,8 @@ CALLS = {
 """Operators that are made of others, and the one that does their work."""
 
 ONLY_MEMORY = {
-    "_to_copy", "_unsafe_view", "clone", "contiguous", "detach", "empty_like", "expand", "full_like", "scalar_tensor", "split",
-    "t", "transpose", "unbind", "zeros_like",
+    "_to_copy", "_unsafe_view", "clone", "contiguous", "detach", "empty_like", "expand", "full_like", "scalar_tensor",
+    "split", "t", "transpose", "unbind", "zeros_like",
 }  # fmt: skip
 """Operators that are made of others and only look at memory in another way, copy or fill it: see the test of these."""
 
