@@ -17,12 +17,23 @@ pytest.importorskip("numba")
 STAGES = ["pictures", "decoder", "points", "multiresolution", "rays", "disparity"]
 
 
+def reconstruct_noise(folder: Path, weights: Path, *more: str) -> int:
+    """The exit code of a run on four random pictures, whatever they come out as."""
+    from PIL import Image
+
+    frames = folder / "frames"
+    frames.mkdir()
+    rng = np.random.default_rng(0)
+    for t in range(4):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(frames / f"{t:03d}.png")
+    words = ["reconstruct", str(frames), "-o", str(folder / "out"), "--model", "geo4d"]
+    return main([*words, "--weights", str(weights), "--keep-going", "--device", "cpu", *more])
+
+
 @pytest.mark.slow
 def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_video(
     tmp_path: Path, capsys
 ) -> None:
-    from PIL import Image
-
     from geo4d.results.reader import load_result
 
     run = tmp_path / "run"
@@ -34,15 +45,7 @@ def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_vide
     assert config["training"]["stages"] == STAGES == list(PRESETS["geo4d"]["smallest"]().chain)
     assert main(["models", "verify", str(run / "weights")]) == 0
     assert "geo4d" in capsys.readouterr().out
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    rng = np.random.default_rng(0)
-    for t in range(4):
-        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(frames / f"{t:03d}.png")
-    code = main(
-        ["reconstruct", str(frames), "-o", str(tmp_path / "out"), "--model", "geo4d", "--weights",
-         str(run / "weights"), "--keep-going", "--device", "cpu"]
-    )  # fmt: skip
+    code = reconstruct_noise(tmp_path, run / "weights")
     assert code == 0
     assert load_result(tmp_path / "out").depth.shape == (4, 64, 64)
     assert main([*command, "--resume"]) == 0  # nothing is left to do
@@ -57,8 +60,6 @@ def test_the_chain_runs_from_the_command_line_and_its_weights_reconstruct_a_vide
 
 @pytest.mark.slow
 def test_a_chain_of_points_alone_ends_in_weights_that_reconstruct_a_video(tmp_path: Path, capsys) -> None:
-    from PIL import Image
-
     from geo4d.results.reader import load_result
 
     run = tmp_path / "run"
@@ -74,15 +75,7 @@ def test_a_chain_of_points_alone_ends_in_weights_that_reconstruct_a_video(tmp_pa
     assert "predicts points," in capsys.readouterr().out
     assert main(["models", "verify", str(run / "decoder/weights")]) == 0
     assert "a start for training alone: it has channels of points, and" in capsys.readouterr().out
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    rng = np.random.default_rng(0)
-    for t in range(4):
-        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(frames / f"{t:03d}.png")
-    code = main(
-        ["reconstruct", str(frames), "-o", str(tmp_path / "out"), "--model", "geo4d", "--weights",
-         str(run / "weights"), "--keep-going", "--device", "cpu", "--num-steps", "1"]
-    )  # fmt: skip
+    code = reconstruct_noise(tmp_path, run / "weights", "--num-steps", "1")
     assert code == 0
     result = load_result(tmp_path / "out")
     assert result.c2w is not None  # from the point maps
