@@ -24,7 +24,9 @@ def view_in_rerun(reconstruction: Reconstruction, *, scene: int = 0) -> None:
     with TemporaryDirectory(prefix="geo4d_rerun_") as folder:
         (recording,) = save(reconstruction, Path(folder) / "geo4d.rrd", "rrd", config)
         try:
-            subprocess.run([sys.executable, "-m", "rerun", str(recording)], check=True)
+            # It listens for recordings of other programs, without this on every address of the machine.
+            command = [sys.executable, "-m", "rerun", "--bind", "127.0.0.1", str(recording)]
+            subprocess.run(command, check=True)
         except KeyboardInterrupt:
             return
         except subprocess.CalledProcessError as error:

@@ -19,8 +19,8 @@ def test_rerun_opens_a_recording_that_it_can_read(scene, monkeypatch) -> None:  
 
     def look(command: list[str], *, check: bool) -> None:
         assert check
-        assert command[:3] == [sys.executable, "-m", "rerun"]
-        recording = Path(command[3])
+        assert command[:5] == [sys.executable, "-m", "rerun", "--bind", "127.0.0.1"]  # this machine only
+        recording = Path(command[5])
         assert recording.is_file()
         stats = real_run(
             [sys.executable, "-m", "rerun", "rrd", "stats", recording], capture_output=True, text=True
