@@ -14,6 +14,9 @@ from geo4d.viewer.downloads import KINDS
 _PANE = 640
 """Longest side of a pane in pixels of the picture that is sent; the panel is narrower."""
 
+_WIDTH = 256
+"""Pixels of the column on a wide screen: both panes of a landscape clip then fit below the controls of a laptop."""
+
 
 @dataclass(frozen=True)
 class Actions:
@@ -63,29 +66,29 @@ class Panel:
         if not reconstruction.has_poses:
             notes.append("This reconstruction has no camera poses: every frame is shown in its own camera.")
         if reconstruction.scale_kind != "metric":
-            notes.append("Sizes are up to one unknown scale.")
+            notes.append("Sizes are up to a scale.")
         if notes:
             gui.add_markdown(" ".join(notes))
         self.frame: Any = gui.add_slider("Frame", min=0, max=max(num_frames - 1, 1), step=1, initial_value=0)
         self.play: Any = gui.add_checkbox("Play", initial_value=False)
-        self.speed: Any = gui.add_slider("Speed", min=0.1, max=4.0, step=0.1, initial_value=1.0)
         self.colour: Any = gui.add_dropdown(
             "Colour by", colouring.choices, initial_value=colouring.choices[0]
         )
-        self.legend: Any = gui.add_html("")
+        self.legend: Any = gui.add_html("")  # and when the frame was taken
+        self.share: Any = gui.add_slider(
+            "Surest, %", min=1, max=100, step=1, initial_value=int(np.clip(round(share), 1, 100)),
+            hint="How many of the points are shown: those whose depth is the surest",
+        )  # fmt: skip
         self.view: Any = gui.add_button_group("View", ("reset", "screenshot"))
-        with gui.add_folder("Picture and depth"):
+        tabs = gui.add_panel()
+        with tabs.add_tab("Pictures"):
             empty = np.zeros((2, 2, 3), np.uint8)
             self.picture: Any = (
                 gui.add_image(empty, label="picture") if "picture" in colouring.choices else None
             )
             self.map: Any = gui.add_image(empty, label="depth")
             self.info: Any = gui.add_markdown("")
-        with gui.add_folder("Points"):
-            self.share: Any = gui.add_slider(
-                "Surest, %", min=1, max=100, step=1, initial_value=int(np.clip(round(share), 1, 100)),
-                hint="How many of the points are shown: those whose depth is the surest",
-            )  # fmt: skip
+        with tabs.add_tab("Points"):
             self.size: Any = gui.add_slider("Point size", min=0.1, max=5.0, step=0.1, initial_value=1.0)
             self.static: Any = gui.add_checkbox(
                 "Accumulated", initial_value=reconstruction.has_poses, hint="Still points of the whole scene"
@@ -93,12 +96,17 @@ class Panel:
             self.cameras: Any = gui.add_checkbox("Cameras", initial_value=True, hint="Cameras and the path")
             if reconstruction.has_poses:
                 gui.add_html(_small("Path: blue start, red end. The red camera took the shown frame."))
-        with gui.add_folder("Files"):
+            self.speed: Any = gui.add_slider("Speed", min=0.1, max=4.0, step=0.1, initial_value=1.0)
+        with tabs.add_tab("Files"):
             kinds = [
                 kind for kind, (format, _) in KINDS.items() if reconstruction.has_poses or format == "ply"
             ]
             self.kind: Any = gui.add_dropdown("Export", kinds, initial_value=kinds[0])
             self.export: Any = gui.add_button("Download")
+        # beside the scene, not over it; on a phone viser makes this a sheet at the bottom whose tabs start closed
+        gui.main_panel.dock_right()
+        gui.main_panel.set_width(_WIDTH)
+        tabs.dock_below(gui.main_panel)
         self._listen(on)
 
     def _listen(self, on: Actions) -> None:
@@ -113,10 +121,15 @@ class Panel:
         )
         self.export.on_click(lambda event: on.export(event.client, str(self.kind.value)))
 
-    def show(self, frame: int, words: str) -> None:
-        """Panes, legend and words of a frame."""
+    def show(self, frame: int, when: str, words: str) -> None:
+        """Panes, legend and words of a frame.
+
+        Args:
+            when: which frame of the source, and at what time; in HTML.
+            words: what of it is shown; in Markdown.
+        """
         by: ColourBy = self.colour.value
-        self.legend.content = _small(self._colouring.legend(by))
+        self.legend.content = _small(f"{when}<br>{self._colouring.legend(by)}")
         if self.picture is not None:
             self.picture.image = shrunk(self._colouring.picture(frame, "picture"), _PANE)
         shown: ColourBy = "depth" if by == "picture" else by

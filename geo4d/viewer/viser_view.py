@@ -21,6 +21,7 @@ from geo4d.geometry.cameras import fov_from_focal
 from geo4d.types import Reconstruction
 from geo4d.viewer.colouring import Colouring, plain_colours, share_of, threshold_of
 from geo4d.viewer.downloads import export_bytes, png_bytes
+from geo4d.viewer.first_view import steps_back
 from geo4d.viewer.guard import guarded
 from geo4d.viewer.panel import Actions, Panel
 
@@ -67,7 +68,7 @@ class Viewer:
 
         Raises:
             OutputError: the address is in use or may not be bound.
-            ValueError: there is no such scene.
+            ValueError: there is no such scene or port.
         """
         import viser
 
@@ -285,15 +286,8 @@ class Viewer:
             step = max(1, -(-cloud.num_points // self.config.max_points))
             cloud = cloud.select(np.arange(0, cloud.num_points, step))
             self._points = self._add_points("/frame", self._confident(cloud))
-            reliable = self.reconstruction.reliable is None or bool(self.reconstruction.reliable[frame])
-            self.panel.show(
-                frame,
-                f"source frame {int(self.reconstruction.source_frames[frame])}, "
-                f"{float(self.reconstruction.times_s[frame]):.3f} s"
-                + ("" if reliable else " — **unreliable**")
-                + "\n\n"
-                + _share_words(self.kept_share([frame])),
-            )
+            share = self.kept_share([frame])
+            self.panel.show(frame, self._when(frame, share), _share_words(share))
             if self.reconstruction.has_poses:
                 image = None
                 if self.reconstruction.rgb is not None:
@@ -302,6 +296,16 @@ class Viewer:
                     image = np.round(255 * np.clip(picture[::shrink, ::shrink], 0, 1)).astype(np.uint8)
                 self.frustum = self._add_frustum("/current", frame, 0.12, (220, 60, 60), image)
                 self.frustum.visible = self.panel.cameras.value
+
+    def _when(self, frame: int, share: KeptShare) -> str:
+        """Which frame of the source this is, when, and whether to trust it; in HTML."""
+        words = f"source frame {int(self.reconstruction.source_frames[frame])}, "
+        words += f"{float(self.reconstruction.times_s[frame]):.3f} s"
+        if self.reconstruction.reliable is not None and not bool(self.reconstruction.reliable[frame]):
+            words += " — <b>unreliable</b>"
+        if share.finite and share.is_low:
+            words += "<br><b>less than half of it is shown</b>: raise 'Surest'"
+        return words
 
     def _add_points(self, name: str, cloud: PointCloud) -> Any:
         return self.server.scene.add_point_cloud(
@@ -323,14 +327,16 @@ class Viewer:
             handle.visible = self.panel.cameras.value
 
     def _place_viewer(self, client: Any) -> None:
-        """Put a new visitor behind and above the first camera, looking where it looks."""
+        """Put a new visitor behind and above the first camera, looking where it looks, with its picture in view."""
         pose = self._pose(self.frames[0])
         centre, right, down, forward = pose[:3, 3], pose[:3, 0], pose[:3, 1], pose[:3, 2]
-        client.camera.position = (
-            centre - 0.5 * self.unit * forward - 0.25 * self.unit * down + 0.1 * self.unit * right
-        )
-        client.camera.look_at = centre + self.unit * forward
-        client.camera.up_direction = -down
+        camera = client.camera
+        aspect = max(camera.image_width, 1) / max(camera.image_height, 1)
+        intrinsics = np.asarray(self.reconstruction.intrinsics[self.frames[0]], np.float64)
+        back = self.unit * steps_back(intrinsics, self.reconstruction.size, fov=camera.fov, aspect=aspect)
+        camera.position = centre - back * forward - 0.5 * back * down + 0.2 * back * right
+        camera.look_at = centre + self.unit * forward
+        camera.up_direction = -down
 
     def _send_screenshot(self, client: Any) -> None:
         """What a visitor sees, as large as its window or larger.
@@ -377,6 +383,8 @@ class Viewer:
 
 def _check_address(host: str, port: int) -> None:
     """The server's own thread cannot report that an address is not to be had, so it is tried here first."""
+    if not 0 < port < 65536:
+        raise ValueError(f"expected a port of 1 to 65535, got {port}; --port chooses it")
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             pass

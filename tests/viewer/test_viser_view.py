@@ -54,7 +54,7 @@ def test_serves_on_loopback_and_stops(scene) -> None:
         assert b"<html" in page.lower()
         viewer.panel.frame.value = 5
         viewer._show_frame()
-        assert "unreliable" in viewer.panel.info.content
+        assert "unreliable" in viewer.panel.legend.content
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -118,6 +118,7 @@ def test_the_share_counts_points(scene) -> None:
             viewer.panel.share.value = share
             viewer._show_all()
             counts.append(len(np.asarray(viewer._points.points)))
+            assert ("less than half" in viewer.panel.legend.content) == (share < 100)
         assert counts[1] == pytest.approx(0.5 * counts[0], rel=0.1)
         assert counts[2] == pytest.approx(0.1 * counts[0], rel=0.2)
 
@@ -126,7 +127,7 @@ class Visitor:
     """What the viewer asks of a browser."""
 
     def __init__(self) -> None:
-        self.camera = types.SimpleNamespace(image_height=4, image_width=6)
+        self.camera = types.SimpleNamespace(image_height=4, image_width=6, fov=1.3)
         self.files: dict[str, bytes] = {}
         self.notes: list[str] = []
 
@@ -159,6 +160,10 @@ def test_buttons_send_files_and_set_the_view_back(scene) -> None:
         scene.c2w[:] = np.eye(4)
         viewer._place_viewer(visitor)
         assert visitor.camera.look_at.tolist() == pytest.approx([0, 0, viewer.unit])
+        near = -visitor.camera.position[2]
+        visitor.camera.image_width, visitor.camera.image_height = 390, 844
+        viewer._place_viewer(visitor)
+        assert -visitor.camera.position[2] > 1.5 * near  # a narrow window needs more distance
         scene.depth[:] = np.nan
         viewer._send_export(visitor, "points of this frame (PLY)")
         assert len(visitor.notes) == 1
@@ -177,6 +182,9 @@ def test_without_poses_and_with_a_wrong_scene(scene) -> None:
 def test_unusable_address(scene) -> None:
     with pytest.raises(OutputError, match="--port"):
         Viewer(scene, ViewConfig(host="192.0.2.1", port=free_port()))
+    for port in (-1, 0, 65536):
+        with pytest.raises(ValueError, match=f"1 to 65535, got {port}"):
+            Viewer(scene, ViewConfig(port=port))
 
 
 @pytest.fixture
@@ -241,7 +249,10 @@ def test_page_draws_points_and_the_slider_moves_them(scene, chromium, tmp_path) 
         with page.expect_download() as sent:
             page.get_by_role("button", name="screenshot").click()
         picture = cv2.imread(str(sent.value.path()))
-        assert picture.shape[:2] == (1080, 1728)  # in the shape of the page
+        height, width = picture.shape[:2]
+        assert height == 1080
+        assert 1080 < width < 1500  # in the shape of what is seen, beside the panel
+        page.get_by_text("Files", exact=True).click()
         with page.expect_download() as sent:
             page.get_by_role("button", name="Download").click()
         assert sent.value.suggested_filename == "frame_5.ply"
