@@ -18,21 +18,22 @@ from geo4d.types import Reconstruction
 
 NUM_FRAMES = 4
 SHOTS = {
-    "wide": ((36, 64), (0.55, 0.44), 16.0),
-    "portrait": ((64, 36), (0.43, 0.56), 25.0),
-    "centred": ((36, 64), (0.5, 0.5), 24.0),
-    "centred_portrait": ((64, 36), (0.5, 0.5), 30.0),
+    "wide": ((36, 64), (0.55, 0.44), 16.0, 1.0),
+    "portrait": ((64, 36), (0.43, 0.56), 25.0, 1.0),
+    "centred": ((36, 64), (0.5, 0.5), 24.0, 1.0),
+    "centred_portrait": ((64, 36), (0.5, 0.5), 30.0, 1.0),
+    "oblong": ((36, 64), (0.53, 0.46), 24000 / 1001, 1.1),
 }
-"""Name -> size, principal point in shares of the picture, frames per second."""
+"""Name -> size, principal point in shares of the picture, frames per second, width of a pixel over its height."""
 
 
-def make(size: tuple[int, int], centre: tuple[float, float], fps: float) -> Reconstruction:
+def make(size: tuple[int, int], centre: tuple[float, float], fps: float, aspect: float) -> Reconstruction:
     """A tilted wall, seen by a camera that moves and turns; depths around 0.2, as results without a unit have them."""
     height, width = size
     motion = np.array([0.004, -0.003, 0.005, 0.02, -0.03, 0.025])
     steps = torch.from_numpy(np.outer(np.arange(NUM_FRAMES), motion))
     c2w = rigid(so3_exp(steps[:, 3:]), steps[:, :3]).numpy()
-    K = np.array([[60.0, 0, centre[0] * width], [0, 60, centre[1] * height], [0, 0, 1]])
+    K = np.array([[60.0, 0, centre[0] * width], [0, 60 * aspect, centre[1] * height], [0, 0, 1]])
     y, x = np.indices(size) + 0.5
     rays = np.stack([x, y, np.ones(size)], axis=-1) @ np.linalg.inv(K).T
     normal = np.array([-0.3, 0.1, 1.0])
@@ -53,13 +54,14 @@ def make(size: tuple[int, int], centre: tuple[float, float], fps: float) -> Reco
 def main(folder: Path) -> None:
     shots = []
     reference = Reference((10.5, 10.5), (30.5, 30.5), 0, 1.0)
-    for name, (size, centre, fps) in SHOTS.items():
-        result = make(size, centre, fps)
+    for name, (size, centre, fps, aspect) in SHOTS.items():
+        result = make(size, centre, fps, aspect)
         height, width = size
         y, x = np.indices(size) + 0.5
         truth = {
             "size": [height, width],
             "fps": fps,
+            "pixel_aspect": aspect,
             "num_frames": NUM_FRAMES,
             "lens_mm": 36 * 60 / max(size),
             "least_depth": float(result.depth.min()),
