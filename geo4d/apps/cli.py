@@ -199,14 +199,36 @@ def _run(name: str, words: Sequence[str]) -> int:
     if name in LOCAL:
         refuse_addresses(name, words)
     about = module.describe() if hasattr(module, "describe") else inspect.getdoc(options_type)
-    options: object = tyro.cli(
-        readable(options_type),
-        prog=f"geo4d {name}",
-        args=list(words),
-        description=help_text(about or "", module.EXAMPLES),
-        config=CONFIG,
-    )
+    try:
+        options: object = tyro.cli(
+            readable(options_type),
+            prog=f"geo4d {name}",
+            args=list(words),
+            description=help_text(about or "", module.EXAMPLES),
+            config=CONFIG,
+        )
+    except SystemExit as end:
+        if end.code and name == "reconstruct" and len(several := places_in_a_row(words)) > 1:
+            print(f"{name} takes one video, got {len(several)}; for many: geo4d batch", *several[:2],
+                  *(["..."] if len(several) > 2 else []), "-o FOLDER", file=sys.stderr)  # fmt: skip
+        raise
     return module.run(declared(options))
+
+
+def places_in_a_row(words: Sequence[str]) -> list[str]:
+    """Files and folders that stand one after the other, as a shell leaves them in place of ``*.mp4``.
+
+    The one after an option is its value.
+    """
+    longest: list[str] = []
+    row: list[str] = []
+    before = ""
+    for word in words:
+        is_place = not before.startswith("-") and not word.startswith("-") and os.path.exists(word)
+        row = [*row, word] if is_place else []
+        longest = max(longest, row, key=len)
+        before = word
+    return longest
 
 
 def refuse_addresses(name: str, words: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -102,6 +103,18 @@ def test_wrong_usage(capsys):
     assert "unknown command 'recontsruct'" in capsys.readouterr().err
     assert cli.main(["reconstruct"]) == 2
     assert cli.main(["reconstruct", "a.mp4", "-o", "b", "--no-such-flag"]) == 2
+
+
+def test_several_videos_are_shown_the_way_to_a_batch(tmp_path, capsys):
+    names = [str(tmp_path / f"{letter}.mp4") for letter in "abc"]
+    for name in names:
+        Path(name).touch()
+    assert cli.main(["reconstruct", *names, "-o", str(tmp_path / "out")]) == 2
+    assert (
+        f"takes one video, got 3; for many: geo4d batch {names[0]} {names[1]} ..." in capsys.readouterr().err
+    )
+    assert cli.main(["reconstruct", "-o", str(tmp_path), names[0], "--no-such-flag"]) == 2
+    assert "geo4d batch" not in capsys.readouterr().err  # a folder that is there, and a video
 
 
 @pytest.mark.parametrize(
