@@ -98,7 +98,7 @@ def save_depth_exr(reconstruction: Reconstruction, path: Path, config: ExportCon
     if is_file(path, ".exr"):
         if len(frames) != 1:
             raise ValueError(
-                f"expected one frame for the file {path}, got {len(frames)}; pass --frames N or a folder"
+                f"expected one frame for the file {path.name}, got {len(frames)}; pass --frames N or a folder"
             )
         write(path, frames[0])
         return [path]
@@ -115,7 +115,7 @@ def save_depth_png(reconstruction: Reconstruction, path: Path, config: ExportCon
     frames = chosen_frames(reconstruction, config)
     if is_file(path, ".png") and len(frames) != 1:
         raise ValueError(
-            f"expected one frame for the file {path}, got {len(frames)}; pass --frames N or a folder"
+            f"expected one frame for the file {path.name}, got {len(frames)}; pass --frames N or a folder"
         )
     largest = 0.0
     for frame in frames:

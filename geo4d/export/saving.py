@@ -78,6 +78,14 @@ def save_with(
     return save(reconstruction, path, name, ExportConfig(**chosen), overwrite=overwrite)
 
 
+FILES_OF_OTHERS = frozenset({
+    ".abc", ".avi", ".bag", ".blend", ".csv", ".dae", ".e57", ".fbx", ".gif", ".gltf", ".h5", ".hdr", ".html", ".jpeg",
+    ".jpg", ".json", ".las", ".laz", ".mkv", ".mov", ".npy", ".obj", ".pcd", ".stl", ".tar", ".tif", ".tiff", ".webm",
+    ".xyz", ".zip",
+})  # fmt: skip
+"""Suffixes that no format has and nobody gives to a folder: such a name asks for a file that will not be there."""
+
+
 def format_of(path: Path) -> str:
     """The one format whose files end as ``path`` does.
 
@@ -100,11 +108,10 @@ def _fitting(config: ExportConfig, path: Path, name: str, format: Format) -> Exp
     """
     suffix = path.suffix.lower()
     owners = [other for other, one in FORMATS.items() if suffix in one.suffixes]
-    if owners and suffix not in format.suffixes:
+    if suffix not in format.suffixes and (owners or suffix in FILES_OF_OTHERS):
         wanted = f"a file {' or '.join(format.suffixes)} or a folder" if format.suffixes else "a folder"
-        raise ValueError(
-            f"expected {wanted} for the format {name}, got {path} (suffix of {', '.join(owners)})"
-        )
+        whose = f"suffix of {', '.join(owners)}" if owners else "which no format writes"
+        raise ValueError(f"expected {wanted} for the format {name}, got {path} ({whose})")
     if config.up is not None and config.up not in format.ups:
         raise ValueError(
             f"expected up out of {', '.join(format.ups)} for the format {name}, got {config.up!r}; its axes are fixed"

@@ -45,6 +45,22 @@ class FrameList:
     notes: tuple[str, ...] = ()
 
 
+def refuse_address(source: str | Path) -> None:
+    """
+    Raises:
+        InputError: the source is an address, such as ``https://example.com/a.mp4``, as text or as a path.
+    """
+    address = re.match(
+        r"([a-z][a-z0-9+.-]+):/+", str(source), re.IGNORECASE
+    )  # a path keeps one of the slashes
+    if address and not os.path.exists(source):
+        raise InputError(
+            f"expected a file or folder of this machine, got the address {address[1]}://{str(source)[address.end() :]}; "
+            "download it first"
+            + ("; 'geo4d batch' reads object stores" if address[1].lower() in ("s3", "gs", "az") else "")
+        )
+
+
 def list_frames(
     folder: Path,
     pictures: str | Sequence[str] | None = None,

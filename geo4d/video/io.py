@@ -24,7 +24,7 @@ from geo4d.video.arrays import ArraySource
 from geo4d.video.bags import BagFrames
 from geo4d.video.containers import VideoFile
 from geo4d.video.first_look import FirstLook, Looking
-from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times
+from geo4d.video.frames import ALL, FrameFiles, list_frames, list_times, refuse_address
 from geo4d.video.kept import KeptPictures
 from geo4d.video.lens import Lens
 from geo4d.video.pictures import sniff_image
@@ -178,10 +178,7 @@ class Video:
         if isinstance(source, np.ndarray | Tensor):
             frames = ArraySource(source)
             return frames, None if times is None else list_times(times, frames.num_frames, self.name)
-        if "://" in str(source):
-            raise InputError(
-                f"expected a file or folder of this machine, got the address {source}; download it first"
-            )
+        refuse_address(source)
         path = Path(source)
         if bag_kind(path) is not None:
             return self._open_bag(

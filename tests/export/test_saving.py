@@ -122,13 +122,26 @@ def test_a_failed_overwrite_leaves_what_was_there(tmp_path, scene) -> None:
 
 @pytest.mark.parametrize(
     ("name", "path"),
-    [("glb", "x.ply"), ("colmap", "x.ply"), ("npz", "x.NK"), ("ply", "x.usdz"), ("tum", "x.mp4")],
+    [
+        ("glb", "x.ply"),
+        ("colmap", "x.ply"),
+        ("npz", "x.NK"),
+        ("ply", "x.usdz"),
+        ("tum", "x.mp4"),
+        ("preview", "x.mov"),
+        ("usd", "x.abc"),
+        ("glb", "x.GLTF"),
+        ("ply", "x.pcd"),
+        ("mcap", "x.bag"),
+    ],
 )
 def test_suffix_and_format_agree(tmp_path, scene, name, path) -> None:
     with pytest.raises(ValueError, match=f"for the format {name}"):
         save(scene, tmp_path / path, name)
     assert list(tmp_path.iterdir()) == []
-    save(scene, tmp_path / "shot.v2", name)  # no suffix of any format: a folder
+    save(
+        scene, tmp_path / "shot.v2", name
+    )  # no suffix of any format, and no file of another program: a folder
 
 
 def test_unknown_format_and_frames(tmp_path, scene) -> None:
@@ -136,6 +149,9 @@ def test_unknown_format_and_frames(tmp_path, scene) -> None:
         save(scene, tmp_path / "x", "obj")
     with pytest.raises(ValueError, match=r"\[0, 3\]"):
         save(scene, tmp_path / "x.npz", "npz", ExportConfig(frames=(7,)))
+    for name in ("exr", "png"):  # the name that was asked for, not the one that is written at first
+        with pytest.raises(ValueError, match=f"one frame for the file x.{name}, got"):
+            save(scene, tmp_path / f"x.{name}", name)
     assert parse_frames("1:4:2", 9) == (1, 3)
     assert parse_frames("-2:", 9) == (7, 8)
     assert parse_frames("3,1", 9) == (3, 1)

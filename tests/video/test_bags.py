@@ -1,5 +1,7 @@
 """Pictures from bags: every encoding against its rule written here, topics, cameras, times, damage."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -114,8 +116,11 @@ def test_compressed_pictures(tmp_path, kind, suffix, tolerance):
 
 
 def test_an_address_is_refused_in_python_too():
-    with pytest.raises(InputError, match="download it first"):
+    with pytest.raises(InputError, match=r"download it first$"):
         Video("https://example.com/drive.mcap")
+    for source in ("s3://bucket/drive.mcap", Path("s3://bucket/drive.mcap")):  # as the command line gives it
+        with pytest.raises(InputError, match=r"s3://bucket/drive\.mcap; download it first; 'geo4d batch'"):
+            Video(source)
 
 
 def test_of_several_topics_one_must_be_named(tmp_path):
