@@ -5,7 +5,6 @@ is a function of the sample numbers in the batch, so a resumed run repeats the i
 processes with half the batch each repeat one process.
 """
 
-import copy
 import datetime
 import json
 import logging
@@ -13,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -21,10 +19,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from geo4d.errors import InputError, MissingExtraError, OutputError, TrainingError
-from geo4d.training.optimiser import MovingAverage, make_optimiser
-from geo4d.training.saving import check_state, kept_on_failure, save_state
-from geo4d.training.sharding import PROGRESS, load_shares, save_shares, shard, whole, whole_state
+from geo4d.errors import MissingExtraError, OutputError, TrainingError
+from geo4d.training.saving import Progress, kept_on_failure
+from geo4d.training.ways import Way, open_way
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +107,7 @@ class Task(nn.Module):
     """What a stage trains. ``forward(batch)`` gives the loss and named parts of it.
 
     Attributes:
-        blocks: names of the classes of blocks that sharded training gathers one by one.
+        blocks: names of the classes of blocks that ``fsdp`` gathers one by one.
     """
 
     blocks: tuple[str, ...] = ()
@@ -133,24 +130,6 @@ class Task(nn.Module):
 
     def export(self, folder: Path) -> None:
         """Write the weights as they are, in the format in which the package reads them."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved with its state."""
-
-    step: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Steps taken, seconds of wall clock and of CPU."""
-        return asdict(self)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` gave."""
-        self.step = int(state["step"])
-        self.seconds, self.cpu_seconds = float(state["seconds"]), float(state["cpu_seconds"])
 
 
 BatchSource = Callable[[int, int, int], Iterator[Splittable]]
@@ -181,8 +160,9 @@ def train(
     Raises:
         OutputError: the folder already holds a run and ``resume`` is not set.
         TrainingError: the loss of a batch is not finite. The state saved last stays as it is.
-        ValueError: the batch does not divide over processes and micro-batches.
-        InputError: the saved state is that of the other way to train in parallel.
+        ValueError: the batch does not divide over processes and micro-batches; or one process alone, or an 8-bit
+            optimiser, for a way that shares.
+        InputError: the saved state is that of another way to train in parallel.
         MissingExtraError: accelerate or tensorboard is not installed; or bitsandbytes, for ``eight_bit``.
     """
     try:
@@ -204,17 +184,21 @@ def train(
             f"got {config.batch}"
         )
     _open_folder(folder, resume)
-    run = _prepare(task, config, folder, accelerator)
+    way = open_way(task, config, folder, accelerator)
+    if (folder / "state").exists():
+        logger.info("resumed at step %d", way.progress.step)
+    run = _Run(config, folder, accelerator, task, way)
     if accelerator.is_main_process:
         run.writer = SummaryWriter(str(folder))
         (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
     try:
-        _go(run, batches(run.progress.step, accelerator.process_index, processes))
+        _go(run, batches(way.progress.step, accelerator.process_index, processes))
     finally:
         if run.writer is not None:
             run.writer.close()
+        way.close()
     accelerator.wait_for_everyone()
-    return run.progress
+    return way.progress
 
 
 @dataclass
@@ -222,51 +206,21 @@ class _Run:
     """What lives as long as a run.
 
     Attributes:
-        wrapped: the task as accelerate drives it.
-        parameters: of the task that are trained.
-        twin: with shards, on the main process: the task before it was sharded, to export from.
+        way: how the task is trained over processes.
         writer: of TensorBoard, on the main process.
     """
 
     config: LoopConfig
     folder: Path
     accelerator: Any
-    wrapped: Any
-    parameters: Mapping[str, nn.Parameter]
-    optimiser: Any
-    average: MovingAverage
-    progress: Progress
+    task: Task
+    way: Way
     writer: Any = None
-    twin: Task | None = None
 
     @property
-    def task(self) -> Task:
-        """The task itself."""
-        task: Task = self.accelerator.unwrap_model(self.wrapped)
-        return task
-
-    @property
-    def sharded(self) -> bool:
-        """Whether every process has a share of the weights alone."""
-        return self.config.parallel == "fsdp"
-
-    def synchronised(self, last: bool) -> Any:
-        """A context for one micro-batch: gradients of all processes come together at the last one."""
-        if self.sharded:
-            self.wrapped.set_requires_gradient_sync(last)
-            return nullcontext()
-        return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
-
-    def save(self) -> None:
-        """Replace the saved state."""
-        if not self.sharded:
-            save_state(self.accelerator, self.folder, self.progress.step)
-            return
-        with kept_on_failure(self.folder, "state", self.progress.step, self.accelerator):
-            save_shares(
-                self.folder / "state.partial", self.wrapped, self.optimiser, self.average,
-                self.progress.state_dict(), self.accelerator.is_main_process,
-            )  # fmt: skip
+    def progress(self) -> Progress:
+        """Where it stands."""
+        return self.way.progress
 
     def autocast(self) -> Any:
         """A context in which the forward pass has the precision of the configuration."""
@@ -298,63 +252,13 @@ def _open_folder(folder: Path, resume: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _prepare(task: Task, config: LoopConfig, folder: Path, accelerator: Any) -> _Run:
-    """Optimiser and averages of a task, at the saved state if there is one."""
-    parameters = task.trained()
-    if not parameters:
-        raise ValueError(f"expected a task with parameters to train, got {type(task).__name__} without")
-    if config.parallel == "fsdp":
-        if config.eight_bit:
-            raise ValueError(
-                "expected --eight-bit without --parallel fsdp: its state cannot be shared over processes"
-            )
-        return _prepare_shards(task, config, folder, accelerator)
-    optimiser = make_optimiser(
-        parameters, config.learning_rate, config.weight_decay, config.betas, eight_bit=config.eight_bit
-    )
-    average = MovingAverage(parameters, config.ema_decay)
-    progress = Progress()
-    wrapped, prepared = accelerator.prepare(task, optimiser)
-    accelerator.register_for_checkpointing(average, progress)
-    state = folder / "state"
-    if state.exists():
-        if (state / PROGRESS).is_file():
-            raise InputError(
-                f"{state} was saved with --parallel fsdp; go on with it, or start from its weights"
-            )
-        check_state(state, accelerator.unwrap_model(wrapped))
-        accelerator.load_state(str(state))
-        logger.info("resumed at step %d", progress.step)
-    parameters = accelerator.unwrap_model(wrapped).trained()
-    average.values = {name: value.to(parameters[name].device) for name, value in average.values.items()}
-    return _Run(config, folder, accelerator, wrapped, parameters, prepared, average, progress)
-
-
-def _prepare_shards(task: Task, config: LoopConfig, folder: Path, accelerator: Any) -> _Run:
-    """As ``_prepare``, with every process keeping its share."""
-    twin = copy.deepcopy(task).cpu() if accelerator.is_main_process else None
-    shard(task, task.blocks, accelerator.device, accelerator.num_processes)
-    parameters = task.trained()
-    optimiser = make_optimiser(
-        parameters, config.learning_rate, config.weight_decay, config.betas, eight_bit=config.eight_bit
-    )
-    run = _Run(
-        config, folder, accelerator, task, parameters, optimiser, MovingAverage(parameters, config.ema_decay), Progress(),
-        twin=twin,
-    )  # fmt: skip
-    if (folder / "state").exists():
-        run.progress.load_state_dict(load_shares(folder / "state", task, optimiser, run.average))
-        logger.info("resumed at step %d", run.progress.step)
-    return run
-
-
 def _go(run: _Run, source: Iterator[Splittable]) -> None:
     """Steps until they or the minutes are over, with what is due between them."""
     config, progress = run.config, run.progress
     base_seconds, base_cpu = progress.seconds, progress.cpu_seconds
     started, cpu_started = time.monotonic(), time.process_time()
     sums = _Sums()
-    run.wrapped.train()
+    run.way.wrapped.train()
     while progress.step < config.num_steps:
         norm = _step(run, source, sums)
         progress.step += 1
@@ -370,39 +274,36 @@ def _go(run: _Run, source: Iterator[Splittable]) -> None:
         elif config.export_every and progress.step % config.export_every == 0:
             _evaluate(run, scored=False)
         if over or (config.save_every and progress.step % config.save_every == 0):
-            run.save()
+            run.way.save(run.folder)
         if over:
             break
 
 
 def _step(run: _Run, source: Iterator[Splittable], sums: _Sums) -> Tensor | None:
     """One step of the optimiser; the norm of its gradient where it is bounded."""
-    config, accelerator = run.config, run.accelerator
+    config, way = run.config, run.way
     before = time.monotonic()
-    batch = next(source).to(accelerator.device)
+    batch = next(source).to(run.accelerator.device)
     sums.waited_s += time.monotonic() - before
-    for group in run.optimiser.param_groups:
+    for group in way.optimiser.param_groups:
         group["lr"] = config.rate(run.progress.step)
     pieces = batch.split(config.accumulate)
     for index, piece in enumerate(pieces):
-        with run.synchronised(last=index == len(pieces) - 1):
+        with way.synchronised(last=index == len(pieces) - 1):
             with run.autocast():
-                loss, parts = run.wrapped(piece)
+                loss, parts = way.wrapped(piece)
             _require_finite(loss, parts, piece, run.progress.step)
-            accelerator.backward(loss / len(pieces))
+            way.backward(loss / len(pieces))
         for name, value in {"loss": loss, **parts}.items():
             sums.add(name, value.detach().float() / len(pieces))
-    norm = None
-    if config.clip_norm:
-        norm = whole(accelerator.clip_grad_norm_(list(run.parameters.values()), config.clip_norm))
-    if norm is not None and not math.isfinite(float(norm)):
-        # The loss was finite; a single overflow on the way back must not end a run of hours. It is counted and shown.
-        logger.warning("step %d skipped: gradient norm %s", run.progress.step, float(norm))
-        sums.add("skipped", torch.ones(()))
+    norm, taken = way.step(config.clip_norm)
+    if taken:
+        way.average.update(way.parameters)
     else:
-        run.optimiser.step()
-        run.average.update(run.parameters)
-    run.optimiser.zero_grad()
+        # The loss was finite; a single overflow on the way back must not end a run of hours. It is counted and shown.
+        shown = float("nan") if norm is None else float(norm)
+        logger.warning("step %d skipped: gradient norm %s", run.progress.step, shown)
+        sums.add("skipped", torch.ones(()))
     return norm
 
 
@@ -452,19 +353,19 @@ def _write(run: _Run, values: Mapping[str, float]) -> None:
 
 def _evaluate(run: _Run, *, scored: bool = True) -> None:
     """Score (unless told not to) and export the averaged weights, on the main process."""
-    if run.sharded:
-        _export_whole(run)
-        return
-    if run.accelerator.is_main_process:
+    way, averaged = run.way, run.way.averaged()
+    if averaged is not None:
+        _export_whole(run, averaged)
+    elif run.accelerator.is_main_process:
         task, step = run.task, run.progress.step
-        run.average.swap(run.parameters)
+        way.average.swap(way.parameters)
         task.eval()
         with torch.no_grad(), run.autocast():
             scores, panels = task.evaluate() if scored else ({}, {})
         with kept_on_failure(run.folder, "weights", step):
             task.export(run.folder / "weights.partial")
         task.train()
-        run.average.swap(run.parameters)
+        way.average.swap(way.parameters)
         for name, picture in panels.items():
             run.writer.add_image(name, picture.clamp(0, 1), step)
         if scores:
@@ -473,14 +374,11 @@ def _evaluate(run: _Run, *, scored: bool = True) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _export_whole(run: _Run) -> None:
-    """Export the averaged weights of shards. They are not scored: held-out windows would need the whole task."""
-    run.average.swap(run.parameters)
-    state = whole_state(run.wrapped)
-    run.average.swap(run.parameters)
-    if run.twin is not None:
-        run.twin.load_state_dict(state)
-        run.twin.eval()
-        with kept_on_failure(run.folder, "weights", run.progress.step):
-            run.twin.export(run.folder / "weights.partial")
-    run.accelerator.wait_for_everyone()
+def _export_whole(run: _Run, averaged: Mapping[str, Tensor]) -> None:
+    """Export gathered weights, on the main process. They are not scored: held-out windows would need the whole task."""
+    if run.way.twin is None:
+        return
+    run.way.twin.load_state_dict(averaged)
+    run.way.twin.eval()
+    with kept_on_failure(run.folder, "weights", run.progress.step):
+        run.way.twin.export(run.folder / "weights.partial")

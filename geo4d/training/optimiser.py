@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError
 
@@ -12,12 +12,12 @@ from geo4d.errors import MissingExtraError
 class MovingAverage:
     """Exponential moving average of the trained parameters, float32."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
         self.decay = decay
         self.updates = 0
         self.values = {name: value.detach().float().clone() for name, value in parameters.items()}
 
-    def update(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def update(self, parameters: Mapping[str, Tensor]) -> None:
         """Take the parameters in: kept is min(decay, (1 + n) / (10 + n)) of the average at its n-th update."""
         self.updates += 1
         keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
@@ -25,7 +25,7 @@ class MovingAverage:
             current = [parameters[name].detach().float() for name in self.values]
             torch._foreach_lerp_(list(self.values.values()), current, 1 - keep)
 
-    def swap(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def swap(self, parameters: Mapping[str, Tensor]) -> None:
         """Exchange the averaged values and those of the parameters; a second call undoes the first."""
         with torch.no_grad():
             for name, value in self.values.items():

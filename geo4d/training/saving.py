@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,45 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from geo4d.errors import InputError, OutputError
+
+PROGRESS = {"fsdp": "progress.json", "zero": "zero.json"}
+"""Family of ways to train in parallel -> the file of a state that says how far it is; data parallel has none."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with its state."""
+
+    step: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps taken, seconds of wall clock and of CPU."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self.step = int(state["step"])
+        self.seconds, self.cpu_seconds = float(state["seconds"]), float(state["cpu_seconds"])
+
+
+def check_way(folder: Path, parallel: str) -> None:
+    """Compare how a saved state was trained in parallel with how it is to go on; ZeRO's two stages read each other's.
+
+    Args:
+        folder: of the state; it need not be there.
+    Raises:
+        InputError: it was saved by a way that this one does not read.
+    """
+    if not folder.exists():
+        return
+    saved = next((way for way, file in PROGRESS.items() if (folder / file).is_file()), "ddp")
+    if saved != parallel.rstrip("23"):
+        named = "zero2 or zero3" if saved == "zero" else saved
+        raise InputError(
+            f"{folder} was saved with --parallel {named}, not {parallel}; go on with it, or start from its weights"
+        )
 
 
 def save_state(accelerator: Any, folder: Path, step: int) -> None:

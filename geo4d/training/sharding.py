@@ -3,18 +3,84 @@
 It is torch's own ``fully_shard``, since accelerate's plugin does not run over processes of CPUs, where this is tested.
 """
 
+import copy
 import json
+import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from geo4d.errors import InputError
 from geo4d.formats.files import write_json
+from geo4d.training.optimiser import MovingAverage, make_optimiser
+from geo4d.training.saving import PROGRESS, Progress, kept_on_failure
 
-PROGRESS = "progress.json"
+if TYPE_CHECKING:
+    from geo4d.training.loop import LoopConfig, Task
+
+
+class Shards:
+    """Every process has its share; see ``Way`` in ``ways``."""
+
+    def __init__(
+        self, accelerator: Any, task: "Task", optimiser: Any, average: MovingAverage, twin: "Task | None"
+    ) -> None:
+        self._accelerator, self.optimiser, self.twin = accelerator, optimiser, twin
+        self.wrapped: Any = task
+        self.parameters: Mapping[str, Tensor] = task.trained()
+        self.average, self.progress = average, Progress()
+
+    def synchronised(self, last: bool) -> Any:
+        """Shares of the gradients come together after the last one."""
+        self.wrapped.set_requires_gradient_sync(last)
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Torch's own."""
+        self._accelerator.backward(loss)
+
+    def step(self, clip_norm: float) -> tuple[Tensor | None, bool]:
+        """Clip, step, drop the gradients."""
+        values = list(self.parameters.values())
+        found = whole(self._accelerator.clip_grad_norm_(values, clip_norm)) if clip_norm else None
+        taken = found is None or math.isfinite(float(found))
+        if taken:
+            self.optimiser.step()
+        self.optimiser.zero_grad()
+        return found, taken
+
+    def save(self, folder: Path) -> None:
+        """Every process writes its share."""
+        with kept_on_failure(folder, "state", self.progress.step, self._accelerator):
+            save_shares(
+                folder / "state.partial", self.wrapped, self.optimiser, self.average, self.progress.state_dict(),
+                self._accelerator.is_main_process,
+            )  # fmt: skip
+
+    def averaged(self) -> dict[str, Tensor]:
+        """Gathered one by one."""
+        self.average.swap(self.parameters)
+        state = whole_state(self.wrapped)
+        self.average.swap(self.parameters)
+        return state
+
+    def close(self) -> None:
+        """Nothing outlives it."""
+
+
+def open_shards(task: "Task", config: "LoopConfig", folder: Path, accelerator: Any) -> Shards:
+    """Share a task over several processes; see ``open_way`` in ``ways``."""
+    twin = copy.deepcopy(task).cpu() if accelerator.is_main_process else None
+    shard(task, task.blocks, accelerator.device, accelerator.num_processes)
+    parameters = task.trained()
+    optimiser = make_optimiser(parameters, config.learning_rate, config.weight_decay, config.betas)
+    way = Shards(accelerator, task, optimiser, MovingAverage(parameters, config.ema_decay), twin)
+    if (folder / "state").exists():
+        way.progress.load_state_dict(load_shares(folder / "state", task, optimiser, way.average))
+    return way
 
 
 def shard(task: nn.Module, blocks: tuple[str, ...], device: torch.device, processes: int) -> None:
@@ -25,16 +91,11 @@ def shard(task: nn.Module, blocks: tuple[str, ...], device: torch.device, proces
         blocks: names of the classes whose modules are gathered one by one, when their ``forward`` runs; what lies in none
             of them is gathered as long as that of the task runs.
         device: of this process.
-    Raises:
-        ValueError: there is one process alone.
+        processes: at least two.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    if processes < 2:
-        raise ValueError(
-            "expected several processes for --parallel fsdp (torchrun --nproc-per-node N ...), got one"
-        )
     mesh = init_device_mesh(device.type, (processes,))
     task.to(device)
     for module in reversed(list(task.modules())):  # inner ones first
@@ -69,28 +130,20 @@ def save_shares(
 
     dcp.save(_state(task, optimiser, average), checkpoint_id=str(folder))
     if main:
-        write_json(folder / PROGRESS, {**progress, "average_updates": average.updates})
+        write_json(folder / PROGRESS["fsdp"], {**progress, "average_updates": average.updates})
 
 
 def load_shares(
     folder: Path, task: nn.Module, optimiser: torch.optim.Optimizer, average: Any
 ) -> dict[str, Any]:
-    """Read what ``save_shares`` wrote, in place; gives the progress.
-
-    Raises:
-        InputError: the state was saved by data parallel training.
-    """
+    """Read what ``save_shares`` wrote, in place; gives the progress."""
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import set_state_dict
 
-    if not (folder / PROGRESS).is_file():
-        raise InputError(
-            f"{folder} was saved without --parallel fsdp; go on without it, or start from its weights"
-        )
     state = _state(task, optimiser, average)
     dcp.load(state, checkpoint_id=str(folder))
     set_state_dict(task, optimiser, model_state_dict=state["task"], optim_state_dict=state["optimiser"])
-    progress = dict(json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+    progress = dict(json.loads((folder / PROGRESS["fsdp"]).read_text(encoding="utf-8")))
     average.load_state_dict({"updates": progress.pop("average_updates"), "values": state["average"]})
     return progress
 

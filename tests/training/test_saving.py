@@ -3,7 +3,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from geo4d.errors import InputError, OutputError
-from geo4d.training.saving import check_state, kept_on_failure, save_state
+from geo4d.training.saving import Progress, check_state, check_way, kept_on_failure, save_state
 
 
 def fill(folder, text: str, error: Exception | None = None) -> None:
@@ -89,3 +89,29 @@ def test_a_state_of_another_network_is_refused_with_what_differs(tmp_path) -> No
     check_state(tmp_path, nn.Linear(3, 2))
     with pytest.raises(InputError, match=r"weight is \[2, 3\] and not \[2, 4\]; go on with the --modalities"):
         check_state(tmp_path, nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("file", "saved", "reads", "refuses"),
+    [
+        ("model.safetensors", "ddp", ["ddp"], ["fsdp", "zero2", "zero3"]),
+        ("progress.json", "fsdp", ["fsdp"], ["ddp", "zero2", "zero3"]),
+        ("zero.json", "zero2 or zero3", ["zero2", "zero3"], ["ddp", "fsdp"]),
+    ],
+)
+def test_a_state_of_another_way_is_refused(tmp_path, file, saved, reads, refuses) -> None:
+    for way in (*reads, *refuses):
+        check_way(tmp_path / "none", way)
+    (tmp_path / file).write_text("{}")
+    for way in reads:
+        check_way(tmp_path, way)
+    for way in refuses:
+        with pytest.raises(InputError, match=f"saved with --parallel {saved}, not {way}; go on with it"):
+            check_way(tmp_path, way)
+
+
+def test_progress_goes_there_and_back() -> None:
+    there = Progress(7, 1.5, 2.5)
+    back = Progress()
+    back.load_state_dict(there.state_dict())
+    assert back == there

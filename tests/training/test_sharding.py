@@ -1,7 +1,5 @@
 """Weights shared over two processes that really are two, and the ways to start that do not go together."""
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,58 +10,17 @@ from safetensors.torch import load_file
 
 from geo4d.errors import InputError, MissingExtraError
 from geo4d.training.loop import train
-from tests.support.sharded import LOOP, Numbers, Wave, losses
-
-SCRIPT = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from accelerate.state import PartialState
-from geo4d.errors import leave
-from geo4d.training.loop import train
-from tests.support.sharded import LOOP, Numbers, Wave
-task, steps = Wave(), int(sys.argv[2])
-loop = replace(LOOP, parallel=sys.argv[3], num_steps=steps, accumulate=int(sys.argv[4]))
-progress = train(task, Numbers(8), loop, Path(sys.argv[1]), resume=True, device="cpu")
-held = sum(getattr(p, "_local_tensor", p).numel() for p in task.parameters())
-sys.stdout.write(f"processes {PartialState().num_processes} step {progress.step} holds {held}\\n")
-leave(0)
-"""
-
-
-def launch(
-    folder: Path, script: Path, steps: int, parallel: str, accumulate: int = 1, processes: int = 2
-) -> str:
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(processes),
-    ]
-    done = subprocess.run(
-        [*command, str(script), str(folder), str(steps), parallel, str(accumulate)],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-6000:]
-    return done.stdout
+from tests.support.sharded import LOOP, Numbers, Wave, held, launch, losses
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_with_half_the_weights_each_repeat_one(tmp_path: Path, accumulate: int) -> None:
-    script = tmp_path / "run.py"
-    said = launch(tmp_path / "two", script, 6, "fsdp", accumulate)
+    said = launch(tmp_path / "two", 6, "fsdp", accumulate=accumulate)
+    assert said.count("processes 2 step 6") == 2
     count = sum(p.numel() for p in Wave().parameters())
-    held = [
-        int(line.rpartition(" ")[2]) for line in said.splitlines() if line.startswith("processes 2 step 6")
-    ]
-    assert len(held) == 2
-    assert sum(held) == count
-    assert max(held) < 0.7 * count
+    assert sum(held(said)) == count
+    assert max(held(said)) < 0.7 * count
     train(
         Wave(), Numbers(8), replace(LOOP, num_steps=6, accumulate=accumulate), tmp_path / "one", device="cpu"
     )
@@ -80,15 +37,14 @@ def test_two_processes_with_half_the_weights_each_repeat_one(tmp_path: Path, acc
 
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_exactly_also_over_another_number_of_processes(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    launch(tmp_path / "whole", script, 6, "fsdp")
-    launch(tmp_path / "cut", script, 3, "fsdp")
-    assert "step 6" in launch(tmp_path / "cut", script, 6, "fsdp")
+    launch(tmp_path / "whole", 6, "fsdp")
+    launch(tmp_path / "cut", 3, "fsdp")
+    assert "step 6" in launch(tmp_path / "cut", 6, "fsdp")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     ours, theirs = (load_file(tmp_path / run / "weights/w.safetensors") for run in ("cut", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    launch(tmp_path / "other", script, 3, "fsdp")
-    launch(tmp_path / "other", script, 6, "fsdp", processes=4)
+    launch(tmp_path / "other", 3, "fsdp")
+    launch(tmp_path / "other", 6, "fsdp", processes=4)
     assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
     with pytest.raises(InputError, match="saved with --parallel fsdp"):
         train(Wave(), Numbers(8), replace(LOOP, num_steps=7), tmp_path / "cut", resume=True, device="cpu")
