@@ -50,7 +50,8 @@ class LoopConfig:
         save_every: steps between saved states; 0 for none but the last.
         max_minutes: stop (and save) after this many minutes of wall clock; 0 for no limit.
         threads: torch threads per process; 0 leaves them as they are.
-        parallel: over several processes: ``ddp`` has everything in each, ``fsdp`` its share (see ``sharding``).
+        parallel: over several processes: ``ddp`` has everything in each, ``fsdp`` its share (see ``sharding``), ``zero2``
+            its share of gradients and optimiser, ``zero3`` of weights, too (see ``zero``).
         eight_bit: keep the optimiser's state in 8 bits (bitsandbytes).
         seed: of the weights' start and of all noise.
     """
@@ -74,7 +75,7 @@ class LoopConfig:
     save_every: int = 500
     max_minutes: float = 0.0
     threads: int = 0
-    parallel: Literal["ddp", "fsdp"] = "ddp"
+    parallel: Literal["ddp", "fsdp", "zero2", "zero3"] = "ddp"
     eight_bit: bool = False
     seed: int = 0
 
@@ -163,7 +164,7 @@ def train(
         ValueError: the batch does not divide over processes and micro-batches; or one process alone, or an 8-bit
             optimiser, for a way that shares.
         InputError: the saved state is that of another way to train in parallel.
-        MissingExtraError: accelerate or tensorboard is not installed; or bitsandbytes, for ``eight_bit``.
+        MissingExtraError: accelerate or tensorboard is not installed; or bitsandbytes, for ``eight_bit``; or deepspeed.
     """
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs

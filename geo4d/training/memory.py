@@ -14,16 +14,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from geo4d.training.zero import BUCKET, LIVE
+
 Parallel = Literal["one", "ddp", "fsdp", "zero2", "zero3"]
 
 WAYS: dict[Parallel, str] = {
     "one": "one card",
     "ddp": "data parallel (--parallel ddp)",
     "fsdp": "FSDP, all shards (--parallel fsdp)",
-    "zero2": "DeepSpeed ZeRO-2 (no way here)",
-    "zero3": "DeepSpeed ZeRO-3 (no way here)",
+    "zero2": "DeepSpeed ZeRO-2 (--parallel zero2)",
+    "zero3": "DeepSpeed ZeRO-3 (--parallel zero3)",
 }
-"""Ways to train over several cards, in words; DeepSpeed's are there to compare with."""
+"""Ways to train on one card or over several, in words."""
 
 CARDS_GB = (24, 80)
 """Sizes of card that a plan is held against, in 10^9 bytes."""
@@ -111,8 +113,8 @@ class Need:
     Attributes:
         trained: parameters that are trained.
         frozen: parameters of networks that are used and not trained, a teacher included.
-        outside: parameters that lie in no block, which FSDP and ZeRO-3 gather for the whole step.
-        largest: parameters of the largest block, which they gather when it is at work.
+        outside: parameters that lie in no block, which FSDP gathers for the whole step.
+        largest: parameters of the largest block, which it gathers when it is at work.
         activations: bytes, see ``activation_bytes``, for the micro-batch of one process.
         eight_bit: the optimiser's state has 8 bits.
     """
@@ -129,7 +131,8 @@ class Need:
 
         Weights stay in single precision and the moving average beside them. Data parallel keeps its buckets of gradients
         beside the gradients. Frozen networks are on every card whole, but FSDP and ZeRO-3 share them, too, where they are
-        part of the trained module; here they count whole.
+        part of the trained module; here they count whole. ZeRO keeps a flat copy of its share of the weights, which is
+        what it updates, and a bucket of gradients on their way; ZeRO-3 gathers as many weights as it may hold.
         """
         share = processes if way in ("fsdp", "zero2", "zero3") else 1
         weights = share if way in ("fsdp", "zero3") else 1
@@ -142,12 +145,14 @@ class Need:
             "activations": float(self.activations),
             "gathered": 0.0,
         }
-        if way in ("fsdp", "zero3"):
+        if way == "fsdp":
             # What lies outside with its gradients; the block at work with its own, and the next one.
             found["gathered"] = FLOAT * (2.0 * self.outside + 3.0 * self.largest)
+        if way == "zero3":
+            found["gathered"] = FLOAT * float(min(LIVE, self.trained))
         if way in ("zero2", "zero3"):
-            # ZeRO updates a flat copy of its share.
             found["optimiser"] += FLOAT * self.trained / share
+            found["gradients"] += FLOAT * min(BUCKET, self.trained)
         return found
 
     def total(self, way: Parallel, processes: int) -> float:
@@ -169,8 +174,12 @@ class MemoryPlan:
     rows: tuple[tuple[str, Need], ...]
     processes: int
 
-    def lines(self) -> list[str]:
-        """A table for people."""
+    def lines(self, chosen: Parallel | None = None) -> list[str]:
+        """A table for people.
+
+        Args:
+            chosen: the way of the run, whose rows are marked.
+        """
         lines = [self.title]
         first = self.rows[0][1]
         lines.append(
@@ -186,7 +195,7 @@ class MemoryPlan:
                 row = f"{words:44}{shown['weights'] / 1e9:9.1f}{shown['gradients'] / 1e9:11.1f}"
                 row += f"{shown['optimiser'] / 1e9:11.1f}{shown['average'] / 1e9:9.1f}{shown['activations'] / 1e9:13.1f}"
                 fits = "".join(f"{'yes' if total <= USABLE * card * 1e9 else 'no':>7}" for card in CARDS_GB)
-                lines.append(f"{row}{total / 1e9:8.1f}{fits}")
+                lines.append(f"{row}{total / 1e9:8.1f}{fits}{'  <- this run' if way == chosen else ''}")
         return lines
 
 

@@ -1,5 +1,6 @@
 """Ways to train over processes: what the loop asks of one, data parallel through accelerate, and who opens which."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from torch import Tensor
 from geo4d.training.optimiser import MovingAverage, make_optimiser
 from geo4d.training.saving import Progress, check_state, check_way, save_state
 from geo4d.training.sharding import open_shards
+from geo4d.training.zero import open_zero
 
 if TYPE_CHECKING:
     from geo4d.training.loop import LoopConfig, Task
@@ -139,6 +141,8 @@ def open_together(task: "Task", config: "LoopConfig", folder: Path, accelerator:
 OPEN: dict[str, Open] = {
     "ddp": open_together,
     "fsdp": open_shards,
+    "zero2": functools.partial(open_zero, 2),
+    "zero3": functools.partial(open_zero, 3),
 }
 """``LoopConfig.parallel`` -> who opens it."""
 
@@ -152,7 +156,7 @@ def open_way(task: "Task", config: "LoopConfig", folder: Path, accelerator: Any)
     Raises:
         ValueError: the task has nothing to train; or what shares needs several processes, and no 8-bit optimiser.
         InputError: the saved state is that of another way, or of a network of other sizes.
-        MissingExtraError: bitsandbytes is needed and not installed.
+        MissingExtraError: bitsandbytes or deepspeed is needed and not installed.
     """
     parallel, processes = config.parallel, accelerator.num_processes
     if not task.trained():

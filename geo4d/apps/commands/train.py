@@ -11,6 +11,7 @@ import tyro
 
 if TYPE_CHECKING:
     from geo4d.training.loop import LoopConfig
+    from geo4d.training.memory import Parallel
 
 logger = logging.getLogger("geo4d.training.plan")
 
@@ -102,8 +103,9 @@ class TrainOptions:
     """Steps between scores and pictures of the validation windows; 0 for the end alone."""
     export_every: int | None = None
     """Steps between exported weights in OUTPUT/weights, beside those of every evaluation."""
-    parallel: Literal["ddp", "fsdp"] | None = None
-    """Over several processes (torchrun): 'ddp' has everything in each, 'fsdp' shares weights, gradients and optimiser."""
+    parallel: Literal["ddp", "fsdp", "zero2", "zero3"] | None = None
+    """Over several processes (torchrun): 'ddp' has everything in each, 'fsdp' shares weights, gradients and optimiser; so
+    does 'zero3' of DeepSpeed (extra deepspeed), and 'zero2' shares gradients and optimiser alone."""
     eight_bit: bool = False
     """Keep the optimiser's state in 8 bits: a quarter of its memory. Needs the extra train-8bit."""
     threads: int | None = None
@@ -191,12 +193,17 @@ def _log_plan(family: str, options: TrainOptions) -> None:
     if not sized or options.start is None or not options.start.exists() or os.environ.get("RANK", "0") != "0":
         return
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    for lines in iter_plans(family, replace(options, plan_processes=processes)):
+    chosen: "Parallel" = (options.parallel or "ddp") if processes > 1 else "one"
+    for lines in iter_plans(family, replace(options, plan_processes=processes), chosen):
         logger.info("%s", "\n".join(lines))
 
 
-def iter_plans(family: str, options: TrainOptions) -> Iterator[list[str]]:
-    """The plan of each stage that the options name, as lines for people."""
+def iter_plans(family: str, options: TrainOptions, way: "Parallel | None" = None) -> Iterator[list[str]]:
+    """The plan of each stage that the options name, as lines for people.
+
+    Args:
+        way: of a run that is about to start, which is marked.
+    """
     if family == "geometrycrafter":
         from geo4d.training.tasks.geometrycrafter import planning as crafter
         from geo4d.training.tasks.geometrycrafter import presets
@@ -209,7 +216,7 @@ def iter_plans(family: str, options: TrainOptions) -> Iterator[list[str]]:
                 made, replace(one, loop=loop), name, variant=options.variant,
                 micro_batch=_micro_batch(loop, options), processes=options.plan_processes,
             )  # fmt: skip
-            yield found.lines()
+            yield found.lines(way)
         return
     from geo4d.models.geo4d.widths import with_modalities
     from geo4d.training import recipes
@@ -226,7 +233,7 @@ def iter_plans(family: str, options: TrainOptions) -> Iterator[list[str]]:
         micro_batch = _micro_batch(loop, options)
         yield planning.plan(
             preset, replace(stage, loop=loop), name, micro_batch=micro_batch, processes=options.plan_processes
-        ).lines()
+        ).lines(way)
 
 
 def _micro_batch(loop: "LoopConfig", options: TrainOptions) -> int:
