@@ -82,7 +82,8 @@ class Wave(Task):
             hidden = self.run_layer(layer, hidden)
         hidden = self.between(hidden, batch.samples)
         loss = (self.head(hidden) - torch.sin(6 * x)).square().mean()
-        return self.finished(loss, batch.samples), {"error": loss}
+        loss = self.finished(loss, batch.samples)
+        return loss, {"error": loss}
 
     def run_layer(self, layer: nn.Module, hidden: Tensor) -> Tensor:
         return layer(hidden)
