@@ -53,7 +53,7 @@ class DataOptions:
     """Generated clips: the stage they are for; sets size, frames and frame rates."""
     preset: str = "full"
     """Generated clips: its preset, smallest or full."""
-    family: Literal["geo4d", "tiny"] | None = None
+    family: Literal["geo4d", "tiny", "geometrycrafter"] | None = None
     """Generated clips: whose stage it is, where several families have one of that name."""
     clips: int = 1024
     """Generated clips: how many."""
@@ -173,15 +173,22 @@ def _generate(options: DataOptions, output: str) -> int:
     from geo4d.training.recipes import find_family, find_stage
     from geo4d.training.shards import pack_clips
 
-    family = options.family or find_family(options.stage, options.preset)
-    preset, stage = find_stage(family, options.preset, options.stage)
-    source = stage.streams[0].source(preset.seed)
+    if options.family == "geometrycrafter":
+        from geo4d.training.tasks.geometrycrafter import presets
+        from geo4d.training.tasks.geometrycrafter.stages import generated_source
+
+        made, one = presets.find_stage(options.preset, options.stage)
+        source, first = generated_source(made, one), one.first_clip
+    else:
+        family = options.family or find_family(options.stage, options.preset)
+        preset, stage = find_stage(family, options.preset, options.stage)
+        source, first = stage.streams[0].source(preset.seed), stage.first_clip
     pack_clips(
         source,
         output,
         options.clips,
         per_shard=options.per_shard,
-        first=stage.first_clip,
+        first=first,
         num_workers=options.workers,
     )
     return 0

@@ -304,7 +304,7 @@ def _run_geometrycrafter(options: TrainOptions) -> int:
         prior_cache=options.prior_cache,
         decoder_start=options.decoder_start,
         workers=options.workers if options.shards is not None else 0,
-        num_validation=min(options.validation, 8) if options.preset == "smallest" else 0,
+        num_validation=min(options.validation, 8) if options.preset != "full" else 0,
         resume=options.resume,
         device=options.device,
     )

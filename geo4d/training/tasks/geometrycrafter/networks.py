@@ -1,7 +1,7 @@
 """Networks at the start of a stage: sizes, fresh weights, and what is taken over from published ones."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -66,6 +66,13 @@ def smallest_sizes() -> Sizes:
     )  # fmt: skip
 
 
+def reduced_sizes() -> Sizes:
+    """Those of ``smallest_sizes`` with a wider UNet, which works on few pixels and has most to learn."""
+    sizes = smallest_sizes()
+    unet = replace(sizes.unet, block_out_channels=(64, 96, 128, 128), num_attention_heads=(4, 6, 8, 8), num_frames=16)
+    return replace(sizes, unet=unet)
+
+
 # Fresh --------------------------------------------------------------------------------------------------------------
 
 
@@ -74,7 +81,8 @@ def fresh_point_map_vae(
 ) -> PointMapVAE:
     """A point-map VAE whose offset is zero, so that its latent starts as that of the disparity picture.
 
-    The three heads start about ``USUAL_MAPS``.
+    The three heads start about ``USUAL_MAPS``. Layers over time start blind to the neighbouring frames: what the stage
+    of single pictures teaches holds for every frame of a video, and the stage of videos goes on from there.
 
     Args:
         image_decoder: tensors of the image decoder, to start the trunk of the point-map decoder from; None: fresh.
@@ -86,6 +94,10 @@ def fresh_point_map_vae(
     assert isinstance(decoder, PointMapDecoder)
     nn.init.zeros_(vae.encoder.conv_out.weight)
     nn.init.zeros_(vae.encoder.conv_out.bias)  # type: ignore[arg-type]
+    for layer in decoder.modules():
+        if isinstance(layer, nn.Conv3d):
+            nn.init.zeros_(layer.weight[:, :, 0])
+            nn.init.zeros_(layer.weight[:, :, 2])
     for layer, usual in zip(decoder.time_conv_outs, USUAL_MAPS, strict=True):
         nn.init.constant_(layer.bias, usual)  # type: ignore[arg-type]
     if image_decoder is not None:

@@ -5,7 +5,7 @@ Numbers of ``full`` are those of the supplement; where it gives none, the commen
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from geo4d.datasets.stream import Kind as ClipKind
 from geo4d.training.loop import LoopConfig
@@ -13,6 +13,7 @@ from geo4d.training.tasks.geometrycrafter.denoising import NoiseConfig
 from geo4d.training.tasks.geometrycrafter.losses import LightWeights, PointMapWeights
 from geo4d.training.tasks.geometrycrafter.networks import (
     Sizes,
+    reduced_sizes,
     smallest_sizes,
 )
 from geo4d.training.tasks.geometrycrafter.windows import WindowCut
@@ -167,7 +168,33 @@ def smallest() -> Preset:
     return Preset(stages, chain, smallest_sizes(), fresh=True, clip_frames=8, seed=seed)
 
 
-PRESETS = {"smallest": smallest, "full": full}
+def reduced() -> Preset:
+    """The stages of ``smallest`` trained to an end: about an hour on two cores, and a result that beats its prior."""
+    made = smallest()
+    size = (64, 128)  # the aspect of the published 320x640
+
+    def longer(name: str, frames: tuple[int, int], **loop: Any) -> Stage:
+        stage = made.stages[name]
+        common = {"ema_decay": 0.995, "log_every": 50, "evaluate_every": 500, "save_every": 100, "warmup": 50}
+        return replace(
+            stage,
+            cut=replace(stage.cut, size=size, frames=frames),
+            loop=replace(stage.loop, **common, **loop),
+        )
+
+    stages = dict(made.stages) | {
+        "pictures": longer("pictures", (1, 2), num_steps=1500),
+        "maps": longer("maps", (1, 1), num_steps=2500),
+        "maps-video": longer("maps-video", (1, 4), num_steps=600),
+        "unet": longer("unet", (1, 8), num_steps=1600),
+        "unet-long": longer("unet-long", (1, 16), num_steps=300),
+        "light-decoder": longer("light-decoder", (1, 4), num_steps=1000),
+        "one-step": longer("one-step", (1, 8), num_steps=400),
+    }
+    return replace(made, stages=stages, sizes=reduced_sizes(), clip_frames=16, seed=19)
+
+
+PRESETS = {"smallest": smallest, "reduced": reduced, "full": full}
 
 
 def find_chain(preset_name: str) -> list[str]:

@@ -128,7 +128,7 @@ def generated_source(preset: Preset, stage: Stage, offset: int = 0) -> Synthetic
     """The generator of a stage's clips, at the size of its windows."""
     # Sky everywhere is no window to learn depth from, so rooms come more often, as for the bundled model.
     return SyntheticSource(
-        preset.seed + offset, stage.cut.size, preset.clip_frames, indoor=2.0, open_rooms=0.25
+        preset.seed + offset, stage.cut.size, preset.clip_frames, indoor=2.0, open_rooms=0.25, evidence=None
     )
 
 
