@@ -48,7 +48,8 @@ def geometrycrafter(stage: str, folder: Path, start: Path | None, steps: int) ->
 
 
 def geo4d(stage: str, folder: Path, start: Path | None, steps: int) -> None:
-    from geo4d.training.recipes import StageRun, find_stage
+    from geo4d.training.plans import StageRun
+    from geo4d.training.recipes import find_stage
     from geo4d.training.stages import override, run_stage
 
     loop = replace(override(find_stage("geo4d", "smallest", stage)[1].loop, num_steps=steps), save_every=50)

@@ -147,7 +147,8 @@ def crafter_unet(bench: Bench, result: dict[str, Any]) -> None:
 
 def the_loop(bench: Bench, result: dict[str, Any]) -> None:
     """Codec and two stages of the smallest model through the real loop: save, go on, export."""
-    from geo4d.training.recipes import StageRun, find_stage
+    from geo4d.training.plans import StageRun
+    from geo4d.training.recipes import find_stage
     from geo4d.training.stages import run_stage
 
     device = None if bench.device.type == "cuda" else "cpu"

@@ -15,7 +15,8 @@ from geo4d.models.trained import read_trained, write_trained
 from geo4d.training.data import Batch, ClipSource, ReplayPlan
 from geo4d.training.evidence import EvidenceConfig
 from geo4d.training.loop import LoopConfig, Progress, train
-from geo4d.training.recipes import Preset, Stage, StageRun, find_preset, find_stage, validation_source
+from geo4d.training.plans import Preset, Stage, StageRun, validation_source
+from geo4d.training.recipes import find_preset, find_stage
 from geo4d.training.saving import kept_on_failure
 from geo4d.training.shards import ShardSource
 from geo4d.training.sources import SyntheticSource

@@ -62,6 +62,12 @@ def test_names_are_checked_and_old_ones_explained() -> None:
         find_stage("huge", "full", "pairs")
 
 
+def test_a_preset_that_one_family_lacks() -> None:
+    assert find_family("decoder", "reduced") == "geo4d"
+    with pytest.raises(ValueError, match="preset of tiny out of smallest, full, got 'reduced'"):
+        find_stage("tiny", "reduced", "pairs")
+
+
 def test_a_family_is_found_where_one_alone_has_the_stage() -> None:
     assert find_family("pairs", "full") == "tiny"
     assert find_family("pictures", "smallest") == "geo4d"

@@ -4,7 +4,8 @@ import pytest
 
 from geo4d.errors import CheckpointError, InputError
 from geo4d.training.loop import LoopConfig
-from geo4d.training.recipes import StageRun, find_preset, find_stage
+from geo4d.training.plans import StageRun
+from geo4d.training.recipes import find_preset, find_stage
 from geo4d.training.stages import MixedBatches, chain_of, override, run_stage, stage_batches
 from geo4d.training.tasks.geo4d.networks import FolderPlan, fresh_networks
 

@@ -52,7 +52,7 @@ class DataOptions:
     stage: str = "pairs"
     """Generated clips: the stage they are for; sets size, frames and frame rates."""
     preset: str = "full"
-    """Generated clips: its preset, smallest or full."""
+    """Generated clips: its preset, smallest, reduced or full."""
     family: Literal["geo4d", "tiny", "geometrycrafter"] | None = None
     """Generated clips: whose stage it is, where several families have one of that name."""
     clips: int = 1024

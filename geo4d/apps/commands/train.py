@@ -62,7 +62,8 @@ class TrainOptions:
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder of the run: weights, saved state, log, TensorBoard events. Needed but for --plan."""
     preset: str = "full"
-    """'smallest' runs every stage in seconds or minutes on a CPU, 'full' is the recipe."""
+    """'smallest' runs every stage in seconds or minutes on a CPU, 'reduced' trains narrow networks for an hour or two,
+    'full' is the recipe."""
     family: Literal["geo4d", "tiny", "geometrycrafter"] | None = None
     """Which system: Geo4D, the bundled small model, or GeometryCrafter."""
     start: Path | None = None
@@ -142,7 +143,8 @@ def run(options: TrainOptions) -> int:
     _log_plan(family, options)
     if family == "geometrycrafter":
         return _run_geometrycrafter(options)
-    from geo4d.training.recipes import StageRun, find_stage
+    from geo4d.training.plans import StageRun
+    from geo4d.training.recipes import find_stage
     from geo4d.training.stages import run_all, run_stage
 
     run = StageRun(
@@ -220,13 +222,14 @@ def iter_plans(family: str, options: TrainOptions, way: "Parallel | None" = None
         return
     from geo4d.models.geo4d.widths import with_modalities
     from geo4d.training import recipes
+    from geo4d.training.plans import StageRun
     from geo4d.training.stages import chain_of
     from geo4d.training.tasks.geo4d import planning
 
     preset, modalities = recipes.find_preset(family, options.preset), _modalities(options)
     if modalities is not None:
         preset = replace(preset, geo4d=with_modalities(preset.geo4d, modalities))
-    chosen = recipes.StageRun(Path(), modalities=modalities)
+    chosen = StageRun(Path(), modalities=modalities)
     for name in chain_of(preset, chosen) if options.stage == "all" else [options.stage]:
         _, stage = recipes.find_stage(family, options.preset, name)
         loop = _changed(stage.loop, options)

@@ -10,7 +10,7 @@ from geo4d.models.geo4d.vae import VAE
 from geo4d.models.light_decoder import LightDecoder
 from geo4d.training.full import BLOCKS
 from geo4d.training.memory import MemoryPlan, plan_stage
-from geo4d.training.recipes import Preset, Stage
+from geo4d.training.plans import Preset, Stage
 
 
 def plan(preset: Preset, stage: Stage, name: str, *, micro_batch: int, processes: int) -> MemoryPlan:

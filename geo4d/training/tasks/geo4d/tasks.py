@@ -13,7 +13,7 @@ from geo4d.models.light_decoder import MOST_FLOPS, LightDecoder
 from geo4d.training.data import Batch, stack_clips
 from geo4d.training.full import Geo4DDiffusion, Geo4DPointDecoding
 from geo4d.training.loop import Task
-from geo4d.training.recipes import Preset, Stage, StageRun, validation_source
+from geo4d.training.plans import Preset, Stage, StageRun, validation_source
 from geo4d.training.sources import as_float
 from geo4d.training.tasks.geo4d.distilled import Geo4DOneStep, LightPointDecoding, share_of_flops
 from geo4d.training.tasks.geo4d.networks import FolderPlan, Geo4DNetworks, fresh_networks, load_networks

@@ -201,7 +201,7 @@ class Denoising(Task):
         for window in self.validation:
             window = window.to(device)
             (truth,) = normalised(window)
-            decode = partial(_decode_depth, vae=vae.to(device), factor=factor)
+            decode = partial(decode_depth, vae=vae.to(device), factor=factor)
             depths = {name: decode(latents) for name, latents in self.answers(window).items()}
             answer, prior = depths[""], window.prior_depth[0]
             depths |= {"prior_": prior, "vae_": decode(encode_truth(window, self.frozen)[0])}
@@ -220,7 +220,7 @@ class Denoising(Task):
         self.folder.write(folder, {f"unet_{self.variant}": (self.unet, self.unet_config)})
 
 
-def _decode_depth(
+def decode_depth(
     latents: Float[Tensor, "T c h w"], vae: "torch.nn.Module", factor: float
 ) -> Float[Tensor, "T H W"]:
     parts = (latents / factor).split(FRAMES_AT_ONCE)

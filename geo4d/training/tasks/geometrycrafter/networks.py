@@ -69,7 +69,9 @@ def smallest_sizes() -> Sizes:
 def reduced_sizes() -> Sizes:
     """Those of ``smallest_sizes`` with a wider UNet, which works on few pixels and has most to learn."""
     sizes = smallest_sizes()
-    unet = replace(sizes.unet, block_out_channels=(64, 96, 128, 128), num_attention_heads=(4, 6, 8, 8), num_frames=16)
+    unet = replace(
+        sizes.unet, block_out_channels=(64, 96, 128, 128), num_attention_heads=(4, 6, 8, 8), num_frames=16
+    )
     return replace(sizes, unet=unet)
 
 

@@ -183,11 +183,11 @@ def reduced() -> Preset:
         )
 
     stages = dict(made.stages) | {
-        "pictures": longer("pictures", (1, 2), num_steps=1500),
-        "maps": longer("maps", (1, 1), num_steps=2500),
-        "maps-video": longer("maps-video", (1, 4), num_steps=600),
-        "unet": longer("unet", (1, 8), num_steps=1600),
-        "unet-long": longer("unet-long", (1, 16), num_steps=300),
+        "pictures": longer("pictures", (1, 2), num_steps=1000),
+        "maps": longer("maps", (1, 1), num_steps=2000),
+        "maps-video": longer("maps-video", (1, 4), num_steps=400),
+        "unet": longer("unet", (1, 8), num_steps=1200),
+        "unet-long": longer("unet-long", (1, 16), num_steps=200),
         "light-decoder": longer("light-decoder", (1, 4), num_steps=1000),
         "one-step": longer("one-step", (1, 8), num_steps=400),
     }

@@ -14,11 +14,13 @@ from geo4d.models.geo4d.pipeline import load
 from geo4d.models.light_decoder import LightDecoder
 from geo4d.training.data import stack_clips
 from geo4d.training.full import window_maps
-from geo4d.training.recipes import StageRun, find_preset, find_stage, smallest_config
+from geo4d.training.plans import StageRun
+from geo4d.training.recipes import find_preset, find_stage
 from geo4d.training.sources import as_float
 from geo4d.training.stages import run_stage
 from geo4d.training.tasks.geo4d.distilled import Geo4DOneStep, LightPointDecoding, point_scores
 from geo4d.training.tasks.geo4d.networks import FolderPlan, fresh_networks, load_networks
+from geo4d.training.tasks.geo4d.presets import smallest_config
 from geo4d.training.tasks.tiny.tasks import sample_noise
 from tests.support.depths import as_window
 from tests.training.conftest import PlaneSource
@@ -45,7 +47,7 @@ def batch(frames: int = 2):
 
 def run(folder: Path, out: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One step of a stage of the preset, on clips without the renderer."""
-    from geo4d.training.recipes import Stream
+    from geo4d.training.plans import Stream
 
     monkeypatch.setattr(Stream, "source", lambda self, seed: PlaneSource((64, 64), 8))
     loop = replace(find_stage("geo4d", "smallest", stage)[1].loop, num_steps=1)

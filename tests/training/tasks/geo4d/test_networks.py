@@ -9,8 +9,8 @@ from geo4d.errors import CheckpointError
 from geo4d.models.geo4d.config import small
 from geo4d.models.geo4d.pipeline import load
 from geo4d.training.dynamicrafter import dynamicrafter_table
-from geo4d.training.recipes import smallest_config
 from geo4d.training.tasks.geo4d.networks import FolderPlan, fresh_networks, load_networks
+from geo4d.training.tasks.geo4d.presets import smallest_config
 from tests.support.depths import as_window
 
 EVERYTHING = ("disparity", "points", "rays")

@@ -3,10 +3,10 @@ from dataclasses import replace
 import torch
 
 from geo4d.training.data import stack_clips
-from geo4d.training.recipes import smallest_config
 from geo4d.training.sources import as_float
 from geo4d.training.tasks.geo4d.networks import FolderPlan, fresh_networks, load_networks
 from geo4d.training.tasks.geo4d.pictures import PictureCoding, _pictures
+from geo4d.training.tasks.geo4d.presets import smallest_config
 
 
 def batch(source, frames: int = 2):

@@ -9,8 +9,9 @@ import pytest
 from geo4d.apps.cli import main
 from geo4d.errors import CheckpointError
 from geo4d.models.geo4d.pipeline import load
-from geo4d.training.recipes import PRESETS, smallest_config
+from geo4d.training.recipes import PRESETS
 from geo4d.training.tasks.geo4d.networks import FolderPlan, fresh_networks
+from geo4d.training.tasks.geo4d.presets import smallest_config
 
 pytest.importorskip("numba")
 

@@ -100,7 +100,7 @@ def test_the_latent_starts_as_the_pictures_and_the_decoder_may_start_from_the_im
 def test_layers_that_mix_frames_carry_most_of_what_frames_see_of_each_other() -> None:
     """By behaviour: without their taps on other frames, frame 2 reaches frame 0 through the norms over time alone."""
     torch.manual_seed(0)
-    vae = fresh_point_map_vae(smallest_sizes().point_map_vae)
+    vae = networks.PointMapVAE(smallest_sizes().point_map_vae)  # a fresh one's taps on other frames are zero
     temporal = {name for name, _ in vae.decoder.named_parameters() if is_temporal(name)}
     assert temporal
     latent = torch.randn(3, 4, 8, 8)
@@ -147,3 +147,19 @@ def test_windows_of_a_batch_have_noise_levels_of_their_own() -> None:
     for b, timestep in enumerate((0.5, -1.0)):
         alone = unet(sample[b : b + 1], timestep, tokens[b : b + 1], ids[b : b + 1])
         torch.testing.assert_close(both[b : b + 1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_fresh_decoder_is_blind_to_the_neighbouring_frames() -> None:
+    torch.manual_seed(3)
+    vae = fresh_point_map_vae(smallest_sizes().point_map_vae)
+    over_time = [layer for layer in vae.decoder.modules() if isinstance(layer, torch.nn.Conv3d)]
+    assert over_time
+    assert all(
+        not layer.weight[:, :, side].any() and layer.weight[:, :, 1].any()
+        for layer in over_time
+        for side in (0, 2)
+    )
+    # Single pictures do not change that: their neighbours are padding, which gives no gradient.
+    single = sum(part.square().sum() for part in vae.decode(torch.randn(2, 4, 2, 2), 1))
+    single.backward()
+    assert all(layer.weight.grad is not None and not layer.weight.grad[:, :, 0].any() for layer in over_time)

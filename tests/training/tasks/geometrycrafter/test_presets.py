@@ -33,11 +33,20 @@ def test_every_stage_starts_from_the_one_before(preset: str) -> None:
     assert others == {"light-decoder": "maps-video", "one-step": "unet-long"}
 
 
+def test_reduced_is_smallest_for_longer() -> None:
+    smallest, made = PRESETS["smallest"](), PRESETS["reduced"]()
+    assert made.chain == smallest.chain
+    assert made.fresh
+    for name, stage in made.stages.items():
+        assert stage.loop.num_steps > 2 * smallest.stages[name].loop.num_steps
+        assert stage.cut.frames[1] <= made.clip_frames
+
+
 def test_names_are_looked_up_or_listed() -> None:
     assert find_chain("full") == ["maps", "maps-video", "unet", "unet-long"]
     preset, stage = find_stage("full", "unet")
     assert stage == preset.stages["unet"]
-    with pytest.raises(ValueError, match="out of smallest, full"):
+    with pytest.raises(ValueError, match="out of smallest, reduced, full"):
         find_stage("tiny", "maps")
     with pytest.raises(ValueError, match="out of maps, maps-video, unet, unet-long"):
         find_stage("full", "pictures")

@@ -1,0 +1,28 @@
+"""The numbers of Geo4D's stages at every size."""
+
+import pytest
+import torch
+
+from geo4d.models.geo4d.unet import UNet
+from geo4d.training.tasks.geo4d.presets import PRESETS, reduced_config, smallest_config
+
+
+def test_reduced_is_smallest_for_longer() -> None:
+    smallest, reduced = PRESETS["smallest"](), PRESETS["reduced"]()
+    assert reduced.chain == smallest.chain
+    assert reduced.fresh
+    assert {name: stage.after for name, stage in reduced.stages.items()} == {
+        name: stage.after for name, stage in smallest.stages.items()
+    }
+    for name, stage in reduced.stages.items():
+        assert stage.loop.num_steps > 4 * smallest.stages[name].loop.num_steps
+
+
+@pytest.mark.parametrize("make", [smallest_config, reduced_config])
+def test_sizes_fit_the_smallest_maps(make) -> None:  # type: ignore[no-untyped-def]
+    config = make()
+    with torch.device("meta"):
+        UNet(config.unet)
+    assert config.vae.downsampling == 8
+    # The narrowest latent, 64 pixels, can be halved at every level.
+    assert 64 // 8 % 2 ** (len(config.unet.channel_mult) - 1) == 0
