@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError, OutputError, TrainingError
+from geo4d.formats.locks import FileLock
 from geo4d.training.saving import Progress, kept_on_failure
 from geo4d.training.ways import Way, open_way
 
@@ -159,7 +161,7 @@ def train(
         resume: go on from ``folder/state``; without a state there, start.
         device: ``cpu`` keeps accelerators out; None lets accelerate choose.
     Raises:
-        OutputError: the folder already holds a run and ``resume`` is not set.
+        OutputError: the folder already holds a run and ``resume`` is not set, or another process trains there.
         TrainingError: the loss of a batch is not finite. The state saved last stays as it is.
         ValueError: the batch does not divide over processes and micro-batches; or one process alone, or an 8-bit
             optimiser, for a way that shares.
@@ -184,21 +186,21 @@ def train(
             f"expected a batch that divides over {processes} processes with {config.accumulate} micro-batches, "
             f"got {config.batch}"
         )
-    _open_folder(folder, resume)
-    way = open_way(task, config, folder, accelerator)
-    if (folder / "state").exists():
-        logger.info("resumed at step %d", way.progress.step)
-    run = _Run(config, folder, accelerator, task, way)
-    if accelerator.is_main_process:
-        run.writer = SummaryWriter(str(folder))
-        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
-    try:
-        _go(run, batches(way.progress.step, accelerator.process_index, processes))
-    finally:
-        if run.writer is not None:
-            run.writer.close()
-        way.close()
-    accelerator.wait_for_everyone()
+    with _folder_of_run(folder, resume, alone=accelerator.is_main_process):
+        way = open_way(task, config, folder, accelerator)
+        if (folder / "state").exists():
+            logger.info("resumed at step %d", way.progress.step)
+        run = _Run(config, folder, accelerator, task, way)
+        if accelerator.is_main_process:
+            run.writer = SummaryWriter(str(folder))
+            (folder / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
+        try:
+            _go(run, batches(way.progress.step, accelerator.process_index, processes))
+        finally:
+            if run.writer is not None:
+                run.writer.close()
+            way.close()
+        accelerator.wait_for_everyone()
     return way.progress
 
 
@@ -244,13 +246,23 @@ class _Sums:
         self.parts[name] = self.parts[name] + value if name in self.parts else value
 
 
-def _open_folder(folder: Path, resume: bool) -> None:
+@contextmanager
+def _folder_of_run(folder: Path, resume: bool, *, alone: bool) -> Iterator[None]:
+    """The folder, made if missing; with ``alone``, no other run writes there meanwhile."""
     state, old = folder / "state", folder / "state.old"
     if old.exists() and not state.exists():
         os.replace(old, state)  # the run ended between the two renames of a save
     if state.exists() and not resume:
         raise OutputError(f"{folder} already holds a run; resume it or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock.take(folder / "lock") if alone else None
+    if alone and lock is None:
+        raise OutputError(f"another process trains in {folder}; wait for its end or choose another folder")
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.remove()
 
 
 def _go(run: _Run, source: Iterator[Splittable]) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from geo4d.errors import OutputError
+from geo4d.formats.locks import FileLock
 from geo4d.models.tiny.config import smallest_preset
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.weights import load_model
@@ -62,6 +63,17 @@ def test_a_run_is_not_overwritten(source, tmp_path) -> None:
     train(task(source), batches(source), replace(LOOP, num_steps=1), tmp_path, device="cpu")
     with pytest.raises(OutputError, match="already holds a run"):
         train(task(source), batches(source), LOOP, tmp_path, device="cpu")
+
+
+def test_two_runs_do_not_share_a_folder(source, tmp_path) -> None:
+    lock = FileLock.take(tmp_path / "lock")
+    assert lock is not None
+    with pytest.raises(OutputError, match="another process trains in"):
+        train(task(source), batches(source), replace(LOOP, num_steps=1), tmp_path, device="cpu")
+    assert not (tmp_path / "log.jsonl").exists()
+    lock.release()  # as when that process was killed
+    train(task(source), batches(source), replace(LOOP, num_steps=1), tmp_path, device="cpu")
+    assert not (tmp_path / "lock").exists()
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(source) -> None:

@@ -190,3 +190,25 @@ def test_several_sources_with_ratios(tmp_path):
 def test_wrong_usage_is_said(words, capsys):
     assert main(["data", *words]) == 2
     assert "expected" in capsys.readouterr().err
+
+
+def test_generated_clips_of_geometrycrafter_are_those_its_stages_render(tmp_path):
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    from geo4d.training.tasks.geometrycrafter.clips import render_clip
+    from geo4d.training.tasks.geometrycrafter.presets import find_stage
+    from geo4d.training.tasks.geometrycrafter.stages import generated_source
+
+    words = ["--family", "geometrycrafter", "--preset", "smallest", "--stage", "maps", "--clips", "2"]
+    assert main(["data", "pack", "-o", str(tmp_path / "shards"), *words, "--workers", "0"]) == 0
+    packed = PackedClips(tmp_path / "shards")
+    assert len(packed) == 2
+    preset, stage = find_stage("smallest", "maps")
+    wanted = render_clip(generated_source(preset, stage), stage.first_clip + 1)
+    found = packed[1]
+    assert found.size == stage.cut.size
+    np.testing.assert_array_equal(found.rgb, wanted.rgb)
+    near = np.isfinite(wanted.depth) & (wanted.depth < 6e4)
+    np.testing.assert_allclose(found.depth[near], wanted.depth[near], rtol=1e-3)
+    np.testing.assert_allclose(found.c2w, wanted.c2w, atol=1e-6)
+    assert main(["data", "pack", "-o", str(tmp_path / "no"), *words[:4], "--stage", "windows"]) == 2
