@@ -11,7 +11,7 @@ from geo4d.models.light_decoder import LightDecoderConfig
 from geo4d.models.tiny.config import Modality, TinyConfig, tiny_preset
 from geo4d.training.evidence import EvidenceConfig
 from geo4d.training.loop import LoopConfig
-from geo4d.training.sources import VALIDATION_OFFSET, SyntheticSource
+from geo4d.training.sources import SyntheticSource
 from geo4d.training.tasks.tiny.batches import WindowSampling
 from geo4d.training.tasks.tiny.tasks import DiffusionConfig
 
@@ -129,6 +129,7 @@ class StageRun:
         shards: packed clips (folder or URL) in place of the generator.
         workers: processes that make clips.
         num_validation: windows that check the run; from scenes of their own.
+        validation_shards: packed clips that they come from, in place of generated ones.
         first_clip: in place of the stage's, so that a run that goes on from finished weights sees new scenes.
         modalities: what a Geo4D network has channels of (``widths.MODALITIES``); None: as what it starts from, or all.
         zoom: most that frames of a window are enlarged, changing over the window (``WindowSampling.zoom``); None: as the
@@ -142,22 +143,12 @@ class StageRun:
     shards: str | Path | None = None
     workers: int = 1
     num_validation: int = 64
+    validation_shards: str | Path | None = None
     first_clip: int | None = None
     modalities: tuple[str, ...] | None = None
     zoom: float | None = None
     resume: bool = False
     device: str | None = None
-
-
-def validation_source(preset: Preset, stage: Stage) -> tuple[SyntheticSource, int]:
-    """Clips of the generator that no stage trains on, at the stage's first size, and how many frames of each to take."""
-    stream = stage.streams[0]
-    frames = max(stage.sampling.num_frames, min(8, stream.clip_frames * 2))
-    evidence = EvidenceConfig(scale=stream.swept) if stream.swept else None
-    source = SyntheticSource(
-        preset.seed + VALIDATION_OFFSET, stream.size, frames, (2.0, 4.0, 6.0, 12.0), evidence=evidence
-    )
-    return source, frames
 
 
 def published_order(

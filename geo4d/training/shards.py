@@ -195,6 +195,10 @@ class ShardSource:
         numbers, _ = self._ranges[draw_mixture(weights, index, self.seed)]
         return numbers[int(np.random.default_rng((self.seed, 47, index)).integers(len(numbers)))]
 
+    def clip(self, index: int) -> Clip:
+        """Packed clip that clip ``index`` of the source is, as it was packed."""
+        return self.packed[self._number(index)]
+
     def __call__(self, index: int) -> TrainingClip:
         number = self._number(index)
         rng = np.random.default_rng((self.seed, 41, number))

@@ -13,13 +13,12 @@ from geo4d.errors import CheckpointError, InputError, OutputError
 from geo4d.models.geo4d.widths import MODALITIES
 from geo4d.models.trained import read_trained, write_trained
 from geo4d.training.data import Batch, ClipSource, ReplayPlan
-from geo4d.training.evidence import EvidenceConfig
 from geo4d.training.loop import LoopConfig, Progress, train
-from geo4d.training.plans import Preset, Stage, StageRun, validation_source
+from geo4d.training.plans import Preset, Stage, StageRun
 from geo4d.training.recipes import find_preset, find_stage
 from geo4d.training.saving import kept_on_failure
-from geo4d.training.shards import ShardSource
 from geo4d.training.sources import SyntheticSource
+from geo4d.training.stage_clips import packed_source, validation_clips
 from geo4d.training.tasks.tiny.batches import StreamedBatches
 
 logger = logging.getLogger(__name__)
@@ -85,20 +84,6 @@ def stage_batches(
         sampling = replace(stage.sampling, seed=seed)
         parts.append(StreamedBatches(source, plan, sampling, stage.loop.batch, num_workers))
     return MixedBatches(tuple(parts), tuple(stream.ratio for stream in stage.streams), seed)
-
-
-def packed_source(
-    stage: Stage, number: int, seed: int, shards: str | Path, holes: bool = False
-) -> ShardSource:
-    """Packed clips as one of a stage's streams takes them.
-
-    Args:
-        number: of the stream.
-    """
-    stream, sampling = stage.streams[number], stage.sampling
-    evidence = EvidenceConfig(scale=stream.swept) if stream.swept else None
-    least = (sampling.num_frames - 1) * min(sampling.strides) + 1
-    return ShardSource(shards, seed, size=stream.size, evidence=evidence, holes=holes, least=least)
 
 
 def run_stage(
@@ -304,8 +289,8 @@ def _tiny_task(preset: Preset, stage: Stage, name: str, run: StageRun) -> Any:
     model.network.checkpointing = model.depth.checkpointing = stage.loop.checkpointing
     validation = []
     if run.num_validation:
-        source, frames = validation_source(preset, stage)
-        validation = validation_batches(source, run.num_validation, frames)
+        source, frames, count = validation_clips(preset, stage, run)
+        validation = validation_batches(source, count, frames)
     task: TinyDepth | TinyDiffusion
     if stage.kind == "depth":
         task = TinyDepth(model, validation, seed=preset.seed)

@@ -1,7 +1,7 @@
-"""Streams, Geo4D's order of stages, and the clips that check a run."""
+"""Streams, and Geo4D's order of stages."""
 
 from geo4d.training.loop import LoopConfig
-from geo4d.training.plans import SLOW_FPS, Preset, Stage, Stream, published_order, validation_source
+from geo4d.training.plans import SLOW_FPS, Stream, published_order
 from geo4d.training.tasks.tiny.batches import WindowSampling
 
 
@@ -22,13 +22,3 @@ def test_the_published_order_adds_sizes_then_rays_then_disparity() -> None:
         ("points",), ("points",), ("points", "rays"), ("disparity", "points", "rays"),
     ]  # fmt: skip
     assert len({stage.first_clip for stage in stages.values()}) == 4
-
-
-def test_validation_clips_have_seeds_of_their_own() -> None:
-    stage = Stage("diffusion", None, (Stream((32, 48), 4, SLOW_FPS),), WindowSampling(2, (1,)))
-    preset = Preset("tiny", {"one": stage}, ("one",), seed=7)
-    source, frames = validation_source(preset, stage)
-    assert frames == 8
-    assert source.num_frames == 8
-    assert source.size == (32, 48)
-    assert source.seed != stage.streams[0].source(preset.seed).seed

@@ -118,8 +118,10 @@ class TrainOptions:
     first_clip: int | None = None
     """Number of the first clip: one beyond those already shown, when training goes on from finished weights."""
     validation: int = 64
-    """Generated windows that check the run while it trains; 0 for none. Geo4d and geometrycrafter: at most 8, the latter
-    at smallest only."""
+    """Windows that check the run while it trains, generated if not packed; 0 for none. Geo4d and geometrycrafter: at most
+    8, the latter at full of packed clips only."""
+    validation_shards: str | None = None
+    """Packed clips ('geo4d data pack') that check the run; take care that --shards does not hold them, too."""
     device: Literal["cpu"] | None = None
     """'cpu' keeps an accelerator out."""
     plan: bool = False
@@ -153,6 +155,7 @@ def run(options: TrainOptions) -> int:
         shards=options.shards,
         workers=options.workers,
         num_validation=options.validation if family == "tiny" else min(options.validation, 8),
+        validation_shards=options.validation_shards,
         first_clip=options.first_clip,
         modalities=_modalities(options),
         zoom=options.zoom,
@@ -307,7 +310,10 @@ def _run_geometrycrafter(options: TrainOptions) -> int:
         prior_cache=options.prior_cache,
         decoder_start=options.decoder_start,
         workers=options.workers if options.shards is not None else 0,
-        num_validation=min(options.validation, 8) if options.preset != "full" else 0,
+        num_validation=0
+        if options.preset == "full" and not options.validation_shards
+        else min(options.validation, 8),
+        validation_shards=options.validation_shards,
         resume=options.resume,
         device=options.device,
     )

@@ -98,3 +98,13 @@ def test_the_plan_of_a_chain_is_that_of_its_modalities(monkeypatch) -> None:
     seen.clear()
     list(iter_plans("geo4d", replace(command, modalities=None)))
     assert seen[-1] == ("disparity", 20)
+
+
+@pytest.mark.parametrize("family", ["geo4d", "geometrycrafter"])
+def test_validation_shards_that_are_not_there_are_said(family, tmp_path, capsys):
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    words = ["train", "pictures", "--family", family, "--preset", "smallest", "-o", str(tmp_path / "run")]
+    assert main([*words, "--validation-shards", str(tmp_path / "nowhere")]) != 0
+    assert "expected packed clips" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -101,25 +101,30 @@ def reduced() -> Preset:
     """The stages of ``smallest`` trained to an end: about an hour on two cores."""
     made, seed = smallest(), 23
     landscape, square = (Stream(size, 16, SLOW_FPS, swept=0.0) for size in ((64, 128), (64, 64)))
-    window = WindowSampling(8, (1, 2))
+    pair, short, window = (WindowSampling(frames, (1, 2)) for frames in (2, 4, 8))
     loop = LoopConfig(
-        num_steps=1000, batch=2, learning_rate=1e-3, warmup=50, decay=0.3, precision="no", ema_decay=0.995,
+        num_steps=1500, batch=2, learning_rate=1e-3, warmup=50, decay=0.3, precision="no", ema_decay=0.995,
         log_every=50, evaluate_every=500, save_every=100, seed=seed,
     )  # fmt: skip
-    stages = {name: made.stages[name] for name in ("pictures", "decoder")}
     stages = {
-        name: replace(stage, streams=(landscape,), loop=replace(loop, num_steps=800))
-        for name, stage in stages.items()
+        name: replace(made.stages[name], streams=(landscape,), sampling=pair, loop=loop)
+        for name in ("pictures", "decoder")
     }
-    stages |= published_order(seed, landscape, (square,), window, replace(loop, num_steps=900), "decoder")
-    for name, steps in (("multiresolution", 300), ("rays", 400), ("disparity", 900)):
-        stages[name] = replace(stages[name], loop=replace(loop, num_steps=steps))
+    stages |= published_order(seed, landscape, (square,), window, loop, "decoder")
+    # Point maps are learned from more scenes with fewer frames each.
+    for name, sampling, batch, steps in (
+        ("points", short, 4, 900), ("multiresolution", short, 4, 200), ("rays", window, 2, 300),
+        ("disparity", window, 2, 1000),
+    ):  # fmt: skip
+        stages[name] = replace(
+            stages[name], sampling=sampling, loop=replace(loop, num_steps=steps, batch=batch)
+        )
     chain = tuple(stages)
     stages |= _distilled_stages(
         landscape,
         window,
-        replace(loop, learning_rate=2e-3),
-        replace(loop, learning_rate=2e-4, num_steps=400),
+        replace(loop, num_steps=1000, learning_rate=2e-3),
+        replace(loop, num_steps=400, learning_rate=2e-4),
     )
     stages = {name: replace(stage, chunk=64, uses=4) for name, stage in stages.items()}
     return replace(made, stages=stages, chain=chain, seed=seed, geo4d=reduced_config())

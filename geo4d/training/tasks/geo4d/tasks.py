@@ -13,8 +13,9 @@ from geo4d.models.light_decoder import MOST_FLOPS, LightDecoder
 from geo4d.training.data import Batch, stack_clips
 from geo4d.training.full import Geo4DDiffusion, Geo4DPointDecoding
 from geo4d.training.loop import Task
-from geo4d.training.plans import Preset, Stage, StageRun, validation_source
+from geo4d.training.plans import Preset, Stage, StageRun
 from geo4d.training.sources import as_float
+from geo4d.training.stage_clips import validation_clips
 from geo4d.training.tasks.geo4d.distilled import Geo4DOneStep, LightPointDecoding, share_of_flops
 from geo4d.training.tasks.geo4d.networks import FolderPlan, Geo4DNetworks, fresh_networks, load_networks
 from geo4d.training.tasks.geo4d.pictures import PictureCoding
@@ -52,7 +53,7 @@ def make_task(preset: Preset, stage: Stage, name: str, run: StageRun) -> Task:
         networks, facts, _modalities(stage, name, networks), _options(preset, stage, networks),
         keep_light=stage.kind not in ("pictures", "decoder"),
     )  # fmt: skip
-    validation = _validation(preset, stage, run.num_validation)
+    validation = _validation(preset, stage, run)
     seed = stage.loop.seed
     if stage.kind == "pictures":
         return PictureCoding(networks.vae, plan, validation, seed=seed)
@@ -129,8 +130,8 @@ def _options(preset: Preset, stage: Stage, networks: Geo4DNetworks) -> dict[str,
     return {"height": height, "width": width} if preset.fresh else {}
 
 
-def _validation(preset: Preset, stage: Stage, count: int) -> list[Batch]:
-    """Windows of generated clips that no stage trains on, one a batch."""
-    source, _ = validation_source(preset, stage)
+def _validation(preset: Preset, stage: Stage, run: StageRun) -> list[Batch]:
+    """Windows of clips that no stage trains on, one a batch."""
+    source, _, count = validation_clips(preset, stage, run, holes=True)
     frames = torch.arange(stage.sampling.num_frames)
     return [stack_clips([as_float(source(number))], [frames], [number]) for number in range(count)]

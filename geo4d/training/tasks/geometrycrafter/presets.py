@@ -5,7 +5,7 @@ Numbers of ``full`` are those of the supplement; where it gives none, the commen
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from geo4d.datasets.stream import Kind as ClipKind
 from geo4d.training.loop import LoopConfig
@@ -173,23 +173,27 @@ def reduced() -> Preset:
     made = smallest()
     size = (64, 128)  # the aspect of the published 320x640
 
-    def longer(name: str, frames: tuple[int, int], **loop: Any) -> Stage:
+    def longer(name: str, frames: tuple[int, int], steps: int) -> Stage:
         stage = made.stages[name]
-        common = {"ema_decay": 0.995, "log_every": 50, "evaluate_every": 500, "save_every": 100, "warmup": 50}
-        return replace(
-            stage,
-            cut=replace(stage.cut, size=size, frames=frames),
-            loop=replace(stage.loop, **common, **loop),
+        loop = replace(
+            stage.loop,
+            num_steps=steps,
+            warmup=50,
+            ema_decay=0.995,
+            log_every=50,
+            evaluate_every=500,
+            save_every=100,
         )
+        return replace(stage, cut=replace(stage.cut, size=size, frames=frames), loop=loop)
 
     stages = dict(made.stages) | {
-        "pictures": longer("pictures", (1, 2), num_steps=1000),
-        "maps": longer("maps", (1, 1), num_steps=2000),
-        "maps-video": longer("maps-video", (1, 4), num_steps=400),
-        "unet": longer("unet", (1, 8), num_steps=1200),
-        "unet-long": longer("unet-long", (1, 16), num_steps=200),
-        "light-decoder": longer("light-decoder", (1, 4), num_steps=1000),
-        "one-step": longer("one-step", (1, 8), num_steps=400),
+        "pictures": longer("pictures", (1, 2), 1000),
+        "maps": longer("maps", (1, 1), 2000),
+        "maps-video": longer("maps-video", (1, 4), 400),
+        "unet": longer("unet", (1, 8), 1200),
+        "unet-long": longer("unet-long", (1, 16), 200),
+        "light-decoder": longer("light-decoder", (1, 4), 1000),
+        "one-step": longer("one-step", (1, 8), 400),
     }
     return replace(made, stages=stages, sizes=reduced_sizes(), clip_frames=16, seed=19)
 

@@ -1,13 +1,14 @@
 """How the stages of GeometryCrafter's training are run, alone and one after the other."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from geo4d.datasets.clips import Clip
 from geo4d.errors import InputError
 from geo4d.models.geometrycrafter.config import Variant
 from geo4d.models.geometrycrafter.vae import ImageVAE
@@ -16,6 +17,7 @@ from geo4d.models.light_decoder import MOST_FLOPS
 from geo4d.models.trained import read_trained
 from geo4d.training.data import ReplayPlan
 from geo4d.training.loop import LoopConfig, Progress, Task, train
+from geo4d.training.shards import ShardSource
 from geo4d.training.sources import VALIDATION_OFFSET, SyntheticSource
 from geo4d.training.tasks.geometrycrafter.clips import (
     ClipOrder,
@@ -65,7 +67,8 @@ class StageRun:
         prior_cache: folder of kept priors of packed clips; None: ``priors`` beside local shards.
         decoder_start: where a fresh point-map decoder begins.
         workers: processes that read packed clips.
-        num_validation: generated windows that check the run.
+        num_validation: windows that check the run.
+        validation_shards: packed clips that they come from, in place of generated ones.
         resume: go on from the saved state.
         device: see ``train``.
     """
@@ -79,6 +82,7 @@ class StageRun:
     decoder_start: DecoderStart = "fresh"
     workers: int = 0
     num_validation: int = 8
+    validation_shards: str | None = None
     resume: bool = False
     device: str | None = None
 
@@ -148,26 +152,39 @@ def _clip_order(preset: Preset, stage: Stage, run: StageRun, prior: PriorOfClip 
     return PackedOrder(run.shards, stage.clips, preset.seed, run.workers, prior)
 
 
-def validation_windows(preset: Preset, stage: Stage, count: int, prior: PriorOfClip | None) -> list[Windows]:
-    """Beginnings of generated clips that no stage trains on, one window of whole pictures each.
+def validation_windows(
+    preset: Preset, stage: Stage, count: int, prior: PriorOfClip | None, shards: str | None = None
+) -> list[Windows]:
+    """Beginnings of clips that no stage trains on, one window of whole pictures each.
 
     Args:
         stage: its longest window is the length, but no more than a clip has.
-        count: number of windows.
+        count: number of windows, or all packed clips if they are fewer.
         prior: asked for the whole clip; None for stages without.
+        shards: packed clips, taken evenly spread, in place of generated ones.
+    Raises:
+        InputError: no packed clips there, or only pictures for a stage of videos.
     """
-    source = generated_source(preset, stage, VALIDATION_OFFSET)
-    frames = torch.arange(min(stage.cut.frames[1], preset.clip_frames)).numpy()
     windows = []
-    for number in range(count):
-        clip = render_clip(source, number)
+    for number, clip in enumerate(_validation_clips(preset, stage, count, shards)):
+        frames = torch.arange(min(stage.cut.frames[1], clip.num_frames)).numpy()
         found = None if prior is None else prior(clip)
         windows.append(cut_window(clip, found, frames, stage.cut.size, 1.0, number))
     return windows
 
 
+def _validation_clips(preset: Preset, stage: Stage, count: int, shards: str | None) -> Iterator[Clip]:
+    if shards is None or not count:
+        source = generated_source(preset, stage, VALIDATION_OFFSET)
+        yield from (render_clip(source, number) for number in range(count))
+        return
+    packed = ShardSource(shards, preset.seed, least=min(2, stage.cut.frames[1]))
+    count = min(count, len(packed))
+    yield from (packed.clip(number * len(packed) // count) for number in range(count))
+
+
 def _make_task(preset: Preset, stage: Stage, name: str, run: StageRun, prior: PriorOfClip | None) -> Task:
-    validation = validation_windows(preset, stage, run.num_validation, prior)
+    validation = validation_windows(preset, stage, run.num_validation, prior, run.validation_shards)
     # A decoder that changes is not the one a light decoder was distilled from.
     stale = (LIGHT_DECODER,) if stage.kind in ("pictures", "maps") else ()
     plan = FolderPlan(run.start, _facts(preset, stage, name, run, prior), stale)
