@@ -4,12 +4,14 @@ Legend of shape letters: N frames, C channels, H W pixels, h w latent size (an e
 """
 
 import re
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from geo4d.errors import MissingExtraError
 from geo4d.models.geometrycrafter.blocks import (
@@ -30,6 +32,12 @@ try:
     from diffusers.models.autoencoders.vae import Encoder
 except ImportError as error:
     raise MissingExtraError("diffusers", "geometrycrafter", "GeometryCrafter") from error
+
+
+def _recompute_library_blocks(coder: nn.Module) -> None:
+    """As the library's whole models let their coders do; there is no call for a coder alone."""
+    coder.gradient_checkpointing = True  # type: ignore[assignment]
+    coder._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
 
 
 class ImageVAE(nn.Module):
@@ -63,6 +71,11 @@ class ImageVAE(nn.Module):
     def encode(self, image: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N c h w"]:
         """Mode of the latent, not multiplied by the scaling factor."""
         return self.encode_moments(image).chunk(2, dim=1)[0]
+
+    def recompute_decoder(self) -> None:
+        """Let gradients pass through the decoder with its activations computed once more: less memory, more time."""
+        if self.decoder is not None:
+            _recompute_library_blocks(self.decoder)
 
     def decode(self, latent: Float[Tensor, "N c h w"], num_frames: int) -> Float[Tensor, "N 3 H W"]:
         """Images of clips of ``num_frames`` consecutive latents (unscaled).
@@ -111,9 +124,11 @@ class PointMapDecoder(nn.Module):
     Attributes:
         frames_at_once: frames that the layers without memory of time treat together; None: all. Changes the memory
             that is needed, not the result.
+        checkpointing: compute the activations of every block once more in the backward pass: less memory, more time.
     """
 
     frames_at_once: int | None = None
+    checkpointing: bool = False
 
     def __init__(self, config: PointMapVAEConfig) -> None:
         super().__init__()
@@ -144,6 +159,11 @@ class PointMapDecoder(nn.Module):
         use_channels_last(self)
         return self
 
+    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
     def forward(
         self, latent: Float[Tensor, "N c h w"], num_frames: int
     ) -> tuple[Float[Tensor, "N 1 H W"], Float[Tensor, "N 1 H W"], Float[Tensor, "N 1 H W"]]:
@@ -157,12 +177,12 @@ class PointMapDecoder(nn.Module):
         """
         latent = latent.to(self.conv_in.weight.dtype, memory_format=torch.channels_last)
         at_once = self.frames_at_once
-        features = self.mid_block(self.conv_in(latent), num_frames, at_once)
-        for block in self.up_blocks:
-            features = block(features, num_frames, at_once)
+        features = self.conv_in(latent)
+        for block in (self.mid_block, *self.up_blocks):
+            features = self._run(block, features, num_frames, at_once)
         maps = []
         for head, mix in zip(self.out_blocks, self.time_conv_outs, strict=True):
-            clips = over_time(head(features, num_frames, at_once), num_frames)
+            clips = over_time(self._run(head, features, num_frames, at_once), num_frames)
             mixed = time_conv(clips, cast(nn.Conv3d, mix))
             maps.append(mixed.transpose(1, 2).reshape(len(latent), -1, *features.shape[-2:]))
         theta, log_depth, mask = maps
@@ -189,6 +209,12 @@ class PointMapVAE(nn.Module):
             mid_block_add_attention=config.mid_block_add_attention,
         )
         self.decoder: PointMapDecoder | LightDecoder = PointMapDecoder(config)
+
+    def recompute(self) -> None:
+        """Compute activations once more in the backward pass: less memory, more time, the same gradients."""
+        _recompute_library_blocks(self.encoder)
+        if isinstance(self.decoder, PointMapDecoder):
+            self.decoder.checkpointing = True
 
     def encode_offset(self, maps: Float[Tensor, "N 4 H W"]) -> Float[Tensor, "N c h w"]:
         """What the geometry adds to the latent of the disparity image, before the factor ``offset_scale_factor``.

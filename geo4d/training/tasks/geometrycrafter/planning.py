@@ -26,13 +26,16 @@ def count_parameters(make: Callable[[], nn.Module]) -> int:
 class _Coders(nn.Module):
     """The point-map VAE and the frozen picture coder through whose decoder the identity loss looks."""
 
-    def __init__(self, preset: Preset, temporal_only: bool) -> None:
+    def __init__(self, preset: Preset, temporal_only: bool, recompute: bool) -> None:
         super().__init__()
         self.vae = PointMapVAE(preset.sizes.point_map_vae)
         self.image_vae = ImageVAE(preset.sizes.image_vae, with_decoder=True).requires_grad_(False)
         choose_trained(self.vae.decoder, temporal_only=temporal_only)
         self.vae.encoder.requires_grad_(not temporal_only)
         self.temporal_only = temporal_only
+        if recompute:
+            self.vae.recompute()
+            self.image_vae.recompute_decoder()
 
     def loss(self, frames: int, clips: int, size: tuple[int, int]) -> Tensor:
         """As ``PointMapCoding`` calls them."""
@@ -78,9 +81,10 @@ def plan(
         return plan_stage(title, unet, unet_loss, frozen=image_vae + encoder + point_vae + teacher, **common)
     if stage.kind == "maps":
 
-        def coders(_: bool) -> nn.Module:
-            return _Coders(preset, stage.temporal_only)
+        def coders(recompute: bool) -> nn.Module:
+            return _Coders(preset, stage.temporal_only, recompute)
 
+        common["recomputes"] = True
         return plan_stage(title, coders, lambda n: n.loss(frames, micro_batch, size), frozen=0, **common)
     if stage.kind == "light":
 

@@ -35,6 +35,7 @@ class PointMapCoding(Task):
     Args:
         temporal_only: the second stage: train the layers of the decoder that mix frames. The encoder stays as it is,
             so the identity term is left out.
+        checkpointing: compute activations once more in the backward pass.
         validation: windows that check the run.
     """
 
@@ -48,9 +49,13 @@ class PointMapCoding(Task):
         folder: FolderPlan,
         *,
         temporal_only: bool = False,
+        checkpointing: bool = False,
         validation: list[Windows] | None = None,
     ) -> None:
         super().__init__()
+        if checkpointing:
+            vae.recompute()
+            frozen.image_vae.recompute_decoder()
         self.vae, self.weights, self.folder = vae, weights, folder
         self.frozen, self.temporal_only = frozen, temporal_only
         self.validation = validation or []

@@ -207,7 +207,7 @@ def _make_task(preset: Preset, stage: Stage, name: str, run: StageRun, prior: Pr
             )
         return PointMapCoding(
             point_maps, FrozenNetworks(image_vae), stage.weights, plan, temporal_only=stage.temporal_only,
-            validation=validation,
+            checkpointing=stage.loop.checkpointing, validation=validation,
         )  # fmt: skip
     if stage.kind == "light":
         return _light_task(stage, run.start, image_vae, sizes, plan, validation)
