@@ -106,6 +106,10 @@ def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
 
 
+SHARING = ("fsdp", "zero2", "zero3")
+"""Ways that share the optimiser over processes."""
+
+
 @dataclass(frozen=True)
 class Need:
     """What one process of a stage needs.
@@ -134,7 +138,7 @@ class Need:
         part of the trained module; here they count whole. ZeRO keeps a flat copy of its share of the weights, which is
         what it updates, and a bucket of gradients on their way; ZeRO-3 gathers as many weights as it may hold.
         """
-        share = processes if way in ("fsdp", "zero2", "zero3") else 1
+        share = processes if way in SHARING else 1
         weights = share if way in ("fsdp", "zero3") else 1
         gradients = share
         found = {
@@ -190,6 +194,8 @@ class MemoryPlan:
         for name, need in self.rows:
             lines += ["", f"{name}:", head + "".join(f"{f'{card} GB':>7}" for card in CARDS_GB)]
             for way, words in WAYS.items():
+                if need.eight_bit and way in SHARING:
+                    continue  # refused: its state cannot be shared
                 parts, total = need.parts(way, self.processes), need.total(way, self.processes)
                 shown = {**parts, "weights": parts["weights"] + parts["gathered"]}
                 row = f"{words:44}{shown['weights'] / 1e9:9.1f}{shown['gradients'] / 1e9:11.1f}"

@@ -22,10 +22,17 @@ LOOP = LoopConfig(
 WEIGHTS = PointMapWeights(alphas=(2, 4))
 
 
-def maps_task(start: Path, *, temporal_only: bool = False) -> PointMapCoding:
+def maps_task(start: Path, *, temporal_only: bool = False, checkpointing: bool = False) -> PointMapCoding:
     plan = FolderPlan(start, {"stage": "maps"})
     frozen = FrozenNetworks(load_image_vae(start))
-    return PointMapCoding(load_point_map_vae(start), frozen, WEIGHTS, plan, temporal_only=temporal_only)
+    return PointMapCoding(
+        load_point_map_vae(start),
+        frozen,
+        WEIGHTS,
+        plan,
+        temporal_only=temporal_only,
+        checkpointing=checkpointing,
+    )
 
 
 def batches(order, frames: tuple[int, int] = (1, 1), prior: bool = False) -> WindowBatches:

@@ -189,8 +189,8 @@ def reduced() -> Preset:
     stages = dict(made.stages) | {
         "pictures": longer("pictures", (1, 2), 1000),
         "maps": longer("maps", (1, 1), 2000),
-        "maps-video": longer("maps-video", (1, 4), 400),
-        "unet": longer("unet", (1, 8), 1200),
+        "maps-video": longer("maps-video", (1, 8), 900),
+        "unet": longer("unet", (1, 8), 2200),
         "unet-long": longer("unet-long", (1, 16), 200),
         "light-decoder": longer("light-decoder", (1, 4), 1000),
         "one-step": longer("one-step", (1, 8), 400),

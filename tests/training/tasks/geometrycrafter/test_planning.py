@@ -32,3 +32,9 @@ def test_the_picture_coder_is_frozen_beside_the_point_map_coder() -> None:
     vae = PointMapVAE(preset.sizes.point_map_vae)
     assert need.trained == sum(p.numel() for p in vae.parameters())
     assert need.frozen >= count_parameters(lambda: ImageVAE(preset.sizes.image_vae, with_decoder=True))
+
+
+def test_recomputing_the_point_map_coder_is_planned() -> None:
+    preset, stage = find_stage("smallest", "maps-video")
+    rows = dict(plan(preset, stage, "maps-video", variant="diff", micro_batch=1, processes=1).rows)
+    assert rows["activations recomputed"].activations < 0.8 * rows["activations kept"].activations

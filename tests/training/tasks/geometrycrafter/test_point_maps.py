@@ -1,6 +1,8 @@
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from geo4d.training.loop import train
@@ -19,3 +21,27 @@ def test_the_second_stage_changes_layers_that_mix_frames_alone(start, order, tmp
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(is_temporal(name) and name.startswith("decoder.") for name in changed)
+
+
+@pytest.mark.parametrize("temporal_only", [False, True])
+def test_recomputed_activations_give_the_same_gradients(start, order, temporal_only: bool) -> None:
+    (batch,) = itertools.islice(batches(order, (2, 2))(0, 0, 1), 1)
+    found = []
+    for checkpointing in (False, True):
+        task = maps_task(start, temporal_only=temporal_only, checkpointing=checkpointing)
+        saved: list[int] = []
+
+        def keep(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss, _ = task(batch)
+        loss.backward()
+        gradients = {name: value.grad for name, value in task.trained().items()}
+        found.append((float(loss.detach()), gradients, sum(saved)))
+    (one, plain, kept), (other, again, recomputed) = found
+    assert one == pytest.approx(other, rel=1e-6)
+    assert recomputed < 0.7 * kept
+    for name, value in plain.items():
+        torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-7)
