@@ -53,3 +53,19 @@ def test_every_extra_stands_in_the_install_page_with_its_sizes() -> None:
         re.M,
     )
     assert sorted(rows) == sorted(set(project["optional-dependencies"]) - {"test", "dev"})
+
+
+def test_the_page_of_peers_names_evidence_that_exists_for_every_feature() -> None:
+    rows = [
+        line.split("|")[1:-1]
+        for line in (ROOT / "docs/peers.md").read_text("utf-8").splitlines()
+        if line[:2] == "| "
+    ]
+    rows = [[cell.strip() for cell in row] for row in rows if "---" not in row[0] and row[0].strip()]
+    assert len(rows) > 30
+    for name, ours, evidence, *peers in rows:
+        assert len(peers) == 11, name
+        if ours.startswith("yes"):
+            assert evidence, name
+        for path in re.findall(r"`([^`]+)`", evidence):
+            assert (ROOT / path).exists(), (name, path)

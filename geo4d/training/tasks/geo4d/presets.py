@@ -103,7 +103,7 @@ def reduced() -> Preset:
     landscape, square = (Stream(size, 16, SLOW_FPS, swept=0.0) for size in ((64, 128), (64, 64)))
     pair, short, window = (WindowSampling(frames, (1, 2)) for frames in (2, 4, 8))
     loop = LoopConfig(
-        num_steps=1000, batch=2, learning_rate=1e-3, warmup=50, decay=0.3, precision="no", ema_decay=0.995,
+        num_steps=600, batch=2, learning_rate=1e-3, warmup=50, decay=0.3, precision="no", ema_decay=0.995,
         log_every=50, evaluate_every=500, save_every=100, seed=seed,
     )  # fmt: skip
     stages = {
@@ -113,8 +113,8 @@ def reduced() -> Preset:
     stages |= published_order(seed, landscape, (square,), window, loop, "decoder")
     # Point maps are learned from more scenes with fewer frames each.
     for name, sampling, batch, steps in (
-        ("points", short, 4, 700), ("multiresolution", short, 4, 160), ("rays", window, 2, 250),
-        ("disparity", window, 2, 800),
+        ("points", short, 4, 600), ("multiresolution", short, 4, 120), ("rays", window, 2, 200),
+        ("disparity", window, 2, 700),
     ):  # fmt: skip
         stages[name] = replace(
             stages[name], sampling=sampling, loop=replace(loop, num_steps=steps, batch=batch)
