@@ -150,7 +150,7 @@ def _require_replaceable(path: Path, overwrite: bool, *, kind: str | None = None
     if kind not in (None, found):
         raise OutputError(f"expected a {kind} or nothing at {path}, found a {found}; choose another name")
     if not overwrite:
-        raise OutputError(f"{path} exists already; choose another name or pass --overwrite")
+        raise OutputError(f"{path} exists already; choose another name or pass --overwrite (overwrite=True)")
     if path.is_dir() and not (path / _LISTING).is_file():
         raise OutputError(
             f"expected a folder that geo4d wrote to overwrite (with a file {_LISTING}), found another one at {path}; "
@@ -186,7 +186,7 @@ def _put(source: Path, target: Path, aside: Path) -> None:
 def _require_new_folder(path: Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise OutputError(
-            f"expected a new folder, but {path} exists; choose another name or pass --overwrite"
+            f"expected a new folder, but {path} exists; choose another name or pass --overwrite (overwrite=True)"
         )
 
 

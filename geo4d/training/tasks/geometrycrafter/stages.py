@@ -192,9 +192,12 @@ def _make_task(preset: Preset, stage: Stage, name: str, run: StageRun, prior: Pr
     if stage.kind == "pictures":
         from geo4d.models.geometrycrafter.embedding import build_image_encoder
 
+        if run.start is not None:
+            vae = load_image_vae(run.start).requires_grad_(True)
+            return PictureCoding(vae, None, plan, validation, seed=preset.seed)
         encoder = build_image_encoder(sizes.image_encoder)
         vae = ImageVAE(sizes.image_vae, with_decoder=True)
-        return PictureCoding(vae, encoder, sizes.image_encoder, plan, validation, seed=preset.seed)
+        return PictureCoding(vae, (encoder, sizes.image_encoder), plan, validation, seed=preset.seed)
     assert run.start is not None
     image_vae = load_image_vae(run.start)
     if stage.kind == "maps":
@@ -303,6 +306,10 @@ def run_all(
     preset = PRESETS[preset_name]()
     for name in preset.chain:
         stage = preset.stages[name]
+        if start is not None and stage.after is None and preset.fresh:
+            # Fine-tuning: what the first stage makes is there already.
+            logger.info("stage '%s' is left out: the chain starts from %s", name, start)
+            continue
         own = steps.get(name) if isinstance(steps, Mapping) else steps
         loop = override(stage.loop, num_steps=own, **(loop_changes or {}))
         part = replace(run, folder=run.folder / name, start=start)

@@ -13,8 +13,17 @@ from geo4d.models.geometrycrafter.embedding import build_image_encoder
 from geo4d.models.geometrycrafter.vae import ImageVAE
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
 from geo4d.training.tasks.geometrycrafter.networks import load_image_vae, smallest_sizes
-from geo4d.training.tasks.geometrycrafter.pictures import KL_WEIGHT, MEMORY, PictureCoding, _pictures
+from geo4d.training.tasks.geometrycrafter.pictures import (
+    DISPARITY_WEIGHT,
+    KL_WEIGHT,
+    MEMORY,
+    PictureCoding,
+    _pictures,
+)
+from geo4d.training.tasks.geometrycrafter.presets import find_stage
+from geo4d.training.tasks.geometrycrafter.stages import StageRun, run_stage
 from geo4d.training.tasks.geometrycrafter.windows import Windows
+from geo4d.training.tasks.tiny.tasks import sample_noise
 from tests.support.batches import take
 from tests.support.trained import batches
 
@@ -30,7 +39,7 @@ def coding(validation: list[Windows] | None = None) -> PictureCoding:
     vae = ImageVAE(sizes.image_vae, with_decoder=True)
     plan = FolderPlan(None, {"stage": "pictures"})
     encoder = build_image_encoder(sizes.image_encoder)
-    return PictureCoding(vae, encoder, sizes.image_encoder, plan, validation, seed=4)
+    return PictureCoding(vae, (encoder, sizes.image_encoder), plan, validation, seed=4)
 
 
 def test_half_of_the_pictures_are_colour_and_half_disparity(windows: Windows) -> None:
@@ -68,12 +77,36 @@ def test_the_loss_is_its_parts_and_the_noise_that_of_the_sample(windows: Windows
     torch.testing.assert_close(parts["divergence"], wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_errors_of_disparity_weigh_more(windows: Windows) -> None:
+    task = coding().eval()
+    with torch.no_grad():
+        _, parts = task(windows)
+        pictures = _pictures(windows)
+        moments = task.image_vae.encode_moments(pictures).float()
+        noise, _ = sample_noise(windows.samples, (2 * windows.num_frames, *moments[:, :4].shape[1:]), 4, 0.0)
+        mean, log_variance = moments.chunk(2, dim=1)
+        latent = mean + (0.5 * log_variance).exp() * noise.flatten(0, 1)
+        decoded = task.image_vae.decode(latent, windows.num_frames)
+    colour, disparity = (decoded - pictures).square().unflatten(0, (2, 2, -1)).mean((0, 2, 3, 4, 5))
+    wanted = (colour + DISPARITY_WEIGHT * disparity) / (1 + DISPARITY_WEIGHT)
+    assert float(parts["squared"]) == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_the_stage_goes_on_from_the_folder_it_is_given(start, tmp_path) -> None:
+    run = StageRun(tmp_path / "run", start=start, num_validation=0, device="cpu")
+    loop = replace(find_stage("smallest", "pictures")[1].loop, num_steps=1, learning_rate=0.0, ema_decay=0.0)
+    run_stage("smallest", "pictures", run, loop)
+    before, after = (load_image_vae(folder).state_dict() for folder in (start, tmp_path / "run/weights"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (tmp_path / "run/weights/image_encoder/config.json").exists()
+
+
 def test_steps_lower_the_loss_and_leave_the_frame_encoder(windows: Windows) -> None:
     task = coding()
     assert all(not name.startswith("_image_encoder") for name in task.state_dict())
     optimiser = torch.optim.Adam(task.parameters(), lr=3e-3)
     losses = []
-    for _ in range(6):
+    for _ in range(15):
         loss, _ = task(windows)
         optimiser.zero_grad()
         loss.backward()
@@ -112,7 +145,9 @@ def test_validation_is_the_squared_error_of_what_comes_back(windows: Windows) ->
         scores, panels = task.evaluate()
         pictures = _pictures(windows)
         decoded = task.image_vae.decode(task.image_vae.encode(pictures), windows.num_frames)
-    assert scores["squared"] == pytest.approx(float((decoded - pictures).square().mean()), rel=1e-4)
+    squares = (decoded - pictures).square().unflatten(0, (2, 2, windows.num_frames))  # window, kind, frame
+    for kind, name in enumerate(("squared_colour", "squared_disparity")):
+        assert scores[name] == pytest.approx(float(squares[:, kind].mean()), rel=1e-4)
     height, width = windows.rgb.shape[-2:]
     assert panels["pictures"].shape == (3, height, 4 * width)
     torch.testing.assert_close(panels["pictures"][:, :, :width], (pictures[0] + 1) / 2)
