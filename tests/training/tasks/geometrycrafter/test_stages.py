@@ -143,3 +143,24 @@ def test_the_chain_of_the_deterministic_variant_reconstructs_a_video_in_one_pass
         != 0
     )
     assert "unet_diff" in capsys.readouterr().err
+
+
+def test_a_chain_with_a_start_leaves_out_the_stage_that_makes_the_codec(tmp_path, monkeypatch) -> None:
+    from geo4d.training.loop import Progress
+    from geo4d.training.tasks.geometrycrafter import stages
+
+    called: list[tuple[str, object]] = []
+
+    def run_stage(preset_name: str, stage_name: str, run: stages.StageRun, loop: object) -> Progress:
+        called.append((stage_name, run.start))
+        (run.folder / "weights").mkdir(parents=True)
+        (run.folder / "weights" / "trained.json").write_text("{}")
+        return Progress()
+
+    monkeypatch.setattr(stages, "run_stage", run_stage)
+    stages.run_all("smallest", stages.StageRun(tmp_path / "own"))
+    assert called[0] == ("pictures", None)
+    called.clear()
+    stages.run_all("smallest", stages.StageRun(tmp_path / "tuned", start=tmp_path / "before"))
+    assert called[0] == ("maps", tmp_path / "before")
+    assert [name for name, _ in called[1:]] == ["maps-video", "unet", "unet-long"]
