@@ -98,7 +98,7 @@ def smallest_config() -> Geo4DConfig:
 
 
 def reduced() -> Preset:
-    """The stages of ``smallest`` trained to an end: about an hour on two cores."""
+    """The stages of ``smallest`` with a wider network, larger pictures and more steps: about an hour on two cores."""
     made, seed = smallest(), 23
     landscape, square = (Stream(size, 16, SLOW_FPS, swept=0.0) for size in ((64, 128), (64, 64)))
     pair, short, window = (WindowSampling(frames, (1, 2)) for frames in (2, 4, 8))
