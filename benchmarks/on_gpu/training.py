@@ -48,7 +48,7 @@ def geo4d_batch(count: int, size: tuple[int, int]) -> Batch:
 
 def take_steps(bench: Bench, task: Any, batch: Any, result: dict[str, Any], rate: float = 1e-5) -> None:
     """Two steps as the loop takes them: autocast, bounded gradient, fused AdamW, moving average."""
-    from geo4d.training.loop import MovingAverage
+    from geo4d.training.optimiser import MovingAverage
 
     task = task.to(bench.device).train()
     batch = batch.to(bench.device)

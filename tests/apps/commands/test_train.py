@@ -89,7 +89,7 @@ def test_the_plan_of_a_chain_is_that_of_its_modalities(monkeypatch) -> None:
 
     def plan(preset, stage, name, **_):
         seen.append((name, preset.geo4d.unet.in_channels))
-        return SimpleNamespace(lines=list)
+        return SimpleNamespace(lines=lambda way: [])
 
     monkeypatch.setattr(planning, "plan", plan)
     command = TrainOptions("all", family="geo4d", preset="smallest", modalities="points")

@@ -15,7 +15,7 @@ def test_reduced_is_smallest_for_longer() -> None:
         name: stage.after for name, stage in smallest.stages.items()
     }
     for name, stage in reduced.stages.items():
-        assert stage.loop.num_steps > 4 * smallest.stages[name].loop.num_steps
+        assert stage.loop.num_steps > 2 * smallest.stages[name].loop.num_steps
 
 
 @pytest.mark.parametrize("make", [smallest_config, reduced_config])
