@@ -14,7 +14,7 @@ import bpy
 import numpy as np
 
 PIXELS = 0.01
-EXAMPLE = Path(__file__).parents[2] / "examples" / "blender_shot.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "blender" / "open_shot.py"
 
 
 def load(path: Path, fps: float) -> None:
@@ -102,8 +102,8 @@ def check(folder: Path, shot: dict) -> list[str]:
 
 
 def check_example(folder: Path, shot: dict) -> list[str]:
-    """What does not agree when ``examples/blender_shot.py`` opens the file: nothing is set here."""
-    spec = importlib.util.spec_from_file_location("blender_shot", EXAMPLE)
+    """What does not agree when ``examples/blender/open_shot.py`` opens the file: nothing is set here."""
+    spec = importlib.util.spec_from_file_location("open_shot", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     bpy.ops.wm.read_factory_settings(use_empty=True)

@@ -1,7 +1,7 @@
 """Opens a USD export in Blender (5.0) as a shot to work on: what the importer leaves out, this sets.
 
     geo4d export out --format usd -o shot.usdc --up z
-    blender --python examples/blender_shot.py -- shot.usdc
+    blender --python examples/blender/open_shot.py -- shot.usdc
 
 Frame rate, frame range, size and pixel aspect of the picture, the camera of the scene, and the plate as a sequence
 behind it. It runs in Blender's own Python and needs nothing of geo4d.
