@@ -1,5 +1,6 @@
 """AdamW over the trained parameters, in single precision or with a state of 8 bits, and their moving average."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError
+
+
+def step_if_finite(optimiser: Any, norm: Tensor | None) -> bool:
+    """Step unless the norm of the gradients is not finite, drop the gradients, and say whether the step was taken.
+
+    Args:
+        norm: None where the gradients are not bounded, so that nobody has asked for it.
+    """
+    taken = norm is None or math.isfinite(float(norm))
+    if taken:
+        optimiser.step()
+    optimiser.zero_grad()
+    return taken
 
 
 class MovingAverage:

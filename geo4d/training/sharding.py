@@ -5,7 +5,6 @@ It is torch's own ``fully_shard``, since accelerate's plugin does not run over p
 
 import copy
 import json
-import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geo4d.formats.files import write_json
-from geo4d.training.optimiser import MovingAverage, make_optimiser
+from geo4d.training.optimiser import MovingAverage, make_optimiser, step_if_finite
 from geo4d.training.saving import PROGRESS, Progress, kept_on_failure
 
 if TYPE_CHECKING:
@@ -46,11 +45,7 @@ class Shards:
         """Clip, step, drop the gradients."""
         values = list(self.parameters.values())
         found = whole(self._accelerator.clip_grad_norm_(values, clip_norm)) if clip_norm else None
-        taken = found is None or math.isfinite(float(found))
-        if taken:
-            self.optimiser.step()
-        self.optimiser.zero_grad()
-        return found, taken
+        return found, step_if_finite(self.optimiser, found)
 
     def save(self, folder: Path) -> None:
         """Every process writes its share."""

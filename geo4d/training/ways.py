@@ -1,7 +1,6 @@
 """Ways to train over processes: what the loop asks of one, data parallel through accelerate, and who opens which."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from geo4d.training.optimiser import MovingAverage, make_optimiser
+from geo4d.training.optimiser import MovingAverage, make_optimiser, step_if_finite
 from geo4d.training.saving import Progress, check_state, check_way, save_state
 from geo4d.training.sharding import open_shards
 from geo4d.training.zero import open_zero
@@ -103,11 +102,7 @@ class Together:
             if clip_norm
             else None
         )
-        taken = found is None or math.isfinite(float(found))
-        if taken:
-            self.optimiser.step()
-        self.optimiser.zero_grad()
-        return found, taken
+        return found, step_if_finite(self.optimiser, found)
 
     def save(self, folder: Path) -> None:
         """In accelerate's own form."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from geo4d.training.optimiser import MovingAverage, make_optimiser
+from geo4d.training.optimiser import MovingAverage, make_optimiser, step_if_finite
 
 
 def test_the_moving_average_follows_and_swaps_back() -> None:
@@ -46,3 +46,15 @@ def test_8_bits_take_a_quarter_of_the_memory() -> None:
     state = optimiser.state[layer.weight]
     held = sum(state[name].nbytes for name in ("state1", "state2", "absmax1", "absmax2"))
     assert held <= 1.02 * 2 * layer.weight.numel()
+
+
+@pytest.mark.parametrize(
+    ("norm", "taken"), [(None, True), (2.0, True), (float("inf"), False), (float("nan"), False)]
+)
+def test_a_step_is_left_out_where_the_gradients_are_not_finite(norm: float | None, taken: bool) -> None:
+    value = torch.nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.SGD([value], lr=0.5)
+    value.grad = torch.ones(2)
+    assert step_if_finite(optimiser, None if norm is None else torch.tensor(norm)) == taken
+    assert value.grad is None
+    assert value.tolist() == ([0.5, 0.5] if taken else [1.0, 1.0])
