@@ -51,6 +51,11 @@ class ImageVAEConfig:
     scaling_factor: float = 0.18215
     force_upcast: bool = True
 
+    @property
+    def reduction(self) -> int:
+        """Side of the square of pixels that one pixel of the latent stands for: 8 with the published four levels."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
 
 @dataclass(frozen=True)
 class PointMapVAEConfig:

@@ -42,8 +42,6 @@ from geo4d.models.geometrycrafter.windows import (
 )
 from geo4d.models.layers import use_channels_last
 
-LATENT_FACTOR = 8
-
 
 @dataclass(frozen=True)
 class PointMapVideo:
@@ -117,8 +115,8 @@ class GeometryCrafter(nn.Module):
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Channels, height and width of the latent of frames of ``size`` pixels."""
-        channels = self.image_vae.config.latent_channels
-        return channels, size[0] // LATENT_FACTOR, size[1] // LATENT_FACTOR
+        config = self.image_vae.config
+        return config.latent_channels, size[0] // config.reduction, size[1] // config.reduction
 
     @torch.no_grad()
     def encode(
@@ -160,8 +158,9 @@ class GeometryCrafter(nn.Module):
         tile = self.config.encode_tile
         if tile is None:
             return network(image)
-        overlap = int(tile * self.config.tile_overlap) // LATENT_FACTOR * LATENT_FACTOR
-        return run_tiled(network, image, tile, overlap, Fraction(1, LATENT_FACTOR))
+        reduction = self.image_vae.config.reduction
+        overlap = int(tile * self.config.tile_overlap) // reduction * reduction
+        return run_tiled(network, image, tile, overlap, Fraction(1, reduction))
 
     @torch.no_grad()
     def sample(
@@ -229,8 +228,9 @@ class GeometryCrafter(nn.Module):
         tile = self.config.decode_tile
         if tile is None:
             return decode(latents)
-        overlap = int(tile * self.config.tile_overlap) // LATENT_FACTOR
-        return run_tiled(decode, latents, tile // LATENT_FACTOR, overlap, Fraction(LATENT_FACTOR))
+        reduction = self.image_vae.config.reduction
+        overlap = int(tile * self.config.tile_overlap) // reduction
+        return run_tiled(decode, latents, tile // reduction, overlap, Fraction(reduction))
 
     def iter_decode(self, latents: Float[Tensor, "T c h w"], size: tuple[int, int]) -> Iterator[DecodedMaps]:
         """Maps of consecutive frames at ``size``, a chunk at a time, from scaled latents."""

@@ -136,8 +136,10 @@ def share_of_flops(
 ) -> float:
     """Arithmetic of a light decoder as a share of its teacher's, on ``frames`` frames of ``size`` pixels."""
 
+    reduction = 2 ** (len(teacher.dec_block_out_channels) - 1)
+
     def call(decoder: torch.nn.Module) -> object:
-        latent = torch.zeros(frames, light.latent_channels, size[0] // 8, size[1] // 8)
+        latent = torch.zeros(frames, light.latent_channels, size[0] // reduction, size[1] // reduction)
         return decoder(latent, frames)
 
     return count_flops(lambda: LightDecoder(light), call) / count_flops(

@@ -55,7 +55,7 @@ def plan(
     image_vae = count_parameters(lambda: ImageVAE(sizes.image_vae, with_decoder=True))
     encoder = count_parameters(lambda: build_image_encoder(sizes.image_encoder))
     point_vae = count_parameters(lambda: PointMapVAE(sizes.point_map_vae))
-    latent = (size[0] // 8, size[1] // 8)
+    latent = (size[0] // sizes.image_vae.reduction, size[1] // sizes.image_vae.reduction)
     title = f"{name}: {micro_batch} x {frames} frames of {size[0]}x{size[1]} in one process"
     common: dict[str, Any] = {
         "blocks": BLOCKS, "processes": processes, "bf16": stage.loop.precision == "bf16", "recomputes": False,

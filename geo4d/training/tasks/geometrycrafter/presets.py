@@ -187,11 +187,11 @@ def reduced() -> Preset:
         return replace(stage, cut=replace(stage.cut, size=size, frames=frames), loop=loop)
 
     stages = dict(made.stages) | {
-        "pictures": longer("pictures", (1, 2), 1000),
-        "maps": longer("maps", (1, 1), 2000),
-        "maps-video": longer("maps-video", (1, 8), 900),
-        "unet": longer("unet", (1, 8), 2200),
-        "unet-long": longer("unet-long", (1, 16), 200),
+        "pictures": longer("pictures", (1, 2), 900),
+        "maps": longer("maps", (1, 1), 1500),
+        "maps-video": longer("maps-video", (1, 8), 300),
+        "unet": longer("unet", (1, 8), 1500),
+        "unet-long": longer("unet-long", (1, 16), 120),
         "light-decoder": longer("light-decoder", (1, 4), 1000),
         "one-step": longer("one-step", (1, 8), 400),
     }
