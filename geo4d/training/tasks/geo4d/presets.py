@@ -111,10 +111,11 @@ def reduced() -> Preset:
         for name in ("pictures", "decoder")
     }
     stages |= published_order(seed, landscape, (square,), window, loop, "decoder")
-    # Point maps are learned from more scenes with fewer frames each.
+    # What a picture shows is learned from many scenes with two frames each; what joins frames comes after.
+    stages["points"] = replace(stages["points"], streams=(replace(landscape, clip_frames=4),))
     for name, sampling, batch, steps in (
-        ("points", short, 4, 600), ("multiresolution", short, 4, 120), ("rays", window, 2, 200),
-        ("disparity", window, 2, 700),
+        ("points", pair, 8, 2400), ("multiresolution", short, 4, 200), ("rays", window, 2, 250),
+        ("disparity", window, 2, 900),
     ):  # fmt: skip
         stages[name] = replace(
             stages[name], sampling=sampling, loop=replace(loop, num_steps=steps, batch=batch)
