@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError, OutputError, TrainingError
 from geo4d.formats.locks import FileLock
+from geo4d.models.layers import flatten_time_convs
 from geo4d.training.saving import Progress, kept_on_failure
 from geo4d.training.ways import Way, open_way
 
@@ -180,6 +181,8 @@ def train(
     # A window of one frame leaves layers that mix frames without a gradient; other processes must not wait for it.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu", kwargs_handlers=[unused])
+    if config.precision == "bf16" and accelerator.device.type == "cpu":
+        flatten_time_convs(task)
     processes = accelerator.num_processes
     if config.batch % (processes * config.accumulate):
         raise ValueError(

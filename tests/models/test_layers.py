@@ -6,8 +6,10 @@ from geo4d.models.layers import (
     MOST_SEQUENCES,
     GroupNorm,
     LayerNorm,
+    TimeConv,
     as_layout_of,
     attention,
+    flatten_time_convs,
     hold_weights,
     use_channels_last,
 )
@@ -105,3 +107,23 @@ def test_attention_is_split_where_a_fused_kernel_takes_no_more_sequences() -> No
         assert max(device.attention_batches) <= 65_535
         assert sum(device.attention_batches) == len(query)
     torch.testing.assert_close(found, plain)
+
+
+def test_convolutions_over_time_alone_are_flattened_and_answer_the_same() -> None:
+    network = nn.ModuleList([
+        nn.Conv3d(4, 6, (3, 1, 1), padding=(1, 0, 0)),
+        nn.Conv3d(4, 6, (3, 3, 3), padding=1),
+        nn.Conv3d(4, 6, (3, 1, 1), padding=(1, 0, 0), stride=(2, 1, 1)),
+    ])  # fmt: skip
+    x = torch.randn(2, 4, 5, 6, 7)
+    before = [layer(x) for layer in network]
+    names = list(network.state_dict())
+    flatten_time_convs(network)
+    assert [type(layer) for layer in network] == [TimeConv, nn.Conv3d, nn.Conv3d]
+    assert list(network.state_dict()) == names
+    for layer, wanted in zip(network, before, strict=True):
+        torch.testing.assert_close(layer(x), wanted)
+    gradients = torch.autograd.grad(network[0](x).square().sum(), list(network[0].parameters()))
+    reference = nn.functional.conv3d(x, network[0].weight, network[0].bias, padding=(1, 0, 0))
+    wanted = torch.autograd.grad(reference.square().sum(), list(network[0].parameters()))
+    torch.testing.assert_close(gradients, wanted)

@@ -173,10 +173,13 @@ def reduced() -> Preset:
     made = smallest()
     size = (64, 128)  # the aspect of the published 320x640
 
-    def longer(name: str, frames: tuple[int, int], steps: int) -> Stage:
+    def longer(
+        name: str, frames: tuple[int, int], steps: int, precision: Literal["no", "bf16"] = "no"
+    ) -> Stage:
         stage = made.stages[name]
         loop = replace(
             stage.loop,
+            precision=precision,
             num_steps=steps,
             warmup=50,
             ema_decay=0.995,
@@ -190,10 +193,10 @@ def reduced() -> Preset:
         "pictures": longer("pictures", (1, 2), 900),
         "maps": longer("maps", (1, 1), 1500),
         "maps-video": longer("maps-video", (1, 8), 300),
-        "unet": longer("unet", (1, 8), 1500),
-        "unet-long": longer("unet-long", (1, 16), 120),
+        "unet": longer("unet", (1, 8), 2000, "bf16"),
+        "unet-long": longer("unet-long", (1, 16), 120, "bf16"),
         "light-decoder": longer("light-decoder", (1, 4), 1000),
-        "one-step": longer("one-step", (1, 8), 400),
+        "one-step": longer("one-step", (1, 8), 400, "bf16"),
     }
     return replace(made, stages=stages, sizes=reduced_sizes(), clip_frames=16, seed=19)
 
