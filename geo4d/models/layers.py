@@ -102,11 +102,12 @@ def use_channels_last(module: nn.Module) -> nn.Module:
 class TimeConv(nn.Conv3d):
     """A convolution over time alone, kernel (k, 1, 1), computed as one over a picture of T x (H W): the same numbers.
 
-    oneDNN's bfloat16 gradient of the form over three axes writes outside its memory for clips of two frames, and ends
-    the process (torch 2.13).
+    On a CPU the kernels over three axes are slow in 16-bit types, and their bfloat16 gradient for clips of two frames
+    writes outside its memory, which ends the process (torch 2.13, oneDNN).
     """
 
     def forward(self, input: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B c T H W"]:
+        """As ``nn.Conv3d`` does."""
         flat = F.conv2d(input.flatten(3), self.weight[..., 0], self.bias, padding=(int(self.padding[0]), 0))
         return flat.unflatten(3, input.shape[3:])
 

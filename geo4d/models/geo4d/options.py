@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from geo4d.diffusion.schedules import Spacing
+from geo4d.models.deep_cache import require_interval
 
 WINDOW_LENGTH = 16
 """Frames that the released network was trained on; shorter windows are padded."""
@@ -15,6 +16,8 @@ class Geo4DOptions:
 
     Attributes:
         num_steps: DDIM steps.
+        cache_interval: steps from one full pass of the UNet to the next; in between its deep levels' output is used again
+            (``models.deep_cache``). 1: every step in full, as the authors do.
         decoder: of point maps: ``full`` is the codec's own; ``light`` the small one distilled from it, where there is one
             (``geo4d train light-decoder``).
         spacing: which timesteps are visited.
@@ -38,6 +41,7 @@ class Geo4DOptions:
     """
 
     num_steps: int = 5
+    cache_interval: int = 1
     decoder: Literal["full", "light"] = "full"
     spacing: Spacing = "uniform_trailing"
     eta: float = 0.0
@@ -60,6 +64,7 @@ class Geo4DOptions:
     def __post_init__(self) -> None:
         if self.decoder not in ("full", "light"):
             raise ValueError(f"expected decoder full or light, got {self.decoder!r}")
+        require_interval(self.cache_interval)
         if (self.height is None) != (self.width is None):
             raise ValueError("expected height and width together, or neither")
         for name in ("height", "width"):

@@ -5,7 +5,7 @@ Shapes: B windows, T frames, H W pixels, h w latent pixels, L context tokens.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from geo4d.diffusion.schedules import make_ddim_table, make_schedule
 from geo4d.errors import CheckpointError
 from geo4d.models.base import PredictorInfo, require_multiple
 from geo4d.models.chunks import Chunks
+from geo4d.models.deep_cache import DeepCache
 from geo4d.models.devices import (
     DTYPES,
     OnDevice,
@@ -307,12 +308,16 @@ class Geo4DPredictor:
                 for context in contexts
             ]
 
+            conditions = [_Condition(one, DeepCache(options.cache_interval)) for one in keys]
+
             def predict_v(x: Tensor, timestep: Tensor, condition: object) -> Tensor:
-                return self.unet(torch.cat([x, rgb_latent], dim=1), timestep, condition, speed)
+                assert isinstance(condition, _Condition)
+                seen = torch.cat([x, rgb_latent], dim=1)
+                return self.unet(seen, timestep, condition.keys, speed, condition.cache)
 
             denoise = denoise_from_v(
                 predict_v,
-                keys,
+                conditions,
                 self.schedule.alphas_cumprod,
                 scale=options.guidance,
                 partial_scale=options.image_guidance,
@@ -352,6 +357,14 @@ class Geo4DPredictor:
 
     def _at_work(self, module: torch.nn.Module) -> "OnDevice":
         return OnDevice(module, self.device, self.options.offload)
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """One branch of the guidance over the steps of a sampling run."""
+
+    keys: ContextKeys
+    cache: DeepCache
 
 
 def _listed(modalities: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from geo4d.models.deep_cache import DeepCache
 from geo4d.models.geo4d.config import UNetConfig
 from geo4d.models.layers import GroupNorm, LayerNorm, as_layout_of, attention
 
@@ -434,6 +435,14 @@ class UNet(nn.Module):
             if isinstance(module, SpatialBlock | TemporalBlock):
                 module.compile(backend=backend)
 
+    def _keys_by_stage(self, keys: ContextKeys) -> dict[int, list[tuple[Tensor, ...]]]:
+        """Keys and values of the cross-attentions of every stage that has any, by the identity of the stage."""
+        layers = iter(keys.layers)
+        stages = [
+            module for module in self.modules() if isinstance(module, Stage) and module.spatial is not None
+        ]
+        return {id(stage): [next(layers) for _ in range(self.config.transformer_depth)] for stage in stages}
+
     def context_keys(self, context: Float[Tensor, "B L D"]) -> ContextKeys:
         """Keys and values of every cross-attention, to be used for any number of calls.
 
@@ -455,6 +464,7 @@ class UNet(nn.Module):
         timestep: Timesteps,
         context: Float[Tensor, "B L D"] | ContextKeys,
         fps: Float[Tensor, " B"] | Int[Tensor, " B"],
+        cache: DeepCache | None = None,
     ) -> Float[Tensor, "B C_out T H W"]:
         """Predict v.
 
@@ -465,6 +475,7 @@ class UNet(nn.Module):
                 are ``image_tokens_per_frame`` image tokens for every frame, each frame sees its own; else all
                 see all.
             fps: frames per second of each window.
+            cache: of these windows and this context, for the steps of one sampling run; None computes everything.
         Raises:
             ValueError: a size that the skip connections cannot follow.
         """
@@ -482,25 +493,33 @@ class UNet(nn.Module):
         embedding = embedding.reshape(b, -1, embedding.shape[-1]) + self.fps_embedding(fps.float())[:, None]
         embedding = embedding.expand(b, t, -1).flatten(0, 1)
 
-        layers = iter(keys.layers)
-
         def run(stage: nn.Module, hidden: Tensor) -> Tensor:
-            depth = config.transformer_depth
             inner = stage.first if isinstance(stage, MiddleStage) else stage
-            stage_keys = [next(layers) for _ in range(depth)] if inner.spatial is not None else []
+            stage_keys = keys_of.get(id(inner), [])
             arguments = (hidden, embedding, stage_keys, t, per_frame)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 return checkpoint(stage, *arguments, use_reentrant=False)
             return stage(*arguments)
 
+        keys_of = self._keys_by_stage(keys)
+        # Blocks of the outermost level: its skips are the first on the way down and the last on the way up.
+        outermost = config.num_res_blocks + 1
         folded = as_layout_of(self.conv_in.weight, x.transpose(1, 2).flatten(0, 1))
         hidden = self.initial_attention(self.conv_in(folded), t)
         skips = [hidden]
-        for module in self.down:
+        reads = cache is not None and cache.holds
+        for module in self.down[: outermost - 1] if reads else self.down:
             hidden = run(module, hidden) if isinstance(module, Stage) else module(hidden)
             skips.append(hidden)
-        hidden = run(self.middle, hidden)
-        for module in self.up:
+        if cache is not None and reads:
+            hidden = cache.read()
+        else:
+            hidden = run(self.middle, hidden)
+            for module in self.up[:-outermost]:
+                hidden = run(module, torch.cat([hidden, skips.pop()], dim=1))
+            if cache is not None:
+                cache.keep(hidden)
+        for module in self.up[-outermost:]:
             hidden = run(module, torch.cat([hidden, skips.pop()], dim=1))
         out = self.conv_out(F.silu(self.norm_out(hidden), inplace=True))
         return out.unflatten(0, (b, t)).transpose(1, 2)

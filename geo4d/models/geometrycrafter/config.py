@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from geo4d.models.deep_cache import require_interval
+
 logger = logging.getLogger(__name__)
 
 Variant = Literal["diff", "determ"]
@@ -114,6 +116,8 @@ class GeometryCrafterConfig:
     Attributes:
         num_steps: sampling steps of the generative variant; the deterministic one always takes one.
         guidance_scale: 1: no guidance (one pass per step).
+        cache_interval: steps from one full pass of the UNet to the next; in between its deep levels' output is used again
+            (``models.deep_cache``). 1: every step in full, as published. Not together with guidance.
         window_length: frames that the UNet sees at once.
         overlap: frames that neighbouring windows share; 0 joins windows without blending.
         decoder: ``full`` is the point-map VAE's own; ``light`` the small one distilled from it, where there is one
@@ -145,6 +149,7 @@ class GeometryCrafterConfig:
 
     num_steps: int = 5
     guidance_scale: float = 1.0
+    cache_interval: int = 1
     window_length: int = 110
     overlap: int = 25
     decoder: Decoder = "full"
@@ -179,6 +184,11 @@ class GeometryCrafterConfig:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
         if self.decoder not in ("full", "light"):
             raise ValueError(f"expected decoder full or light, got {self.decoder!r}")
+        require_interval(self.cache_interval)
+        if self.cache_interval > 1 and self.guidance_scale > 1:
+            raise ValueError(
+                f"expected guidance_scale 1 with cache_interval {self.cache_interval}, got {self.guidance_scale}"
+            )
         if not 0 <= self.overlap < self.window_length:
             raise ValueError(
                 f"expected 0 <= overlap < window_length, got overlap {self.overlap} and window {self.window_length}"

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from geo4d.models.deep_cache import DeepCache
 from geo4d.models.devices import DTYPES
 from geo4d.models.geometrycrafter.config import GeometryCrafterConfig, SchedulerConfig, Variant
 from geo4d.models.geometrycrafter.decode import (
@@ -175,8 +176,10 @@ class GeometryCrafter(nn.Module):
             [[self.config.fps, self.config.motion_bucket, self.config.noise_augmentation]], device=self.device
         )
 
+        cache = DeepCache(self.config.cache_interval)
+
         def unet(sample: Tensor, timestep: float, tokens: Tensor) -> Tensor:
-            return self.unet(sample[None], timestep, tokens[None], ids)[0].float()
+            return self.unet(sample[None], timestep, tokens[None], ids, cache)[0].float()
 
         def place(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(self.device)

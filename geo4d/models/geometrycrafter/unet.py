@@ -6,26 +6,18 @@ Legend of shape letters: B clips, T frames, C channels, h w latent size, D token
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError
+from geo4d.models.deep_cache import DeepCache
+from geo4d.models.layers import flatten_time_convs
 
 try:
     from diffusers.models.attention_processor import Attention
     from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 except ImportError as error:
     raise MissingExtraError("diffusers", "geometrycrafter", "GeometryCrafter") from error
-
-
-class TimeConv(nn.Conv3d):
-    """A (3, 1, 1) convolution run as a 2-D one over (frame, pixel): on a CPU the 3-D kernels of 16-bit types are slow."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> [N, c, T, H, W], as a convolution of pictures of (frame, pixel)."""
-        frames = F.conv2d(input.flatten(3), self.weight[..., 0], self.bias, padding=(1, 0))
-        return frames.unflatten(3, tuple(input.shape[3:]))
 
 
 class OneTokenAttention:
@@ -55,9 +47,7 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
 
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
-        for module in self.modules():
-            if type(module) is nn.Conv3d and module.kernel_size == (3, 1, 1):
-                module.__class__ = TimeConv
+        flatten_time_convs(self)
         for name, module in self.named_modules():
             if isinstance(module, Attention) and name.endswith("attn2"):
                 module.set_processor(OneTokenAttention())  # type: ignore[arg-type]
@@ -68,6 +58,7 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
         timestep: float | Float[Tensor, ""] | Float[Tensor, " 1"] | Float[Tensor, " B"],
         frame_tokens: Float[Tensor, "B T D"],
         added_time_ids: Float[Tensor, "B 3"],
+        cache: DeepCache | None = None,
     ) -> Float[Tensor, "B T c h w"]:
         """One pass over a window.
 
@@ -76,6 +67,7 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
             timestep: ln(noise level) / 4, one for all clips or one each.
             frame_tokens: one image embedding per frame.
             added_time_ids: frames per second, motion bucket, noise augmentation.
+            cache: of one window and condition, for the steps of one sampling run; None computes everything.
         Raises:
             ValueError: the latent height or width is not a multiple of 8 (pixels: of 64).
         """
@@ -98,17 +90,32 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
             "image_only_indicator": hidden.new_zeros(num_clips, num_frames),
         }
         tokens = {"encoder_hidden_states": frame_tokens.to(dtype).flatten(0, 1)[:, None]}
-        skips = [hidden]
-        for block in self.down_blocks:
-            hidden, outputs = block(hidden, **shared, **(tokens if _attends(block) else {}))
-            skips.extend(outputs)
-        hidden = self.mid_block(hidden, **shared, **tokens)
-        for block in self.up_blocks:
+
+        def run_up(block: nn.Module, hidden: Tensor, skips: list[Tensor]) -> Tensor:
             count = len(cast(nn.ModuleList, block.resnets))
-            skips, used = skips[:-count], tuple(skips[-count:])
-            hidden = block(
+            used = tuple(skips[-count:])
+            del skips[-count:]
+            return block(
                 hidden, res_hidden_states_tuple=used, **shared, **(tokens if _attends(block) else {})
             )
+
+        skips = [hidden]
+        for level, block in enumerate(self.down_blocks):
+            if level == 1 and cache is not None and cache.holds:
+                break
+            hidden, outputs = block(hidden, **shared, **(tokens if _attends(block) else {}))
+            skips.extend(outputs)
+        *deep, outermost = self.up_blocks
+        if cache is not None and cache.holds:
+            del skips[len(cast(nn.ModuleList, outermost.resnets)) :]
+            hidden = cache.read()
+        else:
+            hidden = self.mid_block(hidden, **shared, **tokens)
+            for block in deep:
+                hidden = run_up(block, hidden, skips)
+            if cache is not None:
+                cache.keep(hidden)
+        hidden = run_up(outermost, hidden, skips)
         hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
         return hidden.unflatten(0, (num_clips, num_frames))
 

@@ -283,3 +283,19 @@ def test_coarse_rays_keep_unit_directions() -> None:
     coarse = coarse_rays(rays)
     assert coarse.shape == (2, 2, 3, 6)
     torch.testing.assert_close(coarse[..., :3].norm(dim=-1), torch.ones(2, 2, 3))
+
+
+@pytest.mark.parametrize(("guidance", "passes"), [(1.0, 2), (2.0, 4)])
+def test_steps_between_reuse_the_deep_levels(
+    make_predictor: MakePredictor, make_window: MakeWindow, guidance: float, passes: int
+) -> None:
+    window = make_window()
+    plain = make_predictor(num_steps=4, guidance=guidance).predict(window, seed=3)
+    cached = make_predictor(num_steps=4, guidance=guidance, cache_interval=2)
+    ran: list[int] = []
+    cached.unet.middle.register_forward_hook(lambda *unused: ran.append(1))
+    first = cached.predict(window, seed=3)
+    assert len(ran) == passes  # steps 0 and 2 of every branch
+    assert same(first, cached.predict(window, seed=3))
+    assert not same(first, plain)
+    assert relative(first.tensors()["point_map"], plain.tensors()["point_map"]) < 0.5

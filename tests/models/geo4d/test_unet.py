@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from geo4d.models.deep_cache import DeepCache
 from geo4d.models.geo4d.unet import TemporalConv, UNet, sinusoidal_embedding
 from geo4d.models.layers import GroupNorm, hold_weights, use_channels_last
 
@@ -170,3 +171,32 @@ def test_sinusoidal_embedding_starts_with_cosines() -> None:
     assert embedding[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
     frequency = torch.tensor([10000.0 ** (-k / 4) for k in range(4)])
     torch.testing.assert_close(embedding[1], torch.cat([(2 * frequency).cos(), (2 * frequency).sin()]))
+
+
+@torch.no_grad()
+def test_a_pass_that_reads_the_cache_sees_the_deep_levels_of_the_pass_before(
+    make_part: Callable[..., UNet],
+) -> None:
+    """Against a full pass in which a hook puts the earlier answer of the deep levels in the place of the new one."""
+    unet = make_part("unet").double()
+    x, t, context, fps = (v.double() if v.is_floating_point() else v for v in inputs(unet, batch=2))
+    cache = DeepCache(2)
+    kept: list[torch.Tensor] = []
+    last_deep = unet.up[-unet.config.num_res_blocks - 2]
+    hook = last_deep.register_forward_hook(lambda module, seen, out: kept.append(out))
+    first = unet(x, t, context, fps, cache)
+    assert torch.equal(first, unet(x, t, context, fps))
+    hook.remove()
+    other, later = x.flip(0) * 0.7, t - 5
+    hook = last_deep.register_forward_hook(lambda module, seen, out: kept[0])
+    wanted = unet(other, later, context, fps)
+    hook.remove()
+    ran = []
+    for part in (unet.middle, last_deep, unet.down[-1]):
+        part.register_forward_hook(lambda *unused: ran.append(unused))
+    found = unet(other, later, context, fps, cache)
+    assert not ran
+    torch.testing.assert_close(found, wanted)
+    assert relative(found, unet(other, later, context, fps)) > 1e-6
+    assert len(ran) == 3
+    assert not cache.holds

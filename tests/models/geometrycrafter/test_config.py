@@ -57,3 +57,8 @@ def test_what_a_library_wrote_beside_the_sizes_is_passed_over_and_said(caplog) -
 def test_lists_become_tuples() -> None:
     found = from_published(ImageVAEConfig, {"block_out_channels": [8, 16]})
     assert found.block_out_channels == (8, 16)
+
+
+def test_reused_steps_are_not_guided():
+    with pytest.raises(ValueError, match="guidance_scale 1 with cache_interval 2, got 3"):
+        GeometryCrafterConfig(cache_interval=2, guidance_scale=3.0)

@@ -80,3 +80,18 @@ def test_wrong_network_for_the_variant(golden_folder, small):
             "diff", system.unet, system.point_map_vae, system.image_vae, system.image_encoder, system.scheduler,
             system.config,
         )  # fmt: skip
+
+
+def test_steps_between_reuse_the_deep_levels(make_window, room_prior, golden_folder, small):
+    window = make_window(range(2), (64, 128))
+    prior = room_prior(window)
+    noise = draw_noise(110, (4, 8, 16), 0)
+    found = {}
+    for interval in (1, 2):
+        system = small.make_system(golden_folder, "diff", num_steps=3, cache_interval=interval)
+        ran: list[int] = []
+        system.unet.mid_block.register_forward_hook(lambda *unused, ran=ran: ran.append(1))
+        found[interval] = system.run(window.rgb, prior.points, prior.mask, (64, 128), noise).point_map
+        assert len(ran) == {1: 3, 2: 2}[interval]
+    assert not torch.equal(found[1], found[2])
+    assert torch.isfinite(found[2]).all()
