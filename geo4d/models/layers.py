@@ -115,7 +115,11 @@ class TimeConv(nn.Conv3d):
 def flatten_time_convs(module: nn.Module) -> nn.Module:
     """Turn every plain convolution over time alone into a ``TimeConv``, in place; parameters and names stay."""
     for child in module.modules():
-        plain = type(child) is nn.Conv3d and child.stride == child.dilation == (1, 1, 1) and child.groups == 1
-        if plain and child.kernel_size[1:] == (1, 1) and child.padding[1:] == (0, 0):
+        if type(child) is nn.Conv3d and _is_over_time_alone(child):
             child.__class__ = TimeConv
     return module
+
+
+def _is_over_time_alone(conv: nn.Conv3d) -> bool:
+    plain = conv.stride == conv.dilation == (1, 1, 1) and conv.groups == 1 and conv.padding_mode == "zeros"
+    return plain and conv.kernel_size[1:] == (1, 1) and tuple(conv.padding[1:]) == (0, 0)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geo4d.models.deep_cache import DeepCache
 from geo4d.models.geometrycrafter.config import (
     GeometryCrafterConfig,
     SchedulerConfig,
@@ -169,9 +170,10 @@ class Denoising(Task):
     ) -> Float[Tensor, "T c h w"]:
         """Scaled latents of one window as inference makes them, by any network and number of steps."""
         ids = self._ids(1, conditioning.tokens.device)
+        cache = DeepCache(config.cache_interval)
 
         def network(sample: Tensor, timestep: float, tokens: Tensor) -> Tensor:
-            return unet(sample[None], timestep, tokens[None], ids)[0].float()
+            return unet(sample[None], timestep, tokens[None], ids, cache)[0].float()
 
         return sample_window(self.variant, network, conditioning, noise, config, self.scheduler)
 
