@@ -194,13 +194,19 @@ def reduced() -> Preset:
         "maps": longer("maps", (1, 1), 1500),
         # All layers: a frame that is normalised with its window is new to what single pictures have taught (AbsRel of the
         # truth through it .030 on single pictures and .070 in windows, with the layers over time trained alone).
-        "maps-video": replace(longer("maps-video", (1, 8), 650, "bf16"), temporal_only=False),
+        "maps-video": _with_rate(
+            replace(longer("maps-video", (1, 4), 450, "bf16"), temporal_only=False), 2e-4
+        ),
         "unet": longer("unet", (1, 8), 1700, "bf16"),
         "unet-long": longer("unet-long", (1, 16), 120, "bf16"),
         "light-decoder": longer("light-decoder", (1, 4), 1000),
         "one-step": longer("one-step", (1, 8), 400, "bf16"),
     }
     return replace(made, stages=stages, sizes=reduced_sizes(), clip_frames=16, seed=19)
+
+
+def _with_rate(stage: Stage, learning_rate: float) -> Stage:
+    return replace(stage, loop=replace(stage.loop, learning_rate=learning_rate))
 
 
 PRESETS = {"smallest": smallest, "reduced": reduced, "full": full}
