@@ -4,16 +4,15 @@
 
 RUN is a folder of ``geo4d train all --preset reduced``. Errors are those of its trained networks on held-out clips, cost
 is twofold: CPU time of the reduced network, and the share of the arithmetic of the full-size UNet (counted, not run). A
-constant depth stands beside the rows. 8-bit rows need torchao; without it they are left out with a line. One thread.
+constant depth stands beside the rows. 8-bit rows need torchao, or openvino with nncf;
+without them they are left out with a line. One thread.
 """
 
 import argparse
 import copy
 import json
 import logging
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -139,8 +138,18 @@ def rows_of_geometrycrafter(run: Path, clips: int) -> dict[str, dict[str, float]
     for kind, network in networks.items():
         if kind:
             ways[f"linear layers: {kind} in 8 bits"] = sampled({}, network)
+    windows = held_out(priors.StandInPrior(seed=303), clips, 8)
+
+    def calibrate() -> None:
+        for window in held_out(priors.StandInPrior(seed=404), 2, 8):
+            (conditioning,) = encode_conditions(window, task.frozen)
+            noise = task.first_noise(window, conditioning)
+            task.sample_from(task.unet, conditioning, noise, task.sampling)
+
+    if (quantised := by_openvino(task.unet, calibrate)) is not None:
+        ways["weights and activations in 8 bits (OpenVINO)"] = sampled({}, quantised)
     scores: dict[str, list[dict[str, float]]] = {}
-    for window in held_out(priors.StandInPrior(seed=303), clips, 8):
+    for window in windows:
         truth, prior = window.depth[0], window.prior_depth[0]
         believed = torch.isfinite(prior)
         (conditioning,) = encode_conditions(window, task.frozen)
@@ -166,27 +175,133 @@ def rows_of_geometrycrafter(run: Path, clips: int) -> dict[str, dict[str, float]
     return {name: mean_scores(rows) for name, rows in scores.items()}
 
 
+class OpenVinoUNet(nn.Module):
+    """A UNet quantised by nncf (8-bit weights and activations) and run by OpenVINO, at the sizes it was recorded at."""
+
+    def __init__(self, unet: nn.Module, recorded: list[tuple[Any, ...]]) -> None:
+        super().__init__()
+        import nncf
+        import openvino
+
+        first = recorded[0]
+        self.tensors = [i for i, value in enumerate(first) if isinstance(value, Tensor)]
+        network = openvino.convert_model(
+            _OfTensors(unet, first, self.tensors), example_input=tuple(first[i] for i in self.tensors)
+        )
+        items = [tuple(call[i].numpy() for i in self.tensors) for call in recorded]
+        network = nncf.quantize(
+            network, nncf.Dataset(items), subset_size=len(items), model_type=nncf.ModelType.TRANSFORMER
+        )
+        self.request = (
+            openvino.Core().compile_model(network, "CPU", {"INFERENCE_NUM_THREADS": 1}).create_infer_request()
+        )
+
+    def forward(self, *arguments: Any) -> Tensor:
+        """As the network that it was made from."""
+        given = [torch.as_tensor(arguments[i]).contiguous().numpy() for i in self.tensors]
+        return torch.from_numpy(self.request.infer(given)[0].copy())
+
+
+class _OfTensors(nn.Module):
+    """A network as a function of its tensor arguments alone; the others stay as they were in one call."""
+
+    def __init__(self, network: nn.Module, call: tuple[Any, ...], tensors: list[int]) -> None:
+        super().__init__()
+        self.network, self.call, self.tensors = network, list(call), tensors
+
+    def forward(self, *given: Tensor) -> Tensor:
+        arguments = list(self.call)
+        for i, value in zip(self.tensors, given, strict=True):
+            arguments[i] = value
+        return self.network(*arguments)
+
+
+def recorded_calls(unet: nn.Module, run: Callable[[], object]) -> list[tuple[Any, ...]]:
+    """Arguments of the network's calls while ``run`` runs, without the cache; numbers as tensors."""
+    calls: list[tuple[Any, ...]] = []
+
+    def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        *kept, _ = arguments
+        calls.append(tuple(torch.tensor(one) if isinstance(one, float) else one for one in kept))
+
+    hook = unet.register_forward_pre_hook(note)
+    run()
+    hook.remove()
+    return calls
+
+
+def by_openvino(unet: nn.Module, run: Callable[[], object]) -> nn.Module | None:
+    """The network in OpenVINO's 8 bits; None without openvino and nncf."""
+    try:
+        import nncf
+        import openvino
+    except ImportError:
+        print("openvino and nncf are not installed: no row for them", flush=True)
+        return None
+    print("openvino", openvino.__version__, "nncf", nncf.__version__, flush=True)
+    return OpenVinoUNet(unet, recorded_calls(unet, run))
+
+
 def rows_of_geo4d(run: Path, clips: int) -> dict[str, dict[str, float]]:
-    """Scores of every way by ``geo4d evaluate synthetic``, each window of the network on its own."""
-    found: dict[str, dict[str, float]] = {}
-    for name, options in WAYS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            result = Path(folder) / "result.json"
-            command = [
-                sys.executable, "-m", "geo4d", "evaluate", "synthetic", "--model", "geo4d", "--device", "cpu",
-                "--weights", str(run / "weights"), "--network-only", "--limit", str(clips), "--quiet",
-                "--json", str(result), *(f"--model-option={key}={value}" for key, value in options.items()),
-            ]  # fmt: skip
-            subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-            said = json.loads(result.read_text(encoding="utf-8"))
-        mean = said["mean"]
-        found[name] = {
-            "abs_rel": mean["abs_rel"], "delta_125": mean["delta_125"], "change": mean["depth_change"],
-            "predicting_s": mean["predicting_seconds"],
-        }  # fmt: skip
-        found["template"] = {key: said["template"][key] for key in ("abs_rel", "delta_125")}
-        print(name, found[name], flush=True)
-    return found
+    """Scores of every way on held-out sequences of the benchmark, each window of the network on its own."""
+    from geo4d.evaluation.layouts import lay_out
+    from geo4d.evaluation.predict import run_sequence
+    from geo4d.evaluation.settings import EvaluationSettings
+    from geo4d.models.base import load_predictor
+    from geo4d.models.geo4d.pipeline import Geo4DPredictor
+
+    predictor = load_predictor("geo4d", weights=run / "weights", device="cpu", dtype="float32")
+    assert isinstance(predictor, Geo4DPredictor)
+    settings = EvaluationSettings(model="geo4d", network_only=True, limit=clips)
+    plan = lay_out("synthetic", None, settings)
+    names = list(plan.paths)[:clips]
+    scores: dict[str, list[dict[str, float]]] = {}
+
+    def score_all(row: str, **options: int) -> None:
+        predictor.options = replace(default, **options)
+        for name in names:
+            started = time.process_time()
+            found = run_sequence(plan, settings, name, predictor)
+            kept = {key: found[key] for key in ("abs_rel", "delta_125")} | {"change": found["depth_change"]}
+            kept["whole_s"] = time.process_time() - started
+            scores.setdefault(row, []).append(kept)
+            if row == next(iter(WAYS)):
+                scores.setdefault("template", []).append(found["trivial"]["template"])
+        print(row, mean_of(scores[row]), flush=True)
+
+    default, unet = predictor.options, predictor.unet
+    for row, options in WAYS.items():
+        score_all(row, **options)
+    predictor.options = default
+    quantised = by_openvino(
+        unet, lambda: [run_sequence(plan, settings, name, predictor) for name in names[:1]]
+    )
+    if quantised is not None:
+        predictor.unet = _Keyed(quantised, unet)  # type: ignore[assignment]
+        score_all("weights and activations in 8 bits (OpenVINO)")
+    for kind in ("weights", "weights and inputs"):
+        if (changed := in_8_bits(unet, kind)) is not None:
+            predictor.unet = changed  # type: ignore[assignment]
+            score_all(f"linear layers: {kind} in 8 bits")
+    return {row: mean_of(found) for row, found in scores.items()}
+
+
+class _Keyed(nn.Module):
+    """A quantised network that projects contexts as the one it was made from."""
+
+    def __init__(self, network: nn.Module, unet: Any) -> None:
+        super().__init__()
+        self.network, self.context_keys = network, unet.context_keys
+
+    def forward(self, *arguments: Any) -> Tensor:
+        return self.network(*arguments)
+
+
+def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every value over the clips where it is known."""
+    from geo4d.training.tasks.geometrycrafter.scores import mean_scores
+
+    return mean_scores([{key: value for key, value in row.items() if value is not None} for row in rows])
 
 
 def main() -> None:
