@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from geo4d.errors import OutputError
 from geo4d.formats.locks import FileLock
+from geo4d.models.layers import TimeConv
 from geo4d.models.tiny.config import smallest_preset
 from geo4d.models.tiny.model import TinyModel
 from geo4d.models.tiny.weights import load_model
@@ -109,6 +110,15 @@ def test_half_precision_follows_full_precision(source, tmp_path) -> None:
     assert half == pytest.approx(full, rel=0.03)
     state = load_file(tmp_path / "half/state/model.safetensors")
     assert all(value.dtype == torch.float32 for value in state.values())
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("bf16", TimeConv), ("no", torch.nn.Conv3d)])
+def test_bfloat16_on_a_cpu_computes_convolutions_over_time_flat(source, tmp_path, precision, kind) -> None:
+    """Their gradient over three axes ends the process for clips of two frames (torch 2.13)."""
+    made = task(source)
+    made.over_time = torch.nn.Conv3d(4, 4, (3, 1, 1), padding=(1, 0, 0))
+    train(made, batches(source), replace(LOOP, num_steps=1, precision=precision), tmp_path, device="cpu")
+    assert type(made.over_time) is kind
 
 
 def test_tensorboard_shows_losses_scores_and_pictures(source, tmp_path) -> None:

@@ -3,8 +3,14 @@ import dataclasses
 import pytest
 import torch
 
+from geo4d.models.geometrycrafter.config import GeometryCrafterConfig, SchedulerConfig
+from geo4d.models.geometrycrafter.embedding import build_image_encoder
 from geo4d.models.geometrycrafter.prior_maps import frame_records, merge_statistics
+from geo4d.models.geometrycrafter.stages import GeometryCrafter
+from geo4d.models.geometrycrafter.unet import FrameTokenUNet
+from geo4d.models.geometrycrafter.vae import ImageVAE
 from geo4d.models.geometrycrafter.windows import draw_noise
+from geo4d.training.tasks.geometrycrafter.networks import fresh_point_map_vae, reduced_sizes
 
 
 def test_recorded_run_of_the_deterministic_variant(golden, golden_folder, small):
@@ -95,3 +101,27 @@ def test_steps_between_reuse_the_deep_levels(make_window, room_prior, golden_fol
         assert len(ran) == {1: 3, 2: 2}[interval]
     assert not torch.equal(found[1], found[2])
     assert torch.isfinite(found[2]).all()
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+@torch.no_grad()
+def test_autoencoders_of_three_levels(make_window, room_prior, tile):
+    """Networks of the training size ``reduced``: a latent pixel is 4 pixels wide, with and without tiles."""
+    sizes = reduced_sizes()
+    torch.manual_seed(0)
+    system = GeometryCrafter(
+        "diff",
+        FrameTokenUNet(**dataclasses.asdict(sizes.unet_for("diff"))),
+        fresh_point_map_vae(sizes.point_map_vae),
+        ImageVAE(sizes.image_vae),
+        build_image_encoder(sizes.image_encoder),
+        SchedulerConfig(),
+        GeometryCrafterConfig(num_steps=1, unet_dtype="float32", encode_tile=tile, decode_tile=tile),
+    )
+    assert system.latent_shape((64, 128)) == (4, 16, 32)
+    window = make_window(range(2), (71, 133))
+    prior = room_prior(window)
+    noise = draw_noise(110, (4, 16, 32), 0)
+    found = system.run(window.rgb, prior.points, prior.mask, (64, 128), noise)
+    assert found.point_map.shape == (2, 71, 133, 3)
+    assert torch.isfinite(found.point_map).all()
