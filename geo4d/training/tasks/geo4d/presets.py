@@ -132,10 +132,14 @@ def reduced() -> Preset:
 
 
 def reduced_config() -> Geo4DConfig:
-    """That of ``smallest_config`` with a wider and deeper diffusion network."""
+    """That of ``smallest_config`` with a wider and deeper diffusion network and a codec of three levels instead of four.
+
+    A picture of 64x128 gets a latent of 16x32 that way. With four levels depth itself came back from the codec with an
+    AbsRel of .27, and no network behind it could do better.
+    """
     sizes = smallest_config()
     unet = replace(sizes.unet, model_channels=64, channel_mult=(1, 2, 2), attention_resolutions=(1, 2, 4))
-    return replace(sizes, unet=unet)
+    return replace(sizes, unet=unet, vae=replace(sizes.vae, channel_mult=(1, 1, 2)))
 
 
 PRESETS = {"smallest": smallest, "reduced": reduced, "full": full}

@@ -16,8 +16,9 @@ def batch(source, frames: int = 2):
 
 def test_the_codec_learns_colour_and_every_map(source) -> None:
     ours = batch(source)
-    pictures = _pictures(ours)
+    pictures, names = _pictures(ours)
     assert pictures.shape == (5 * 2 * 2, 3, 64, 64)
+    assert names == ("colour", "point_map", "ray_direction", "ray_moment", "disparity")
     torch.testing.assert_close(pictures[:2], ours.rgb[:, 0])
     torch.manual_seed(0)
     networks = fresh_networks(smallest_config())
@@ -33,8 +34,28 @@ def test_the_codec_learns_colour_and_every_map(source) -> None:
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
     scores, panels = task.evaluate()
-    assert scores["squared"] > 0
+    assert set(scores) == {f"squared_{name}" for name in names}
+    assert all(value > 0 for value in scores.values())
     assert panels["pictures"].shape == (3, 128, 5 * 64)
+
+
+def test_errors_of_geometry_weigh_four_times_those_of_the_rest(source) -> None:
+    """Slow twin of the loss, picture by picture."""
+    ours = batch(source)
+    torch.manual_seed(0)
+    networks = fresh_networks(smallest_config())
+    task = PictureCoding(networks.vae, FolderPlan(networks, {"stage": "pictures"}, ()))
+    pictures, names = _pictures(ours)
+    decoded: list[torch.Tensor] = []
+    decode = task.vae.decode
+    task.vae.decode = lambda z: decoded.append(decode(z)) or decoded[-1]  # type: ignore[method-assign]
+    with torch.no_grad():
+        _, parts = task(ours)
+    total = 0.0
+    for i, (seen, wanted) in enumerate(zip(decoded[0], pictures, strict=True)):
+        weight = {"point_map": 4, "disparity": 4}.get(names[i // 4], 1) / (11 / 5)
+        total += weight * float((seen - wanted).square().mean()) / 20
+    assert abs(float(parts["squared"]) - total) < 1e-4 * total
 
 
 def test_the_latents_that_diffusion_sees_have_a_mean_square_of_one(source, tmp_path) -> None:
@@ -43,7 +64,7 @@ def test_the_latents_that_diffusion_sees_have_a_mean_square_of_one(source, tmp_p
     task = PictureCoding(networks.vae, FolderPlan(networks, {"stage": "pictures"}, ()))
     ours = batch(source)
     with torch.no_grad():
-        square = task.vae.moments(_pictures(ours)).chunk(2, 1)[0].square().mean()
+        square = task.vae.moments(_pictures(ours)[0]).chunk(2, 1)[0].square().mean()
         task(ours)
     torch.testing.assert_close(task.latent_square, 0.95 + 0.05 * square)
     task.latent_square.copy_(square)

@@ -18,11 +18,11 @@ def test_reduced_is_smallest_for_longer() -> None:
         assert stage.loop.num_steps > 2 * smallest.stages[name].loop.num_steps
 
 
-@pytest.mark.parametrize("make", [smallest_config, reduced_config])
-def test_sizes_fit_the_smallest_maps(make) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("make", "downsampling"), [(smallest_config, 8), (reduced_config, 4)])
+def test_sizes_fit_the_smallest_maps(make, downsampling) -> None:  # type: ignore[no-untyped-def]
     config = make()
     with torch.device("meta"):
         UNet(config.unet)
-    assert config.vae.downsampling == 8
+    assert config.vae.downsampling == downsampling
     # The narrowest latent, 64 pixels, can be halved at every level.
     assert 64 // 8 % 2 ** (len(config.unet.channel_mult) - 1) == 0
