@@ -22,7 +22,9 @@ LOOP = LoopConfig(
 WEIGHTS = PointMapWeights(alphas=(2, 4))
 
 
-def maps_task(start: Path, *, temporal_only: bool = False, checkpointing: bool = False) -> PointMapCoding:
+def maps_task(
+    start: Path, *, seen: int | None = None, temporal_only: bool = False, checkpointing: bool = False
+) -> PointMapCoding:
     plan = FolderPlan(start, {"stage": "maps"})
     frozen = FrozenNetworks(load_image_vae(start))
     return PointMapCoding(
@@ -30,6 +32,7 @@ def maps_task(start: Path, *, temporal_only: bool = False, checkpointing: bool =
         frozen,
         WEIGHTS,
         plan,
+        seen=seen,
         temporal_only=temporal_only,
         checkpointing=checkpointing,
     )

@@ -5,6 +5,7 @@ Legend of shape letters: T frames, H W pixels.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -27,6 +28,10 @@ class NormalisedWindow:
     encoder_input: Float[Tensor, "T 4 H W"]
     valid: Bool[Tensor, "T H W"]
     scale: float
+
+    def part(self, frames: slice) -> "NormalisedWindow":
+        """Some of the frames, normalised as they are here."""
+        return NormalisedWindow(self.encoder_input[frames], self.valid[frames], self.scale)
 
     @property
     def maps(self) -> DecodedMaps:
@@ -53,3 +58,15 @@ def normalise_window(depth: Float[Tensor, "T H W"], intrinsics: Float[Tensor, "T
     conditioning = condition_prior(points, valid, statistics)
     size = (depth.shape[1], depth.shape[2])
     return NormalisedWindow(conditioning.encoder_input(size), valid, statistics.scale)
+
+
+def frames_seen(sample: int, num_frames: int, seen: int | None) -> slice:
+    """Which frames of a window pass through the networks: ``seen`` consecutive ones, drawn by the sample's number.
+
+    Args:
+        seen: None, or as many as there are, or more: all.
+    """
+    if seen is None or seen >= num_frames:
+        return slice(0, num_frames)
+    first = int(np.random.default_rng((53, sample)).integers(num_frames - seen + 1))
+    return slice(first, first + seen)

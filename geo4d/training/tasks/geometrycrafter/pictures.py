@@ -12,7 +12,7 @@ from geo4d.models.geometrycrafter.config import ImageEncoderConfig
 from geo4d.models.geometrycrafter.vae import ImageVAE
 from geo4d.training.loop import Task
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
-from geo4d.training.tasks.geometrycrafter.maps import normalise_window
+from geo4d.training.tasks.geometrycrafter.maps import frames_seen, normalise_window
 from geo4d.training.tasks.geometrycrafter.scores import mean_scores
 from geo4d.training.tasks.geometrycrafter.windows import Windows
 from geo4d.training.tasks.tiny.tasks import sample_noise
@@ -35,6 +35,7 @@ class PictureCoding(Task):
     Args:
         image_encoder: with its config; written to the folder beside the autoencoder. None: the folder before has one.
         validation: windows that check the run.
+        seen: of a window's frames those that pass through the network (``maps.frames_seen``). None: all.
     """
 
     latent_square: Tensor
@@ -46,17 +47,18 @@ class PictureCoding(Task):
         folder: FolderPlan,
         validation: list[Windows] | None = None,
         seed: int = 0,
+        seen: int | None = None,
     ) -> None:
         super().__init__()
-        self.image_vae, self.folder, self.seed = image_vae, folder, seed
+        self.image_vae, self.folder, self.seed, self.seen = image_vae, folder, seed, seen
         self._image_encoder = [image_encoder]  # in a list: no part of the state
         self.validation = validation or []
         self.register_buffer("latent_square", torch.ones(()))
 
     def forward(self, batch: Windows) -> tuple[Tensor, dict[str, Tensor]]:
         """Error of decoded pictures in [-1, 1] plus the weighted divergence of the latents, and both by name."""
-        pictures = _pictures(batch)
-        count = batch.num_frames
+        pictures = _pictures(batch, self.seen)
+        count = len(pictures) // (2 * len(batch.names))
         mean, log_variance = self.image_vae.encode_moments(pictures).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
         noise, _ = sample_noise(batch.samples, (2 * count, *mean.shape[1:]), self.seed, 0.0)
@@ -108,9 +110,12 @@ def _is_disparity(pictures: int, num_frames: int) -> Bool[Tensor, " N"]:
     return torch.arange(pictures) // num_frames % 2 == 1
 
 
-def _pictures(batch: Windows) -> Float[Tensor, "N 3 H W"]:
+def _pictures(batch: Windows, seen: int | None = None) -> Float[Tensor, "N 3 H W"]:
     """Colour frames of a window, then its disparity pictures, window after window."""
     parts = []
-    for rgb, depth, intrinsics in zip(batch.rgb, batch.depth, batch.intrinsics, strict=True):
-        parts += [rgb, normalise_window(depth, intrinsics).picture]
+    for rgb, depth, intrinsics, sample in zip(
+        batch.rgb, batch.depth, batch.intrinsics, batch.samples.tolist(), strict=True
+    ):
+        frames = frames_seen(sample, batch.num_frames, seen)
+        parts += [rgb[frames], normalise_window(depth, intrinsics).picture[frames]]
     return torch.cat(parts)

@@ -51,7 +51,8 @@ def plan(
     preset: Preset, stage: Stage, name: str, *, variant: Variant, micro_batch: int, processes: int
 ) -> MemoryPlan:
     """Plan a stage at its longest window."""
-    sizes, frames, size = preset.sizes, stage.cut.frames[1], stage.cut.size
+    sizes, size = preset.sizes, stage.cut.size
+    frames = min(stage.cut.frames[1], stage.seen or stage.cut.frames[1])
     image_vae = count_parameters(lambda: ImageVAE(sizes.image_vae, with_decoder=True))
     encoder = count_parameters(lambda: build_image_encoder(sizes.image_encoder))
     point_vae = count_parameters(lambda: PointMapVAE(sizes.point_map_vae))

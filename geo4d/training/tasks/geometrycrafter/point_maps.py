@@ -11,7 +11,7 @@ from geo4d.models.geometrycrafter.vae import PointMapVAE
 from geo4d.training.loop import Task
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
 from geo4d.training.tasks.geometrycrafter.losses import PointMapWeights, point_map_losses
-from geo4d.training.tasks.geometrycrafter.maps import NormalisedWindow, normalise_window
+from geo4d.training.tasks.geometrycrafter.maps import NormalisedWindow, frames_seen, normalise_window
 from geo4d.training.tasks.geometrycrafter.networks import BLOCKS, FrozenNetworks, choose_trained
 from geo4d.training.tasks.geometrycrafter.scores import mean_scores, window_scores
 from geo4d.training.tasks.geometrycrafter.windows import Windows
@@ -33,6 +33,8 @@ class PointMapCoding(Task):
     """Losses (1) to (7) of the supplement.
 
     Args:
+        seen: of a window's frames those that pass through the networks (``maps.frames_seen``); the others only take part
+            in what depth is divided by. None: all.
         temporal_only: the second stage: train the layers of the decoder that mix frames. The encoder stays as it is,
             so the identity term is left out.
         checkpointing: compute activations once more in the backward pass.
@@ -48,6 +50,7 @@ class PointMapCoding(Task):
         weights: PointMapWeights,
         folder: FolderPlan,
         *,
+        seen: int | None = None,
         temporal_only: bool = False,
         checkpointing: bool = False,
         validation: list[Windows] | None = None,
@@ -57,7 +60,7 @@ class PointMapCoding(Task):
             vae.recompute()
             frozen.image_vae.recompute_decoder()
         self.vae, self.weights, self.folder = vae, weights, folder
-        self.frozen, self.temporal_only = frozen, temporal_only
+        self.frozen, self.seen, self.temporal_only = frozen, seen, temporal_only
         self.validation = validation or []
         choose_trained(vae.decoder, temporal_only=temporal_only)
         vae.encoder.requires_grad_(not temporal_only)
@@ -75,12 +78,14 @@ class PointMapCoding(Task):
 
     def forward(self, batch: Windows) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the decoded point maps, and its named parts."""
-        device, frames = batch.rgb.device, batch.num_frames
+        device = batch.rgb.device
         for name, value in self.named_parameters():
             if name not in self._chosen:
                 value.grad = None
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            windows = normalised(batch)
+            chosen = [frames_seen(sample, batch.num_frames, self.seen) for sample in batch.samples.tolist()]
+            windows = [one.part(part) for one, part in zip(normalised(batch), chosen, strict=True)]
+            frames = len(windows[0].valid)
             maps = torch.cat([window.encoder_input for window in windows])
             valid = torch.cat([window.valid for window in windows])
         image_vae = self.frozen.on(device).image_vae

@@ -33,6 +33,8 @@ class Stage:
         after: the stage whose folder it starts from; None: from published weights, or from nothing.
         cut: size and length of the windows.
         loop: steps, batch, rates.
+        seen: of a window's frames those that pass through the networks; the others only take part in what depth is
+            divided by. None: all.
         temporal_only: train the layers that mix frames.
         clips: which packed sets feed it; sets of single pictures feed stages of single frames only.
         weights: of the losses of the point-map VAE.
@@ -46,6 +48,7 @@ class Stage:
     after: str | None
     cut: WindowCut
     loop: LoopConfig
+    seen: int | None = None
     temporal_only: bool = False
     clips: ClipKind = "video"
     weights: PointMapWeights = field(default_factory=PointMapWeights)
@@ -190,23 +193,17 @@ def reduced() -> Preset:
         return replace(stage, cut=replace(stage.cut, size=size, frames=frames), loop=loop)
 
     stages = dict(made.stages) | {
-        "pictures": longer("pictures", (1, 2), 900),
-        "maps": longer("maps", (1, 1), 1500),
-        # All layers: a frame that is normalised with its window is new to what single pictures have taught (AbsRel of the
-        # truth through it .030 on single pictures and .070 in windows, with the layers over time trained alone).
-        "maps-video": _with_rate(
-            replace(longer("maps-video", (1, 4), 450, "bf16"), temporal_only=False), 2e-4
-        ),
+        # Frames of a video are divided by what belongs to the whole of it. Coders that have seen single pictures alone,
+        # each divided by its own, lose how far a frame is from the others: of the error of a window that is most.
+        "pictures": replace(longer("pictures", (1, 8), 1000), seen=2),
+        "maps": replace(longer("maps", (1, 8), 1700), seen=1),
+        "maps-video": longer("maps-video", (1, 8), 300),
         "unet": longer("unet", (1, 8), 1700, "bf16"),
         "unet-long": longer("unet-long", (1, 16), 120, "bf16"),
         "light-decoder": longer("light-decoder", (1, 4), 1000),
         "one-step": longer("one-step", (1, 8), 400, "bf16"),
     }
     return replace(made, stages=stages, sizes=reduced_sizes(), clip_frames=16, seed=19)
-
-
-def _with_rate(stage: Stage, learning_rate: float) -> Stage:
-    return replace(stage, loop=replace(stage.loop, learning_rate=learning_rate))
 
 
 PRESETS = {"smallest": smallest, "reduced": reduced, "full": full}

@@ -194,10 +194,11 @@ def _make_task(preset: Preset, stage: Stage, name: str, run: StageRun, prior: Pr
 
         if run.start is not None:
             vae = load_image_vae(run.start).requires_grad_(True)
-            return PictureCoding(vae, None, plan, validation, seed=preset.seed)
+            return PictureCoding(vae, None, plan, validation, seed=preset.seed, seen=stage.seen)
         encoder = build_image_encoder(sizes.image_encoder)
         vae = ImageVAE(sizes.image_vae, with_decoder=True)
-        return PictureCoding(vae, (encoder, sizes.image_encoder), plan, validation, seed=preset.seed)
+        beside = (encoder, sizes.image_encoder)
+        return PictureCoding(vae, beside, plan, validation, seed=preset.seed, seen=stage.seen)
     assert run.start is not None
     image_vae = load_image_vae(run.start)
     if stage.kind == "maps":
@@ -209,8 +210,8 @@ def _make_task(preset: Preset, stage: Stage, name: str, run: StageRun, prior: Pr
                 sizes.point_map_vae, decoder if run.decoder_start == "image-decoder" else None
             )
         return PointMapCoding(
-            point_maps, FrozenNetworks(image_vae), stage.weights, plan, temporal_only=stage.temporal_only,
-            checkpointing=stage.loop.checkpointing, validation=validation,
+            point_maps, FrozenNetworks(image_vae), stage.weights, plan, seen=stage.seen,
+            temporal_only=stage.temporal_only, checkpointing=stage.loop.checkpointing, validation=validation,
         )  # fmt: skip
     if stage.kind == "light":
         return _light_task(stage, run.start, image_vae, sizes, plan, validation)

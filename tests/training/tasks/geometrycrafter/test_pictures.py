@@ -12,6 +12,7 @@ pytest.importorskip("transformers")
 from geo4d.models.geometrycrafter.embedding import build_image_encoder
 from geo4d.models.geometrycrafter.vae import ImageVAE
 from geo4d.training.tasks.geometrycrafter.folder import FolderPlan
+from geo4d.training.tasks.geometrycrafter.maps import frames_seen
 from geo4d.training.tasks.geometrycrafter.networks import load_image_vae, smallest_sizes
 from geo4d.training.tasks.geometrycrafter.pictures import (
     DISPARITY_WEIGHT,
@@ -56,6 +57,13 @@ def test_half_of_the_pictures_are_colour_and_half_disparity(windows: Windows) ->
         by_depth = disparity[:, 0][known][from_far].diff()
         assert by_depth.min() > -1e-4
         assert disparity.abs().max() <= 1
+
+
+def test_some_frames_of_a_window_are_shown_as_the_window_has_them(windows: Windows) -> None:
+    every = _pictures(windows).unflatten(0, (len(windows.names), 2, windows.num_frames))
+    some = _pictures(windows, 1).unflatten(0, (len(windows.names), 2, 1))
+    for number, sample in enumerate(windows.samples.tolist()):
+        assert torch.equal(some[number], every[number][:, frames_seen(sample, windows.num_frames, 1)])
 
 
 def test_the_loss_is_its_parts_and_the_noise_that_of_the_sample(windows: Windows) -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from geo4d.training.loop import train
-from geo4d.training.tasks.geometrycrafter.networks import (
-    load_point_map_vae,
-)
+from geo4d.training.tasks.geometrycrafter.maps import frames_seen
+from geo4d.training.tasks.geometrycrafter.networks import load_point_map_vae
+from geo4d.training.tasks.geometrycrafter.point_maps import normalised, to_maps
 from tests.support.trained import LOOP, batches, maps_task
 
 
@@ -21,6 +21,24 @@ def test_the_second_stage_changes_layers_that_mix_frames_alone(start, order, tmp
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(is_temporal(name) and name.startswith("decoder.") for name in changed)
+
+
+def test_frames_that_do_not_pass_only_set_what_depth_is_divided_by(start, order) -> None:
+    """Against the loss of the chosen frames, encoded and decoded one by one as pictures of their windows."""
+    (batch,) = itertools.islice(batches(order, (3, 3))(0, 0, 1), 1)
+    task = maps_task(start, seen=1).eval()
+    with torch.no_grad():
+        _, parts = task(batch)
+        errors = []
+        for window, sample in zip(normalised(batch), batch.samples.tolist(), strict=True):
+            (frame,) = range(3)[frames_seen(sample, 3, 1)]
+            maps, valid = window.encoder_input[frame][None], window.valid[frame][None]
+            decoded = to_maps(task.vae.decode(task.vae.encode(maps, task.frozen.image_vae), 1))
+            errors.append((decoded.log_depth - maps[:, 1]).abs()[valid])
+    assert float(parts["log_depth"]) == pytest.approx(float(torch.cat(errors).mean()), rel=1e-4)
+    assert float(maps_task(start)(batch)[1]["log_depth"].detach()) != pytest.approx(
+        float(parts["log_depth"]), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("temporal_only", [False, True])
