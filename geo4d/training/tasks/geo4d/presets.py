@@ -110,6 +110,7 @@ def reduced() -> Preset:
         name: replace(made.stages[name], streams=(landscape,), sampling=pair, loop=loop)
         for name in ("pictures", "decoder")
     }
+    stages["pictures"] = replace(stages["pictures"], loop=replace(loop, num_steps=1500))
     stages |= published_order(seed, landscape, (square,), window, loop, "decoder")
     # What a picture shows is learned from many scenes with two frames each; what joins frames comes after.
     stages["points"] = replace(stages["points"], streams=(replace(landscape, clip_frames=4),))

@@ -195,7 +195,7 @@ def reduced() -> Preset:
     stages = dict(made.stages) | {
         # Frames of a video are divided by what belongs to the whole of it. Coders that have seen single pictures alone,
         # each divided by its own, lose how far a frame is from the others: of the error of a window that is most.
-        "pictures": replace(longer("pictures", (1, 8), 1000), seen=2),
+        "pictures": _in_batches_of(2, replace(longer("pictures", (1, 8), 1000), seen=4)),
         "maps": replace(longer("maps", (1, 8), 1700), seen=1),
         "maps-video": longer("maps-video", (1, 8), 300),
         "unet": longer("unet", (1, 8), 1700, "bf16"),
@@ -204,6 +204,10 @@ def reduced() -> Preset:
         "one-step": longer("one-step", (1, 8), 400, "bf16"),
     }
     return replace(made, stages=stages, sizes=reduced_sizes(), clip_frames=16, seed=19)
+
+
+def _in_batches_of(batch: int, stage: Stage) -> Stage:
+    return replace(stage, loop=replace(stage.loop, batch=batch))
 
 
 PRESETS = {"smallest": smallest, "reduced": reduced, "full": full}
