@@ -196,7 +196,7 @@ def reduced() -> Preset:
         # Frames of a video are divided by what belongs to the whole of it. Coders that have seen single pictures alone,
         # each divided by its own, lose how far a frame is from the others: of the error of a window that is most.
         "pictures": _in_batches_of(2, replace(longer("pictures", (1, 8), 1000), seen=4)),
-        "maps": replace(longer("maps", (1, 8), 1700), seen=1),
+        "maps": replace(longer("maps", (1, 8), 2500), seen=1),
         "maps-video": longer("maps-video", (1, 8), 300),
         "unet": longer("unet", (1, 8), 1700, "bf16"),
         "unet-long": longer("unet-long", (1, 16), 120, "bf16"),
