@@ -10,7 +10,6 @@ ones is in ``cheaper_sampling.py``.
 
 import argparse
 import copy
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.cheaper_sampling import LINEAR_IN_8_BITS, in_8_bits, write_result
 from geo4d.models.geo4d.config import UNetConfig
 from geo4d.models.geo4d.unet import CrossAttention, Stage
 from geo4d.models.layers import hold_weights, use_channels_last
@@ -67,24 +67,10 @@ def torch_rows(block: Block, hidden: Tensor, embedding: Tensor) -> dict[str, Cal
         "torch float32": lambda: block(hidden, embedding),
         "torch bfloat16": lambda: half(*seen),
     }
-    try:
-        from torchao.quantization import (
-            Int8DynamicActivationInt8WeightConfig,
-            Int8WeightOnlyConfig,
-            quantize_,
-        )
-    except ImportError:
-        print("torchao is not installed: no rows for it", flush=True)
-        return rows
-    kinds: dict[str, Any] = {
-        "weights": Int8WeightOnlyConfig(), "weights and inputs": Int8DynamicActivationInt8WeightConfig(),
-    }  # fmt: skip
-    for kind, config in kinds.items():
-        changed = copy.deepcopy(half)
-        quantize_(changed, config)
-        rows[f"torch bfloat16, linear layers' {kind} in 8 bits (torchao)"] = lambda network=changed: network(
-            *seen
-        )
+    for kind in LINEAR_IN_8_BITS:
+        if (changed := in_8_bits(half, kind)) is not None:
+            name = f"torch bfloat16, linear layers' {kind} in 8 bits (torchao)"
+            rows[name] = lambda network=changed: network(*seen)
     return rows
 
 
@@ -148,9 +134,7 @@ def main() -> None:
         "parameters": sum(value.numel() for value in block.parameters()),
         "rows": rows,
     }
-    print(json.dumps(found, indent=1))
-    if options.output is not None:
-        options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_result(found, options.output)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python benchmarks/cheaper_sampling.py RUN --family geometrycrafter|geo4d [--clips 16] [--output NAME.json]
 
 RUN is a folder of ``geo4d train all --preset reduced``. Errors are those of its trained networks on held-out clips, cost
-is twofold: CPU time of the reduced network, and the share of the arithmetic of the full-size UNet (counted, not run). A
-constant depth stands beside the rows. 8-bit rows need torchao, or openvino with nncf;
-without them they are left out with a line. One thread.
+is twofold: CPU time of the reduced network, and the share of the arithmetic of the full-size UNet (counted, not run).
+Beside the rows stand a constant depth and the prior (GeometryCrafter) or the mean layout of training scenes (Geo4D).
+8-bit rows need torchao, or openvino with nncf; without them they are left out with a line. One thread.
 """
 
 import argparse
@@ -41,6 +41,10 @@ WAYS: dict[str, dict[str, int]] = {
 """Row -> options of the model."""
 
 FRAMES = {"geometrycrafter": 25, "geo4d": 16}
+
+
+LINEAR_IN_8_BITS = ("weights", "weights and inputs")
+"""What torchao's rows have in 8 bits."""
 
 
 def passes(options: dict[str, int]) -> tuple[int, int]:
@@ -114,10 +118,6 @@ def rows_of_geometrycrafter(run: Path, clips: int) -> dict[str, dict[str, float]
 
     stage = "unet-long" if (run / "unet-long" / "weights").is_dir() else "unet"
     task = load_task(run, stage)
-    networks = {"": task.unet}
-    for kind in ("weights", "weights and inputs"):
-        if (changed := in_8_bits(task.unet, kind)) is not None:
-            networks[kind] = changed
     ways: dict[str, Callable[[Any, Tensor], Tensor]] = {}
 
     def sampled(options: dict[str, int], network: Any) -> Callable[[Any, Tensor], Tensor]:
@@ -135,9 +135,9 @@ def rows_of_geometrycrafter(run: Path, clips: int) -> dict[str, dict[str, float]
     for name, options in WAYS.items():
         ways[name] = sampled(options, task.unet)
     ways["every other frame, latents between them averaged"] = every_other
-    for kind, network in networks.items():
-        if kind:
-            ways[f"linear layers: {kind} in 8 bits"] = sampled({}, network)
+    for kind in LINEAR_IN_8_BITS:
+        if (changed := in_8_bits(task.unet, kind)) is not None:
+            ways[f"linear layers: {kind} in 8 bits"] = sampled({}, changed)
     windows = held_out(priors.StandInPrior(seed=303), clips, 8)
 
     def calibrate() -> None:
@@ -279,7 +279,7 @@ def rows_of_geo4d(run: Path, clips: int) -> dict[str, dict[str, float]]:
     if quantised is not None:
         predictor.unet = _Keyed(quantised, unet)  # type: ignore[assignment]
         score_all("weights and activations in 8 bits (OpenVINO)")
-    for kind in ("weights", "weights and inputs"):
+    for kind in LINEAR_IN_8_BITS:
         if (changed := in_8_bits(unet, kind)) is not None:
             predictor.unet = changed  # type: ignore[assignment]
             score_all(f"linear layers: {kind} in 8 bits")
@@ -302,6 +302,14 @@ def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
     from geo4d.training.tasks.geometrycrafter.scores import mean_scores
 
     return mean_scores([{key: value for key, value in row.items() if value is not None} for row in rows])
+
+
+def write_result(found: dict[str, Any], output: Path | None) -> None:
+    """Print a result, and keep it where a file is named."""
+    text = json.dumps(found, indent=1)
+    print(text)
+    if output is not None:
+        output.write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -331,9 +339,7 @@ def main() -> None:
         "share_of_a_pass_that_reads": reading / full,
         "rows": rows,
     }
-    print(json.dumps(found, indent=1))
-    if options.output is not None:
-        options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_result(found, options.output)
 
 
 if __name__ == "__main__":

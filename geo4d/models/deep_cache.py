@@ -23,8 +23,7 @@ class DeepCache:
     _uses: int = 0
 
     def __post_init__(self) -> None:
-        if self.interval < 1:
-            raise ValueError(f"expected a cache interval of at least 1, got {self.interval}")
+        require_interval(self.interval)
 
     @property
     def holds(self) -> bool:

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from geo4d.models.deep_cache import DeepCache, require_interval
+from geo4d.models.deep_cache import DeepCache
+from geo4d.models.geo4d.options import Geo4DOptions
+from geo4d.models.geometrycrafter.config import GeometryCrafterConfig
 
 
 @pytest.mark.parametrize("interval", [1, 2, 3, 10])
@@ -26,7 +28,8 @@ def test_nothing_is_kept_where_nothing_will_read_it() -> None:
 
 
 def test_an_interval_is_at_least_one() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        DeepCache(0)
     with pytest.raises(ValueError, match="cache_interval >= 1"):
-        require_interval(0)
+        DeepCache(0)
+    for options in (Geo4DOptions, GeometryCrafterConfig):
+        with pytest.raises(ValueError, match=r"cache_interval >= 1 .* got 0"):
+            options(cache_interval=0)

@@ -493,6 +493,8 @@ class UNet(nn.Module):
         embedding = embedding.reshape(b, -1, embedding.shape[-1]) + self.fps_embedding(fps.float())[:, None]
         embedding = embedding.expand(b, t, -1).flatten(0, 1)
 
+        keys_of = self._keys_by_stage(keys)
+
         def run(stage: nn.Module, hidden: Tensor) -> Tensor:
             inner = stage.first if isinstance(stage, MiddleStage) else stage
             stage_keys = keys_of.get(id(inner), [])
@@ -501,7 +503,6 @@ class UNet(nn.Module):
                 return checkpoint(stage, *arguments, use_reentrant=False)
             return stage(*arguments)
 
-        keys_of = self._keys_by_stage(keys)
         # Blocks of the outermost level: its skips are the first on the way down and the last on the way up.
         outermost = config.num_res_blocks + 1
         folded = as_layout_of(self.conv_in.weight, x.transpose(1, 2).flatten(0, 1))

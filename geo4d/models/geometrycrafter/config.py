@@ -74,6 +74,11 @@ class PointMapVAEConfig:
     mid_block_add_attention: bool = True
     offset_scale_factor: float = 0.1
 
+    @property
+    def reduction(self) -> int:
+        """As of the image autoencoder."""
+        return 2 ** (len(self.dec_block_out_channels) - 1)
+
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:

@@ -136,7 +136,7 @@ def share_of_flops(
 ) -> float:
     """Arithmetic of a light decoder as a share of its teacher's, on ``frames`` frames of ``size`` pixels."""
 
-    reduction = 2 ** (len(teacher.dec_block_out_channels) - 1)
+    reduction = teacher.reduction
 
     def call(decoder: torch.nn.Module) -> object:
         latent = torch.zeros(frames, light.latent_channels, size[0] // reduction, size[1] // reduction)
