@@ -22,8 +22,9 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.cheaper_sampling import LINEAR_IN_8_BITS, in_8_bits, write_result
+from geo4d.models.geo4d.blocks import CrossAttention
 from geo4d.models.geo4d.config import UNetConfig
-from geo4d.models.geo4d.unet import CrossAttention, Stage
+from geo4d.models.geo4d.unet import Stage
 from geo4d.models.layers import hold_weights, use_channels_last
 
 SIZES = {320: (40, 64), 640: (20, 32), 1280: (10, 16)}

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from geo4d.models.deep_cache import DeepCache
-from geo4d.models.geo4d.unet import TemporalConv, UNet, sinusoidal_embedding
+from geo4d.models.geo4d.blocks import TemporalConv, sinusoidal_embedding
+from geo4d.models.geo4d.unet import UNet
 from geo4d.models.layers import GroupNorm, hold_weights, use_channels_last
 
 
@@ -97,7 +98,7 @@ def test_feed_forward_in_blocks(make_part: Callable[..., UNet], monkeypatch: pyt
     arguments = inputs(unet)
     with torch.no_grad():
         whole = unet(*arguments)
-        monkeypatch.setattr("geo4d.models.geo4d.unet.FEED_FORWARD_ROWS", 100)
+        monkeypatch.setattr("geo4d.models.geo4d.blocks.FEED_FORWARD_ROWS", 100)
         assert relative(unet(*arguments), whole) < 1e-6
 
 
@@ -117,7 +118,8 @@ COMPILED = """
 import torch
 from torch._dynamo.utils import counters
 from geo4d.models.geo4d.config import small
-from geo4d.models.geo4d.unet import SpatialBlock, TemporalBlock, UNet
+from geo4d.models.geo4d.blocks import SpatialBlock, TemporalBlock
+from geo4d.models.geo4d.unet import UNet
 
 torch.manual_seed(0)
 unet = UNet(small().unet).eval().requires_grad_(False)
