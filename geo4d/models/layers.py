@@ -112,6 +112,25 @@ class TimeConv(nn.Conv3d):
         return flat.unflatten(3, input.shape[3:])
 
 
+def set_norm_groups(module: nn.Module, num_groups: int) -> nn.Module:
+    """Give every group norm this number of groups, in place; parameters stay.
+
+    The published networks have 32 groups, of 4 channels or more. In a network 32 channels wide those would be single
+    channels, and a norm of single channels takes away what a map is as a whole: how near, how large.
+
+    Raises:
+        ValueError: a norm's channels are not a multiple of it.
+    """
+    for name, child in module.named_modules():
+        if isinstance(child, nn.GroupNorm):
+            if num_groups < 1 or child.num_channels % num_groups:
+                raise ValueError(
+                    f"expected a number of groups that divides {child.num_channels} channels ({name}), got {num_groups}"
+                )
+            child.num_groups = num_groups
+    return module
+
+
 def flatten_time_convs(module: nn.Module) -> nn.Module:
     """Turn every plain convolution over time alone into a ``TimeConv``, in place; parameters and names stay."""
     for child in module.modules():

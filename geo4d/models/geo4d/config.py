@@ -26,6 +26,7 @@ class UNetConfig:
         text_tokens: leading context tokens that belong to the text.
         image_tokens_per_frame: size of the group of image tokens that a frame sees when there is one per
             frame.
+        norm_num_groups: groups of every group norm.
     """
 
     in_channels: int = 20
@@ -40,6 +41,7 @@ class UNetConfig:
     initial_heads: int = 8
     text_tokens: int = 77
     image_tokens_per_frame: int = 16
+    norm_num_groups: int = 32
 
     def has_attention(self, level: int) -> bool:
         """Whether the blocks of a level carry a spatial and a temporal transformer."""
@@ -58,6 +60,7 @@ class VAEConfig:
         in_channels: image channels.
         adaptor_res_blocks: residual blocks of the encoder adaptor (one more in the decoder adaptor).
         adaptor_out_channels: channels of the raw uncertainty.
+        norm_num_groups: groups of every group norm.
     """
 
     channels: int = 128
@@ -67,6 +70,7 @@ class VAEConfig:
     in_channels: int = 3
     adaptor_res_blocks: int = 1
     adaptor_out_channels: int = 1
+    norm_num_groups: int = 32
 
     @property
     def downsampling(self) -> int:

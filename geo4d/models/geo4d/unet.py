@@ -26,7 +26,7 @@ from geo4d.models.geo4d.blocks import (
     Upsample,
 )
 from geo4d.models.geo4d.config import UNetConfig
-from geo4d.models.layers import GroupNorm, as_layout_of
+from geo4d.models.layers import GroupNorm, as_layout_of, set_norm_groups
 
 Timesteps = Int[Tensor, " B"] | Int[Tensor, "B T"] | Float[Tensor, " B"] | Float[Tensor, "B T"]
 
@@ -140,6 +140,7 @@ class UNet(nn.Module):
         self.norm_out = GroupNorm(32, channels, eps=1e-5)
         self.conv_out = nn.Conv2d(channels, config.out_channels, 3, padding=1)
         self.gradient_checkpointing = False
+        set_norm_groups(self, config.norm_num_groups)
 
     def compile_transformers(self, backend: str = "inductor") -> None:
         """Compile the blocks of all transformers, in place.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geo4d.models.geo4d.config import VAEConfig
-from geo4d.models.layers import GroupNorm, as_layout_of, attention
+from geo4d.models.layers import GroupNorm, as_layout_of, attention, set_norm_groups
 from geo4d.models.light_decoder import LightDecoder
 
 
@@ -208,6 +208,7 @@ class VAE(nn.Module):
         self.post_quant_conv = nn.Conv2d(latent, latent, 1)
         self.encoder_adaptor = EncoderAdaptor(config)
         self.decoder_adaptor = DecoderAdaptor(config)
+        set_norm_groups(self, config.norm_num_groups)
 
     def moments(self, picture: Float[Tensor, "N C H W"], *, adapt: bool = False) -> Float[Tensor, "N C2 h w"]:
         """Mean, then log-variance of the latent.

@@ -37,6 +37,7 @@ class UNetConfig:
     transformer_layers_per_block: int | tuple[int, ...] = 1
     num_attention_heads: int | tuple[int, ...] = (5, 10, 20, 20)
     num_frames: int = 25
+    norm_num_groups: int = 32
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class ImageVAEConfig:
     sample_size: int = 768
     scaling_factor: float = 0.18215
     force_upcast: bool = True
+    norm_num_groups: int = 32
 
     @property
     def reduction(self) -> int:
@@ -73,6 +75,7 @@ class PointMapVAEConfig:
     out_channels: tuple[int, ...] = (1, 1, 1)
     mid_block_add_attention: bool = True
     offset_scale_factor: float = 0.1
+    norm_num_groups: int = 32
 
     @property
     def reduction(self) -> int:

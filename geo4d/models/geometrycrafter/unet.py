@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError
 from geo4d.models.deep_cache import DeepCache
-from geo4d.models.layers import flatten_time_convs
+from geo4d.models.layers import flatten_time_convs, set_norm_groups
 
 try:
     from diffusers.models.attention_processor import Attention
@@ -45,9 +45,9 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
     of the window's first frame alone.
     """
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, *, norm_num_groups: int = 32, **config: Any) -> None:
         super().__init__(**config)
-        flatten_time_convs(self)
+        set_norm_groups(flatten_time_convs(self), norm_num_groups)
         for name, module in self.named_modules():
             if isinstance(module, Attention) and name.endswith("attn2"):
                 module.set_processor(OneTokenAttention())  # type: ignore[arg-type]

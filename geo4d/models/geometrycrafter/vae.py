@@ -24,7 +24,7 @@ from geo4d.models.geometrycrafter.blocks import (
     time_conv,
 )
 from geo4d.models.geometrycrafter.config import ImageVAEConfig, PointMapVAEConfig
-from geo4d.models.layers import use_channels_last
+from geo4d.models.layers import set_norm_groups, use_channels_last
 from geo4d.models.light_decoder import LightDecoder
 
 try:
@@ -63,6 +63,7 @@ class ImageVAE(nn.Module):
                 block_out_channels=config.block_out_channels,  # type: ignore[arg-type]
                 layers_per_block=config.layers_per_block,
             )
+        set_norm_groups(self, config.norm_num_groups)
 
     def encode_moments(self, image: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N moments h w"]:
         """Mean (first half of the channels) and log-variance of the latent of images in [-1, 1]."""
@@ -209,6 +210,7 @@ class PointMapVAE(nn.Module):
             mid_block_add_attention=config.mid_block_add_attention,
         )
         self.decoder: PointMapDecoder | LightDecoder = PointMapDecoder(config)
+        set_norm_groups(self, config.norm_num_groups)
 
     def recompute(self) -> None:
         """Compute activations once more in the backward pass: less memory, more time, the same gradients."""

@@ -176,13 +176,11 @@ def reduced() -> Preset:
     made = smallest()
     size = (64, 128)  # the aspect of the published 320x640
 
-    def longer(
-        name: str, frames: tuple[int, int], steps: int, precision: Literal["no", "bf16"] = "no"
-    ) -> Stage:
+    def longer(name: str, frames: tuple[int, int], steps: int) -> Stage:
         stage = made.stages[name]
         loop = replace(
             stage.loop,
-            precision=precision,
+            precision="bf16",
             num_steps=steps,
             warmup=50,
             ema_decay=0.995,
@@ -195,13 +193,13 @@ def reduced() -> Preset:
     stages = dict(made.stages) | {
         # Frames of a video are divided by what belongs to the whole of it. Coders that have seen single pictures alone,
         # each divided by its own, lose how far a frame is from the others: of the error of a window that is most.
-        "pictures": _in_batches_of(2, replace(longer("pictures", (1, 8), 1000), seen=4)),
-        "maps": replace(longer("maps", (1, 8), 2500), seen=1),
-        "maps-video": longer("maps-video", (1, 8), 300),
-        "unet": longer("unet", (1, 8), 1700, "bf16"),
-        "unet-long": longer("unet-long", (1, 16), 120, "bf16"),
+        "pictures": _in_batches_of(2, replace(longer("pictures", (1, 8), 800), seen=4)),
+        "maps": replace(longer("maps", (1, 8), 2000), seen=1),
+        "maps-video": longer("maps-video", (1, 8), 200),
+        "unet": longer("unet", (1, 8), 1700),
+        "unet-long": longer("unet-long", (1, 16), 120),
         "light-decoder": longer("light-decoder", (1, 4), 1000),
-        "one-step": longer("one-step", (1, 8), 400, "bf16"),
+        "one-step": longer("one-step", (1, 8), 400),
     }
     return replace(made, stages=stages, sizes=reduced_sizes(), clip_frames=16, seed=19)
 
