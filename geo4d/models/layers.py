@@ -56,6 +56,9 @@ def silu(x: Tensor) -> Tensor:
 MOST_SEQUENCES = 65_535
 """Sequences that an accelerator's fused kernels take in one call: the batch is an axis of their grid."""
 
+LARGEST_TABLE = 2**25
+"""Weights of an attention, over all sequences and heads, up to which it is written out in training on a CPU."""
+
 
 def attention(
     query: Float[Tensor, "B L heads d"],
@@ -64,13 +67,21 @@ def attention(
     *,
     causal: bool = False,
 ) -> Float[Tensor, "B L inner"]:
-    """Softmax attention with scale d^-1/2 by torch's fused kernel; heads come back side by side."""
+    """Softmax attention with scale d^-1/2 by torch's fused kernel; heads come back side by side.
+
+    In training on a CPU it is written out where its table is small: the gradient of the fused kernel takes three times as
+    long there.
+    """
     if query.device.type != "cpu" and len(query) > MOST_SEQUENCES:
         parts = zip(*(tensor.split(MOST_SEQUENCES) for tensor in (query, key, value)), strict=True)
         return torch.cat([attention(*part, causal=causal) for part in parts])
-    out = F.scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=causal
-    )
+    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    table = query.shape[:-1].numel() * key.shape[-2]
+    if query.device.type == "cpu" and torch.is_grad_enabled() and not causal and table <= LARGEST_TABLE:
+        weight = ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(-1)
+        out = weight.to(value.dtype) @ value
+    else:
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
     return out.transpose(1, 2).flatten(2)
 
 

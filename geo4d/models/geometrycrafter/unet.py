@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geo4d.errors import MissingExtraError
 from geo4d.models.deep_cache import DeepCache
-from geo4d.models.layers import flatten_time_convs, set_norm_groups
+from geo4d.models.layers import attention, flatten_time_convs, set_norm_groups
 
 try:
     from diffusers.models.attention_processor import Attention
@@ -38,6 +38,17 @@ class OneTokenAttention:
         return attn.to_out[0](attn.to_v(token))[:, None].expand_as(hidden_states)
 
 
+class SelfAttention:
+    """Attention among the pixels of a frame, or the frames of a pixel, by the package's own kernel choice."""
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, *unused: Any, **also_unused: Any) -> Tensor:
+        heads = (
+            project(hidden_states).unflatten(-1, (attn.heads, -1))
+            for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        return attn.to_out[0](attention(*heads))
+
+
 class FrameTokenUNet(UNetSpatioTemporalConditionModel):
     """Same weights and blocks as the SVD UNet; only the way the conditioning enters differs.
 
@@ -51,6 +62,8 @@ class FrameTokenUNet(UNetSpatioTemporalConditionModel):
         for name, module in self.named_modules():
             if isinstance(module, Attention) and name.endswith("attn2"):
                 module.set_processor(OneTokenAttention())  # type: ignore[arg-type]
+            elif isinstance(module, Attention):
+                module.set_processor(SelfAttention())  # type: ignore[arg-type]
 
     def forward(  # type: ignore[override]
         self,

@@ -115,8 +115,8 @@ def reduced() -> Preset:
     # What a picture shows is learned from many scenes with two frames each; what joins frames comes after.
     stages["points"] = replace(stages["points"], streams=(replace(landscape, clip_frames=4),))
     for name, sampling, batch, steps in (
-        ("points", pair, 8, 2400), ("multiresolution", short, 4, 200), ("rays", window, 2, 250),
-        ("disparity", window, 2, 900),
+        ("points", pair, 8, 1300), ("multiresolution", short, 4, 120), ("rays", window, 2, 120),
+        ("disparity", window, 2, 600),
     ):  # fmt: skip
         stages[name] = replace(
             stages[name], sampling=sampling, loop=replace(loop, num_steps=steps, batch=batch)

@@ -196,8 +196,8 @@ def reduced() -> Preset:
         "pictures": _in_batches_of(2, replace(longer("pictures", (1, 8), 800), seen=4)),
         "maps": replace(longer("maps", (1, 8), 2000), seen=1),
         "maps-video": longer("maps-video", (1, 8), 200),
-        "unet": longer("unet", (1, 8), 1700),
-        "unet-long": longer("unet-long", (1, 16), 120),
+        "unet": longer("unet", (1, 8), 1200),
+        "unet-long": longer("unet-long", (1, 16), 80),
         "light-decoder": longer("light-decoder", (1, 4), 1000),
         "one-step": longer("one-step", (1, 8), 400),
     }
