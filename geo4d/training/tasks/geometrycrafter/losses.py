@@ -17,12 +17,13 @@ from geo4d.models.geometrycrafter.decode import MAX_LOG_DEPTH, DecodedMaps, maps
 
 @dataclass(frozen=True)
 class PointMapWeights:
-    """Weights of the terms of the point-map VAE. L1 of log depth and of theta have weight 1.
+    """Weights of the terms of the point-map VAE. L1 of log depth has weight 1.
 
     The supplement names weights for normals and mask without telling their values in a form we could check. The default
     of the normals, 0.2, is that of MotionCrafter, the nearest public recipe; that of the mask is 1.
 
     Attributes:
+        theta: of the L1 of theta, 1 in the supplement.
         normals: lambda_n, of 1 - cosine of the normals.
         mask: lambda_mask, of the squared error of the mask.
         patches: of the multi-scale depth.
@@ -30,6 +31,7 @@ class PointMapWeights:
         alphas: the multi-scale depth compares patches of W / alpha x H / alpha for each of these; at least 1.
     """
 
+    theta: float = 1.0
     normals: float = 0.2
     mask: float = 1.0
     patches: float = 1.0
