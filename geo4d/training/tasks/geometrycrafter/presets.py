@@ -200,7 +200,7 @@ def reduced() -> Preset:
         ),
         "maps-video": longer("maps-video", (1, 8), 200),
         "unet": longer("unet", (1, 8), 1200),
-        "unet-long": longer("unet-long", (1, 16), 60),
+        "unet-long": longer("unet-long", (1, 16), 80),
         "light-decoder": longer("light-decoder", (1, 4), 1000),
         "one-step": longer("one-step", (1, 8), 400),
     }
