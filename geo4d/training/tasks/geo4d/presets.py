@@ -116,7 +116,7 @@ def reduced() -> Preset:
     stages["points"] = replace(stages["points"], streams=(replace(landscape, clip_frames=4),))
     for name, sampling, batch, steps in (
         ("points", pair, 8, 1300), ("multiresolution", short, 4, 120), ("rays", window, 2, 120),
-        ("disparity", window, 2, 600),
+        ("disparity", window, 2, 450),
     ):  # fmt: skip
         stages[name] = replace(
             stages[name], sampling=sampling, loop=replace(loop, num_steps=steps, batch=batch)
