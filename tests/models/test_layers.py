@@ -11,6 +11,7 @@ from geo4d.models.layers import (
     attention,
     flatten_time_convs,
     hold_weights,
+    set_norm_groups,
     use_channels_last,
 )
 from tests.support.fake_device import DEVICE, FakeDevice
@@ -127,3 +128,18 @@ def test_convolutions_over_time_alone_are_flattened_and_answer_the_same() -> Non
     reference = nn.functional.conv3d(x, network[0].weight, network[0].bias, padding=(1, 0, 0))
     wanted = torch.autograd.grad(reference.square().sum(), list(network[0].parameters()))
     torch.testing.assert_close(gradients, wanted)
+
+
+def test_groups_of_every_norm_are_set_and_what_a_map_is_as_a_whole_gets_through() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 16, 1, bias=False), GroupNorm(16, 16), nn.Sequential(nn.GroupNorm(16, 16)))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.linspace(-1, 1, 16).reshape(16, 1, 1, 1))
+    far = torch.rand(1, 1, 8, 8)
+    near = far + 5
+    # Norms of single channels answer the same for both: the level of a map is gone.
+    torch.testing.assert_close(network(near), network(far), rtol=1e-3, atol=1e-3)
+    assert set_norm_groups(network, 4) is network
+    assert [norm.num_groups for norm in network.modules() if isinstance(norm, nn.GroupNorm)] == [4, 4]
+    assert (network(near) - network(far)).abs().mean() > 0.1
+    with pytest.raises(ValueError, match=r"divides 16 channels \(1\), got 5"):
+        set_norm_groups(network, 5)

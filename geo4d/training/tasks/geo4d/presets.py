@@ -88,12 +88,17 @@ def smallest() -> Preset:
 
 
 def smallest_config() -> Geo4DConfig:
-    """A Geo4D network of the same classes, the codec's factor of 8 included, that trains on one core."""
+    """A Geo4D network of the same classes, the codec's factor of 8 included, that trains on one core.
+
+    Norms have 8 groups: of 4 channels or more, as in the published network, and not of single channels.
+    """
     sizes = small_config()
     return replace(
         sizes,
-        unet=replace(sizes.unet, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(1, 2)),
-        vae=replace(sizes.vae, channel_mult=(1, 1, 2, 2), num_res_blocks=1),
+        unet=replace(
+            sizes.unet, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(1, 2), norm_num_groups=8
+        ),
+        vae=replace(sizes.vae, channel_mult=(1, 1, 2, 2), num_res_blocks=1, norm_num_groups=8),
     )
 
 
@@ -136,14 +141,11 @@ def reduced_config() -> Geo4DConfig:
     """That of ``smallest_config`` with a wider and deeper diffusion network and a codec of three levels instead of four.
 
     A picture of 64x128 gets a latent of 16x32 that way. With four levels depth itself came back from the codec with an
-    AbsRel of .27, and no network behind it could do better. Norms have 8 groups: of 4 channels or more, as in the
-    published network. With 32 they were of single channels.
+    AbsRel of .27, and no network behind it could do better.
     """
     sizes = smallest_config()
-    unet = replace(
-        sizes.unet, model_channels=64, channel_mult=(1, 2, 2), attention_resolutions=(1, 2, 4), norm_num_groups=8
-    )
-    return replace(sizes, unet=unet, vae=replace(sizes.vae, channel_mult=(1, 1, 2), norm_num_groups=8))
+    unet = replace(sizes.unet, model_channels=64, channel_mult=(1, 2, 2), attention_resolutions=(1, 2, 4))
+    return replace(sizes, unet=unet, vae=replace(sizes.vae, channel_mult=(1, 1, 2)))
 
 
 PRESETS = {"smallest": smallest, "reduced": reduced, "full": full}

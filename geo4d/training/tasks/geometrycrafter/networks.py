@@ -46,21 +46,26 @@ class Sizes:
 
 
 def smallest_sizes() -> Sizes:
-    """As narrow as the blocks allow: norms have 32 groups, and the heads of the decoder half its width."""
+    """As narrow as the library's blocks allow, which want widths that divide by 32.
+
+    Norms have 8 groups: of 4 channels or more, as in the published networks, and not of single channels.
+    """
     return Sizes(
-        ImageVAEConfig(block_out_channels=(32, 32, 64, 64), layers_per_block=1, sample_size=64),
+        ImageVAEConfig(
+            block_out_channels=(32, 32, 64, 64), layers_per_block=1, sample_size=64, norm_num_groups=8
+        ),
         ImageEncoderConfig(
             hidden_size=32, intermediate_size=64, projection_dim=32, num_hidden_layers=1, num_attention_heads=2,
             image_size=28,
         ),
         PointMapVAEConfig(
             enc_block_out_channels=(32, 32, 64, 64), enc_layers_per_block=1,
-            dec_block_out_channels=(64, 64, 64, 64), dec_layers_per_block=1,
+            dec_block_out_channels=(64, 64, 64, 64), dec_layers_per_block=1, norm_num_groups=8,
         ),
         UNetConfig(
             sample_size=8, block_out_channels=(32, 64, 64, 64), addition_time_embed_dim=32,
             projection_class_embeddings_input_dim=96, layers_per_block=1, cross_attention_dim=32,
-            num_attention_heads=(2, 4, 4, 4), num_frames=8,
+            num_attention_heads=(2, 4, 4, 4), num_frames=8, norm_num_groups=8,
         ),
         LightDecoderConfig(widths=(128, 64, 32, 16)),
     )  # fmt: skip
@@ -70,21 +75,20 @@ def reduced_sizes() -> Sizes:
     """Those of ``smallest_sizes`` with a wider UNet and autoencoders of three levels instead of four.
 
     A picture of 64x128 gets a latent of 16x32 that way. With four levels its 8x16 pixels, four numbers each, are too few
-    for the geometry: the truth came back with an AbsRel of .08, and no network behind it could do better. Norms have 8
-    groups: of 4 channels or more, as in the published networks. With 32 they were of single channels.
+    for the geometry: the truth came back with an AbsRel of .08, and no network behind it could do better.
     """
     sizes = smallest_sizes()
     unet = replace(
         sizes.unet, sample_size=16, block_out_channels=(64, 96, 128, 128), num_attention_heads=(4, 6, 8, 8),
-        num_frames=16, norm_num_groups=8,
+        num_frames=16,
     )  # fmt: skip
     blocks, widths = sizes.image_vae.down_block_types[:3], (32, 32, 64)
     return replace(
         sizes,
-        image_vae=replace(sizes.image_vae, down_block_types=blocks, block_out_channels=widths, norm_num_groups=8),
+        image_vae=replace(sizes.image_vae, down_block_types=blocks, block_out_channels=widths),
         point_map_vae=replace(
             sizes.point_map_vae, enc_down_block_types=blocks, enc_block_out_channels=widths,
-            dec_block_out_channels=(64, 64, 64), norm_num_groups=8,
+            dec_block_out_channels=(64, 64, 64),
         ),
         unet=unet,
         light_decoder=replace(sizes.light_decoder, widths=sizes.light_decoder.widths[1:]),

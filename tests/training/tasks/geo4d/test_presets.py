@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from geo4d.models.geo4d.config import full
 from geo4d.models.geo4d.unet import UNet
+from geo4d.models.geo4d.vae import VAE
 from geo4d.training.tasks.geo4d.presets import PRESETS, reduced_config, smallest_config
 
 
@@ -26,3 +28,12 @@ def test_sizes_fit_the_smallest_maps(make, downsampling) -> None:  # type: ignor
     assert config.vae.downsampling == downsampling
     # The narrowest latent, 64 pixels, can be halved at every level.
     assert 64 // 8 % 2 ** (len(config.unet.channel_mult) - 1) == 0
+
+
+@pytest.mark.parametrize("make", [full, smallest_config, reduced_config])
+def test_norms_join_several_channels(make) -> None:  # type: ignore[no-untyped-def]
+    config = make()
+    with torch.device("meta"):
+        networks = [UNet(config.unet), VAE(config.vae)]
+    norms = [m for network in networks for m in network.modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert min(norm.num_channels // norm.num_groups for norm in norms) >= 4

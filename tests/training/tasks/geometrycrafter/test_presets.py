@@ -1,10 +1,13 @@
 """The numbers of the stages, and their order."""
 
 import pytest
+import torch
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from geo4d.models.geometrycrafter.vae import ImageVAE, PointMapVAE
+from geo4d.training.tasks.geometrycrafter.networks import fresh_unet
 from geo4d.training.tasks.geometrycrafter.presets import PRESETS, find_chain, find_stage
 
 
@@ -50,3 +53,17 @@ def test_names_are_looked_up_or_listed() -> None:
         find_stage("tiny", "maps")
     with pytest.raises(ValueError, match="out of maps, maps-video, unet, unet-long"):
         find_stage("full", "pictures")
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_norms_join_several_channels(preset: str) -> None:
+    sizes = PRESETS[preset]().sizes
+    with torch.device("meta"):
+        networks = [
+            ImageVAE(sizes.image_vae, with_decoder=True),
+            PointMapVAE(sizes.point_map_vae),
+            fresh_unet(sizes.unet_for("diff")),
+        ]
+    norms = [m for network in networks for m in network.modules() if isinstance(m, torch.nn.GroupNorm)]
+    # The heads of the published point-map decoder are 64 channels wide.
+    assert min(norm.num_channels // norm.num_groups for norm in norms) >= (2 if preset == "full" else 4)
