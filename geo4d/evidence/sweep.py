@@ -29,6 +29,7 @@ from geo4d.evidence.cost import (
     relative_projections,
 )
 from geo4d.evidence.smooth import semi_global
+from geo4d.optimise.threads import side_by_side, spared_threads
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,14 @@ def sweep_disparity(
     shrink = config.shrink if min(height, width) >= config.min_side * config.shrink else 1
     small_grey, small_projections = _shrunk(grey, projections, shrink)
     plane_bytes = 4 * planes.shape[1] * small_grey.shape[1] * small_grey.shape[2]
-    chunk = max(1, int(config.max_volume_bytes // (6 * plane_bytes)))
+    # Every thread gets some, and together they hold no more than one alone.
+    threads = spared_threads()
+    chunk = max(1, int(config.max_volume_bytes // (6 * plane_bytes * threads)))
+    chunk = min(chunk, max(1, math.ceil(len(reference_index) / threads)))
     disparity = video.new_empty(len(reference_index), height, width)
     margin = torch.empty_like(disparity)
-    for start in range(0, len(reference_index), chunk):
+
+    def sweep(start: int) -> None:
         part = slice(start, start + chunk)
         frames = reference_index[part]
         cost, hidden = cost_volume(
@@ -141,6 +146,8 @@ def sweep_disparity(
         disparity[part] = found
         # Both must hold: the views agree at this plane, and no distant plane does as well.
         margin[part] = clear * (raw / 0.6).clamp(0.2, 1)
+
+    side_by_side(sweep, range(0, len(reference_index), chunk))
     parallax = _pixels_per_disparity(projections, neighbours, disparity)
     agreement = _consistency(disparity, reference_index, K, pose, config)
     spread = math.hypot(config.pixel_error, camera_error) / (disparity * parallax).clamp_min(1e-6)

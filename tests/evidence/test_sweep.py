@@ -3,6 +3,7 @@ import torch
 
 from geo4d.evidence.cost import SweepConfig, relative_projections
 from geo4d.evidence.sweep import _enlarged, _refine, choose_neighbours, plane_sweep
+from geo4d.optimise.threads import one_thread
 
 
 def within(disparity, depth, ratio=1.25):
@@ -133,6 +134,22 @@ def test_the_chunk_size_does_not_change_the_answer(make_room):
         for limit in (1, 1 << 28)
     ]
     torch.testing.assert_close(runs[0], runs[1])
+
+
+def test_references_may_be_shared_among_threads(make_room):
+    scene = make_room(num_frames=5, size=(32, 40))
+    given = (scene.rgb, scene.intrinsics, scene.c2w)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_thread():
+            shared = plane_sweep(*given, disparities=(0.8, 8.0, 16))
+        torch.set_num_threads(1)
+        alone = plane_sweep(*given, disparities=(0.8, 8.0, 16))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(shared[0], alone[0])
+    assert torch.equal(shared[1], alone[1])
 
 
 def test_scale_of_the_world_is_the_unit_of_depth(make_room):

@@ -131,7 +131,9 @@ def test_convolutions_over_time_alone_are_flattened_and_answer_the_same() -> Non
 
 
 def test_groups_of_every_norm_are_set_and_what_a_map_is_as_a_whole_gets_through() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 16, 1, bias=False), GroupNorm(16, 16), nn.Sequential(nn.GroupNorm(16, 16)))
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 1, bias=False), GroupNorm(16, 16), nn.Sequential(nn.GroupNorm(16, 16))
+    )
     with torch.no_grad():
         network[0].weight.copy_(torch.linspace(-1, 1, 16).reshape(16, 1, 1, 1))
     far = torch.rand(1, 1, 8, 8)
