@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from geo4d.models import layers
 from geo4d.models.layers import (
     MOST_SEQUENCES,
     GroupNorm,
@@ -108,6 +109,36 @@ def test_attention_is_split_where_a_fused_kernel_takes_no_more_sequences() -> No
         assert max(device.attention_batches) <= 65_535
         assert sum(device.attention_batches) == len(query)
     torch.testing.assert_close(found, plain)
+
+
+def test_attention_written_out_in_training_is_that_of_the_fused_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = [draw(2, length, 3, 4, seed=length).requires_grad_() for length in (5, 7, 7)]
+    weight = draw(2, 5, 12, seed=1)
+
+    def answers() -> list[torch.Tensor]:
+        out = attention(*given)
+        return [out, *torch.autograd.grad((out * weight).sum(), given)]
+
+    calls: list[int] = []
+    fused = nn.functional.scaled_dot_product_attention
+
+    def counted(*args: torch.Tensor, **options: bool) -> torch.Tensor:
+        calls.append(1)
+        return fused(*args, **options)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", counted)
+    written = answers()
+    assert not calls
+    monkeypatch.setattr(layers, "LARGEST_TABLE", 2 * 3 * 5 * 7 - 1)
+    torch.testing.assert_close(answers(), written)
+    assert len(calls) == 1
+    with torch.no_grad():
+        monkeypatch.undo()
+        monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", counted)
+        torch.testing.assert_close(attention(*given), written[0])
+    assert len(calls) == 2
 
 
 def test_convolutions_over_time_alone_are_flattened_and_answer_the_same() -> None:
