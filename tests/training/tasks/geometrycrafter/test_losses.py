@@ -121,13 +121,15 @@ def test_mask_and_identity_and_the_sum() -> None:
     assert float(losses.mask_loss(predicted, valid)) == pytest.approx(mask)
     generator = torch.Generator().manual_seed(4)
     picture, decoded = torch.rand(2, 2, 3, *SIZE, generator=generator, dtype=torch.float64)
-    weights = losses.PointMapWeights(normals=0.3, mask=0.5, patches=2.0, identity=4.0, alphas=(2, 3))
+    weights = losses.PointMapWeights(
+        theta=3.0, normals=0.3, mask=0.5, patches=2.0, identity=4.0, alphas=(2, 3)
+    )
     total, parts = losses.point_map_losses(predicted, truth, valid, picture, decoded, weights)
     squares = [
         (a - b) ** 2 for a, b in zip(picture.flatten().tolist(), decoded.flatten().tolist(), strict=True)
     ]
     assert float(parts["identity"]) == pytest.approx(slow_mean(squares))
-    factors = {"log_depth": 1, "theta": 1, "normals": 0.3, "mask": 0.5, "patches": 2, "identity": 4}
+    factors = {"log_depth": 1, "theta": 3, "normals": 0.3, "mask": 0.5, "patches": 2, "identity": 4}
     assert parts.keys() == factors.keys()
     assert float(total) == pytest.approx(sum(factors[name] * float(value) for name, value in parts.items()))
 
