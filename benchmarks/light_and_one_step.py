@@ -4,8 +4,8 @@
     python benchmarks/light_and_one_step.py RUN --preset reduced [--family geo4d] [--output benchmarks/results/NAME.json]
 
 With ``--preset reduced``: both stages from the end of a chain that was trained already. With ``smallest``: trains the
-chain in RUN for more steps than the preset says (``STEPS``), then both. Started again, it goes on where it stopped. Scores
-are those of held-out generated clips, as stages log them. One thread.
+chain in RUN for more steps than the preset says (``STEPS``), then both. Started again, it goes on where it stopped.
+Scores are those of held-out generated clips, as stages log them. One thread.
 """
 
 import argparse

@@ -121,13 +121,17 @@ def _modalities(stage: Stage, name: str, networks: Geo4DNetworks) -> tuple[str, 
 
 
 def _options(preset: Preset, stage: Stage, networks: Geo4DNetworks) -> dict[str, Any]:
-    """Size at inference of a network that knows no released size, and the steps of a student."""
+    """Size and last step at inference of a network that knows no released size, and the steps of a student.
+
+    Published weights end on a latent that is too small, as their results were made so
+    (``docs/decisions/geo4d-last-step-scale.md``); a network that begins with nothing ends on the latent it was taught.
+    """
     if stage.kind in ("light", "one-step"):
         # What the folder before says of inference stays true.
         student = {"num_steps": 1} if stage.kind == "one-step" else {}
         return dict(networks.before.get("options", {})) | student
     height, width = stage.streams[0].size
-    return {"height": height, "width": width} if preset.fresh else {}
+    return {"height": height, "width": width, "clean_end": True} if preset.fresh else {}
 
 
 def _validation(preset: Preset, stage: Stage, run: StageRun) -> list[Batch]:

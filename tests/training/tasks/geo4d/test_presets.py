@@ -6,7 +6,9 @@ import torch
 from geo4d.models.geo4d.config import full
 from geo4d.models.geo4d.unet import UNet
 from geo4d.models.geo4d.vae import VAE
+from geo4d.training.tasks.geo4d.networks import fresh_networks
 from geo4d.training.tasks.geo4d.presets import PRESETS, reduced_config, smallest_config
+from geo4d.training.tasks.geo4d.tasks import _options
 
 
 def test_reduced_is_smallest_for_longer() -> None:
@@ -37,3 +39,12 @@ def test_norms_join_several_channels(make) -> None:  # type: ignore[no-untyped-d
         networks = [UNet(config.unet), VAE(config.vae)]
     norms = [m for network in networks for m in network.modules() if isinstance(m, torch.nn.GroupNorm)]
     assert min(norm.num_channels // norm.num_groups for norm in norms) >= 4
+
+
+@pytest.mark.parametrize(("preset", "clean"), [("full", None), ("smallest", True), ("reduced", True)])
+def test_networks_that_begin_with_nothing_end_on_the_latent_they_were_taught(
+    preset: str, clean: bool | None
+) -> None:
+    made = PRESETS[preset]()
+    networks = fresh_networks(smallest_config())
+    assert _options(made, made.stages["disparity"], networks).get("clean_end") is clean
