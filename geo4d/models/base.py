@@ -43,6 +43,7 @@ class PredictorInfo:
             them but their frames; 1: the predictor has no such function, or it gains nothing here.
         smaller: the option that needs less memory, for the message when memory has run out.
         config: resolved configuration, JSON values.
+        remark: what a user should know of these weights before they trust a result; shown with the plan and the verdict.
     """
 
     name: str
@@ -62,6 +63,17 @@ class PredictorInfo:
     config: Mapping[str, Any] | None = None
     weights_compared: Mapping[str, int] | None = None
     windows_at_once: int = 1
+    remark: str = ""
+
+
+def remark_on_width(width: int, released: int) -> str:
+    """What is to be said of a network that is narrower than the released one, in channels of its first level."""
+    if width >= released:
+        return ""
+    return (
+        f"the network has {width} of the {released} channels of the released one: that its windows agree, which the "
+        "verdict asks, says little of what so narrow a network knows; compare with truth"
+    )
 
 
 @runtime_checkable

@@ -59,6 +59,7 @@ def judge_result(result: Reconstruction) -> Verdict:
             len(diagnostics.get("relative_windows") or ()),
             len(diagnostics.get("windows") or ()),
         ),
+        model_remark=(result.provenance.get("model") or {}).get("remark") or "",
     )
 
 
@@ -70,6 +71,7 @@ def judge_frames(
     motion: Sequence[Mapping[str, Any]] = (),
     metric: Mapping[str, Any] | None = None,
     relative_windows: tuple[int, int] = (0, 0),
+    model_remark: str = "",
 ) -> Verdict:
     """The verdict on the frames of a result.
 
@@ -80,9 +82,10 @@ def judge_frames(
         motion: what the tracks say about each shot, as ``diagnostics.json`` lists it.
         metric: what the metres come from, where they were measured.
         relative_windows: how many windows have a depth from pictures alone, and how many there are.
+        model_remark: what the model says of its weights (``PredictorInfo.remark``).
     """
     num_frames, usable = len(reliable), int(reliable.sum())
-    problems, remarks = [], []
+    problems, remarks = [], [model_remark] if model_remark else []
     if metric is not None:
         remarks.append(str(metric["statement"]))
     if not_finite:

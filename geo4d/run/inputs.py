@@ -184,4 +184,5 @@ def describe_model(predictor: Predictor) -> dict[str, Any]:
         "weights_compared": info.weights_compared,
         "licence": info.licence,
         "config": info.config,
+        "remark": info.remark,
     }

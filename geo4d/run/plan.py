@@ -91,6 +91,7 @@ class RunPlan:
             f"{_size(self.source_size)}",
             *(f"note     {note}" for note in self.notes),
             f"model    {self.model.name}: {self.model.description} [{self.model.licence}]",
+            *([f"note     {self.model.remark}"] if self.model.remark else []),
             f"device   {self.device}, {self.dtype}, {os.cpu_count()} CPU cores",
             f"windows  {len(self.windows)} of up to {self.model.window_length} frames at {_size(self.model_size)}{wide}",
             f"result   maps {_size(self.map_size)}, at most {_bytes(self.result_bytes)}; "

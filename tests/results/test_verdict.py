@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import geo4d
 from geo4d.errors import DoubtfulResult
+from geo4d.models.base import PredictorInfo, remark_on_width
 from geo4d.results.verdict import judge_frames, judge_result
+from geo4d.run.plan import RunPlan
 from tests.support.truth import BoxWorld, TruthPredictor
 
 
@@ -45,6 +49,26 @@ def test_the_verdict_on_a_result_is_that_of_its_diagnostics(tmp_path, stored):
     if stored:
         result = geo4d.load(tmp_path / "out")
     assert judge_result(result).problems == ("the model gave values that are not finite in 1 windows (1)",)
+
+
+def test_what_a_model_says_of_its_weights_stands_in_plan_and_verdict(tmp_path) -> None:
+    assert remark_on_width(320, 320) == ""
+    world = BoxWorld((24, 40))
+    video = torch.stack([world.rgb(t) for t in range(4)])
+
+    class Narrow(TruthPredictor):
+        @property
+        def info(self) -> PredictorInfo:
+            return replace(super().info, remark=remark_on_width(64, 320))
+
+    model = Narrow(world, length=4, stride=2)
+    plans: list[RunPlan] = []
+    geo4d.reconstruct(video, tmp_path / "out", model=model, output_size="model", on_plan=plans.append)
+    assert any(
+        line.startswith("note     the network has 64 of the 320 channels") for line in plans[0].lines()
+    )
+    verdict = judge_result(geo4d.load(tmp_path / "out"))
+    assert verdict.lines()[:2] == ["verdict: usable", model.info.remark]
 
 
 def test_frames_without_picture_or_camera_are_counted() -> None:

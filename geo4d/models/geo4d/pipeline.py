@@ -17,7 +17,7 @@ from geo4d.diffusion.denoiser import denoise_from_v
 from geo4d.diffusion.samplers import sample_ddim
 from geo4d.diffusion.schedules import make_ddim_table, make_schedule
 from geo4d.errors import CheckpointError
-from geo4d.models.base import PredictorInfo, require_multiple
+from geo4d.models.base import PredictorInfo, remark_on_width, require_multiple
 from geo4d.models.chunks import Chunks
 from geo4d.models.deep_cache import DeepCache
 from geo4d.models.devices import (
@@ -29,7 +29,7 @@ from geo4d.models.devices import (
     windows_at_once,
 )
 from geo4d.models.geo4d.conditioning import ContextConstants, ImageTower, Resampler
-from geo4d.models.geo4d.config import Geo4DConfig
+from geo4d.models.geo4d.config import Geo4DConfig, UNetConfig
 from geo4d.models.geo4d.noise import WindowNoise, draw_noise
 from geo4d.models.geo4d.options import PRESETS, WINDOW_LENGTH, Geo4DOptions
 from geo4d.models.geo4d.reading import DecodedMaps, read_maps
@@ -118,6 +118,7 @@ class Geo4DPredictor:
                 "dtype": str(dtype).removeprefix("torch."),
                 "device": self.device.type,
             },
+            remark=remark_on_width(config.unet.model_channels, UNetConfig.model_channels),
         )
 
     def _decode_chunk(self) -> int:

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geo4d.models.base import PredictorInfo, load_predictor
-from geo4d.models.geometrycrafter.config import GeometryCrafterConfig, Variant
+from geo4d.models.base import PredictorInfo, load_predictor, remark_on_width
+from geo4d.models.geometrycrafter.config import GeometryCrafterConfig, UNetConfig, Variant
 from geo4d.models.geometrycrafter.decode import (
     DecodedMaps,
     TangentSums,
@@ -142,6 +142,7 @@ class GeometryCrafterPredictor:
             scale_kind="scale",
             smaller="smaller pictures (--max-size) or --model-option decode_tile=256",
             config={**dataclasses.asdict(self.config), "prior": prior.name},
+            remark=remark_on_width(system.unet.conv_in.out_channels, UNetConfig.block_out_channels[0]),
         )
 
     def size_for(self, source_size: tuple[int, int]) -> tuple[int, int]:

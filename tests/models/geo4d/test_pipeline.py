@@ -64,6 +64,7 @@ def test_prediction_is_complete_and_repeatable(
     assert all(torch.isfinite(v).all() for n, v in first.tensors().items())
     json.dumps(dict(first.provenance))
     json.dumps(predictor.info.config)
+    assert predictor.info.remark.startswith("the network has 32 of the 320 channels")
     assert same(first, make_predictor().predict(window, seed=3))
     assert not same(first, predictor.predict(window, seed=4))
     assert not same(first, predictor.predict(replace(window, index=1), seed=3))

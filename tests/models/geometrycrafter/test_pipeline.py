@@ -69,6 +69,7 @@ def test_a_prediction_is_complete_and_repeatable(make_predictor, make_window):
     assert predictor.size_for((1080, 1920)) == (576, 1024)
     assert 0 < predictor.memory_bytes((71, 133)) < predictor.memory_bytes((1080, 1920))
     assert predictor.info.window_stride == 2
+    assert predictor.info.remark.startswith("the network has 64 of the 320 channels")
 
 
 def test_prior_maps_are_kept_between_the_passes(make_predictor, make_window, room_prior):
