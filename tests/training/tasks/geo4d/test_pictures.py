@@ -26,7 +26,7 @@ def test_the_codec_learns_colour_and_every_map(source) -> None:
     assert not any("adaptor" in name for name in task.trained())
     optimiser = torch.optim.AdamW(task.trained().values(), 2e-3)
     losses = []
-    for _ in range(8):
+    for _ in range(14):
         loss, _ = task(ours)
         optimiser.zero_grad()
         loss.backward()

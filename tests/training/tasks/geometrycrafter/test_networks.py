@@ -26,10 +26,10 @@ def stock_unet(config: UNetConfig, channels: int) -> dict[str, torch.Tensor]:
     """The library's own UNet, which DepthCrafter's weights belong to: eight channels, noisy latent and frame latent."""
     from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 
+    options = {**dataclasses.asdict(config), "in_channels": channels}
+    assert options.pop("norm_num_groups") == 32  # the library's, where it is not said
     with torch.device("meta"):
-        return UNetSpatioTemporalConditionModel(
-            **{**dataclasses.asdict(config), "in_channels": channels}
-        ).state_dict()
+        return UNetSpatioTemporalConditionModel(**options).state_dict()
 
 
 def test_full_key_lists_of_depthcrafter_and_both_variants() -> None:
@@ -136,7 +136,7 @@ def test_every_trained_parameter_gets_a_gradient_and_idle_ones_cannot_matter(tem
             for name, value in unet.named_parameters():
                 if is_idle(name):
                     value.normal_()
-            assert torch.equal(unet(*inputs), out)
+        assert torch.equal(unet(*inputs), out)
 
 
 def test_windows_of_a_batch_have_noise_levels_of_their_own() -> None:

@@ -44,5 +44,5 @@ def test_two_processes_repeat_one_with_the_double_batch(start, order, tmp_path: 
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 4
     # Means over valid pixels are taken in each process by itself, so that the runs differ a little.
-    assert two == pytest.approx(one, rel=1e-2)
+    assert two == pytest.approx(one, rel=2e-2)
     assert one[0] != pytest.approx(one[2], rel=5e-2)
