@@ -134,14 +134,15 @@ def reduced() -> Preset:
         replace(loop, num_steps=400, learning_rate=2e-4),
     )
     stages = {name: replace(stage, chunk=64, uses=4) for name, stage in stages.items()}
-    return replace(made, stages=stages, chain=chain, seed=seed, geo4d=reduced_config())
+    light = replace(made.light_decoder, widths=made.light_decoder.widths[1:])  # one level less, as the codec
+    return replace(made, stages=stages, chain=chain, seed=seed, geo4d=reduced_config(), light_decoder=light)
 
 
 def reduced_config() -> Geo4DConfig:
     """That of ``smallest_config`` with a wider and deeper diffusion network and a codec of three levels instead of four.
 
-    A picture of 64x128 gets a latent of 16x32 that way. With four levels depth itself came back from the codec with an
-    AbsRel of .27, and no network behind it could do better.
+    A picture of 64x128 gets a latent of 16x32 that way. With four levels true disparity came back from the codec with a
+    delta of .79, with these of .92.
     """
     sizes = smallest_config()
     unet = replace(sizes.unet, model_channels=64, channel_mult=(1, 2, 2), attention_resolutions=(1, 2, 4))

@@ -48,3 +48,9 @@ def test_networks_that_begin_with_nothing_end_on_the_latent_they_were_taught(
     made = PRESETS[preset]()
     networks = fresh_networks(smallest_config())
     assert _options(made, made.stages["disparity"], networks).get("clean_end") is clean
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_a_light_decoder_enlarges_latents_as_the_codec_does(preset: str) -> None:
+    made = PRESETS[preset]()
+    assert 2 ** (len(made.light_decoder.widths) - 1) == made.geo4d.vae.downsampling

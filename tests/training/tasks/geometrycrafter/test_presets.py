@@ -67,3 +67,13 @@ def test_norms_join_several_channels(preset: str) -> None:
     norms = [m for network in networks for m in network.modules() if isinstance(m, torch.nn.GroupNorm)]
     # The heads of the published point-map decoder are 64 channels wide.
     assert min(norm.num_channels // norm.num_groups for norm in norms) >= (2 if preset == "full" else 4)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_a_light_decoder_enlarges_latents_as_the_autoencoder_does(preset: str) -> None:
+    sizes = PRESETS[preset]().sizes
+    assert (
+        2 ** (len(sizes.light_decoder.widths) - 1)
+        == sizes.image_vae.reduction
+        == sizes.point_map_vae.reduction
+    )
