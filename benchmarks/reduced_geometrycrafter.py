@@ -34,7 +34,7 @@ from geo4d.training.tasks.geometrycrafter.scores import mean_scores, window_scor
 from geo4d.training.tasks.geometrycrafter.stages import generated_source
 from geo4d.training.tasks.geometrycrafter.windows import Windows, cut_window
 
-SEED = 6_420_011
+SEED = 3_150_029
 """Added to the preset's seed: these clips neither train nor check a run while it trains."""
 
 

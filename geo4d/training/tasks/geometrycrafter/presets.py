@@ -199,7 +199,7 @@ def reduced() -> Preset:
             longer("maps", (1, 8), 2400), seen=1, weights=replace(made.stages["maps"].weights, theta=4.0)
         ),
         "maps-video": longer("maps-video", (1, 8), 200),
-        "unet": longer("unet", (1, 8), 1000),
+        "unet": longer("unet", (1, 8), 1300),
         "unet-long": longer("unet-long", (1, 16), 80),
         "light-decoder": longer("light-decoder", (1, 4), 1000),
         "one-step": longer("one-step", (1, 8), 400),
