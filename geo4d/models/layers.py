@@ -69,8 +69,8 @@ def attention(
 ) -> Float[Tensor, "B L inner"]:
     """Softmax attention with scale d^-1/2 by torch's fused kernel; heads come back side by side.
 
-    In training on a CPU it is written out where its table is small: the gradient of the fused kernel takes three times as
-    long there.
+    In training on a CPU it is written out where its table is small: the gradient of the fused kernel takes longer there
+    (``benchmarks/attention_in_training.py``).
     """
     if query.device.type != "cpu" and len(query) > MOST_SEQUENCES:
         parts = zip(*(tensor.split(MOST_SEQUENCES) for tensor in (query, key, value)), strict=True)

@@ -39,7 +39,10 @@ class OneTokenAttention:
 
 
 class SelfAttention:
-    """Attention among the pixels of a frame, or the frames of a pixel, by the package's own kernel choice."""
+    """Attention among the pixels of a frame, or among the frames of a pixel, by ``layers.attention``: [N, L, C] to the same.
+
+    The library's processor, with the same numbers, knows the fused kernel alone.
+    """
 
     def __call__(self, attn: Attention, hidden_states: Tensor, *unused: Any, **also_unused: Any) -> Tensor:
         heads = (
