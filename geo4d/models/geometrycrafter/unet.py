@@ -39,7 +39,7 @@ class OneTokenAttention:
 
 
 class SelfAttention:
-    """Attention among the pixels of a frame, or among the frames of a pixel, by ``layers.attention``: [N, L, C] to the same.
+    """Attention among the pixels of a frame, or the frames of a pixel, by ``layers.attention``: [N, L, C] to the same.
 
     The library's processor, with the same numbers, knows the fused kernel alone.
     """
